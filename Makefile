@@ -1,0 +1,74 @@
+# `make` lists what there is. Everything runs in .venv, which is built when it is needed.
+
+VENV ?= .venv
+PYTHON ?= $(firstword $(foreach python,python3 $(VERSIONS),$(call runs,$(python))))
+PYTHONS ?= $(foreach python,$(VERSIONS),$(call runs,$(python)))
+
+VERSIONS = python3.14 python3.13 python3.12 python3.11
+# The name of an interpreter, if it is there, really runs, is new enough and can make a venv.
+runs = $(if $(1),$(shell $(1) -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+	>/dev/null 2>&1 && echo $(1)))
+
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+CODE = src tests demos
+# Not asked: to simplify a nursery (112), to declare startable functions (114), to make an async
+# function plain because it awaits nothing (124), and the opinions that are off by default (9xx).
+ASYNC = --anyio --disable ASYNC112,ASYNC114,ASYNC124,ASYNC9
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL = help
+.PHONY: help demo test test-all check lint types coverage fix docs clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: $(READY)  ## see what a wakeup policy costs
+	$(BIN)/mbufpools demo
+
+test: $(READY)  ## the tests, on asyncio and on trio
+	$(BIN)/python -m pytest
+
+test-all:  ## the tests on every Python found (PYTHONS="path path" to say which)
+	@set -e; for python in $(PYTHONS); do \
+		version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+		echo "== Python $$version"; \
+		$(MAKE) --no-print-directory test VENV=.venv-$$version PYTHON=$$python; \
+	done
+
+check: lint types coverage demo  ## all that must hold before a change is merged
+
+lint: $(READY)  ## style, and rules for async code
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	find $(CODE) -name '*.py' -exec $(BIN)/flake8-async $(ASYNC) {} +
+
+types: $(READY)  ## mypy --strict
+	$(BIN)/mypy
+
+# What only runs other programs is run without the tracer, which would make it five times slower.
+SLOW = tests/test_demos.py tests/test_kernel_traces.py
+coverage: $(READY)  ## the tests, and which branches they miss
+	$(BIN)/coverage run -m pytest $(SLOW:%=--ignore=%)
+	$(BIN)/coverage report
+	$(BIN)/python -m pytest $(SLOW)
+
+fix: $(READY)  ## put the code into shape
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+docs: $(READY)  ## run the programs whose output the documents show
+	$(BIN)/python docs/produce.py
+
+clean:  ## remove all that was made
+	rm -rf .venv .venv-* build dist htmlcov .coverage .coverage.* .hypothesis
+	rm -rf .mypy_cache .pytest_cache .ruff_cache
+	find $(wildcard $(CODE) docs) -name __pycache__ -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml
+	@test -n "$(call runs,$(PYTHON))" || { echo "error: no Python 3.11 or later" \
+		"that can make a venv; install one, or: make PYTHON=/path/to/python3" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
