@@ -1,0 +1,137 @@
+"""Virtual time on trio: a clock that jumps to the next deadline when nothing can run.
+
+`trio.testing.MockClock` does nearly this, but adds intervals, so that deadlines drift by
+rounding, and it sleeps for ever when nothing is scheduled. Uses `_virtual_time`.
+
+trio asks a clock how long it may sleep only when no task can run. The clock says "not at all"
+the first time, so that real I/O is polled; asked again with nothing having run in between, it
+jumps. As an instrument of the run it knows what has run. `wait_all_tasks_blocked` has
+precedence over a jump, as with `MockClock`. To see its waiters, and to end a stalled run, takes
+some of trio's private names: they are listed below, and checked before use.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from typing import NoReturn
+
+import trio
+from trio._core._run import GLOBAL_RUN_CONTEXT, CancelStatus, Runner
+
+from ._virtual_time import Stalled, where_it_waits
+
+__all__ = ["VirtualClock"]
+
+_PRIVATE = [
+    (CancelStatus, "_parent"),
+    (CancelStatus, "_scope"),
+    (Runner, "main_task"),
+    (Runner, "tasks"),
+    (Runner, "waiting_for_idle"),
+    (trio.lowlevel.Task, "_abort_func"),
+    (trio.lowlevel.Task, "_attempt_abort"),
+    (trio.lowlevel.Task, "_cancel_status"),
+]
+
+
+class VirtualClock(trio.abc.Clock, trio.abc.Instrument):
+    """A trio clock in virtual time: it starts at 0.0 in every run, and jumps.
+
+    When nothing can run it moves to the next deadline exactly. With no deadline left it waits
+    for I/O or for another thread, at most `patience`, and then stops the run: `Stalled` is
+    raised where the main task waits, as trio would raise `KeyboardInterrupt` there. Should the
+    program stall again on its way out, shields are lifted and the main task is cancelled.
+
+    Args:
+        patience: seconds of real time. 0 suits programs without I/O and threads.
+
+    Raises:
+        RuntimeError: this trio lacks what the clock needs.
+
+    Attributes:
+        stalled: why the last run was stopped, or None.
+    """
+
+    def __init__(self, patience: float = 1.0) -> None:
+        if not all(hasattr(owner, name) for owner, name in _PRIVATE):
+            raise RuntimeError(f"virtual time does not know its way around trio {trio.__version__}")
+        self._patience = patience
+        self._restart()
+
+    def _restart(self) -> None:
+        self._now = 0.0
+        self._something_ran = True
+        self._idle_since = 0.0  # in real time
+        self.stalled: Stalled | None = None
+
+    def __repr__(self) -> str:
+        return f"<VirtualClock at {self._now!r} s>"
+
+    def start_clock(self) -> None:
+        """Called by trio when a run begins."""
+        self._restart()
+        trio.lowlevel.add_instrument(self)
+
+    def current_time(self) -> float:
+        """The clock, in seconds of virtual time."""
+        return self._now
+
+    def task_scheduled(self, task: trio.lowlevel.Task) -> None:
+        """Called by trio when a task becomes ready."""
+        self._something_ran = True
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        """Called by trio when no task can run: how long to wait for I/O, in real seconds."""
+        if deadline <= self._now:
+            return 0
+        if self._something_ran:
+            self._something_ran = False
+            self._idle_since = time.monotonic()
+            return 0
+        if GLOBAL_RUN_CONTEXT.runner.waiting_for_idle:
+            return math.inf  # they wake first, and trio knows when
+        if deadline < math.inf:
+            self._now = deadline
+            return 0
+        patience_left = self._idle_since + self._patience - time.monotonic()
+        if patience_left > 0:
+            return patience_left
+        return self._stop_the_run()
+
+    def _stop_the_run(self) -> float:
+        runner = GLOBAL_RUN_CONTEXT.runner
+        main = runner.main_task
+        again = self.stalled is not None
+        if main in runner.tasks and not again:
+            waiting = [where_it_waits(task.name, task.coro) for task in _and_below(main)]
+            self.stalled = Stalled(self._now, waiting)
+            if main._abort_func is not None:  # else it is being cancelled already
+                main._attempt_abort(self._raise_stalled)
+        if not self._something_ran:
+            for task in runner.tasks:
+                _lift_shields(task)
+        if main in runner.tasks and again and not self._something_ran:
+            assert main.parent_nursery is not None
+            main.parent_nursery.cancel_scope.cancel(reason=str(self.stalled))
+        # What cannot be cancelled, such as a thread, is waited for.
+        return 0 if self._something_ran else math.inf
+
+    def _raise_stalled(self) -> NoReturn:
+        assert self.stalled is not None
+        raise self.stalled
+
+
+def _and_below(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
+    yield task
+    for nursery in task.child_nurseries:
+        for child in nursery.child_tasks:
+            yield from _and_below(child)
+
+
+def _lift_shields(task: trio.lowlevel.Task) -> None:
+    status: CancelStatus | None = task._cancel_status
+    while status is not None:
+        status._scope.shield = False
+        status = status._parent
