@@ -1,0 +1,524 @@
+"""Budget, pools, task queue and gc wired together: an application's door.
+
+The life of a page: a pool charges the budget and maps it; when it leaves, it is unmapped, the
+budget is credited, and the budget's callback asks the wakeup policy who shall hear of it. Under
+the patch's policy that adds one task to the task queue, which wakes every pool. The gc is a task
+of the same queue, so the gc, the wakeup after page frees and the wakeup after a new limit are
+serialized, and coalesce. Uses all rooms above.
+"""
+
+from __future__ import annotations
+
+import warnings
+from bisect import bisect_left
+from collections.abc import Generator, Iterable, Mapping
+from threading import get_ident
+from types import MappingProxyType, TracebackType
+from typing import Any, Self, TypeVar
+
+import anyio
+from anyio.lowlevel import checkpoint_if_cancelled
+
+from ._budget import Budget
+from ._buffer import Buffer, Buffers
+from ._commons import Commons
+from ._errors import ConfigurationError, OversizeRequest, PoolCorruption, RequestError
+from ._events import Hook, Observer
+from ._explain import Explanation, explain
+from ._home import Home
+from ._ledger import Ledger
+from ._line import Line, ManyRequest
+from ._memory import MappedMemory, Memory
+from ._policies import APPLICATION, CurPage, Order, Reclaim, Rules, Wakeup, choose
+from ._pool import Pool
+from ._request import Request
+from ._reservation import Reservation
+from ._sizes import require_count
+from ._spec import PoolSpec
+from ._statistics import PoolsStatistics
+from ._taskq import Task, TaskQueue
+from ._waiters import Waiters
+
+__all__ = ["BufferPools"]
+
+T = TypeVar("T")
+
+GC_PERIOD = 1.0
+"""Seconds of the loop's clock between two runs of the gc (``pool_gc_tick``)."""
+
+
+class BufferPools:
+    """Pools of buffers of several sizes that share one limit.
+
+    An async context manager, entered once, which binds it to the running event loop::
+
+        async with BufferPools("64 MiB", [2048, 65536]) as pools:
+            with await pools.get(1500) as buffer:
+                ...
+
+    At the end whoever still waits gets `anyio.ClosedResourceError`; buffers that are out stay
+    usable, their release still gives the memory back, and a `ResourceWarning` counts them. An
+    exception of the body passes as it is.
+
+    Args:
+        limit: bytes that the pages of all pools may take.
+        sizes: the size classes, each an item size in bytes or a `PoolSpec`.
+        name: for messages.
+        wakeup: who wakes the sleepers of the other pools when a page leaves.
+        order: who is served first.
+        reclaim: when idle pages leave.
+        max_passes: for ``order="bounded"``: how many requests may be served past a waiting
+            claim. By default as many as there are leases out when the claim comes to the head.
+        near_limit_margin: bytes, for ``wakeup="near-limit"``: a page that leaves wakes the
+            sleepers only if less than this is then available. By default twice the largest
+            page, which is safe; less than the freed page and the sleeper's together may leave
+            a sleeper asleep.
+        fast_acquire: a get that does not have to wait is then no checkpoint either.
+        debug: record who took what, and where, for `explain` and for the report of leaks; and
+            fill free items with a pattern and check it, to find who writes to a released one.
+        memory: where pages come from; by default private anonymous mappings.
+            `AccountedMemory()` only counts, for simulations.
+        hook: called with an `Event` at each step.
+
+    Raises:
+        ConfigurationError: sizes, limits or policies that cannot be.
+        TypeError: a number that is not an integer.
+    """
+
+    _rules: Rules = APPLICATION
+
+    def __init__(
+        self,
+        limit: int | str,
+        sizes: Iterable[int | str | PoolSpec],
+        *,
+        name: str = "BufferPools",
+        wakeup: Wakeup | str = Wakeup.DEFERRED,
+        order: Order | str = Order.BOUNDED,
+        reclaim: Reclaim | str = Reclaim.PRESSURE,
+        max_passes: int | None = None,
+        near_limit_margin: int | None = None,
+        fast_acquire: bool = False,
+        debug: bool = False,
+        memory: Memory | None = None,
+        hook: Hook | None = None,
+    ) -> None:
+        self._wire(
+            limit,
+            sizes,
+            name=name,
+            wakeup=wakeup,
+            order=order,
+            reclaim=reclaim,
+            curpage=CurPage.REFRESHED,
+            max_passes=max_passes,
+            near_limit_margin=near_limit_margin,
+            fast_acquire=fast_acquire,
+            debug=debug,
+            memory=memory,
+            hook=hook,
+        )
+
+    def _wire(
+        self,
+        limit: int | str,
+        sizes: Iterable[int | str | PoolSpec],
+        *,
+        name: str,
+        wakeup: Wakeup | str,
+        order: Order | str,
+        reclaim: Reclaim | str,
+        curpage: CurPage | str,
+        max_passes: int | None,
+        near_limit_margin: int | None,
+        fast_acquire: bool,
+        debug: bool,
+        memory: Memory | None,
+        hook: Hook | None,
+    ) -> None:
+        self.name = name
+        self._wakeup = choose(Wakeup, wakeup)
+        if max_passes is not None:
+            require_count(max_passes, "max_passes", unit="passes")
+        self._home = Home(name)
+        self._budget = Budget(limit)
+        self._commons = Commons(
+            home=self._home,
+            budget=self._budget,
+            memory=MappedMemory() if memory is None else memory,
+            observer=Observer(self._home.now, hook),
+            rules=self._rules,
+            curpage=choose(CurPage, curpage),
+            fast_acquire=fast_acquire,
+            ledger=Ledger() if debug else None,
+        )
+        self._waiters = Waiters(
+            self._commons, choose(Order, order), choose(Reclaim, reclaim), max_passes
+        )
+        if isinstance(sizes, str | int | PoolSpec):
+            raise TypeError(
+                f"{name} was given the sizes {sizes!r}; expected several in a list, each an "
+                f"integer of bytes or a PoolSpec"
+            )
+        specs = sorted(
+            (size if isinstance(size, PoolSpec) else PoolSpec(size) for size in sizes),
+            key=lambda spec: spec.item_size,
+        )
+        self._pools = {spec.name: Pool(spec, self._commons, self._waiters) for spec in specs}
+        self._check_specs(specs)
+        self._by_size = list(self._pools.values())
+        self._item_sizes = [spec.item_size for spec in specs]
+        largest_page = max(spec.page_size for spec in specs)
+        if near_limit_margin is None:
+            near_limit_margin = 2 * largest_page
+        self._margin = require_count(near_limit_margin, "near_limit_margin", unit="bytes")
+        self._taskq = TaskQueue(f"{name}.taskq")
+        self._taskq._observer = self._commons.observer  # one hook, which is removed but once
+        self._wakeup_runs = 0
+        self._wakeup_task = Task(self._run_wakeup, name="wakeup")
+        self._gc_task = Task(self._gc, name="gc")
+        self._commons.in_task = self._taskq.in_task
+        if self._rules.refuse_impossible:
+            self._budget.least = lambda: max(1, self._commons.kept_bytes)
+        self._budget.on_credit = self._page_left
+        self._budget.on_resize = self._limit_changed
+
+    def _check_specs(self, specs: list[PoolSpec]) -> None:
+        if not specs:
+            raise ConfigurationError(f"{self.name} has no sizes; give at least one item size")
+        names = [spec.name for spec in specs]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigurationError(
+                    f"{self.name} has {names.count(name)} pools named {name!r}; "
+                    f"give each a name of its own by PoolSpec(..., name=...)"
+                )
+        if not self._rules.refuse_impossible:
+            return
+        limit, kept = self._budget.limit, self._commons.kept_bytes
+        for pool in self._pools.values():
+            needed = kept + pool.page_size - min(pool.min_pages * pool.page_size, pool.page_size)
+            if needed > limit:
+                raise ConfigurationError(
+                    f"{self.name} has a limit of {limit} bytes, too small for pool "
+                    f"{pool.name!r}: one page of it and the minimum of every pool make {needed}; "
+                    f"raise the limit, or lower items_per_page or min_items"
+                )
+
+    # What is in it
+
+    @property
+    def pools(self) -> Mapping[str, Pool]:
+        """The pools by name, in the order of their sizes."""
+        return MappingProxyType(self._pools)
+
+    @property
+    def budget(self) -> Budget:
+        """The limit, and what is charged against it."""
+        return self._budget
+
+    @property
+    def taskq(self) -> TaskQueue:
+        """The queue that runs the wakeup and the gc (``systqmp``); it runs other tasks, too."""
+        return self._taskq
+
+    def pool_for(self, nbytes: int) -> Pool:
+        """Return the pool with the smallest items that hold `nbytes` bytes.
+
+        Raises:
+            OversizeRequest: more than the largest class holds; the message names it.
+            RequestError: fewer than one byte.
+            TypeError: not an integer.
+        """
+        self._check_request(nbytes)
+        at = bisect_left(self._item_sizes, nbytes)
+        if at == len(self._item_sizes):
+            raise OversizeRequest(
+                f"{self.name} has no buffers of {nbytes} bytes; the largest are of "
+                f"{self._item_sizes[-1]} (pool {self._by_size[-1].name!r}); take several, or "
+                f"add a larger size"
+            )
+        return self._by_size[at]
+
+    def _check_request(self, nbytes: int) -> None:
+        if isinstance(nbytes, bool) or not isinstance(nbytes, int):
+            raise TypeError(f"{self.name} was asked for {nbytes!r}; expected an integer of bytes")
+        if nbytes < 1:
+            raise RequestError(f"{self.name} was asked for {nbytes} bytes; expected at least 1")
+
+    # Getting
+
+    async def get(self, nbytes: int) -> Buffer:
+        """Take a buffer of `nbytes` bytes from the smallest class that holds them.
+
+        Blocks, is cancelled, is fair and fails as `Pool.get`; and raises as `pool_for`.
+        """
+        return await self.pool_for(nbytes)._get(nbytes)
+
+    def get_nowait(self, nbytes: int) -> Buffer:
+        """Take a buffer of `nbytes` bytes at once, or raise `anyio.WouldBlock`.
+
+        As `Pool.get_nowait`; and raises as `pool_for`.
+        """
+        return self.pool_for(nbytes)._get_nowait(nbytes)
+
+    async def get_many(self, sizes: Iterable[int]) -> Buffers:
+        """Take a buffer for each of `sizes`, in bytes: all at once, or wait for all.
+
+        Nothing is held while it waits, so two callers cannot stop each other by holding a part
+        (the kernel's ``m_clget`` can). It waits in the same order as everybody; a get of a
+        single buffer may pass it, it passes nobody. Blocks, is cancelled and fails as `get`::
+
+            with await pools.get_many([256, 2048]) as (header, cluster):
+                ...
+
+        Raises:
+            ImpossibleRequest: more than a pool's maximum, or more pages than the limit holds.
+            RequestError: no sizes at all; and as `get`.
+        """
+        wants = tuple((self.pool_for(nbytes), nbytes) for nbytes in sizes)
+        if not wants:
+            raise RequestError(f"{self.name} was asked for no buffers; give at least one size")
+        self._check_caller()
+        line = self._waiters.line_for(pool for pool, _ in wants)
+        request = ManyRequest(wants, next(self._commons.numbers), self._home.now())
+        return await self._wait_in(line, request)
+
+    def reserve(self, nbytes: int) -> Reserving:
+        """Take `nbytes` bytes of the budget, without a buffer.
+
+        For memory that somebody else allocates and that shall count::
+
+            async with pools.reserve(100_000):
+                ...
+
+        or ``reservation = await pools.reserve(n)`` and, later, ``reservation.release()``. It waits
+        in the same order as everybody. Blocks, is cancelled and fails as `get`.
+
+        Raises:
+            ImpossibleRequest: more than the limit, less what the pools keep.
+            RequestError: fewer than one byte.
+            TypeError: not an integer.
+        """
+        self._check_request(nbytes)
+        return Reserving(self, nbytes)
+
+    def reserve_nowait(self, nbytes: int) -> Reservation:
+        """Take `nbytes` bytes of the budget at once, or raise `anyio.WouldBlock`.
+
+        Raises:
+            anyio.WouldBlock: they are not free, or somebody older waits.
+            ImpossibleRequest, RequestError, TypeError: as `reserve`.
+        """
+        self._check_request(nbytes)
+        if get_ident() != self._home.thread:
+            self._home.refuse()
+        self._home.empty_mailbox()
+        reservation = self._waiters.try_acquire(
+            self._waiters.bytes_line, self._bytes_request(nbytes)
+        )
+        if reservation is None:
+            raise anyio.WouldBlock
+        return reservation
+
+    async def _reserve(self, nbytes: int) -> Reservation:
+        self._check_caller()
+        return await self._wait_in(self._waiters.bytes_line, self._bytes_request(nbytes))
+
+    def _bytes_request(self, nbytes: int) -> Request[Reservation]:
+        return Request(next(self._commons.numbers), nbytes, self._home.now())
+
+    async def _wait_in(self, line: Line, request: Request[T]) -> T:
+        await checkpoint_if_cancelled()
+        self._home.check_loop()
+        self._home.empty_mailbox()
+        return await self._waiters.acquire(line, request)
+
+    def _check_caller(self) -> None:
+        self._by_size[0]._check_caller()
+
+    # The limit
+
+    def resize(self, limit: int | str) -> None:
+        """Set a new limit in bytes; the same as ``budget.resize``. Never blocks.
+
+        Those who can be served by it are woken by the wakeup policy; a raised limit always
+        wakes. Below what is allocated it makes a debt: the oldest claim of all, which pages that
+        leave pay before any new one is granted. A request that can no longer be served fails
+        with `ImpossibleRequest`.
+
+        Raises:
+            ConfigurationError: below one byte, or below what the pools keep as their minimum;
+                nothing has changed.
+        """
+        self._budget.resize(limit)
+
+    # Waking
+
+    def _page_left(self, nbytes: int) -> None:
+        """The budget was credited (uipc_mbuf.c:m_pool_free, at its end)."""
+        self._waiters.budget_credited()
+        if self._home.closed:
+            return
+        if self._wakeup is Wakeup.DIRECT:
+            self._run_wakeup()
+        elif self._wakeup is Wakeup.DEFERRED or (
+            self._wakeup is Wakeup.NEAR_LIMIT
+            and (
+                self._budget.limit - self._budget.allocated < self._margin
+                or self._waiters.wants_more_than_a_page
+            )
+        ):
+            self._taskq.add(self._wakeup_task)
+
+    def _limit_changed(self) -> None:
+        """The budget has a new limit (uipc_mbuf.c:nmbclust_update, at its end)."""
+        self._waiters.budget_resized()
+        if self._home.closed:
+            return
+        if self._wakeup in (Wakeup.NONE, Wakeup.DIRECT):
+            self._wake_all()
+        else:
+            self._taskq.add(self._wakeup_task)
+
+    def _run_wakeup(self) -> None:
+        self._wakeup_runs += 1
+        self._wake_all()
+
+    def _wake_all(self) -> None:
+        """Serve everybody who can be served (``m_pool_wakeup``)."""
+        self._waiters.run()
+
+    def _gc(self) -> None:
+        """One run of the gc, the pools newest first (subr_pool.c:pool_gc_pages)."""
+        self._home.empty_mailbox()
+        self._commons.empty_quarantine()
+        for pool in reversed(self._by_size):
+            pool._gc()
+        self._taskq.add_later(self._gc_task, GC_PERIOD)
+
+    # Life
+
+    async def __aenter__(self) -> Self:
+        self._home.enter()
+        try:
+            for pool in self._by_size:
+                pool.set_low_water(pool._min_items)
+            await self._taskq.__aenter__()
+        except BaseException:
+            self._close()
+            raise
+        self._taskq.add_later(self._gc_task, GC_PERIOD)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        self._close()
+        try:
+            return await self._taskq.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102
+        finally:
+            self._report_leaks()
+
+    def _close(self) -> None:
+        self._home.close()
+        self._home.empty_mailbox()
+        self._commons.empty_quarantine()
+        self._waiters.fail_all(
+            lambda line: anyio.ClosedResourceError(
+                f"{self.name} was closed while a request for {line.name} waited"
+            )
+        )
+        for pool in self._by_size:
+            pool._let_go_all()
+
+    def _report_leaks(self) -> None:
+        out = {pool.name: pool.nout for pool in self._by_size if pool.nout}
+        counts = [f"{count} of pool {name!r}" for name, count in out.items()]
+        reservations = self._commons.reservations
+        if reservations:
+            counts.append(f"{reservations} reservation{'s' if reservations > 1 else ''}")
+        if counts:
+            ledger = self._commons.ledger
+            holders = "".join(f"\n  {holder}" for holder in ledger.holders()) if ledger else ""
+            warnings.warn(
+                f"{self.name} was closed with buffers still out: {', '.join(counts)}; "
+                f"their memory comes back when they are released"
+                f"{holders or ' (debug=True tells who took them, and where)'}",
+                ResourceWarning,
+                stacklevel=3,
+                source=self,
+            )
+
+    # Looking
+
+    def explain(self) -> Explanation:
+        """Tell for each request that waits its pool, its task, how long, behind whom, and which
+        limit is short by how much; in debug mode also who holds what it waits for, and whether
+        every one of them waits himself. ``str()`` of it is the wait-for graph as text."""
+        return explain(self._commons, self._waiters)
+
+    def statistics(self) -> PoolsStatistics:
+        """Return a snapshot of all counters."""
+        budget = self._budget
+        return PoolsStatistics(
+            limit=budget.limit,
+            allocated=budget.allocated,
+            peak=budget.peak,
+            drops=budget.drops,
+            wakeup_runs=self._wakeup_runs,
+            reserved=self._commons.reserved,
+            debt=budget.debt,
+            waits=self._waiters.statistics(),
+            taskq=self._taskq.statistics(),
+            pools={pool.name: pool.statistics() for pool in self._by_size},
+        )
+
+    def check(self) -> None:
+        """Raise PoolCorruption if any invariant is broken: of a pool, of those who wait, or that
+        every byte charged is in a page or a reservation."""
+        for pool in self._by_size:
+            pool.check()
+        self._waiters.check()
+        pages = sum(pool._lists.npages * pool.page_size for pool in self._by_size)
+        quarantined = sum(nbytes for _, nbytes, _ in self._commons.quarantine)
+        reserved = self._commons.reserved
+        if pages + quarantined + reserved != self._budget.allocated:
+            raise PoolCorruption(
+                f"{self.name}: {self._budget.allocated} bytes are charged, but the pages take "
+                f"{pages}, {quarantined} are in quarantine and {reserved} are reserved"
+            )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}: {self._budget!r}>"
+
+
+class Reserving:
+    """What `BufferPools.reserve` returns: to be awaited, or entered by ``async with``."""
+
+    __slots__ = ("_nbytes", "_pools", "_reservation")
+
+    def __init__(self, pools: BufferPools, nbytes: int) -> None:
+        self._pools = pools
+        self._nbytes = nbytes
+        self._reservation: Reservation | None = None
+
+    def __await__(self) -> Generator[Any, Any, Reservation]:
+        return self._pools._reserve(self._nbytes).__await__()
+
+    async def __aenter__(self) -> Reservation:
+        self._reservation = await self._pools._reserve(self._nbytes)
+        return self._reservation
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        reservation, self._reservation = self._reservation, None
+        if reservation is not None and not reservation.released:
+            reservation.release()

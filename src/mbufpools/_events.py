@@ -1,0 +1,79 @@
+"""The one event hook, which feeds the demos, traces, plots and tests.
+
+A hook is a function of one `Event`. It is called after the step it tells of, in the middle of
+what the step is part of, so `check()` may not hold; it may look at statistics, and must not
+call anything else of the pools. Unused, it costs one test for None a step. Uses no other room.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+__all__ = ["Event", "EventKind", "Hook", "Observer"]
+
+
+class EventKind(enum.StrEnum):
+    """What happened."""
+
+    GET = "get"
+    """An item went out to a get that did not have to wait."""
+    PUT = "put"
+    """An item came back."""
+    WAIT = "wait"
+    """A request parked."""
+    GRANT = "grant"
+    """A parked request was handed what it asked for."""
+    CANCEL = "cancel"
+    """A parked request was cancelled."""
+    PAGE_IN = "page in"
+    """A pool took a page from the budget."""
+    PAGE_OUT = "page out"
+    """A page went back to the budget."""
+    QUEUED = "queued"
+    """A task was put on the task queue."""
+    COALESCED = "coalesced"
+    """A task was added that was on the queue already, so nothing was done."""
+    RUN = "run"
+    """The task queue runs a task; told just before its function is called."""
+
+
+class Event(NamedTuple):
+    """One step of a pool set or of its task queue."""
+
+    kind: EventKind
+    time: float
+    """Seconds of the loop's clock since the pools were entered."""
+    name: str
+    """The pool's name, or the task's."""
+    nbytes: int
+    """Bytes asked for (get, put, wait, grant, cancel), of the page (page in, page out), or 0."""
+    request: int
+    """The number of the parked request (wait, grant, cancel), counted from 1, or 0."""
+
+
+Hook = Callable[[Event], None]
+
+_logger = logging.getLogger("mbufpools")
+
+
+class Observer:
+    """Holds the hook and calls it. A hook that raises is logged and removed, as trio does with
+    its instruments: an observer must not break what it observes."""
+
+    __slots__ = ("_now", "hook")
+
+    def __init__(self, now: Callable[[], int], hook: Hook | None) -> None:
+        self._now = now
+        self.hook = hook
+
+    def tell(self, kind: EventKind, name: str, nbytes: int = 0, request: int = 0) -> None:
+        """Call the hook, if there is one."""
+        if self.hook is not None:
+            try:
+                self.hook(Event(kind, self._now() / 1_000_000, name, nbytes, request))
+            except Exception:
+                _logger.exception("the event hook %r raised and has been removed", self.hook)
+                self.hook = None

@@ -1,0 +1,182 @@
+"""Why am I waiting? The answer of `BufferPools.explain`.
+
+Who waits, for what, behind whom, and which limit is short by how much; in debug mode also who
+holds what is waited for, and whether he waits himself. Uses `_commons`, `_ledger`, `_line`,
+`_request` and `_waiters`, and changes nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ._commons import Commons
+from ._ledger import Holder
+from ._line import Line
+from ._request import Request
+from ._waiters import Waiters
+
+if TYPE_CHECKING:
+    from ._pool import Pool
+
+__all__ = ["Explanation", "WaitingRequest", "explain"]
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingRequest:
+    """One request that waits, and why."""
+
+    number: int
+    """Counted from 1 in a pool set: who came first."""
+    wants: str
+    """The pool's name, the names of several, or ``bytes``."""
+    nbytes: int
+    """Bytes asked for."""
+    task: str
+    """The name of the task that waits."""
+    seconds: float
+    """How long it has waited, by the loop's clock."""
+    behind: int | None
+    """The number of the request that goes first; 0 is the debt of a lowered limit."""
+    limit: str | None
+    """The limit in the way: ``budget``, or a pool's name; None if it only has to wait its turn."""
+    short: int
+    """How far beyond that limit it would go: bytes of the budget, or items of the pool."""
+    holders: tuple[Holder, ...]
+    """In debug mode: who holds what it waits for."""
+    stuck: bool
+    """In debug mode: every one of these holders waits himself, so none of them will release."""
+
+    def __str__(self) -> str:
+        text = (
+            f"#{self.number} task {self.task!r} has waited {self.seconds:.6g} s "
+            f"for {self.nbytes} bytes{'' if self.wants == 'bytes' else f' of {self.wants}'}"
+        )
+        if self.behind is not None:
+            text += f", behind {f'#{self.behind}' if self.behind else 'the debt'}"
+        if self.limit == "budget":
+            text += f"; the budget is short of {self.short} bytes"
+        elif self.limit is not None:
+            text += f"; pool {self.limit!r} is short of {self.short} items of its maximum"
+        elif self.behind is None:
+            text += "; it can be served, and its wakeup is on the way"
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Everybody who waits, the oldest first; as text, the wait-for graph."""
+
+    limit: int
+    """Bytes."""
+    allocated: int
+    """Bytes."""
+    reserved: int
+    """Bytes, of those allocated, that reservations hold."""
+    debug: bool
+    waiters: tuple[WaitingRequest, ...]
+
+    @property
+    def stuck(self) -> bool:
+        """In debug mode: somebody waits for what only waiting tasks hold."""
+        return any(waiter.stuck for waiter in self.waiters)
+
+    def __str__(self) -> str:
+        if not self.waiters:
+            return f"nobody waits; {self.allocated} of {self.limit} bytes are allocated"
+        waiting_tasks = {waiter.task: waiter.number for waiter in self.waiters}
+        lines = [f"{len(self.waiters)} wait; {self.allocated} of {self.limit} bytes are allocated"]
+        told: tuple[Holder, ...] = ()
+        for waiter in self.waiters:
+            lines.append(str(waiter))
+            if waiter.holders and waiter.holders == told:
+                lines.append("    held: the same")
+                continue
+            told = waiter.holders
+            for holder in waiter.holders:
+                number = waiting_tasks.get(holder.task)
+                waits = f", which waits itself (#{number})" if number is not None else ""
+                lines.append(f"    held: {holder}{waits}")
+        if self.stuck:
+            lines.append(
+                "every holder waits itself: nothing moves until one of them is cancelled; "
+                "take all that a task needs at once, with get_many"
+            )
+        elif not self.debug:
+            lines.append("who holds what is known with debug=True")
+        return "\n".join(lines)
+
+
+def explain(commons: Commons, waiters: Waiters) -> Explanation:
+    """Explain everybody who waits."""
+    budget = commons.budget
+    in_order = waiters.in_order()
+    waiting = {request.task_id for _, request in in_order}
+    nothing_idle = waiters.nothing_idle()
+    held: set[Pool] = set()
+    goes_first: int | None = 0 if waiters.ordered and budget.debt else None
+    explained = []
+    firsts: dict[Line, int] = {}
+    for line, request in in_order:
+        at_limit = line.pool_at_limit()
+        lacking = line.cost(request) - max(0, budget.limit - budget.allocated)
+        behind = goes_first if waiters.ordered else firsts.get(line)
+        if behind is None and not held.isdisjoint(line.pools):
+            behind = _first_with(in_order, line)
+        firsts.setdefault(line, request.number)
+        limit, short = None, 0
+        if at_limit is not None:
+            limit, short = at_limit.name, _over(at_limit, line)
+            held |= line.pools
+        elif lacking > 0:
+            limit, short = "budget", lacking
+            if goes_first is None:
+                goes_first = request.number
+        holders = _holders(commons, at_limit)
+        explained.append(
+            WaitingRequest(
+                number=request.number,
+                wants=line.name,
+                nbytes=request.nbytes,
+                task=request.task,
+                seconds=(commons.home.now() - request.since) / 1_000_000,
+                behind=behind,
+                limit=limit,
+                short=short,
+                holders=holders,
+                stuck=nothing_idle
+                and bool(holders)
+                and all(holder.task_id in waiting for holder in holders),
+            )
+        )
+    return Explanation(
+        limit=budget.limit,
+        allocated=budget.allocated,
+        reserved=commons.reserved,
+        debug=commons.ledger is not None,
+        waiters=tuple(explained),
+    )
+
+
+def _first_with(in_order: list[tuple[Line, Request[Any]]], line: Line) -> int | None:
+    """The oldest request that waits for one of the pools of `line`."""
+    numbers = (
+        request.number for other, request in in_order if not other.pools.isdisjoint(line.pools)
+    )
+    return next(numbers, None)
+
+
+def _over(pool: Pool, line: Line) -> int:
+    count = dict(line.needs)[pool]
+    return pool.nout + count - (pool.hard_limit or 0)
+
+
+def _holders(commons: Commons, at_limit: Pool | None) -> tuple[Holder, ...]:
+    """Who holds items of the pool that is at its limit, or any of the budget."""
+    if commons.ledger is None:
+        return ()
+    return tuple(
+        holder
+        for holder in commons.ledger.holders()
+        if at_limit is None or holder.pool == at_limit.name
+    )

@@ -1,0 +1,131 @@
+"""Debug mode: who holds what and where he took it, and who writes to what he no longer holds.
+
+The holder is noted when the lease is made; for a parked request it is the task that parked, for
+the one who grants is somebody else. Free items are filled with a pattern, which is looked at
+when they are handed out again (the kernel's ``pool_debug`` and its poison). Uses `_page` and
+`_request`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+
+from ._page import Page
+from ._request import Request
+
+__all__ = ["Holder", "Ledger", "caller", "current_task"]
+
+POISON = 0xDF
+
+_logger = logging.getLogger("mbufpools")
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds, or held, a lease."""
+
+    pool: str
+    """The pool's name, or ``bytes``."""
+    nbytes: int
+    task: str
+    """The name of the task that took it."""
+    task_id: int
+    where: str
+    """File and line of the call, outside of this library."""
+
+    def __str__(self) -> str:
+        what = f" of pool {self.pool!r}" if self.pool != "bytes" else ", reserved"
+        return f"{self.nbytes} bytes{what} by task {self.task!r} at {self.where}"
+
+
+class Ledger:
+    """The holders of all leases of one pool set, and the pattern in its free items."""
+
+    def __init__(self) -> None:
+        self._holders: weakref.WeakKeyDictionary[Any, Holder] = weakref.WeakKeyDictionary()
+        self._last: weakref.WeakKeyDictionary[Page, dict[int, Holder]] = weakref.WeakKeyDictionary()
+        self.damages: list[str] = []
+        """Items that were written to while they were free."""
+
+    def taken(self, lease: Any, pool: str, nbytes: int, request: Request[Any] | None) -> None:
+        """Note who took `lease`: the task of `request`, or the current one."""
+        if request is not None and request.task_id:
+            holder = Holder(pool, nbytes, request.task, request.task_id, request.where)
+        else:
+            holder = Holder(pool, nbytes, *current_task(), caller())
+        self._holders[lease] = holder
+
+    def returned(self, lease: Any) -> Holder | None:
+        """Forget who held `lease`, and return him."""
+        return self._holders.pop(lease, None)
+
+    def holder(self, lease: Any) -> Holder | None:
+        """Who holds `lease`. Safe in a ``__del__``, for it changes nothing."""
+        return self._holders.get(lease)
+
+    def holders(self) -> Iterator[Holder]:
+        """The holders of all leases that are out."""
+        return iter(self._holders.values())
+
+    def poison(self, page: Page, index: int, stride: int, holder: Holder | None) -> None:
+        """Fill a free item with the pattern; `holder` was the last to hold it."""
+        if page.block.view is not None:
+            page.block.view[index * stride : (index + 1) * stride] = bytes([POISON]) * stride
+            last = self._last.setdefault(page, {})
+            last.pop(index, None)
+            if holder is not None:
+                last[index] = holder
+
+    def poison_page(self, page: Page, items: int, stride: int) -> None:
+        """Fill all items of a new page."""
+        for index in range(items):
+            self.poison(page, index, stride, None)
+
+    def examine(self, page: Page, index: int, stride: int, pool: str) -> None:
+        """Note a damage, and log it, if a free item does not bear the pattern."""
+        damage = self.damage(page, index, stride, pool)
+        if damage is not None:
+            self.damages.append(damage)
+            _logger.error("%s", damage)
+
+    def damage(self, page: Page, index: int, stride: int, pool: str) -> str | None:
+        """Say what was written to a free item, or return None."""
+        if page.block.view is None:
+            return None
+        item = bytes(page.block.view[index * stride : (index + 1) * stride])
+        rest = item.lstrip(bytes([POISON]))
+        if not rest:
+            return None
+        last = self._last.get(page, {}).get(index)
+        return (
+            f"an item of pool {pool!r} was written to after its release, from its byte "
+            f"{stride - len(rest)} on; it was last held as {last or 'nobody knows what'}"
+        )
+
+
+def current_task() -> tuple[str, int]:
+    """Name and id of the running task; no task at all is ``"no task"`` and 0."""
+    try:
+        task = anyio.get_current_task()
+    except (RuntimeError, LookupError):
+        return "no task", 0
+    return task.name or f"task {task.id}", task.id
+
+
+def caller() -> str:
+    """File and line of the innermost call outside of this library."""
+    package = __name__.partition(".")[0]
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        name = frame.f_globals.get("__name__", "")
+        if name != package and not name.startswith(package + "._"):
+            break
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -1,0 +1,136 @@
+"""A pool's condition variable: the FIFO of parked requests, each handed what it asked for.
+
+Models ``struct pool_request`` and the sleep in subr_pool.c:pool_get. It is not
+`anyio.Condition`: that one needs its lock held to notify, so that a put could not be a plain
+function, and it wakes a task to try again, which somebody may overtake. Here the one who frees
+allocates on behalf of the one who waits.
+
+This is the only room that parks and unparks a task. The race it guards is the grant that meets
+a cancellation: the event is set and the task is cancelled before it runs. So a wait is judged
+by what the request *holds*, never by its event, and whoever wakes with an exception gives back
+what he holds. Uses no other room.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+__all__ = ["Request", "RequestQueue"]
+
+T = TypeVar("T")
+
+
+class Request(Generic[T]):
+    """One getter that waits for its turn."""
+
+    __slots__ = (
+        "_event",
+        "allows",
+        "error",
+        "holds",
+        "nbytes",
+        "number",
+        "parked",
+        "passed",
+        "since",
+        "task",
+        "task_id",
+        "where",
+    )
+
+    def __init__(self, number: int, nbytes: int, since: int) -> None:
+        self.number = number
+        """Counted from 1 in a pool set: who came first."""
+        self.nbytes = nbytes
+        """Bytes asked for."""
+        self.since = since
+        """Microseconds of the loop's clock when it was made."""
+        self.parked = False
+        """It could not be served at once."""
+        self.task = ""
+        """The name of the task that parked."""
+        self.task_id = 0
+        self.where = ""
+        """File and line of the call, in debug mode."""
+        self.passed = 0
+        """How many had passed a claim when it was made."""
+        self.allows: int | None = None
+        """If it is a claim: the number of passes from which nobody passes it."""
+        self.holds: T | None = None
+        """What it was granted."""
+        self.error: Exception | None = None
+        """Why it never will be."""
+        self._event: anyio.Event | None = None
+
+    @property
+    def settled(self) -> bool:
+        """Granted or failed."""
+        return self.holds is not None or self.error is not None
+
+    def grant(self, holds: T) -> None:
+        """Hand over what was asked for, and wake the task."""
+        self.holds = holds
+        if self._event is not None:
+            self._event.set()
+
+    def fail(self, error: Exception) -> None:
+        """Wake the task with `error`."""
+        self.error = error
+        if self._event is not None:
+            self._event.set()
+
+    async def park(self) -> T:
+        """Sleep until settled; return what was granted, or raise the error.
+
+        On any exception out of the sleep the request may hold something all the same; the caller
+        takes it back.
+        """
+        if self.settled:
+            await checkpoint()
+        else:
+            self._event = anyio.Event()
+            await self._event.wait()
+        return self.result()
+
+    def result(self) -> T:
+        """What was granted, or the error; the request must be settled."""
+        if self.error is not None:
+            raise self.error
+        assert self.holds is not None
+        return self.holds
+
+
+class RequestQueue(Generic[T]):
+    """Requests in the order of their arrival; any may leave in constant time."""
+
+    __slots__ = ("_requests",)
+
+    def __init__(self) -> None:
+        self._requests: OrderedDict[Request[T], None] = OrderedDict()
+
+    def __contains__(self, request: object) -> bool:
+        return request in self._requests
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def __iter__(self) -> Iterator[Request[T]]:
+        return iter(self._requests)
+
+    @property
+    def head(self) -> Request[T] | None:
+        """The oldest request."""
+        return next(iter(self._requests), None)
+
+    def append(self, request: Request[T]) -> None:
+        """Add the newest request."""
+        self._requests[request] = None
+
+    def remove(self, request: Request[T]) -> bool:
+        """Take a request out, wherever it stands. False if it had left."""
+        return self._requests.pop(request, self) is None

@@ -1,0 +1,377 @@
+"""Tasks, and the queue whose one runner calls them in the order in which they were added.
+
+Models kern_task.c and its ``systqmp``. Two rules make it safe to wake others by a task:
+
+- A task that is on the queue is not put there again. That is the coalescing: however many pages
+  leave before the wakeup runs, it runs once.
+- Its queued mark is cleared *before* its function is called, so an add made while it runs queues
+  it again, and no wakeup is lost. Cleared afterwards, an add made in between would be swallowed.
+
+Time is kept in whole microseconds. Uses `_errors`, `_events`, `_home` and `_statistics`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import inspect
+import math
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
+
+from ._errors import ConfigurationError, UsageError
+from ._events import EventKind, Hook, Observer
+from ._home import Home
+from ._statistics import TaskQueueStatistics
+
+__all__ = ["Task", "TaskQueue"]
+
+
+class Task:
+    """A function to be called by a task queue, and whether it waits there.
+
+    Args:
+        function: a plain or an async function without arguments. An async one keeps the queue
+            busy until it returns: the tasks behind it wait.
+        name: for messages, events and statistics; by default the function's name.
+    """
+
+    __slots__ = ("_clock", "_queue", "_runs", "function", "name")
+
+    def __init__(
+        self,
+        function: Callable[[], Awaitable[object] | object],
+        *,
+        name: str | None = None,
+    ) -> None:
+        if not callable(function):
+            raise TypeError(f"a Task needs a function without arguments; got {function!r}")
+        self.function = function
+        self.name = name or getattr(function, "__name__", None) or repr(function)
+        self._queue: TaskQueue | None = None
+        self._clock: TaskQueue | None = None
+        """The queue that will add it later."""
+        self._runs = 0
+
+    @property
+    def queued(self) -> bool:
+        """True while it is on a queue and has not begun to run (``TASK_ONQUEUE``)."""
+        return self._queue is not None
+
+    @property
+    def runs(self) -> int:
+        """How often it has been run."""
+        return self._runs
+
+    def __repr__(self) -> str:
+        queue = self._queue or self._clock
+        where = "not queued" if queue is None else f"on {queue.name!r}"
+        return f"<Task {self.name!r}, {where}>"
+
+
+class _Barrier(Task):
+    """Marks a place in the queue for those who wait until it is reached."""
+
+    __slots__ = ("passed",)
+
+    def __init__(self) -> None:
+        self.passed = anyio.Event()
+        super().__init__(self.passed.set, name="barrier")
+
+
+class TaskQueue:
+    """One runner, one FIFO, and tasks that are added later.
+
+    An async context manager: the runner lives inside its ``async with``. A task that raises ends
+    the queue, and its exception leaves through the ``async with``; an exception of the body
+    passes as it is. At the end of a body that did not raise, what is still queued is run, and
+    what was to be added later is not.
+
+    `add`, `add_later` and `discard` are plain functions that never block. They work before the
+    queue is entered, too. Not safe across threads.
+
+    Args:
+        name: for messages and statistics.
+        hook: called with an `Event` for each task queued, coalesced or run.
+    """
+
+    def __init__(self, name: str = "taskq", *, hook: Hook | None = None) -> None:
+        self.name = name
+        self._home = Home(f"task queue {name!r}")
+        self._observer = Observer(self._home.now, hook)
+        self._queue: OrderedDict[Task, None] = OrderedDict()
+        self._timers: list[tuple[int, int, Task]] = []
+        self._due: dict[Task, tuple[int, int]] = {}
+        self._added = 0
+        self._armed = 0
+        self._coalesced = 0
+        self._discarded = 0
+        self._runs = 0
+        self._running: Task | None = None
+        self._runner_id = 0
+        self._work: anyio.Event | None = None
+        self._draining = False
+        self._error: BaseException | None = None
+        self._group: TaskGroup | None = None
+
+    def add(self, task: Task) -> bool:
+        """Put `task` at the end of the queue; False if it waits there already (``task_add``).
+
+        Raises:
+            UsageError: it is another queue's now.
+            anyio.ClosedResourceError: the queue has ended.
+        """
+        self._refuse(task)
+        self._add_due()
+        return self._add(task)
+
+    def add_later(self, task: Task, seconds: float) -> bool:
+        """Have `task` added in `seconds` of the loop's clock (``timeout_add`` and ``task_add``).
+
+        A task is scheduled once: a second call sets the time anew and returns False. Before the
+        queue is entered, the seconds count from the moment when it is.
+
+        Raises:
+            ConfigurationError: a negative or infinite time.
+            UsageError: it is another queue's now.
+            anyio.ClosedResourceError: the queue has ended.
+        """
+        self._refuse(task)
+        if not 0 <= seconds < math.inf:
+            raise ConfigurationError(
+                f"task {task.name!r} was to be added in {seconds!r} seconds; "
+                f"expected a finite number of at least 0"
+            )
+        fresh = task not in self._due
+        task._clock = self
+        self._armed += 1
+        due = (self._home.now() + round(seconds * 1_000_000), self._armed)
+        self._due[task] = due
+        heapq.heappush(self._timers, (*due, task))
+        if len(self._timers) > 2 * len(self._due) + 16:  # mostly set anew, or discarded
+            self._timers = sorted((*due, task) for task, due in self._due.items())
+        self._signal()
+        return fresh
+
+    def discard(self, task: Task) -> bool:
+        """Take `task` off the queue and off the clock; False if it was on neither (``task_del``).
+
+        A task that is running goes on.
+        """
+        scheduled = self._due.pop(task, None) is not None
+        if scheduled:
+            task._clock = None
+        queued = task._queue is self
+        if queued:
+            del self._queue[task]
+            task._queue = None
+        self._discarded += scheduled or queued
+        return scheduled or queued
+
+    async def barrier(self) -> None:
+        """Wait until all that is queued now has run (``taskq_barrier``).
+
+        From inside a task of this queue it returns at once, with the tasks behind it unrun, as
+        the kernel's does: it would wait for itself. Cancelled, it leaves no trace. It waits as
+        long as the tasks take.
+
+        Raises:
+            UsageError: the queue is not running: nobody would run the tasks.
+            anyio.ClosedResourceError: the queue has ended, or ends meanwhile.
+        """
+        if not self._home.open:
+            self._home.refuse()
+        self._home.check_loop()
+        if self.in_task():
+            await checkpoint()
+            return
+        await checkpoint_if_cancelled()
+        marker = _Barrier()
+        self.add(marker)
+        try:
+            await marker.passed.wait()
+        except BaseException:
+            self.discard(marker)
+            raise
+        if not marker.runs:
+            self._home.refuse()
+
+    def in_task(self) -> bool:
+        """True if the calling task is the queue's own runner, inside a task function."""
+        return self._running is not None and anyio.get_current_task().id == self._runner_id
+
+    def statistics(self) -> TaskQueueStatistics:
+        """Return a snapshot. Tasks whose time has come count as queued."""
+        self._add_due()
+        return TaskQueueStatistics(
+            name=self.name,
+            queued=len(self._queue),
+            scheduled=len(self._due),
+            added=self._added,
+            coalesced=self._coalesced,
+            discarded=self._discarded,
+            runs=self._runs,
+        )
+
+    async def __aenter__(self) -> TaskQueue:
+        self._home.enter()
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+        self._group.start_soon(self._run, name=f"mbufpools {self.name}")
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        group = self._group
+        assert group is not None
+        self._draining = True
+        self._signal()
+        if exc is not None:
+            group.cancel_scope.cancel()
+        # An exception of the body's own passes beside the group, which would wrap it; a
+        # cancellation goes through it, for it may be the group's own, after a task has failed.
+        # The group shields its own end; a shield around it here would end after the group's.
+        ours = isinstance(exc, anyio.get_cancelled_exc_class()) or self._error is not None
+        swallow: bool | None = False
+        errors: list[BaseException] = []
+        cancellation: BaseException | None = None
+        try:
+            if ours:
+                swallow = await group.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102
+            else:
+                await group.__aexit__(None, None, None)  # noqa: ASYNC102
+        except BaseExceptionGroup as wrapped:
+            errors.extend(wrapped.exceptions)
+        except anyio.get_cancelled_exc_class() as cancelled:  # noqa: ASYNC103 - raised below
+            cancellation = cancelled
+        finally:
+            self._end()
+        if self._error is not None:
+            if exc is not None and not ours:
+                errors.append(exc)
+            if errors:
+                raise BaseExceptionGroup(
+                    f"a task of {self.name!r} and the body both failed",
+                    [self._error, *errors],
+                )
+            raise self._error
+        if cancellation is not None and (exc is None or ours):
+            raise cancellation  # else the body's exception is not lost to it
+        if errors:
+            raise BaseExceptionGroup(f"the body of {self.name!r} failed", errors)
+        return swallow
+
+    def _end(self) -> None:
+        """Nobody runs tasks any more: forget them, and wake who waits at a barrier."""
+        for task in list(self._queue):
+            self.discard(task)
+            if isinstance(task, _Barrier):
+                task.passed.set()
+        for task in list(self._due):
+            self.discard(task)
+        self._timers.clear()
+        self._home.close()
+
+    def _refuse(self, task: Task) -> None:
+        if self._home.closed:
+            self._home.refuse()
+        if task._queue not in (None, self) or task._clock not in (None, self):
+            raise UsageError(
+                f"{task!r} cannot be added to {self.name!r}; a task belongs to one queue at a "
+                f"time, so discard it there first"
+            )
+
+    def _add(self, task: Task) -> bool:
+        if task._queue is self:
+            self._coalesced += 1
+            self._observer.tell(EventKind.COALESCED, task.name)
+            return False
+        task._queue = self
+        self._queue[task] = None
+        self._added += 1
+        self._signal()
+        self._observer.tell(EventKind.QUEUED, task.name)
+        return True
+
+    def _add_due(self) -> None:
+        """Add the tasks whose time has come, ahead of what is added from now on."""
+        timers = self._timers
+        if not timers or self._draining or not self._home.open:
+            return
+        now = self._home.now()
+        while timers and timers[0][0] <= now:
+            due, armed, task = heapq.heappop(timers)
+            if self._due.get(task) == (due, armed):
+                del self._due[task]
+                task._clock = None
+                self._add(task)
+
+    async def _run(self) -> None:
+        self._runner_id = anyio.get_current_task().id
+        try:
+            while not self._draining:
+                self._add_due()
+                await self._run_round()
+                if self._queue:
+                    await checkpoint()
+                elif not self._draining:
+                    await self._wait_for_work()
+            await self._run_round()
+        except anyio.get_cancelled_exc_class() as cancelled:  # noqa: ASYNC103
+            if self._home.being_cancelled():
+                raise
+            self._fail(cancelled)
+        except BaseException as error:  # noqa: BLE001 - `__aexit__` raises it
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """End the queue, and its body, with the exception of a task."""
+        self._error = error
+        assert self._group is not None
+        self._group.cancel_scope.cancel()
+
+    async def _run_round(self) -> None:
+        # Bounded: a task that adds itself again waits for the next round, so that the other
+        # tasks of the loop get their turn, and the end comes.
+        for _ in range(len(self._queue)):
+            self._add_due()  # before the mark of the next is cleared, so that the two coalesce
+            if self._queue:
+                await self._run_one(self._queue.popitem(last=False)[0])
+
+    async def _run_one(self, task: Task) -> None:
+        task._queue = None  # before the call: an add from now on must queue it again
+        task._runs += 1
+        self._runs += 1
+        self._observer.tell(EventKind.RUN, task.name)
+        self._running = task
+        try:
+            result = task.function()
+            if inspect.isawaitable(result):
+                await result
+        finally:
+            self._running = None
+
+    async def _wait_for_work(self) -> None:
+        timers = self._timers
+        while timers and self._due.get(timers[0][2]) != timers[0][:2]:
+            heapq.heappop(timers)  # discarded, or set anew
+        deadline = self._home.loop_time(timers[0][0]) if timers else math.inf
+        self._work = anyio.Event()
+        with anyio.CancelScope(deadline=deadline):
+            await self._work.wait()
+        self._work = None
+
+    def _signal(self) -> None:
+        if self._work is not None:
+            self._work.set()
+
+    def __repr__(self) -> str:
+        return f"<TaskQueue {self.name!r}, {len(self._queue)} queued>"

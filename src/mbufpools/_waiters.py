@@ -1,0 +1,582 @@
+"""Everybody who waits in one pool set, and in which order they are served.
+
+Models subr_pool.c:pool_runqueue and pool_wakeup, which know the waiters of one pool, and goes on
+where they end. The words:
+
+- A request is *short* if the limits of its pools would allow it, but the budget refuses its
+  pages. The oldest such request is the *claim*. (One that waits at the hard limit of its pool
+  is none, or it would freeze every other pool; it only holds back who wants the same pool.) A
+  debt, after the limit was lowered below what is allocated, is the oldest claim of all.
+- *Barging*: every line is served by itself, as far as it goes.
+- *FIFO*: all lines are served in the order of arrival; behind a claim nobody is served.
+- *Bounded*: as FIFO, but a get that a free item of its own pool can serve may *pass* the claim,
+  an *allowance* of times in all.
+- What a pool reserves as its minimum is served past any claim, or somebody who holds what the
+  claim needs could be stopped for want of one reserved item.
+
+Who leaves the head of a line frees no page, so no callback of the budget comes: the lines are
+run again. Idle pages are reclaimed for a request, under pressure: planned first, and given back
+only if they suffice; the request is charged before anybody hears of the pages, or a direct
+wakeup would give them to somebody else. While a claim waits, no page stays idle.
+
+One function waits, `acquire`; all others are plain. Uses `_budget`, `_commons`, `_line`,
+`_policies`, `_request`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from anyio.lowlevel import cancel_shielded_checkpoint
+
+from ._commons import Commons
+from ._errors import ImpossibleRequest, PoolCorruption
+from ._events import EventKind
+from ._ledger import caller, current_task
+from ._line import BytesLine, Line, ManyLine, PoolLine
+from ._page import Page
+from ._policies import Order, Reclaim
+from ._request import Request
+from ._statistics import WaitStatistics
+
+if TYPE_CHECKING:
+    from ._pool import Pool
+
+__all__ = ["Waiters"]
+
+Needs = tuple[tuple["Pool", int], ...]
+T = TypeVar("T")
+
+
+class Waiters:
+    """The lines of one pool set, and the order across them.
+
+    Args:
+        commons: what the set shares.
+        order: who is served first.
+        reclaim: when idle pages leave.
+        allowance: how many may pass a claim; None is as many as there are leases out when it
+            comes to the head.
+    """
+
+    def __init__(
+        self, commons: Commons, order: Order, reclaim: Reclaim, allowance: int | None
+    ) -> None:
+        self._commons = commons
+        self._budget = commons.budget
+        self._order = order
+        self._ordered = order is not Order.BARGING
+        self._pressure = reclaim is Reclaim.PRESSURE
+        self._allowance = allowance
+        self._pools: list[Pool] = []
+        self._pool_lines: list[PoolLine] = []
+        """In the order of the pools' sizes, which is the kernel's order of waking."""
+        self._bytes_line = BytesLine(commons)
+        self._many_lines: dict[Needs, ManyLine] = {}
+        """Only those that somebody waits in."""
+        self._active: set[Line] = set()
+        """Lines that somebody waits in."""
+        self._short: set[Line] = set()
+        """Lines whose head the budget refused when it was last tried."""
+        self._debt_allows: float | None = None
+        """While there is a debt: the number of passes from which nobody passes it."""
+        self._running = False
+        self._again = False
+        self._waiting = 0
+        self._peak = 0
+        self._passes = 0
+        self._waits = 0
+        self._grants = 0
+        self._cancellations = 0
+        self._histogram = [0] * 64
+        self.busy = False
+        """True if a newcomer must not help himself, but queue."""
+
+    def line_of(self, pool: Pool) -> PoolLine:
+        """Make the line of a new pool."""
+        line = PoolLine(pool)
+        self._pools.append(pool)
+        self._pool_lines.append(line)
+        return line
+
+    def line_for(self, pools: Iterable[Pool]) -> Line:
+        """The line of those who want just these pools' items at once."""
+        counts: dict[Pool, int] = {}
+        for pool in pools:
+            counts[pool] = counts.get(pool, 0) + 1
+        needs = tuple((pool, counts[pool]) for pool in self._pools if pool in counts)
+        return self._many_lines.get(needs) or ManyLine(needs)
+
+    @property
+    def bytes_line(self) -> BytesLine:
+        """The line of those who want bytes."""
+        return self._bytes_line
+
+    # Coming and going
+
+    async def acquire(self, line: Line, request: Request[T]) -> T:
+        """Wait in `line` until `request` is served; return what it was granted.
+
+        Always a checkpoint. An exception out of the wait gives back what was granted meanwhile.
+        """
+        self.refuse_impossible(line, request)
+        self._join(line, request)
+        if request.settled:
+            holds = request.result()
+            try:
+                await cancel_shielded_checkpoint()
+            except BaseException:
+                _release(holds)
+                raise
+            return holds
+        self._waits += 1
+        self._peak = max(self._peak, self._waiting)
+        line.waits += 1
+        request.parked = True
+        request.task, request.task_id = current_task()
+        if self._commons.ledger is not None:
+            request.where = caller()
+        self._let_go_idle_pages()
+        self._commons.observer.tell(EventKind.WAIT, line.name, request.nbytes, request.number)
+        try:
+            return await request.park()
+        except BaseException:
+            self._cancellations += request.error is None
+            self._withdraw(line, request)
+            raise
+
+    def try_acquire(self, line: Line, request: Request[T]) -> T | None:
+        """Serve `request` now, in its turn, or not at all."""
+        self.refuse_impossible(line, request)
+        self._join(line, request)
+        # A claim for a moment only: no page has to leave for it.
+        if request.settled:
+            return request.result()
+        self._leave(line, request)
+        return None
+
+    def _join(self, line: Line, request: Request[Any]) -> None:
+        """Append `request`, then run its line: a page that came back since the first try would
+        otherwise be lost on it."""
+        request.passed = self._passes
+        if isinstance(line, ManyLine):
+            line = self._many_lines.setdefault(line.needs, line)
+        line.requests.append(request)
+        self._active.add(line)
+        self._waiting += 1
+        self.busy = self._ordered
+        try:
+            self.run((line,), joining=True)
+        except BaseException:
+            if request in line.requests:
+                self._leave(line, request)
+            raise
+
+    def _leave(self, line: Line, request: Request[Any]) -> None:
+        line.requests.remove(request)
+        self._waiting -= 1
+        if not line.requests:
+            self._active.discard(line)
+            self._short.discard(line)
+            if isinstance(line, ManyLine):
+                del self._many_lines[line.needs]
+        self._update_busy()
+
+    def _withdraw(self, line: Line, request: Request[Any]) -> None:
+        """The wait ended with an exception: give back what was granted, or leave the line."""
+        if request.holds is not None:
+            _release(request.holds)
+        elif request in line.requests:
+            was_head = line.requests.head is request
+            self._leave(line, request)
+            if was_head:  # no page was freed, so nobody else would look
+                self.run(None if self._ordered else (line,))
+        self._commons.observer.tell(EventKind.CANCEL, line.name, request.nbytes, request.number)
+
+    def fail_all(self, error: Callable[[Line], Exception]) -> None:
+        """Wake everybody with an error."""
+        for line in list(self._active):
+            while (request := line.requests.head) is not None:
+                self._leave(line, request)
+                request.fail(error(line))
+
+    def _lines(self) -> Iterator[Line]:
+        yield from self._pool_lines
+        yield from self._many_lines.values()
+        yield self._bytes_line
+
+    def _lines_with(self, pool: Pool) -> list[Line]:
+        lines: list[Line] = [pool.line] if pool.line.requests else []
+        lines += [line for line in self._many_lines.values() if pool in line.pools]
+        return lines
+
+    def _update_busy(self) -> None:
+        self.busy = self._ordered and (self._waiting > 0 or self._debt_allows is not None)
+
+    # Who can never be served
+
+    def refuse_impossible(self, line: Line, request: Request[Any]) -> None:
+        """Raise ImpossibleRequest if no release by anybody could serve `request`; but not under
+        the kernel's rules, where it sleeps."""
+        if not self._commons.rules.refuse_impossible:
+            return
+        for pool, count in line.needs:
+            if pool.hard_limit is not None and count > pool.hard_limit:
+                raise ImpossibleRequest(
+                    f"{count} items of pool {pool.name!r} can never be had at once: at most "
+                    f"{pool.hard_limit} may be out; ask for fewer, or raise the pool's maximum"
+                )
+        kept = self._commons.kept_bytes
+        least = line.least(request)
+        if least and kept + least > self._budget.limit:
+            raise ImpossibleRequest(
+                f"a request for {line.what} can never be served: it takes {least} bytes, and "
+                f"the limit is {self._budget.limit}, of which the pools keep {kept} as their "
+                f"minimum; raise the limit, or ask for less (smaller pages: items_per_page)"
+            )
+
+    def fail_impossible(self) -> None:
+        """Fail the requests that a new limit has made impossible; whom they held up goes on."""
+        if not self._commons.rules.refuse_impossible:
+            return
+        failed = False
+        for line in list(self._active):
+            for request in list(line.requests):
+                try:
+                    self.refuse_impossible(line, request)
+                except ImpossibleRequest as error:
+                    self._leave(line, request)
+                    request.fail(error)
+                    failed = True
+        if failed:
+            self.run()
+
+    # Serving
+
+    def run(self, among: Sequence[Line] | None = None, *, joining: bool = False) -> None:
+        """Serve those who can be served: of the lines `among`, or of all.
+
+        Not re-entrant: a call from within (a page reclaimed for a request was credited) asks for
+        another round, over all lines. Somebody who is `joining` is not a claim yet.
+        """
+        if self._running:
+            self._again = True
+            return
+        if not self._waiting:
+            return
+        self._running = True
+        try:
+            self._round(among)
+            while self._again:
+                self._again = False
+                self._round(None)
+        finally:
+            self._running = self._again = False
+        if not joining:
+            self._let_go_idle_pages()
+
+    @property
+    def may_help(self) -> bool:
+        """True if `try_acquire` may serve what a newcomer's own try could not."""
+        return self._ordered or self._pressure
+
+    @property
+    def wants_pages(self) -> bool:
+        """True if somebody waits who has a better right to new pages than a pool that would
+        keep them for later; not under the kernel's rules."""
+        return self.may_help and bool(self._short or self._debt_allows is not None)
+
+    @property
+    def wants_more_than_a_page(self) -> bool:
+        """True if the budget has refused somebody who wants more than one page."""
+        return any(not isinstance(line, PoolLine) for line in self._short)
+
+    def wakeup(self, pool: Pool) -> None:
+        """Serve who waits for `pool`."""
+        if self._waiting:
+            lines = self._lines_with(pool)
+            if lines:
+                self.run(lines)
+
+    def item_returned(self, pool: Pool) -> None:
+        """An item of `pool` came home: serve who waits for it; under pressure, let the page go
+        if it is idle all the same."""
+        self.wakeup(pool)
+        if self._pressure and pool.nidle and (self._short or self._budget.debt):
+            pool.reclaim()
+
+    def _round(self, among: Sequence[Line] | None) -> None:
+        if self._ordered:
+            self._serve_in_order(among)
+            return
+        for line in list(self._lines()) if among is None else among:
+            while self._serve(line):
+                pass
+
+    def _serve_in_order(self, among: Sequence[Line] | None) -> None:
+        heads = [(_number(line), line) for line in self._active]
+        heapq.heapify(heads)
+        claimed = self._debt_allows is not None
+        allows: float = math.inf if self._debt_allows is None else self._debt_allows
+        # Pools that somebody older waits for, who heads no queue: one at whose limit he waits,
+        # and the others that he wants together with it. And from which number of passes nobody
+        # passes him there.
+        held: dict[Pool, float] = {}
+        while heads:
+            line = heads[0][1]
+            request = line.requests.head
+            assert request is not None
+            mine = among is None or line in among
+            passing = False
+            if mine and line.within_minimum():
+                pass
+            elif not claimed and held.keys().isdisjoint(line.pools):
+                if not mine:
+                    # The budget's callback will see to it. Until then it has its place.
+                    heapq.heappop(heads)
+                    if line.pool_at_limit() is None:
+                        claimed, allows = True, self._allows(request)
+                    else:
+                        self._hold(held, line, request)
+                    continue
+            elif mine and self._may_pass(line, claimed, allows, held):
+                passing = True
+            else:
+                self._hold(held, line, request)
+                heapq.heappop(heads)
+                continue
+            was_claim = line in self._short
+            if self._serve(line):
+                self._passes += passing
+                if among is not None and (was_claim or isinstance(line, ManyLine)):
+                    self._again = True  # lines that this round does not look at may gain
+                if claimed and self._wanted_with_others(line):
+                    self._again = True  # the claim may wait at a limit now, and hold up nobody
+                if line.requests:
+                    heapq.heapreplace(heads, (_number(line), line))
+                else:
+                    heapq.heappop(heads)
+                continue
+            heapq.heappop(heads)
+            if line in self._short:
+                claimed, allows = True, min(allows, self._allows(request))
+            else:
+                self._hold(held, line, request)
+
+    def _wanted_with_others(self, line: Line) -> bool:
+        """True if a claim wants an item of the pools of `line` together with others."""
+        return any(
+            isinstance(claim, ManyLine) and not claim.pools.isdisjoint(line.pools)
+            for claim in self._short
+        )
+
+    def _hold(self, held: dict[Pool, float], line: Line, request: Request[Any]) -> None:
+        allows = self._allows(request)
+        for pool in line.pools:
+            held[pool] = min(held.get(pool, math.inf), allows)
+
+    def _may_pass(self, line: Line, claimed: bool, allows: float, held: dict[Pool, float]) -> bool:
+        if self._order is not Order.BOUNDED or not isinstance(line, PoolLine):
+            return False
+        pool = line.needs[0][0]
+        return self._passes < min(allows, held.get(pool, math.inf)) and not (
+            claimed and pool.pages_lacking(1)
+        )
+
+    def _allows(self, claim: Request[Any]) -> int:
+        """The number of passes from which nobody passes `claim`."""
+        if claim.allows is None:
+            claim.allows = claim.passed + self._allowance_now()
+        return claim.allows
+
+    def _allowance_now(self) -> int:
+        if self._allowance is not None:
+            return self._allowance
+        return sum(pool.nout for pool in self._pools) + self._commons.reservations
+
+    def _serve(self, line: Line) -> bool:
+        """Serve the head of `line`, or fail it for want of memory; False if it must wait."""
+        request = line.requests.head
+        if request is None:
+            return False
+        if line.pool_at_limit() is not None:
+            self._short.discard(line)
+            return False
+        cost = line.cost(request)
+        if cost and not self._charge(cost, line):
+            self._short.add(line)
+            return False
+        try:
+            self._add_pages(line, cost)
+        except MemoryError as error:
+            self._depart(line, request)
+            request.fail(error)
+            return True
+        self._depart(line, request)
+        request.grant(line.take(request))
+        if request.parked:
+            self._grants += 1
+            waited = self._commons.home.now() - request.since
+            self._histogram[min(waited.bit_length(), 63)] += 1
+            self._commons.observer.tell(EventKind.GRANT, line.name, request.nbytes, request.number)
+        else:
+            self._commons.observer.tell(EventKind.GET, line.name, request.nbytes)
+        return True
+
+    def _add_pages(self, line: Line, charged: int) -> None:
+        """Map the pages that `line` lacks, whose bytes are `charged`; or take it all back."""
+        try:
+            for pool, count in line.needs:
+                for _ in range(pool.pages_lacking(count)):
+                    pool.add_page()
+                    charged -= pool.page_size
+        except BaseException:
+            self._budget.credit(charged)
+            for pool in line.pools:
+                pool.reclaim()
+            raise
+
+    def _depart(self, line: Line, request: Request[Any]) -> None:
+        self._short.discard(line)
+        self._leave(line, request)
+
+    # Room
+
+    def _charge(self, nbytes: int, line: Line) -> bool:
+        lacking = nbytes + self._budget.allocated - self._budget.limit
+        if lacking > 0 and self._pressure:
+            self._make_room(lacking, line)
+        return self._budget.charge(nbytes)
+
+    def _make_room(self, lacking: int, line: Line) -> None:
+        """Let idle pages go, the longest idle first, if they make up for the `lacking` bytes;
+        none that `line` itself needs."""
+        needs = dict(line.needs)
+        idle = heapq.merge(
+            *(pool.spare_pages(needs.get(pool, 0)) for pool in self._pools),
+            key=lambda spare: spare[1].empty_since,
+        )
+        plan: list[tuple[Pool, Page]] = []
+        for pool, page in idle:
+            plan.append((pool, page))
+            lacking -= pool.page_size
+            if lacking <= 0:
+                break
+        else:
+            return
+        for pool, page in plan:
+            pool.let_go(page)
+
+    def _let_go_idle_pages(self) -> None:
+        """Under pressure: let no page stay idle while a claim waits."""
+        if self._pressure and (self._short or self._budget.debt):
+            for pool in self._pools:
+                if pool.nidle:
+                    pool.reclaim()
+
+    def minimum_changed(self, pool: Pool) -> None:
+        """What `pool` keeps has changed: some can no longer be served, some are within the
+        minimum, and idle pages may be spare now."""
+        self.fail_impossible()
+        self.wakeup(pool)
+        self._let_go_idle_pages()
+
+    def hard_limit_changed(self) -> None:
+        """The hard limit of a pool is new: some can be served, or can be never again."""
+        self.fail_impossible()
+        if self._commons.rules.hard_limit_wakes:
+            self.run()  # a claim that waits at its limit now holds up nobody any more
+
+    def budget_resized(self) -> None:
+        """The limit is new: note or forget the debt, and fail who can no longer be served."""
+        self.budget_credited()
+        if self._debt_allows is None and self._ordered and self._budget.debt:
+            claims = (line.requests.head for line in self._short)
+            self._debt_allows = min(
+                self._passes + self._allowance_now(),
+                *(self._allows(claim) for claim in claims if claim is not None),
+                math.inf,
+            )
+        self._update_busy()
+        self.fail_impossible()
+        self._let_go_idle_pages()
+
+    def budget_credited(self) -> None:
+        """Bytes came back: the debt may be paid."""
+        if self._debt_allows is not None and not self._budget.debt:
+            self._debt_allows = None
+            self._update_busy()
+
+    # Looking
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait."""
+        return self._waiting
+
+    def statistics(self) -> WaitStatistics:
+        """Return a snapshot."""
+        return WaitStatistics(
+            waiting=self._waiting,
+            peak_waiting=self._peak,
+            waits=self._waits,
+            grants=self._grants,
+            cancellations=self._cancellations,
+            passes=self._passes,
+            histogram=tuple(
+                (2**power / 1_000_000, count)
+                for power, count in enumerate(self._histogram)
+                if count
+            ),
+        )
+
+    def in_order(self) -> list[tuple[Line, Request[Any]]]:
+        """Everybody who waits, the oldest first."""
+        everybody = [(line, request) for line in self._active for request in line.requests]
+        return sorted(everybody, key=lambda waiter: waiter[1].number)
+
+    @property
+    def ordered(self) -> bool:
+        """True unless newcomers barge."""
+        return self._ordered
+
+    def nothing_idle(self) -> bool:
+        """True if no pool has an idle page that it can do without."""
+        return all(next(pool.spare_pages(0), None) is None for pool in self._pools)
+
+    def check(self) -> None:
+        """Raise PoolCorruption if an invariant of the lines is broken."""
+        requests = [request for line in self._lines() for request in line.requests]
+        if len(requests) != self._waiting:
+            raise PoolCorruption(
+                f"{len(requests)} requests stand in the lines, but {self._waiting} are counted"
+            )
+        if any(request.settled for request in requests):
+            raise PoolCorruption("a settled request stands in a line")
+        if self._active != {line for line in self._lines() if line.requests}:
+            raise PoolCorruption("the lines that somebody waits in are not those noted")
+        if not self._short <= self._active:
+            raise PoolCorruption("a line without requests is noted as short")
+        if self._running or self._again:
+            raise PoolCorruption("the lines were left in the middle of a run")
+        if self.busy != (self._ordered and bool(requests or self._debt_allows is not None)):
+            raise PoolCorruption("newcomers are not sent where they should go")
+        if self._debt_allows is not None and not self._budget.debt:
+            raise PoolCorruption("a debt is noted that was paid")
+        if self._pressure and (self._short or self._budget.debt) and not self.nothing_idle():
+            raise PoolCorruption("a claim waits while a pool has an idle page to spare")
+
+
+def _number(line: Line) -> int:
+    """The number of the line's head, which there is."""
+    head = line.requests.head
+    assert head is not None
+    return head.number
+
+
+def _release(holds: Any) -> None:
+    """Give back a buffer, several, or a reservation."""
+    holds.release()

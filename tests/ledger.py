@@ -1,0 +1,199 @@
+"""What the tests of the waiting order share: a ledger of what the pools did, and who takes what.
+
+The order is judged by the ledger, never by the order in which tasks resume: trio shuffles that.
+So that a request can be told from others in the ledger, each asks for a number of bytes of its
+own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
+
+from mbufpools import AccountedMemory, BufferPools, Buffers, Event, EventKind, Order, PoolSpec
+
+KIB = 1024
+ORDERED = [Order.FIFO, Order.BOUNDED]
+
+
+class Ledger:
+    """An event hook that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.parked: set[int] = set()
+        """The numbers of the requests that ever parked."""
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        if event.kind is EventKind.WAIT:
+            self.parked.add(event.request)
+
+    def of(self, *kinds: EventKind) -> list[Event]:
+        """The events of these kinds."""
+        return [event for event in self.events if event.kind in kinds]
+
+    @property
+    def granted(self) -> list[int]:
+        """The bytes of every request that had parked and was served, in that order."""
+        return [event.nbytes for event in self.of(EventKind.GRANT) if event.request in self.parked]
+
+    @property
+    def taken(self) -> list[int]:
+        """The bytes of every request that was served, parked or not, in that order."""
+        return [event.nbytes for event in self.of(EventKind.GET, EventKind.GRANT)]
+
+    @property
+    def pages(self) -> list[tuple[str, str]]:
+        """Pages in and out: the kind and the pool, in that order."""
+        pages = self.of(EventKind.PAGE_IN, EventKind.PAGE_OUT)
+        return [(str(event.kind), event.name) for event in pages]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.events.clear()
+
+
+class Taking:
+    """A task that takes something; what it got stays with the test."""
+
+    def __init__(self, tasks: TaskGroup, take: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        self.lease: Any = None
+        self.error: BaseException | None = None
+        self.cancelled = False
+        self.ended = False
+        self.task_id = 0
+        """As `anyio.get_current_task` tells it; 0 until the task has begun to run."""
+        self._scope = anyio.CancelScope()
+        self._task: asyncio.Task[Any] | None = None
+        tasks.start_soon(self._run, take, args, name=f"takes {args}")
+
+    async def _run(self, take: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
+        self.task_id = anyio.get_current_task().id
+        try:
+            self._task = asyncio.current_task()
+        except RuntimeError:  # trio
+            self._task = None
+        with self._scope:
+            try:
+                self.lease = await take(*args)
+            except Exception as error:  # noqa: BLE001 - the test looks at it
+                self.error = error
+            except asyncio.CancelledError as error:  # noqa: ASYNC103 - the test looks
+                if self._scope.cancel_called or self._task is None:
+                    raise
+                self.error = error  # natively: uncaught, it would end its task group
+        self.cancelled = self._scope.cancelled_caught or isinstance(
+            self.error, asyncio.CancelledError
+        )
+        self.ended = True
+
+    @property
+    def waits(self) -> bool:
+        """Neither served nor failed nor cancelled."""
+        return not self.holds() and self.error is None and not self.cancelled
+
+    def holds(self) -> bool:
+        """It got what it wanted."""
+        return self.lease is not None
+
+    def cancel(self, how: str = "by scope") -> None:
+        """Cancel it ``by scope``, or ``natively``, which only asyncio can."""
+        if how == "by scope":
+            self._scope.cancel()
+        else:
+            assert self._task is not None
+            self._task.cancel()
+
+    def release(self) -> None:
+        """Give back what was taken."""
+        self.lease.release()
+
+
+async def taking(tasks: TaskGroup, take: Callable[..., Awaitable[Any]], *args: Any) -> Taking:
+    """Start a task that takes, and see it served or parked before anybody else comes."""
+    one = Taking(tasks, take, *args)
+    await settle()
+    return one
+
+
+class Counted:
+    """Awaits `awaitable`, and counts how often that lets other tasks run. (Whether another task
+    really has run says little: on trio it may have its turn behind the one that asks.)"""
+
+    def __init__(self, awaitable: Awaitable[Any]) -> None:
+        self._awaitable = awaitable
+        self.checkpoints = 0
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        steps = self._awaitable.__await__()
+        value: Any = None
+        error: BaseException | None = None
+        while True:
+            try:
+                trap = steps.send(value) if error is None else steps.throw(error)
+            except StopIteration as end:
+                return end.value
+            self.checkpoints += 1
+            value = error = None
+            try:
+                value = yield trap
+            except BaseException as thrown:  # noqa: ASYNC103, BLE001 - thrown on
+                error = thrown
+
+
+async def settle() -> None:
+    """Let everything happen that can happen without time passing."""
+    for _ in range(12):
+        await checkpoint()
+
+
+async def reserve(pools: BufferPools, nbytes: int) -> Any:
+    """`BufferPools.reserve` as a coroutine function."""
+    return await pools.reserve(nbytes)
+
+
+def small_and_large(limit_pages: int, **options: Any) -> BufferPools:
+    """A budget of `limit_pages` pages of 4 KiB for pools ``small`` (four items of 1 KiB to a
+    page) and ``large`` (one item of 4 KiB, the page)."""
+    options.setdefault("memory", AccountedMemory())
+    return BufferPools(
+        limit_pages * 4 * KIB,
+        [
+            PoolSpec(KIB, name="small", items_per_page=4),
+            PoolSpec(4 * KIB, name="large", items_per_page=1),
+        ],
+        **options,
+    )
+
+
+@asynccontextmanager
+async def entered(pools: BufferPools) -> AsyncIterator[BufferPools]:
+    """Enter `pools`; at the end no invariant is broken, nothing is out and nothing charged."""
+    with warnings.catch_warnings():
+        async with pools:
+            try:
+                yield pools
+            except BaseException:
+                # What a test that failed leaves behind says nothing, and would hide the failure.
+                warnings.simplefilter("ignore", ResourceWarning)
+                raise
+            pools.check()
+    pools.check()
+    statistics = pools.statistics()
+    assert (statistics.nout, statistics.reserved, statistics.waiting) == (0, 0, 0)
+    assert statistics.allocated == 0
+
+
+def release_all(leases: Iterable[Any]) -> None:
+    """Give back all of `leases` that are still held."""
+    for lease in leases:
+        if isinstance(lease, Buffers) or not lease.released:
+            lease.release()

@@ -1,0 +1,274 @@
+"""A pool set on a stage: tasks that get, and the ledger of who was granted what.
+
+A test says in which order things happen at one moment; tasks that are ready at one moment run in
+any order, on trio truly so. So a get is started here and followed until it holds a buffer, waits
+or has failed, and only then does the test go on; and what is asserted is the ledger, which the
+event hook writes when a grant is decided, not when its task resumes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import anyio
+import pytest
+from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
+
+from mbufpools import Buffer, BufferPools, Event, EventKind, Pool, PoolSpec, PoolStatistics
+
+__all__ = ["EVERY_ORDER", "Getter", "Scene", "on_asyncio", "one_item_a_page", "until"]
+
+on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+"""For what only asyncio has: the cancellation of a task, natively."""
+
+KERNELS = {"order": "barging", "reclaim": "gc"}
+"""The kernel's order: what other orders add has tests of its own."""
+EVERY_ORDER = [
+    pytest.param({"order": order, "reclaim": reclaim}, id=f"{order}-{reclaim}")
+    for order, reclaim in (("barging", "gc"), ("bounded", "pressure"), ("fifo", "pressure"))
+]
+PATIENCE = 10_000.0
+"""Seconds of virtual time."""
+
+Pools = TypeVar("Pools", bound=BufferPools)
+
+
+def one_item_a_page(item_size: int = 4096, **options: Any) -> PoolSpec:
+    """The spec of a pool whose page is one item, so that a limit counts items."""
+    spec = PoolSpec(item_size, items_per_page=1, **options)
+    assert spec.items_per_page == 1, "an item of this size shares its page"
+    return spec
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the other tasks run until `condition()` is true. Takes no virtual time."""
+    for _ in range(1000):
+        if condition():
+            return
+        await checkpoint()
+    raise AssertionError("it never came to that")
+
+
+class Getter:
+    """A task that gets one buffer. Made by `Scene.get`."""
+
+    def __init__(self, name: str, pool: Pool) -> None:
+        self.name = name
+        self.pool = pool
+        self.buffer: Buffer | None = None
+        self.error: Exception | None = None
+        """What the get raised, other than its cancellation."""
+        self.served_at = -1.0
+        """Seconds of the loop's clock when the task went on with its buffer."""
+        self.ended = anyio.Event()
+        self.scope = anyio.CancelScope()
+        self._was_cancelled = False
+        self._task: asyncio.Task[Any] | None = None
+
+    def holds(self) -> bool:
+        """True from the moment when the task goes on with its buffer, to its release."""
+        return self.buffer is not None and not self.buffer.released
+
+    def was_cancelled(self) -> bool:
+        """True if the get ended by its cancellation."""
+        return self._was_cancelled
+
+    def has_ended(self) -> bool:
+        """True once the task holds its buffer, has failed, or was cancelled."""
+        return self.ended.is_set()
+
+    def release(self) -> None:
+        """Give the buffer back."""
+        assert self.buffer is not None, f"{self.name} holds nothing"
+        self.buffer.release()
+
+    def cancel(self) -> None:
+        """Cancel the get by its scope; `ended` tells when that has happened."""
+        self.scope.cancel()
+
+    def cancel_natively(self) -> None:
+        """Cancel the task as asyncio does."""
+        assert self._task is not None, "only on asyncio"
+        self._task.cancel()
+
+    async def _run(self, get: Callable[[], Any]) -> None:
+        if hasattr(asyncio, "current_task"):
+            try:
+                self._task = asyncio.current_task()
+            except RuntimeError:  # trio
+                self._task = None
+        try:
+            with self.scope:
+                self.buffer = await get()
+                self.served_at = anyio.current_time()
+        except anyio.get_cancelled_exc_class():  # noqa: ASYNC103 - as follows
+            # Only this task was cancelled, natively; uncaught, it would end its task group.
+            self._was_cancelled = True
+            if self._task is None:
+                raise
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            self.error = error
+        finally:
+            self._was_cancelled = self._was_cancelled or (
+                self.buffer is None and self.error is None
+            )
+            self.ended.set()
+
+
+class Scene(Generic[Pools]):
+    """An entered pool set with its getters, and the ledger.
+
+    An async context manager: ``async with Scene(BufferPools, 4096, [4096]) as scene``. At the end
+    those who wait are cancelled, what is held is released, the pools are closed, and then nothing
+    may be out and nothing charged. A test that waits for what never comes would wait for ever in
+    virtual time, for the gc has a timer: so after `PATIENCE` seconds of it, it fails.
+    """
+
+    rules: ClassVar[dict[str, Any]] = KERNELS
+    """The order and reclaim of `BufferPools`, unless a test says otherwise."""
+
+    def __init__(self, make: Callable[..., Pools], *args: Any, **options: Any) -> None:
+        if make is BufferPools:
+            options = {**self.rules, **options}
+        self.pools = make(*args, hook=self._observe, **options)
+        self.granted: list[str] = []
+        """The names of those who were handed an item, in the order in which it was decided."""
+        self.events: list[Event] = []
+        self._kinds: Counter[EventKind] = Counter()
+        self.getters: dict[str, Getter] = {}
+        self._asking = ""
+        self._names: dict[int, str] = {}
+        self._group: TaskGroup | None = None
+        self._life = self._live()
+
+    def _observe(self, event: Event) -> None:
+        self.events.append(event)
+        self._kinds[event.kind] += 1
+        if event.kind is EventKind.WAIT:
+            self._names[event.request] = self._asking
+        elif event.kind is EventKind.GRANT:
+            self.granted.append(self._names.get(event.request, self._asking))
+        elif event.kind is EventKind.GET and self._asking:
+            self.granted.append(self._asking)
+
+    async def get(self, name: str, what: int | str) -> Getter:
+        """Start a task that gets `what`, a number of bytes or an item of the pool of that name.
+
+        Returns once it holds its buffer, waits, or has failed. Takes no virtual time.
+        """
+        assert self._group is not None
+        assert name not in self.getters, f"there is a getter {name!r} already"
+        if isinstance(what, int):
+            getter = Getter(name, self.pools.pool_for(what))
+        else:
+            getter = Getter(name, self.pools.pools[what])
+        self.getters[name] = getter
+        started = False
+
+        async def get() -> Buffer:
+            nonlocal started
+            started = True
+            self._asking = name  # until the get parks or takes, which is without a pause
+            if isinstance(what, int):
+                return await self.pools.get(what)
+            return await getter.pool.get()
+
+        self._group.start_soon(getter._run, get, name=name)
+        await until(lambda: started)
+        self._asking = ""
+        await until(lambda: name in self._names.values() or getter.has_ended())
+        return getter
+
+    def try_get(self, name: str, pool: str) -> bool:
+        """Get an item of `pool` without waiting, as a getter of that name; False if there is
+        none. Its grants are in no ledger."""
+        getter = Getter(name, self.pools.pools[pool])
+        try:
+            getter.buffer = getter.pool.get_nowait()
+        except anyio.WouldBlock:
+            return False
+        getter.ended.set()
+        self.getters[name] = getter
+        return True
+
+    async def settle(self) -> None:
+        """Return once the task queue has nothing to do now. Takes no virtual time."""
+        while self.pools.taskq.statistics().queued:
+            await self.pools.taskq.barrier()
+
+    def of(self, pool: str) -> PoolStatistics:
+        """The counters of one pool."""
+        return self.pools.statistics().pools[pool]
+
+    def waiting(self) -> list[str]:
+        """The names of those who wait: neither granted nor ended."""
+        return [
+            name
+            for name in self._names.values()
+            if name not in self.granted and not self.getters[name].has_ended()
+        ]
+
+    def told(self, kind: EventKind) -> list[str]:
+        """The pools or tasks of the events of this kind, in their order."""
+        return [event.name for event in self.events if event.kind is kind]
+
+    def check(self) -> None:
+        """Every invariant holds, the sums of the counters agree, and the events tell of each item
+        that went out and that came back just once."""
+        self.pools.check()
+        statistics = self.pools.statistics()
+        pages = 0
+        kinds = self._kinds
+        every = statistics.pools.values()
+        assert sum(pool.nget for pool in every) == kinds[EventKind.GET] + kinds[EventKind.GRANT]
+        assert sum(pool.nput for pool in every) == kinds[EventKind.PUT]
+        assert sum(pool.npagefree for pool in every) >= kinds[EventKind.PAGE_OUT]
+        for pool in statistics.pools.values():
+            assert pool.nout == pool.nget - pool.nput
+            assert pool.npages == pool.npagealloc - pool.npagefree
+            assert 0 <= pool.nout <= pool.npages * pool.items_per_page
+            assert 0 <= pool.nidle <= pool.npages <= pool.hiwat
+            pages += pool.npages * pool.page_size
+        assert pages <= statistics.allocated <= statistics.peak
+
+    @asynccontextmanager
+    async def _live(self) -> AsyncIterator[Self]:
+        error: Exception | None = None
+        with anyio.fail_after(PATIENCE):
+            async with self.pools:
+                try:
+                    async with anyio.create_task_group() as self._group:
+                        try:
+                            yield self
+                        except Exception as failure:  # noqa: BLE001 - raised below, as it is
+                            error = failure
+                        self._group.cancel_scope.cancel()
+                finally:
+                    for getter in self.getters.values():
+                        if getter.holds():
+                            getter.release()
+                if error is not None:
+                    raise error
+        self.check()
+        statistics = self.pools.statistics()
+        assert statistics.waiting == 0
+        assert statistics.nout == 0, "something leaked"
+        assert statistics.allocated == 0, "a page leaked"
+
+    async def __aenter__(self) -> Self:
+        self._life = self._live()
+        return await self._life.__aenter__()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._life.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102 - it has a deadline

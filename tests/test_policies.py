@@ -1,0 +1,153 @@
+"""The choices: each can be said as a string, and a wrong one is answered with the right ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+import anyio
+import pytest
+
+from mbufpools import (
+    AccountedMemory,
+    BufferPools,
+    ConfigurationError,
+    CurPage,
+    ImpossibleRequest,
+    MbufPools,
+    Order,
+    PoolSpec,
+    Reclaim,
+    Wakeup,
+)
+from mbufpools._policies import APPLICATION, KERNEL
+
+CHOICES: dict[str, type[enum.StrEnum]] = {
+    "wakeup": Wakeup,
+    "order": Order,
+    "reclaim": Reclaim,
+    "curpage": CurPage,
+}
+every_member = [(choice, member) for choice, kind in CHOICES.items() for member in kind]
+
+
+@pytest.mark.parametrize(("choice", "member"), every_member)
+def test_a_policy_may_be_said_as_a_member_or_as_its_string(
+    choice: str, member: enum.StrEnum
+) -> None:
+    for said in (member, str(member)):
+        arguments: dict[str, str] = {choice: said}
+        MbufPools(memory=AccountedMemory(), **arguments)  # type: ignore[arg-type]  # by name
+        if choice != "curpage":
+            BufferPools("1 MiB", [512], **arguments)  # type: ignore[arg-type]  # by name
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+@pytest.mark.parametrize("wrong", ["sometimes", "", None, 1, "Deferred "])
+def test_an_unknown_policy_is_answered_with_the_right_ones(choice: str, wrong: object) -> None:
+    arguments = {choice: wrong}
+    with pytest.raises(ConfigurationError) as refusal:
+        MbufPools(**arguments)  # type: ignore[arg-type]  # the mistake itself
+    members = ", ".join(f"'{member}'" for member in CHOICES[choice])
+    assert str(refusal.value) == f"{choice} is {wrong!r}; expected one of {members}"
+    if choice != "curpage":
+        with pytest.raises(ConfigurationError, match=f"^{choice} is "):
+            BufferPools("1 MiB", [512], **arguments)  # type: ignore[arg-type]  # the same
+
+
+def test_the_policies_are_strings_by_the_names_of_the_design() -> None:
+    assert {str(policy) for policy in Wakeup} == {"none", "deferred", "direct", "near-limit"}
+    assert {str(policy) for policy in CurPage} == {"refreshed", "stale"}
+    assert {"barging"} <= {str(policy) for policy in Order} <= {"barging", "fifo", "bounded"}
+    assert {"gc"} <= {str(policy) for policy in Reclaim} <= {"gc", "pressure"}
+    assert f"{Wakeup.NEAR_LIMIT}" == "near-limit"
+
+
+def test_the_two_sets_of_rules_are_a_table_that_cannot_be_changed() -> None:
+    assert MbufPools._rules is KERNEL
+    assert BufferPools._rules is APPLICATION
+    differ = {
+        field.name
+        for field in dataclasses.fields(KERNEL)
+        if getattr(KERNEL, field.name) != getattr(APPLICATION, field.name)
+    }
+    assert differ >= {"refuse_impossible", "hard_limit_wakes"}
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        KERNEL.refuse_impossible = True  # type: ignore[misc]  # the mistake itself
+
+
+async def _served_by_a_raised_hard_limit(pools: BufferPools, name: str) -> bool:
+    served = False
+
+    async def wait() -> None:
+        nonlocal served
+        with await pools.pools[name].get():
+            served = True
+
+    async with pools:
+        pool = pools.pools[name]
+        pool.set_hard_limit(1)
+        with await pool.get():
+            async with anyio.create_task_group() as group:
+                group.start_soon(wait)
+                await anyio.sleep(0.5)
+                pool.set_hard_limit(2)
+                await anyio.sleep(20)
+                group.cancel_scope.cancel()
+        pools.check()
+    return served
+
+
+async def test_a_raised_hard_limit_serves_an_applications_waiters_and_not_the_kernels() -> None:
+    assert await _served_by_a_raised_hard_limit(BufferPools("1 MiB", [512]), "512")
+    assert not await _served_by_a_raised_hard_limit(MbufPools(1024), "mbufpl")
+
+
+async def test_an_impossible_request_fails_in_an_application_and_sleeps_in_the_kernel() -> None:
+    sizes: list[int | PoolSpec] = [512, PoolSpec(65536, name="large")]
+    async with BufferPools("1 MiB", sizes, memory=AccountedMemory()) as pools:
+        pools.resize("64 KiB")
+        with (
+            anyio.fail_after(1),
+            pytest.raises(ImpossibleRequest, match=r"pool 'large' can never be served"),
+        ):
+            await pools.get(65536)
+        assert pools.statistics().waiting == 0
+        pools.check()
+    async with MbufPools(8, memory=AccountedMemory()) as kernel:
+        with anyio.move_on_after(100) as scope:
+            await kernel.get(65536)
+        assert scope.cancelled_caught
+        kernel.check()
+
+
+async def _sleeps_after_a_page_left(wakeup: str) -> bool:
+    """The stall: all of the budget comes back to another pool than the sleeper's."""
+    sizes = [PoolSpec(4096, items_per_page=1, name="a"), PoolSpec(8192, items_per_page=1, name="b")]
+    asleep = True
+
+    async def wait() -> None:
+        nonlocal asleep
+        with await pools.get(8192):
+            asleep = False
+
+    async with BufferPools(
+        8192, sizes, memory=AccountedMemory(), wakeup=wakeup, reclaim="gc"
+    ) as pools:
+        buffer = await pools.get(1)
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait)
+            await anyio.sleep(0.5)
+            buffer.release()
+            pools.pools["a"].reclaim()
+            await anyio.sleep(100)
+            assert pools.budget.available == 8192, "all of it is free, whoever sleeps"
+            group.cancel_scope.cancel()
+        pools.check()
+    return asleep
+
+
+@pytest.mark.parametrize("wakeup", list(Wakeup))
+async def test_without_a_wakeup_a_sleeper_never_hears_of_the_page_that_left(wakeup: Wakeup) -> None:
+    """OpenBSD `m_pool_free`: a page back in the budget wakes only its own pool."""
+    assert await _sleeps_after_a_page_left(wakeup) == (wakeup is Wakeup.NONE)
