@@ -1,0 +1,110 @@
+"""Processes that ask pools for memory: the actors of a scenario.
+
+A scenario says in which order things happen at one moment; tasks that are ready at one moment
+run in any order. So a get is started here and followed until it holds its item or sleeps, and
+only then does the scenario go on. Uses no other room.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+import anyio
+from anyio.abc import TaskGroup
+
+from mbufpools import Buffer, Pool, PoolsStatistics
+
+__all__ = ["Process", "Processes", "sleeps_for_ever"]
+
+
+class Process:
+    """A process that has asked a pool for one item. Made by `Processes.get`."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.buffer: Buffer | None = None
+        """What it holds, from the grant to the put."""
+        self.asked_at = anyio.current_time()
+        """Seconds of the loop's clock."""
+        self.served_at: float | None = None
+        """Seconds of the loop's clock, or None if it sleeps."""
+        self._asked, self._served = anyio.Event(), anyio.Event()
+
+    async def _run(self) -> None:
+        self._asked.set()  # from here to its sleep it goes without a pause
+        self.buffer = await self.pool.get()
+        self.served_at = anyio.current_time()
+        self._served.set()
+
+    def put(self) -> None:
+        """Give its item back. Never blocks. Raises ValueError if it holds none."""
+        if self.buffer is None:
+            raise ValueError(f"this process holds no item of pool {self.pool.name!r}")
+        buffer, self.buffer = self.buffer, None
+        buffer.release()
+
+
+class Processes:
+    """A group of processes. An async context manager: at its end those who sleep are cancelled,
+    and what is held is put."""
+
+    def __init__(self) -> None:
+        self._all: list[Process] = []
+        self._group: TaskGroup | None = None
+
+    async def get(self, pool: Pool) -> Process:
+        """Start a process that gets an item of `pool`; return once it holds it, or sleeps.
+
+        Takes no virtual time. Raises RuntimeError outside ``async with``.
+        """
+        if self._group is None:
+            raise RuntimeError("these processes are not entered; use `async with Processes()`")
+        process = Process(pool)
+        self._all.append(process)
+        waits = pool.statistics().nwait
+        self._group.start_soon(process._run, name=f"process {len(self._all)}")
+        await process._asked.wait()
+        if pool.statistics().nwait == waits:
+            await process._served.wait()
+        return process
+
+    async def __aenter__(self) -> Self:
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        group, self._group = self._group, None
+        assert group is not None
+        group.cancel_scope.cancel()
+        try:
+            if isinstance(exc, Exception):  # the body's own passes as it is, not in a group
+                await group.__aexit__(None, None, None)  # noqa: ASYNC102 - it only cancels
+                return None
+            return await group.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102 - likewise
+        finally:
+            for process in self._all:
+                if process.buffer is not None:
+                    process.put()
+
+
+def sleeps_for_ever(statistics: PoolsStatistics) -> bool:
+    """True if somebody sleeps and nothing is left that could wake him.
+
+    The proof is in the counters: no item is out, so nobody will put one; no pool has a page, so
+    none will leave; no task is queued, and none but the gc will be, which only lets pages leave.
+    It holds as long as nobody else comes: a new get, or a new limit.
+    """
+    return (
+        statistics.waiting > 0
+        and statistics.nout == 0
+        and all(pool.npages == 0 for pool in statistics.pools.values())
+        and statistics.taskq.queued == 0
+        and statistics.taskq.scheduled <= 1
+    )

@@ -1,0 +1,149 @@
+"""Recordings of the kernel's pools: one JSON object a line.
+
+The first line is a header: the seed, and the rules of wakeup and curpage under which the kernel
+ran. Each later line is one operation, and the state after everything runnable had run.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mbufpools import CurPage, Wakeup
+
+__all__ = ["OPERATIONS", "Step", "Trace", "TraceError", "read_trace"]
+
+OPERATIONS: Mapping[str, tuple[type, ...]] = {
+    "get": (int, str),
+    "try": (int, str),
+    "put": (int,),
+    "advance": (float,),
+    "nmbclust": (int,),
+    "hardlimit": (str, int),
+    "hiwat": (str, int),
+    "reclaim": (str,),
+}
+"""The operations, and the types of their arguments."""
+
+LONGEST = 1_000_000
+"""Seconds that one step may advance; each costs a run of the gc."""
+
+_STATE = (
+    "t",
+    "rv",
+    "granted",
+    "mem_limit",
+    "mem_alloc",
+    "drops",
+    "wakeup_runs",
+    "pools",
+)
+
+
+class TraceError(ValueError):
+    """A file that is not a recording; the message says which line, and what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One operation, and the state that the kernel was in after it."""
+
+    line: int
+    """Where it stands in the file, counted from 1."""
+    operation: str
+    arguments: tuple[Any, ...]
+    state: Mapping[str, Any]
+    """As recorded; ``pools`` holds those whose counters changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A recording."""
+
+    name: str
+    wakeup: Wakeup
+    curpage: CurPage
+    steps: tuple[Step, ...]
+
+
+def read_trace(path: str | Path) -> Trace:
+    """Read a recording from a ``.jsonl`` file, or a compressed ``.jsonl.xz``.
+
+    Raises:
+        TraceError: it is not a recording.
+        OSError: it cannot be read.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".xz":
+            with lzma.open(path, "rt", encoding="utf-8") as file:
+                text = file.read()
+        else:
+            text = path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
+        raise TraceError(
+            f"{path} is not a recording: {error}; expected JSON, one object a line"
+        ) from error
+    return parse_trace(text, path.name)
+
+
+def parse_trace(text: str, name: str) -> Trace:
+    """Make a trace of the `text` of a recording; `name` is for messages. Raises TraceError."""
+    lines = text.splitlines()
+    if not lines:
+        raise TraceError(f"{name} is empty; expected a header and one operation a line")
+    header = _parse_line(lines[0], name, 1)
+    try:
+        wakeup, curpage = Wakeup(header["wakeup"]), CurPage(header["curpage"])
+    except (KeyError, ValueError) as error:
+        raise TraceError(
+            f"{name}, line 1: expected a header with a wakeup of "
+            f"{', '.join(Wakeup)} and a curpage of {', '.join(CurPage)}; got {lines[0][:80]}"
+        ) from error
+    steps = [
+        _parse_step(_parse_line(line, name, number), name, number)
+        for number, line in enumerate(lines[1:], 2)
+        if line.strip()
+    ]
+    return Trace(name, wakeup, curpage, tuple(steps))
+
+
+def _parse_line(line: str, name: str, number: int) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise TraceError(f"{name}, line {number}: not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise TraceError(f"{name}, line {number}: expected an object; got {line[:80]}")
+    return value
+
+
+def _parse_step(value: dict[str, Any], name: str, number: int) -> Step:
+    where = f"{name}, line {number}"
+    op = value.pop("op", None)
+    if not (isinstance(op, list) and op and isinstance(op[0], str) and op[0] in OPERATIONS):
+        raise TraceError(f"{where}: op is {op!r}; expected one of {', '.join(OPERATIONS)}")
+    operation, *arguments = op
+    types = OPERATIONS[operation]
+    if len(arguments) != len(types) or not all(map(_fits, arguments, types)):
+        expected = ", ".join(kind.__name__ for kind in types)
+        raise TraceError(f"{where}: {operation} takes ({expected}); got {arguments!r}")
+    missing = [key for key in _STATE if key not in value]
+    if missing:
+        raise TraceError(f"{where}: the state lacks {', '.join(missing)}")
+    pools = value["pools"]
+    if not isinstance(pools, dict) or not all(isinstance(pool, dict) for pool in pools.values()):
+        raise TraceError(f"{where}: expected pools with their counters; got {pools!r}")
+    return Step(number, operation, tuple(arguments), value)
+
+
+def _fits(argument: Any, kind: type) -> bool:
+    if isinstance(argument, bool):
+        return False
+    if kind is float:  # seconds
+        return isinstance(argument, int | float) and 0 <= argument <= LONGEST
+    return isinstance(argument, kind)
