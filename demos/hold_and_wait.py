@@ -1,0 +1,164 @@
+"""Hold and wait: m_clget takes an mbuf, then sleeps for a cluster
+
+The budget is 10 clusters: one page of 16 mbufs and one of 8 clusters of 2k. Each
+process calls m_clget(NULL, M_WAIT, 2048): it takes an mbuf, is preempted for 1 ms,
+and waits for a cluster while it holds the mbuf. With both it works for 10 ms. When
+they are 17, a second page of mbufs takes the room that every cluster needs.
+`BufferPools.get_many` takes both at once, or waits with nothing in its hands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import product
+
+import anyio
+
+from mbufpools import (
+    AccountedMemory,
+    BufferPools,
+    Explanation,
+    MbufPools,
+    PoolSpec,
+    PoolsStatistics,
+    Wakeup,
+    lab,
+)
+from mbufpools.experiment import Demo, Options, Report, Table, tell
+from mbufpools.mbufs import MCLBYTES, MSIZE
+
+DEMO = Demo("hold-and-wait", __doc__)
+
+NMBCLUST = 10
+ENOUGH = MbufPools().mbpool.items_per_page + 1
+"""Processes whose mbufs take a second page."""
+TAKES = ("m_clget", "get_many")
+
+
+@dataclass
+class Outcome:
+    through: int
+    """Processes that had both and put them."""
+    in_order: bool | None
+    """Whether they got both in the order in which they came."""
+    last_at: float | None
+    """When the last of them put, in milliseconds."""
+    mbufs: int
+    """Held at the end by those who wait."""
+    short: int
+    """Bytes that the budget lacks for the first who waits."""
+    for_ever: bool
+    """Whether every holder waits himself."""
+
+
+async def hold_and_wait(
+    policy: Wakeup, takes: str, processes: int
+) -> tuple[Outcome, Explanation, PoolsStatistics]:
+    served: list[int] = []
+    put_at: list[float] = []
+    sizes, memory = (
+        [PoolSpec(MSIZE, name="mbufpl"), PoolSpec(MCLBYTES, name="mcl2k")],
+        AccountedMemory(),
+    )
+    if takes == "m_clget":
+        pools: BufferPools = MbufPools(NMBCLUST, wakeup=policy, debug=True, memory=memory)
+    else:
+        pools = BufferPools(NMBCLUST * MCLBYTES, sizes, wakeup=policy, debug=True, memory=memory)
+
+    async def process(number: int) -> None:
+        await anyio.sleep(number / 1_000_000)  # they come one after the other
+        with ExitStack() as held:
+            if takes == "m_clget":
+                held.enter_context(await pools.get(MSIZE))
+                await anyio.sleep(0.001)
+                held.enter_context(await pools.get(MCLBYTES))
+            else:
+                await anyio.sleep(0.001)
+                held.enter_context(await pools.get_many([MSIZE, MCLBYTES]))
+            served.append(number)
+            await anyio.sleep(0.01)
+        put_at.append(anyio.current_time())
+
+    async with pools, anyio.create_task_group() as tasks:
+        for number in range(1, processes + 1):
+            tasks.start_soon(process, number, name=f"process {number}")
+        await anyio.sleep(3600)
+        end, why = pools.statistics(), pools.explain()
+        tasks.cancel_scope.cancel()
+    outcome = Outcome(
+        through=len(put_at),
+        in_order=served == list(range(1, len(served) + 1)) if served else None,
+        last_at=round(1000 * put_at[-1], 1) if put_at else None,
+        mbufs=end.pools["mbufpl"].nout,
+        short=why.waiters[0].short if why.waiters else 0,
+        for_ever=why.stuck,
+    )
+    return outcome, why, end
+
+
+def report(options: Options) -> Report:
+    table = Table(
+        {
+            "policy": "policy",
+            "takes": "takes",
+            "processes": "pro-\ncesses",
+            "through": "got\nthrough",
+            "in_order": "in\norder",
+            "last_at": "last at\n(ms)",
+            "mbufs": "mbufs\nheld",
+            "short": "short of\n(bytes)",
+            "for_ever": "all wait\nfor ever",
+        }
+    )
+    who = Table(
+        {"process": "process", "holds": "holds", "wants": "waits for", "seconds": "since (s)"},
+        title=f"Who holds what at the end, with m_clget, of {ENOUGH} (the others alike):",
+    )
+    told: dict[str, list[tuple[str, str]]] = {takes: [] for takes in TAKES}
+    ends, ok = [], True
+    for takes, (number, policy) in product(TAKES, enumerate(options.policies)):
+        for processes in (ENOUGH,) if number else (ENOUGH, ENOUGH - 1, 100):
+            outcome, why, end = lab.run(
+                hold_and_wait, policy, takes, processes, backend=options.backend
+            )
+            table.add(policy=policy, takes=takes, processes=processes, **vars(outcome))
+            deadlock = takes == "m_clget" and processes >= ENOUGH
+            ok &= outcome.for_ever is deadlock
+            ok &= outcome.in_order is (None if deadlock else True)
+            ok &= outcome.through == (0 if deadlock else processes)
+            if processes != ENOUGH:
+                continue
+            ends.append(end)
+            happened = f"{outcome.through} of {processes} processes get through"
+            if outcome.for_ever:
+                happened += (
+                    f": they hold {outcome.mbufs} mbufs, the budget is short of {outcome.short} "
+                    f"bytes for a cluster, and every holder waits himself, for ever"
+                )
+            elif outcome.in_order:
+                happened += f" in the order in which they came, by {outcome.last_at:g} ms"
+            told[takes].append((str(policy), happened))
+            for waiter in (*why.waiters[:2], *why.waiters[-1:]) if not who.rows else ():
+                mine = [held for held in waiter.holders if held.task == waiter.task]
+                who.add(
+                    process=waiter.task,
+                    holds=", ".join(f"{held.nbytes} bytes of {held.pool}" for held in mine),
+                    wants=f"{waiter.nbytes} bytes of {waiter.wants}",
+                    seconds=round(waiter.seconds),
+                )
+    verdict = "; ".join(f"with {takes}, {tell(each)}" for takes, each in told.items())
+    return Report({"policies": table, "who": who}, verdict + ".", ok, ends[0])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return DEMO.main(report, argv)
+
+
+def end_state(argv: Sequence[str] | None = None) -> PoolsStatistics:
+    return DEMO.end_state(report, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,138 @@
+"""Nine seconds is the best case: idle pages trickle out, one a second
+
+All of the budget is pages of mbufs, and every mbuf is free: nobody uses a byte. A
+process asks for a 64k cluster, whose page takes 512 KiB. The gc lets a page go once
+it has been idle for more than 8 s, and one a pool a second. Nothing lets idle pages
+go because somebody waits for them; the rows with a `reclaim` show what that would be
+worth. The kernel's per-CPU caches of free items, which are not modelled here, keep
+pages from becoming idle, and only make it longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import anyio
+
+from mbufpools import AccountedMemory, Event, EventKind, MbufPools, PoolsStatistics, Wakeup, lab
+from mbufpools.experiment import Demo, Options, Processes, Report, Table, sleeps_for_ever, tell
+
+DEMO = Demo("nine-seconds", __doc__, nmbclust=(256, 4096))
+
+
+@dataclass
+class Outcome:
+    first_page_at: float
+    """When the first page left, in seconds."""
+    pages: int
+    """Pages that left as long as the process slept."""
+    gc_runs: int
+    """Runs of the gc in which they did."""
+    drops: int
+    woke_at: float | None
+    for_ever: bool
+
+
+async def nine_seconds(
+    policy: Wakeup, reclaim: bool, nmbclust: int
+) -> tuple[Outcome, list[float], PoolsStatistics]:
+    """Run the scenario; return what happened, when each page left, and the end state."""
+    page_outs: list[float] = []
+
+    def observe(event: Event) -> None:
+        if event.kind is EventKind.PAGE_OUT:
+            page_outs.append(event.time)
+
+    async with (
+        MbufPools(nmbclust, wakeup=policy, memory=AccountedMemory(), hook=observe) as pools,
+        Processes() as processes,
+    ):
+        pages = pools.budget.limit // pools.mbpool.page_size
+        pools.mbpool.prime(pages * pools.mbpool.items_per_page)
+        process = await processes.get(pools.m_clpool(65536))
+        reclaimed = pools.mbpool.reclaim() if reclaim else 0
+        await anyio.sleep(60.5 + pages)
+        woke_at, end = process.served_at, pools.statistics()
+        left = [time for time in page_outs if woke_at is None or time <= woke_at]
+    outcome = Outcome(
+        first_page_at=left[0],
+        pages=len(left),
+        gc_runs=len(set(left[reclaimed:])),
+        drops=end.drops,
+        woke_at=woke_at,
+        for_ever=sleeps_for_ever(end),
+    )
+    return outcome, left, end
+
+
+def report(options: Options) -> Report:
+    table = Table(
+        {
+            "policy": "policy",
+            "reclaim": "reclaim",
+            "first_page_at": "first page\nleft at (s)",
+            "pages": "pages\nleft",
+            "gc_runs": "in runs\nof the gc",
+            "drops": "drops",
+            "woke_at": "woke at\n(s)",
+            "for_ever": "sleeps\nfor ever",
+        }
+    )
+    outcomes: dict[bool, list[tuple[str, str]]] = {False: [], True: []}
+    trickles, ends, ok = [], [], True
+    for policy in options.policies:
+        for reclaim, told in outcomes.items():
+            outcome, left, end = lab.run(
+                nine_seconds, policy, reclaim, options.nmbclust, backend=options.backend
+            )
+            ends.append(end)
+            if not reclaim:
+                trickles.append(left)
+            table.add(policy=policy, reclaim=reclaim, **vars(outcome))
+            if outcome.woke_at is None:
+                happened = "it sleeps " + ("for ever" if outcome.for_ever else "on")
+            else:
+                happened = f"it wakes at {outcome.woke_at:g} s"
+                if outcome.gc_runs:
+                    happened += f", after {outcome.gc_runs} runs of the gc"
+            told.append((str(policy), happened))
+            if policy is Wakeup.NONE:
+                ok &= outcome.for_ever
+            else:
+                expected = (0.0, 0) if reclaim else (136.0, 128)
+                ok &= (outcome.woke_at, outcome.gc_runs) == expected
+    return Report(
+        {"policies": table, "trickle": trickle(trickles[-1])},
+        f"{tell(outcomes[False])}. With a reclaim as it falls asleep: {tell(outcomes[True])}.",
+        ok,
+        ends[0],
+    )
+
+
+def trickle(page_outs: list[float]) -> Table:
+    """Show some of the pages on their way."""
+    table = Table(
+        {"page": "page", "at": "left at (s)", "nbytes": "bytes returned", "percent": "wanted (%)"},
+        title="How the pages come in, without a reclaim:",
+    )
+    size, wanted = MbufPools().mbpool.page_size, MbufPools().m_clpool(65536).page_size
+    last = len(page_outs)
+    for page in (1, 2, last // 4, last // 2, last * 3 // 4, last - 1, last):
+        returned = page * size
+        table.add(
+            page=page, at=page_outs[page - 1], nbytes=returned, percent=100 * returned // wanted
+        )
+    return table
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return DEMO.main(report, argv)
+
+
+def end_state(argv: Sequence[str] | None = None) -> PoolsStatistics:
+    return DEMO.end_state(report, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,114 @@
+"""The stall: a page returns to the budget, and who needs it is not told
+
+The budget holds 8 clusters of 2k, which is one page of 16 KiB. Process 1 takes a
+cluster, and with it the page. Process 2 asks for an mbuf and sleeps. Process 1
+puts its cluster back, and the page is idle until the gc lets it go. Now the whole
+budget is free: does process 2 hear of it? `none` is the kernel without the patch,
+`deferred` the patch, the others what the thread proposed instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anyio
+
+from mbufpools import AccountedMemory, MbufPools, PoolsStatistics, Wakeup, lab
+from mbufpools.experiment import Demo, Options, Processes, Report, Table, sleeps_for_ever, tell
+
+DEMO = Demo("stall", __doc__, nmbclust=(8, 4096))
+
+WANTED = MbufPools().mbpool.page_size
+"""A margin for near-limit that looks sufficient: the page that process 2 wants."""
+ENOUGH = WANTED + MbufPools().m_clpool(2048).page_size
+"""A margin that is: that page and the page that leaves."""
+
+
+async def stall(
+    policy: Wakeup, margin: int | None, nmbclust: int
+) -> tuple[float | None, PoolsStatistics]:
+    """Run the scenario; return when process 2 was served, and the end state."""
+    async with (
+        MbufPools(
+            nmbclust, wakeup=policy, near_limit_margin=margin, memory=AccountedMemory()
+        ) as pools,
+        Processes() as processes,
+    ):
+        mcl2k = pools.m_clpool(2048)
+        first = []
+        while pools.budget.available >= mcl2k.page_size:  # once, if nmbclust is 8
+            first.append(await processes.get(mcl2k))
+        second = await processes.get(pools.mbpool)
+        for process in first:
+            process.put()
+        # The gc lets one page go a second, the first at 9 s. Look long after the last.
+        await anyio.sleep(60.5 + mcl2k.statistics().npages)
+        end = pools.statistics()
+    return second.served_at, end
+
+
+def report(options: Options) -> Report:
+    table = Table(
+        {
+            "policy": "policy",
+            "margin": "margin\n(bytes)",
+            "woke_at": "woke at\n(s)",
+            "free": "free\n(bytes)",
+            "pages": "pages\nleft",
+            "wakeup_runs": "wakeup\nruns",
+            "drops": "drops",
+            "for_ever": "sleeps\nfor ever",
+        }
+    )
+    outcomes, ends, ok, notes = [], [], True, []
+    for policy in options.policies:
+        for margin in (WANTED, ENOUGH) if policy is Wakeup.NEAR_LIMIT else (None,):
+            woke_at, end = lab.run(stall, policy, margin, options.nmbclust, backend=options.backend)
+            ends.append(end)
+            free, for_ever = end.limit - end.allocated, sleeps_for_ever(end)
+            table.add(
+                policy=policy,
+                margin=margin,
+                woke_at=woke_at,
+                free=free,
+                pages=sum(pool.npages for pool in end.pools.values()),
+                wakeup_runs=end.wakeup_runs,
+                drops=end.drops,
+                for_ever=for_ever,
+            )
+            if for_ever:
+                happened = f"process 2 sleeps for ever, with {free} of {end.limit} bytes free"
+            elif woke_at:
+                happened = f"process 2 wakes at {woke_at:g} s"
+            else:
+                happened = "process 2 did not have to sleep"
+            outcomes.append((str(policy) if margin is None else f"{policy} {margin}", happened))
+            if policy is Wakeup.NONE or margin == WANTED:
+                ok &= for_ever and free == end.limit
+            else:
+                ok &= woke_at == 9.0
+
+    if any(row["for_ever"] for row in table.rows):
+        notes.append(
+            "Why for ever: no item is out, so nobody will put one; no pool has a page, so none "
+            "will leave; and nothing but the gc is left to run, which only lets pages leave."
+        )
+    if Wakeup.NEAR_LIMIT in options.policies:
+        notes.append(
+            f"near-limit looks after the page has left. With a margin of {WANTED} bytes the "
+            f"limit then seems far away. It takes the page that leaves and the page that is "
+            f"wanted: {ENOUGH}."
+        )
+    return Report({"policies": table}, tell(outcomes) + ".", ok, ends[0], notes)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return DEMO.main(report, argv)
+
+
+def end_state(argv: Sequence[str] | None = None) -> PoolsStatistics:
+    return DEMO.end_state(report, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

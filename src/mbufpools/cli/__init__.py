@@ -1,0 +1,102 @@
+"""The command ``mbufpools``: run the demos, replay recordings of the kernel, print statistics.
+
+A command loads what it needs when it is asked for. A mistake of the caller's is
+one line on stderr and exit status 2; a run that came out otherwise than it should is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from mbufpools import Wakeup, __version__
+
+from ._demo import NAMES, demo
+
+__all__ = ["main"]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv`, by default the process's; return the exit status.
+
+    Raises SystemExit(2) after a mistake on the command line, and SystemExit(0) after ``--help``
+    and ``--version``.
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.error("no command; expected one of demo, stat, replay")
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    match arguments.command:
+        case "demo":
+            return demo(arguments.name, _demo_options(arguments))
+        case "stat":
+            from ._stat import stat
+
+            return stat(arguments.name, _demo_options(arguments))
+        case _:
+            from ._replay import replay
+
+            return replay(arguments.files, arguments.backend)
+
+
+def _demo_options(arguments: argparse.Namespace) -> list[str]:
+    """The options as they were given, for the demo to judge."""
+    options = []
+    for name in ("policy", "backend", "nmbclust"):
+        value = getattr(arguments, name)
+        if value is not None:
+            options.append(f"--{name}={value}")
+    if arguments.json:
+        options.append("--json")
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="mbufpools",
+        description="OpenBSD's mbuf pools as a library: see what a wakeup policy costs.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"mbufpools {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    for name, purpose in (
+        ("demo", "run a demo, or all in turn"),
+        ("stat", "run a demo and print its counters as netstat -m and vmstat -m do"),
+    ):
+        command = commands.add_parser(
+            name, help=purpose, description=f"{purpose}.".capitalize(), allow_abbrev=False
+        )
+        command.add_argument("name", nargs="?", metavar="NAME", help=f"one of {', '.join(NAMES)}")
+        command.add_argument("--policy", help=f"one of {', '.join(Wakeup)}")
+        command.add_argument("--backend", help="asyncio or trio")
+        command.add_argument("--nmbclust", metavar="N", help="the limit, in clusters of 2 KiB")
+        command.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    replay = commands.add_parser(
+        "replay",
+        help="replay recordings of the kernel, and compare",
+        description="Replay recordings of the kernel's pools, and compare every field.",
+        allow_abbrev=False,
+    )
+    replay.add_argument("files", nargs="+", metavar="FILE", help="a .jsonl or .jsonl.xz file")
+    replay.add_argument("--backend", default="asyncio", help="asyncio (the default) or trio")
+    return parser

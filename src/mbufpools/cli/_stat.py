@@ -1,0 +1,106 @@
+"""``mbufpools stat``: a demo's end state, as the kernel's own tools would print it.
+
+The first block has the lines of ``netstat -m``, the second the columns of ``vmstat -m``: as
+there, a pool that nobody ever asked is left out. *Denied* are the page requests that the budget
+refused, *delayed* the gets that slept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mbufpools import PoolsStatistics
+from mbufpools.experiment import plural
+
+from ._demo import DemoError, load
+
+__all__ = ["asleep", "netstat", "stat", "vmstat"]
+
+
+def stat(name: str | None, options: Sequence[str]) -> int:
+    """Run the demo `name`, by default the stall, and print its counters. Returns 0, or 2 if there
+    is no such demo."""
+    try:
+        module = load(name or "stall")
+    except DemoError as error:
+        sys.stderr.write(f"mbufpools stat: {error}\n")
+        return 2
+    statistics: PoolsStatistics = module.end_state(options)
+    if "--json" in options:
+        sys.stdout.write(json.dumps(_plain(statistics)) + "\n")
+        return 0
+    for line in (*netstat(statistics), "", *vmstat(statistics), "", *asleep(statistics)):
+        sys.stdout.write(line + "\n")
+    return 0
+
+
+def netstat(statistics: PoolsStatistics) -> Iterator[str]:
+    """The lines of ``netstat -m``."""
+    kind = "mbuf {} byte clusters" if "mbufpl" in statistics.pools else "buffers of {} bytes"
+    for pool in statistics.pools.values():
+        if pool.name == "mbufpl":
+            yield f"{plural(pool.nout, 'mbuf')} in use"
+        else:
+            peak = pool.hiwat * pool.items_per_page
+            yield f"{pool.nout}/{peak} {kind.format(pool.item_size)} in use (current/peak)"
+    kbytes = (statistics.allocated, statistics.peak, statistics.limit)
+    current, peak, limit = (nbytes // 1024 for nbytes in kbytes)
+    yield f"{current}/{peak}/{limit} Kbytes allocated to network (current/peak/max)"
+    yield f"{statistics.drops} requests for memory denied"
+    yield f"{sum(pool.nwait for pool in statistics.pools.values())} requests for memory delayed"
+
+
+def vmstat(statistics: PoolsStatistics) -> Iterator[str]:
+    """The pool part of ``vmstat -m``."""
+    pools = [pool for pool in statistics.pools.values() if pool.nget or pool.nwait or pool.nfail]
+    width = max(10, *(len(pool.name) for pool in pools)) if pools else 10
+    yield "Memory resource pool statistics"
+    yield _row(
+        width, "Name", "Size", "Requests", "Fail", "InUse",
+        "Pgreq", "Pgrel", "Npage", "Hiwat", "Minpg", "Maxpg", "Idle",
+    )  # fmt: skip
+    for pool in pools:
+        yield _row(
+            width, pool.name, pool.item_size, pool.nget, pool.nfail, pool.nout, pool.npagealloc,
+            pool.npagefree, pool.npages, pool.hiwat, pool.min_pages, pool.max_idle_pages,
+            pool.nidle,
+        )  # fmt: skip
+    in_use = sum(pool.nout * pool.item_size for pool in statistics.pools.values())
+    total = statistics.allocated
+    yield ""
+    yield (
+        f"In use {in_use // 1024}K, total allocated {total // 1024}K; "
+        f"utilization {100 * in_use / total if total else 0:.1f}%"
+    )
+
+
+def _row(width: int, name: str, *cells: str | int) -> str:
+    widths = (6, 9, 5, 9, 6, 6, 6, 6, 6, 6, 5)
+    return name.ljust(width) + "".join(
+        f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)
+    )
+
+
+def asleep(statistics: PoolsStatistics) -> Iterator[str]:
+    """What the kernel's tools do not tell: who sleeps now, and how often all were woken."""
+    waiting = {pool.name: pool.waiting for pool in statistics.pools.values() if pool.waiting}
+    where = ", ".join(f"{count} in {name}" for name, count in waiting.items())
+    yield f"{plural(statistics.waiting, 'request')} asleep now" + (f" ({where})" if where else "")
+    yield (
+        f"{plural(statistics.wakeup_runs, 'run')} of the wakeup, "
+        f"{plural(statistics.taskq.coalesced, 'add')} coalesced"
+    )
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return {
+            field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    return value
