@@ -1,0 +1,73 @@
+"""Produce the output that the documents show, so that none of it is pasted.
+
+A block of a document looks like this; what stands between the two comments is replaced by what
+the command prints::
+
+    <!-- produced by: mbufpools demo stall -->
+    ...
+    <!-- end -->
+
+`python docs/produce.py` writes the documents anew; with ``--check`` it only says which are out
+of date, and exits with 1 if any is.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+BLOCK = re.compile(r"(<!-- produced by: (?P<command>.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Produce all documents, or check them."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments not in ([], ["--check"]):
+        print(f"usage: produce.py [--check]; got {shlex.join(arguments)}", file=sys.stderr)
+        return 2
+    stale = []
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        fresh = produce(text)
+        if fresh != text:
+            stale.append(document.relative_to(ROOT))
+            if not arguments:
+                document.write_text(fresh, encoding="utf-8")
+    for name in stale:
+        print(f"{name} was out of date" + ("; run `make docs`" if arguments else "; written anew"))
+    return 1 if stale and arguments else 0
+
+
+def produce(text: str) -> str:
+    """Return `text` with every block filled by the output of its command."""
+    return BLOCK.sub(
+        lambda block: f"{block[1]}```text\n{run(block['command'])}```\n{block[3]}", text
+    )
+
+
+def run(command: str) -> str:
+    """Return what a command prints; both programs are those of this interpreter."""
+    program, *arguments = shlex.split(command)
+    if program not in ("mbufpools", "python"):
+        raise ValueError(f"{command!r}: expected a command that begins with mbufpools or python")
+    module = ["-m", "mbufpools"] if program == "mbufpools" else []
+    result = subprocess.run(
+        [sys.executable, *module, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    if result.returncode:
+        raise RuntimeError(f"`{command}` exits with {result.returncode}:\n{result.stderr}")
+    return "\n".join(line.rstrip() for line in result.stdout.splitlines()) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
