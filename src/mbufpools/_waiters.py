@@ -197,11 +197,10 @@ class Waiters:
         self._commons.observer.tell(EventKind.CANCEL, line.name, request.nbytes, request.number)
 
     def fail_all(self, error: Callable[[Line], Exception]) -> None:
-        """Wake everybody with an error."""
-        for line in list(self._active):
-            while (request := line.requests.head) is not None:
-                self._leave(line, request)
-                request.fail(error(line))
+        """Wake everybody with an error, in the order of arrival."""
+        for line, request in self.in_order():
+            self._leave(line, request)
+            request.fail(error(line))
 
     def _lines(self) -> Iterator[Line]:
         yield from self._pool_lines
@@ -221,36 +220,43 @@ class Waiters:
     def refuse_impossible(self, line: Line, request: Request[Any]) -> None:
         """Raise ImpossibleRequest if no release by anybody could serve `request`; but not under
         the kernel's rules, where it sleeps."""
+        why = self._why_impossible(line, request)
+        if why is not None:
+            raise ImpossibleRequest(why)
+
+    def _why_impossible(self, line: Line, request: Request[Any]) -> str | None:
         if not self._commons.rules.refuse_impossible:
-            return
+            return None
         for pool, count in line.needs:
             if pool.hard_limit is not None and count > pool.hard_limit:
-                raise ImpossibleRequest(
+                return (
                     f"{count} items of pool {pool.name!r} can never be had at once: at most "
                     f"{pool.hard_limit} may be out; ask for fewer, or raise the pool's maximum"
                 )
         kept = self._commons.kept_bytes
         least = line.least(request)
         if least and kept + least > self._budget.limit:
-            raise ImpossibleRequest(
+            return (
                 f"a request for {line.what} can never be served: it takes {least} bytes, and "
                 f"the limit is {self._budget.limit}, of which the pools keep {kept} as their "
                 f"minimum; raise the limit, or ask for less (smaller pages: items_per_page)"
             )
+        return None
 
     def fail_impossible(self) -> None:
-        """Fail the requests that a new limit has made impossible; whom they held up goes on."""
+        """Fail the requests that a new limit has made impossible, in the order of arrival; whom
+        they held up goes on."""
         if not self._commons.rules.refuse_impossible:
             return
         failed = False
-        for line in list(self._active):
-            for request in list(line.requests):
-                try:
-                    self.refuse_impossible(line, request)
-                except ImpossibleRequest as error:
-                    self._leave(line, request)
-                    request.fail(error)
-                    failed = True
+        for line, request in self.in_order():
+            why = self._why_impossible(line, request)
+            if why is not None:
+                self._leave(line, request)
+                # Not raised here: its traceback would lead to this frame, and so to the buffers
+                # of others, for as long as somebody keeps the error.
+                request.fail(ImpossibleRequest(why))
+                failed = True
         if failed:
             self.run()
 
