@@ -459,7 +459,7 @@ class BufferPools:
         """Tell for each request that waits its pool, its task, how long, behind whom, and which
         limit is short by how much; in debug mode also who holds what it waits for, and whether
         every one of them waits himself. ``str()`` of it is the wait-for graph as text."""
-        return explain(self._commons, self._waiters)
+        return explain(self._commons, self._waiters, wakeup=self._wakeup_task.queued)
 
     def statistics(self) -> PoolsStatistics:
         """Return a snapshot of all counters."""

@@ -1,13 +1,14 @@
 """Why am I waiting? The answer of `BufferPools.explain`.
 
 Who waits, for what, behind whom, and which limit is short by how much; in debug mode also who
-holds what is waited for, and whether he waits himself. Uses `_commons`, `_ledger`, `_line`,
-`_request` and `_waiters`, and changes nothing.
+holds what is waited for, and whether he waits himself. A knot is told of only where nothing that
+the pools know of can undo it: no wakeup is on the way, no page idle, and none on its way home.
+Uses `_commons`, `_ledger`, `_line`, `_request` and `_waiters`, and changes nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ._commons import Commons
@@ -34,6 +35,8 @@ class WaitingRequest:
     """Bytes asked for."""
     task: str
     """The name of the task that waits."""
+    task_id: int
+    """As `anyio.get_current_task` tells it, for several may have one name."""
     seconds: float
     """How long it has waited, by the loop's clock."""
     behind: int | None
@@ -42,10 +45,13 @@ class WaitingRequest:
     """The limit in the way: ``budget``, or a pool's name; None if it only has to wait its turn."""
     short: int
     """How far beyond that limit it would go: bytes of the budget, or items of the pool."""
+    wakeup: bool
+    """Whether a wakeup of everybody who can be served is on its way."""
     holders: tuple[Holder, ...]
     """In debug mode: who holds what it waits for."""
     stuck: bool
-    """In debug mode: every one of these holders waits himself, so none of them will release."""
+    """In debug mode: every one of these holders waits himself, so none of them will release. (The
+    holder is the task that took it. If it has handed it on to another, that is not known here.)"""
 
     def __str__(self) -> str:
         text = (
@@ -57,9 +63,11 @@ class WaitingRequest:
         if self.limit == "budget":
             text += f"; the budget is short of {self.short} bytes"
         elif self.limit is not None:
-            text += f"; pool {self.limit!r} is short of {self.short} items of its maximum"
+            items = "1 item" if self.short == 1 else f"{self.short} items"
+            text += f"; pool {self.limit!r} is short of {items} of its maximum"
         elif self.behind is None:
-            text += "; it can be served, and its wakeup is on the way"
+            on_the_way = "and its wakeup is on the way" if self.wakeup else "but nobody wakes it"
+            text += f"; it can be served, {on_the_way}"
         return text
 
 
@@ -73,19 +81,31 @@ class Explanation:
     """Bytes."""
     reserved: int
     """Bytes, of those allocated, that reservations hold."""
+    exported: int
+    """Bytes, of those allocated, of pages that nobody holds, but that cannot leave as long as
+    something exports them, such as a slice of a view."""
     debug: bool
     waiters: tuple[WaitingRequest, ...]
 
     @property
     def stuck(self) -> bool:
-        """In debug mode: somebody waits for what only waiting tasks hold."""
+        """In debug mode: somebody waits for what was taken by waiting tasks only."""
         return any(waiter.stuck for waiter in self.waiters)
 
     def __str__(self) -> str:
+        bytes_ = f"{self.allocated} of {self.limit} bytes are allocated"
+        if self.reserved:
+            bytes_ += f", {self.reserved} of them reserved"
         if not self.waiters:
-            return f"nobody waits; {self.allocated} of {self.limit} bytes are allocated"
-        waiting_tasks = {waiter.task: waiter.number for waiter in self.waiters}
-        lines = [f"{len(self.waiters)} wait; {self.allocated} of {self.limit} bytes are allocated"]
+            return f"nobody waits; {bytes_}"
+        waiting_tasks = {waiter.task_id: waiter.number for waiter in self.waiters}
+        count = len(self.waiters)
+        lines = [f"{count} {'waits' if count == 1 else 'wait'}; {bytes_}"]
+        if self.exported:
+            lines.append(
+                f"{self.exported} bytes are of pages that nobody holds, and something still "
+                f"exports (a slice of a view that was kept)"
+            )
         told: tuple[Holder, ...] = ()
         for waiter in self.waiters:
             lines.append(str(waiter))
@@ -94,25 +114,25 @@ class Explanation:
                 continue
             told = waiter.holders
             for holder in waiter.holders:
-                number = waiting_tasks.get(holder.task)
+                number = waiting_tasks.get(holder.task_id)
                 waits = f", which waits itself (#{number})" if number is not None else ""
                 lines.append(f"    held: {holder}{waits}")
         if self.stuck:
             lines.append(
-                "every holder waits itself: nothing moves until one of them is cancelled; "
-                "take all that a task needs at once, with get_many"
+                "every holder waits itself: unless one has handed on what it took, nothing moves "
+                "until one of them is cancelled; take all that a task needs at once, with get_many"
             )
         elif not self.debug:
             lines.append("who holds what is known with debug=True")
         return "\n".join(lines)
 
 
-def explain(commons: Commons, waiters: Waiters) -> Explanation:
-    """Explain everybody who waits."""
+def explain(commons: Commons, waiters: Waiters, *, wakeup: bool) -> Explanation:
+    """Explain everybody who waits; `wakeup` says whether a wakeup of all is on its way."""
     budget = commons.budget
     in_order = waiters.in_order()
     waiting = {request.task_id for _, request in in_order}
-    nothing_idle = waiters.nothing_idle()
+    exported = sum(nbytes for _, nbytes, _ in commons.quarantine)
     held: set[Pool] = set()
     goes_first: int | None = 0 if waiters.ordered and budget.debt else None
     explained = []
@@ -139,20 +159,29 @@ def explain(commons: Commons, waiters: Waiters) -> Explanation:
                 wants=line.name,
                 nbytes=request.nbytes,
                 task=request.task,
+                task_id=request.task_id,
                 seconds=(commons.home.now() - request.since) / 1_000_000,
                 behind=behind,
                 limit=limit,
                 short=short,
+                wakeup=wakeup,
                 holders=holders,
-                stuck=nothing_idle
-                and bool(holders)
-                and all(holder.task_id in waiting for holder in holders),
+                stuck=bool(holders) and all(holder.task_id in waiting for holder in holders),
             )
         )
+    if (
+        wakeup
+        or exported
+        or commons.home.mailbox
+        or not waiters.nothing_idle()
+        or any(waiter.limit is None and waiter.behind is None for waiter in explained)
+    ):
+        explained = [replace(waiter, stuck=False) for waiter in explained]
     return Explanation(
         limit=budget.limit,
         allocated=budget.allocated,
         reserved=commons.reserved,
+        exported=exported,
         debug=commons.ledger is not None,
         waiters=tuple(explained),
     )
