@@ -4,7 +4,8 @@ Tasks take small buffers and release them, without end. Somebody asks for all th
 the budget holds, at once. Where newcomers help themselves (`barging`, the kernel's
 order) some page is always in use. `fifo` lets nobody overtake; `bounded` lets as many
 gets pass the claim as buffers are out when it comes. The price is the knot: a task
-that holds one buffer and asks for another, behind a claim that needs the first.
+that holds one buffer and asks for another (`2 in turn`), behind a claim that needs the
+first. `get_many` unties it: it asks for `2 at once`, and holds nothing while it waits.
 """
 
 from __future__ import annotations

@@ -263,6 +263,10 @@ def test_those_who_hold_one_and_ask_for_another_are_knotted_unless_they_barge(
     assert any("at order.py:" in line for line in said)
     assert not any("/" in line for line in said), "no names of this machine"
     assert said[-1].endswith("with get_many")
+    for order in ("fifo", "bounded"):
+        untied = rows[order, "2 at once"]
+        assert untied["releases"] is not None, "get_many unties it"
+        assert not untied["knot"]
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -280,7 +284,43 @@ def test_all_that_the_app_was_sent_arrives_within_the_limit(
         assert pool["hiwat"] * pool["page_size"] <= total["limit"]
 
 
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_the_relay_loses_no_byte_and_its_memory_does_not_grow_with_the_backlog(
+    backend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = run("relay", "--backend", backend, capsys=capsys)
+    unbounded, pools = figures["relay"]
+    for row in (unbounded, pools):
+        assert row["lost"] == 0
+        assert row["whole"] == "64 of 64"
+        assert row["mib_per_second"] > 0
+        assert 0 < row["median_ms"] <= row["p99_ms"]
+    assert pools["growth_mib"] * 3 < unbounded["growth_mib"]
+    times = [row["seconds"] for row in figures["memory"]]
+    assert len(times) == 6
+    assert times == sorted(times)
+    measured = [row["BufferPools"] for row in figures["memory"] if row["BufferPools"] is not None]
+    assert measured
+    assert max(measured) <= pools["growth_mib"]
+
+
 # --- how they print
+
+
+def test_the_verdict_of_the_relay_is_computed_from_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    relay = load("relay")
+    lost = [relay.Outcome(nbytes=1, latencies=[0.5], seconds=1.0) for _ in range(2)]
+    for outcome, growth in zip(lost, (2**20, 2**22), strict=True):
+        outcome.measured.resident = [(0.0, 0), (1.0, growth)]
+    lost[1].measured.end = load("order").end_state([])
+    monkeypatch.setattr(relay.anyio, "run", lambda *args, **options: lost.pop(0))
+    assert relay.main([]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Verdict: NOT AS EXPECTED: the relay without a bound grew by 1.0 MiB" in out
+    everything = relay.CONNECTIONS * relay.FRAMES * relay.FRAME
+    assert f"{everything - 1} and {everything - 1} bytes were lost." in out
 
 
 @pytest.mark.parametrize("name", NAMES)
