@@ -195,10 +195,42 @@ def test_two_pools_of_one_size_may_have_names_of_their_own() -> None:
     assert set(pools.pools) == {"512", "again"}
 
 
-@pytest.mark.parametrize("wrong", ["2048", "48", 2048], ids=repr)
+@pytest.mark.parametrize("wrong", ["2048", "48", 2048, None], ids=repr)
 def test_one_size_in_the_place_of_the_sizes_is_refused(wrong: Any) -> None:
     """A string is a sequence of strings: "48" would make pools of 4 and of 8 bytes."""
     refused(lambda: BufferPools(MIB, wrong, name="relay"), TypeError, "relay", f"sizes {wrong!r}")
+
+
+@pytest.mark.parametrize("make", [BufferPools, MbufPools])
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ({"hook": "print"}, "the event hook is 'print'; expected a function of one Event"),
+        ({"memory": "mmap"}, "memory is 'mmap'; expected an instance, as AccountedMemory()"),
+        ({"memory": AccountedMemory}, "expected an instance, as AccountedMemory()"),
+    ],
+    ids=["hook", "memory", "memory that is a class"],
+)
+def test_a_hook_or_a_memory_of_the_wrong_kind_is_refused_when_the_set_is_made(
+    make: type[BufferPools], wrong: dict[str, Any], expected: str
+) -> None:
+    arguments: list[Any] = [MIB, [512]] if make is BufferPools else []
+    refused(lambda: make(*arguments, **wrong), TypeError, expected)
+
+
+async def test_what_is_no_buffer_no_list_or_no_task_is_refused_with_what_is() -> None:
+    async with BufferPools(MIB, [512], name="relay") as pools:
+        wrong: Any = 512
+        with pytest.raises(TypeError, match="relay was asked for 512; expected several sizes"):
+            await pools.get_many(wrong)
+        with pytest.raises(TypeError, match="cannot put 512 into pool '512'; expected a Buffer"):
+            pools.pools["512"].put(wrong)
+        wrong = print
+        with pytest.raises(
+            TypeError, match=r"is no Task; make one of a function, Task\(function\)"
+        ):
+            pools.taskq.add(wrong)
+        pools.check()
 
 
 @pytest.mark.parametrize(

@@ -64,9 +64,7 @@ async def test_before_it_is_entered_a_set_gives_nothing_and_says_how_to_enter_it
     take: Take,
 ) -> None:
     pools = relay()
-    with pytest.raises(
-        UsageError, match=r"relay is not entered; use it inside `async with relay as pools:`"
-    ):
+    with pytest.raises(UsageError, match="relay is not entered; use it inside of its `async with`"):
         await taken(take, pools)
     assert pools.budget.allocated == 0
     async with pools:
@@ -129,7 +127,65 @@ async def test_a_set_gives_nothing_to_another_thread(take: Take, anyio_backend_n
         pools.check()
     assert len(refusals) == 1
     assert "relay belongs to the event loop of another thread" in refusals[0]
-    assert "only the release of a buffer works" in refusals[0]
+    assert "by anyio.from_thread.run_sync (only the release of a buffer works" in refusals[0]
+
+
+Call = Callable[[BufferPools], object]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda pools: pools.resize(8192),
+        lambda pools: pools.budget.resize(8192),
+        lambda pools: pools.explain(),
+        lambda pools: pools.reserve_nowait(1),
+        lambda pools: pools.pools["one"].wakeup(),
+        lambda pools: pools.pools["one"].reclaim(),
+        lambda pools: pools.pools["one"].prime(1),
+        lambda pools: pools.pools["one"].set_low_water(0),
+        lambda pools: pools.pools["one"].set_high_water(9),
+        lambda pools: pools.pools["one"].set_hard_limit(9),
+        lambda pools: pools.taskq.add(Task(print)),
+        lambda pools: pools.taskq.add_later(Task(print), 1),
+        lambda pools: pools.taskq.discard(Task(print)),
+    ],
+    ids=[
+        "resize", "budget.resize", "explain", "reserve_nowait", "wakeup", "reclaim", "prime",
+        "set_low_water", "set_high_water", "set_hard_limit", "add", "add_later", "discard",
+    ],
+)  # fmt: skip
+@pytest.mark.real_time
+async def test_what_changes_a_set_is_refused_to_another_thread_and_changes_nothing(
+    call: Call,
+) -> None:
+    """A plain function that another thread called in the middle of a get would corrupt it."""
+    async with relay() as pools:
+        with await pools.get(1):
+            pass
+        before = pools.statistics()
+        with pytest.raises(
+            UsageError, match=r"relay.* belongs to the event loop of another thread"
+        ):
+            await anyio.to_thread.run_sync(call, pools)
+        assert pools.statistics() == before
+        pools.check()
+
+
+@pytest.mark.real_time
+async def test_the_kernels_limit_is_not_changed_by_another_thread() -> None:
+    async with MbufPools(8) as pools:
+        with pytest.raises(UsageError, match="belongs to the event loop of another thread"):
+            await anyio.to_thread.run_sync(pools.nmbclust_update, 16)
+        assert (pools.nmbclust, pools.budget.limit) == (8, 8 * 2048)
+
+
+@pytest.mark.real_time
+async def test_any_thread_may_read_the_statistics() -> None:
+    async with relay() as pools:
+        with await pools.get(1):
+            read = await anyio.to_thread.run_sync(pools.statistics)
+            assert (read.nout, read.allocated) == (1, 4096)
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])

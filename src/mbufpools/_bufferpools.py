@@ -82,7 +82,7 @@ class BufferPools:
 
     Raises:
         ConfigurationError: sizes, limits or policies that cannot be.
-        TypeError: a number that is not an integer.
+        TypeError: a number that is not an integer, or another value of the wrong kind.
     """
 
     _rules: Rules = APPLICATION
@@ -140,12 +140,15 @@ class BufferPools:
         self._wakeup = choose(Wakeup, wakeup)
         if max_passes is not None:
             require_count(max_passes, "max_passes", unit="passes")
+        source: object = MappedMemory() if memory is None else memory
+        if isinstance(source, type) or not isinstance(source, Memory):
+            raise TypeError(f"memory is {source!r}; expected an instance, as AccountedMemory()")
         self._home = Home(name)
         self._budget = Budget(limit)
         self._commons = Commons(
             home=self._home,
             budget=self._budget,
-            memory=MappedMemory() if memory is None else memory,
+            memory=source,
             observer=Observer(self._home.now, hook),
             rules=self._rules,
             curpage=choose(CurPage, curpage),
@@ -155,7 +158,7 @@ class BufferPools:
         self._waiters = Waiters(
             self._commons, choose(Order, order), choose(Reclaim, reclaim), max_passes
         )
-        if isinstance(sizes, str | int | PoolSpec):
+        if isinstance(sizes, str | PoolSpec) or not isinstance(sizes, Iterable):
             raise TypeError(
                 f"{name} was given the sizes {sizes!r}; expected several in a list, each an "
                 f"integer of bytes or a PoolSpec"
@@ -178,8 +181,7 @@ class BufferPools:
         self._wakeup_task = Task(self._run_wakeup, name="wakeup")
         self._gc_task = Task(self._gc, name="gc")
         self._commons.in_task = self._taskq.in_task
-        if self._rules.refuse_impossible:
-            self._budget.least = lambda: max(1, self._commons.kept_bytes)
+        self._budget.least = self._least_limit
         self._budget.on_credit = self._page_left
         self._budget.on_resize = self._limit_changed
 
@@ -276,6 +278,11 @@ class BufferPools:
             ImpossibleRequest: more than a pool's maximum, or more pages than the limit holds.
             RequestError: no sizes at all; and as `get`.
         """
+        if not isinstance(sizes, Iterable):
+            raise TypeError(
+                f"{self.name} was asked for {sizes!r}; expected several sizes in a list, each an "
+                f"integer of bytes"
+            )
         wants = tuple((self.pool_for(nbytes), nbytes) for nbytes in sizes)
         if not wants:
             raise RequestError(f"{self.name} was asked for no buffers; give at least one size")
@@ -350,8 +357,14 @@ class BufferPools:
         Raises:
             ConfigurationError: below one byte, or below what the pools keep as their minimum;
                 nothing has changed.
+            UsageError: the pools are open on another thread.
         """
         self._budget.resize(limit)
+
+    def _least_limit(self) -> int:
+        """Asked before the budget's limit is changed."""
+        self._home.check_thread()
+        return max(1, self._commons.kept_bytes) if self._rules.refuse_impossible else 1
 
     # Waking
 
@@ -458,11 +471,16 @@ class BufferPools:
     def explain(self) -> Explanation:
         """Tell for each request that waits its pool, its task, how long, behind whom, and which
         limit is short by how much; in debug mode also who holds what it waits for, and whether
-        every one of them waits himself. ``str()`` of it is the wait-for graph as text."""
+        every one of them waits himself. ``str()`` of it is the wait-for graph as text.
+
+        Raises:
+            UsageError: the pools are open on another thread.
+        """
+        self._home.check_thread()
         return explain(self._commons, self._waiters, wakeup=self._wakeup_task.queued)
 
     def statistics(self) -> PoolsStatistics:
-        """Return a snapshot of all counters."""
+        """Return a snapshot of all counters. From any thread."""
         budget = self._budget
         return PoolsStatistics(
             limit=budget.limit,

@@ -66,6 +66,8 @@ class Observer:
     __slots__ = ("_now", "hook")
 
     def __init__(self, now: Callable[[], int], hook: Hook | None) -> None:
+        if hook is not None and not callable(hook):
+            raise TypeError(f"the event hook is {hook!r}; expected a function of one Event")
         self._now = now
         self.hook = hook
 

@@ -123,13 +123,16 @@ class Home:
                 f"{self.name} was entered before this process was forked; make a new pool set here"
             )
         if self._state == "new":
-            raise UsageError(
-                f"{self.name} is not entered; use it inside `async with {self.name} as pools:`"
-            )
+            raise UsageError(f"{self.name} is not entered; use it inside of its `async with`")
         raise UsageError(
-            f"{self.name} belongs to the event loop of another thread; from here only the "
-            f"release of a buffer works, and anyio.from_thread.run for the rest"
+            f"{self.name} belongs to the event loop of another thread; have it call this, by "
+            f"anyio.from_thread.run_sync (only the release of a buffer works from any thread)"
         )
+
+    def check_thread(self) -> None:
+        """Raise UsageError if the set is open on another thread than the caller's."""
+        if self.thread not in (0, threading.get_ident()):
+            self.refuse()
 
     def check_loop(self) -> None:
         """Raise UsageError unless the running loop is the one that was entered."""

@@ -9,7 +9,7 @@ memory, so that a simulation may count in terabytes. Uses no other room.
 from __future__ import annotations
 
 import mmap
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 __all__ = ["AccountedMemory", "Block", "MappedMemory", "Memory"]
 
@@ -38,6 +38,7 @@ class Block:
         return True
 
 
+@runtime_checkable
 class Memory(Protocol):
     """A source of pages."""
 

@@ -188,9 +188,12 @@ class Pool:
         """Take `buffer` back, the same as its `release` (``pool_put``).
 
         Raises:
+            TypeError: not a buffer.
             ForeignBuffer: it belongs to another pool. Nothing has changed.
             LeaseError: as `Buffer.release`.
         """
+        if not isinstance(buffer, Buffer):
+            raise TypeError(f"cannot put {buffer!r} into pool {self.name!r}; expected a Buffer")
         if buffer.pool is not self:
             raise ForeignBuffer(
                 f"a buffer of pool {buffer.pool.name!r} cannot be put into pool {self.name!r}; "
@@ -241,7 +244,11 @@ class Pool:
         order go.
 
         Never blocks. Models ``pool_wakeup``: it allocates on behalf of the sleepers.
+
+        Raises:
+            UsageError: the pools are open on another thread.
         """
+        self._home.check_thread()
         self._waiters.wakeup(self)
 
     # Pages
@@ -278,7 +285,11 @@ class Pool:
 
         Returns how many pages left. Never blocks; who is woken is the wakeup policy's affair.
         Models ``pool_reclaim``.
+
+        Raises:
+            UsageError: the pools are open on another thread.
         """
+        self._home.check_thread()
         pages = [page for _, page in self.spare_pages(0)]
         for page in pages:
             self._lists.remove(page)
@@ -374,8 +385,10 @@ class Pool:
         Raises:
             ConfigurationError: a negative number, or more than the limit holds; nothing has
                 changed.
+            UsageError, MemoryError: as `get`.
         """
         require_count(items, f"the low water of pool {self.name!r}")
+        self._home.check_thread()
         lacking = items - self._lists.npages * self.items_per_page
         if lacking > 0 and get_ident() != self._home.thread:
             self._home.refuse()
@@ -398,8 +411,10 @@ class Pool:
 
         Raises:
             ConfigurationError: a negative number.
+            UsageError: the pools are open on another thread.
         """
         require_count(items, f"the high water of pool {self.name!r}")
+        self._home.check_thread()
         self._max_idle_pages = -(-items // self.items_per_page)
 
     def set_hard_limit(self, items: int | None) -> None:
@@ -411,7 +426,9 @@ class Pool:
         Raises:
             ConfigurationError: fewer than are out now (the kernel's ``EINVAL``), or negative;
                 nothing has changed.
+            UsageError: the pools are open on another thread.
         """
+        self._home.check_thread()
         if items is not None:
             require_count(items, f"the hard limit of pool {self.name!r}")
             if items < self._lists.nout:

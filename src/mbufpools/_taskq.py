@@ -17,6 +17,7 @@ import inspect
 import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from threading import get_ident
 from types import TracebackType
 
 import anyio
@@ -92,7 +93,7 @@ class TaskQueue:
     what was to be added later is not.
 
     `add`, `add_later` and `discard` are plain functions that never block. They work before the
-    queue is entered, too. Not safe across threads.
+    queue is entered, too; after that on the thread of its event loop alone.
 
     Args:
         name: for messages and statistics.
@@ -122,7 +123,7 @@ class TaskQueue:
         """Put `task` at the end of the queue; False if it waits there already (``task_add``).
 
         Raises:
-            UsageError: it is another queue's now.
+            UsageError: it is another queue's now, or this one runs on another thread.
             anyio.ClosedResourceError: the queue has ended.
         """
         self._refuse(task)
@@ -137,7 +138,7 @@ class TaskQueue:
 
         Raises:
             ConfigurationError: a negative or infinite time.
-            UsageError: it is another queue's now.
+            UsageError: it is another queue's now, or this one runs on another thread.
             anyio.ClosedResourceError: the queue has ended.
         """
         self._refuse(task)
@@ -161,7 +162,11 @@ class TaskQueue:
         """Take `task` off the queue and off the clock; False if it was on neither (``task_del``).
 
         A task that is running goes on.
+
+        Raises:
+            UsageError: the queue runs on another thread.
         """
+        self._home.check_thread()
         scheduled = self._due.pop(task, None) is not None
         if scheduled:
             task._clock = None
@@ -205,8 +210,10 @@ class TaskQueue:
         return self._running is not None and anyio.get_current_task().id == self._runner_id
 
     def statistics(self) -> TaskQueueStatistics:
-        """Return a snapshot. Tasks whose time has come count as queued."""
-        self._add_due()
+        """Return a snapshot. Tasks whose time has come count as queued. From any thread; from
+        another than the loop's, those are not counted whom the runner has not noticed yet."""
+        if self._home.thread == get_ident():
+            self._add_due()
         return TaskQueueStatistics(
             name=self.name,
             queued=len(self._queue),
@@ -281,8 +288,11 @@ class TaskQueue:
         self._home.close()
 
     def _refuse(self, task: Task) -> None:
+        if not isinstance(task, Task):
+            raise TypeError(f"{task!r} is no Task; make one of a function, Task(function)")
         if self._home.closed:
             self._home.refuse()
+        self._home.check_thread()
         if task._queue not in (None, self) or task._clock not in (None, self):
             raise UsageError(
                 f"{task!r} cannot be added to {self.name!r}; a task belongs to one queue at a "

@@ -146,7 +146,9 @@ class MbufPools(BufferPools):
             LimitRangeError: not in 1 ... LONG_MAX / 2048 (the kernel's ``ERANGE``); nothing has
                 changed.
             TypeError: not an integer.
+            UsageError: the pools are open on another thread.
         """
+        self._home.check_thread()
         self._nmbclust = _check_nmbclust(nmbclust)
         self._budget.resize(nmbclust * MCLBYTES)
 
