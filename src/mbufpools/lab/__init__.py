@@ -11,7 +11,24 @@ anyio; trio only when asked for it.
 
 from __future__ import annotations
 
+from ._declare import Shared
+from ._explore import explore, replay
+from ._outcome import LabError, Unsupported
+from ._result import Exploration, ExplorationFailed, Failure
 from ._run import backend_options, run
 from ._virtual_time import Stalled, VirtualTimeLoop
 
-__all__ = ["Stalled", "VirtualTimeLoop", "backend_options", "run"]
+__all__ = [
+    "Exploration",
+    "ExplorationFailed",
+    "Failure",
+    "LabError",
+    "Shared",
+    "Stalled",
+    "Unsupported",
+    "VirtualTimeLoop",
+    "backend_options",
+    "explore",
+    "replay",
+    "run",
+]

@@ -22,7 +22,7 @@ from trio._core._run import GLOBAL_RUN_CONTEXT, CancelStatus, Runner
 
 from ._virtual_time import Stalled, where_it_waits
 
-__all__ = ["VirtualClock"]
+__all__ = ["VirtualClock", "lift_shields"]
 
 _PRIVATE = [
     (CancelStatus, "_parent"),
@@ -111,7 +111,7 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument):
                 main._attempt_abort(self._raise_stalled)
         if not self._something_ran:
             for task in runner.tasks:
-                _lift_shields(task)
+                lift_shields(task)
         if main in runner.tasks and again and not self._something_ran:
             assert main.parent_nursery is not None
             main.parent_nursery.cancel_scope.cancel(reason=str(self.stalled))
@@ -130,7 +130,7 @@ def _and_below(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
             yield from _and_below(child)
 
 
-def _lift_shields(task: trio.lowlevel.Task) -> None:
+def lift_shields(task: trio.lowlevel.Task) -> None:
     status: CancelStatus | None = task._cancel_status
     while status is not None:
         status._scope.shield = False

@@ -1,0 +1,172 @@
+"""Dynamic partial-order reduction: of the schedules that differ only in the order of steps that
+do not conflict, one is executed.
+
+The algorithm is optimal DPOR with wakeup trees (Abdulla, Aronsson, Jonsson, Sagonas 2014). After an
+execution each *race*, two conflicting steps with nothing in between, asks for the other order: what
+does not depend on the first step is put before it, as a branch of a tree of what is still to do,
+unless a branch or the *sleep set*, the tasks whose next step was tried here before and conflicts
+with nothing since, covers it already. A step that touches nothing never branches.
+
+It is sound if every access to shared state is declared: see `_declare`. Uses `_schedule` and
+`_trace`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ._schedule import Choice, Point, Schedule, Stop, usual
+from ._trace import CLOCK, Accesses, Name, Step, conflict, order
+
+__all__ = ["Dpor"]
+
+Sequence = list[tuple[Name, Accesses]]
+
+
+@dataclass(slots=True)
+class _Branch:
+    """A task to run next, and what to do after it; no branches is anything."""
+
+    task: Name
+    accesses: Accesses
+    after: list[_Branch] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Node:
+    """The state before one step of the current execution."""
+
+    sleep: dict[Name, Accesses]
+    todo: list[_Branch]
+    """Wakeup trees; the first is being executed."""
+
+
+class Dpor:
+    """One schedule of each class of schedules that the declared accesses tell apart."""
+
+    def __init__(self) -> None:
+        self.complete = False
+        self.redundant = 0
+        """Executions that were given up since they could show nothing new."""
+        self._nodes: list[_Node] = []
+        self._fresh = True
+
+    def begin(self) -> bool:
+        """Go back to the deepest place where something is left to do."""
+        if self._fresh:
+            self._fresh = False
+            return True
+        while self._nodes:
+            node = self._nodes[-1]
+            if len(node.todo) > 1:
+                done = node.todo.pop(0)
+                node.sleep[done.task] = done.accesses
+                return True
+            self._nodes.pop()
+        self.complete = True
+        return False
+
+    def choose(self, point: Point) -> Choice:
+        """As the wakeup tree says, else by the rule, but nobody who sleeps."""
+        depth = len(point.steps)
+        if depth > len(self._nodes):
+            self._clock_nodes(point.steps)
+        if depth < len(self._nodes):
+            return self._nodes[depth].todo[0].task
+        node = self._next_node(point.steps)
+        self._nodes.append(node)
+        if node.todo:
+            return node.todo[0].task
+        awake = {name: it for name, it in point.ready.items() if name not in node.sleep}
+        if not awake:
+            raise Stop
+        current = point.current if point.current in awake else None
+        choice = usual(awake, current, point.rested and len(awake) > 1)
+        node.todo.append(_Branch(choice, {}))
+        return choice
+
+    def _clock_nodes(self, steps: list[Step]) -> None:
+        """The clock moves without being asked for a choice."""
+        while len(self._nodes) < len(steps):
+            node = self._next_node(steps[: len(self._nodes)])
+            node.todo = [_Branch(CLOCK, {})]
+            self._nodes.append(node)
+
+    def _next_node(self, steps: list[Step]) -> _Node:
+        """The state after the last step: who still sleeps, and what is left of its tree."""
+        if not self._nodes:
+            return _Node({}, [])
+        node, step = self._nodes[-1], steps[-1]
+        branch = node.todo[0]
+        branch.accesses = step.accesses
+        if step.task == CLOCK:
+            return _Node({}, list(branch.after))
+        sleep = {
+            name: accesses
+            for name, accesses in node.sleep.items()
+            if name != step.task and not conflict(accesses, step.accesses)
+        }
+        return _Node(sleep, list(branch.after))
+
+    def end(self, schedule: Schedule, failed: bool) -> None:
+        """Ask for the other order of every race."""
+        steps = schedule.steps
+        if len(self._nodes) > len(steps):  # it was stopped: everybody who could run sleeps
+            self.redundant += 1
+            del self._nodes[len(steps) :]
+        else:
+            self._clock_nodes(steps)
+        for node, step in zip(self._nodes, steps, strict=True):
+            node.todo[0].accesses = step.accesses
+        before, races = order(steps)
+        for first, second in races:
+            node = self._nodes[first]
+            independent = [i for i in range(first + 1, second) if not before[i] >> first & 1]
+            sequence = [*independent, second]
+            inside = 0
+            initials: dict[Name, bool] = {}
+            for i in sequence:
+                if steps[i].task not in initials:
+                    initials[steps[i].task] = not before[i] & inside
+                inside |= 1 << i
+            wanted = [(steps[i].task, steps[i].accesses) for i in sequence]
+            if not any(_covers(task, it, wanted, initials) for task, it in node.sleep.items()):
+                _insert(node.todo, wanted, [before[i] for i in sequence], sequence)
+
+
+def _covers(task: Name, accesses: Accesses, wanted: Sequence, initials: dict[Name, bool]) -> bool:
+    """True if what is wanted could as well begin with a step of `task`."""
+    if task in initials:
+        return initials[task]
+    return not any(conflict(accesses, other) for _, other in wanted)
+
+
+def _insert(todo: list[_Branch], wanted: Sequence, before: list[int], numbers: list[int]) -> None:
+    """Add what is wanted to the trees `todo`, unless a branch leads to it already."""
+    left = list(range(len(wanted)))
+    branches = todo
+    while True:
+        for branch in branches:
+            at = next((i for i in left if wanted[i][0] == branch.task), None)
+            if at is None:
+                if any(conflict(branch.accesses, wanted[i][1]) for i in left):
+                    continue
+            else:
+                inside = sum(1 << numbers[i] for i in left if i < at)
+                if before[at] & inside:
+                    continue
+                left.remove(at)
+            if not branch.after and (branch is not todo[0] or branches is not todo):
+                return  # a leaf: anything may follow
+            if branches is todo and branch is todo[0]:
+                return  # it is being executed, and its own nodes take care of it
+            branches = branch.after
+            break
+        else:
+            for i in left:
+                branch = _Branch(*wanted[i])
+                branches.append(branch)
+                branches = branch.after
+            return
+        if not left:
+            return

@@ -1,0 +1,471 @@
+"""The asyncio machine: an event loop that asks a schedule which task runs next.
+
+The clock is virtual, and there is no I/O. Plain callbacks are no choice: before each choice those
+that are ready run, in their order, one bounded pass of them, for anyio's cancellation queues itself
+again for as long as it takes. asyncio's own loop runs what is ready in its order; another order
+is what a program sees when a step takes longer, or a wakeup comes later.
+
+A task becomes ready because of a step, be it by way of callbacks: each handle remembers of which.
+Uses `_declare`, `_outcome`, `_schedule`, `_trace` and `_virtual_time`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import inspect
+import math
+import sys
+import threading
+import weakref
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+from types import MethodType
+from typing import Any
+
+from anyio._backends._asyncio import CancelScope  # made outside of a task, too
+
+from ._declare import recorder
+from ._outcome import LabError, Outcome, Unsupported
+from ._picture import picture
+from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
+from ._trace import CLOCK, MAIN, Name
+from ._warnings import Leaks
+
+__all__ = ["explore_on_asyncio"]
+
+Program = Callable[[], Awaitable[Any]]
+
+IDLE_PASSES = 16
+"""Passes of callbacks, with no task ready, after which they are taken to only queue each other."""
+
+
+def explore_on_asyncio(
+    program: Program,
+    next_schedule: Callable[[], Schedule | None],
+    done: Callable[[Schedule, Outcome], None],
+    leaks: Leaks,
+) -> None:
+    """Execute `program` once for each schedule."""
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:
+        running = None
+    if running is not None:
+        raise LabError(
+            "the lab runs event loops of its own, so it cannot be called inside one; call it from "
+            "a plain function or test"
+        )
+    hooks = sys.get_asyncgen_hooks()
+    try:
+        while (schedule := next_schedule()) is not None:
+            loop = _Loop(schedule)
+            asyncio._set_running_loop(loop)
+            sys.set_asyncgen_hooks(
+                firstiter=loop._asyncgen_firstiter_hook,
+                finalizer=loop._asyncgen_finalizer_hook,
+            )
+            try:
+                outcome = loop.execute(program)
+            finally:
+                asyncio._set_running_loop(None)
+            done(schedule, leaks.judge(outcome))
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+
+
+class _Task(asyncio.Task[Any]):
+    """A task that knows its name in all schedules, and declares that it is cancelled or joined."""
+
+    lab_loop: _Loop
+    lab_name: Name
+    lab_children = 0
+    lab_scope: CancelScope | None = None
+    lab_body: Any = None
+    """What runs in that scope."""
+
+    def cancel(self, msg: Any = None) -> bool:
+        if recorder.active:
+            recorder.touch((self.lab_name, "cancel"), True)
+        return super().cancel(msg)
+
+    def add_done_callback(self, function: Any, /, *, context: Context | None = None) -> None:
+        if self.done():
+            self.lab_loop._join(self)
+        super().add_done_callback(function, context=context)
+
+    def __await__(self) -> Any:
+        if self.done():
+            self.lab_loop._join(self)
+        return super().__await__()
+
+    __iter__ = __await__
+
+
+class _Future(asyncio.Future[Any]):
+    """A future that declares its accesses; made by ``loop.create_future()``."""
+
+    def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        recorder.made(self, "future")
+
+    def _touch(self, write: bool) -> None:
+        recorder.touch(recorder.name(self), write)
+
+    def set_result(self, result: Any, /) -> None:
+        self._touch(True)
+        super().set_result(result)
+
+    def set_exception(self, exception: Any, /) -> None:
+        self._touch(True)
+        super().set_exception(exception)
+
+    def cancel(self, msg: Any = None) -> bool:
+        self._touch(True)
+        return super().cancel(msg)
+
+    def done(self) -> bool:
+        self._touch(False)
+        return super().done()
+
+    def cancelled(self) -> bool:
+        self._touch(False)
+        return super().cancelled()
+
+    def result(self) -> Any:
+        self._touch(False)
+        return super().result()
+
+    def exception(self) -> BaseException | None:
+        self._touch(False)
+        return super().exception()
+
+    def __await__(self) -> Any:
+        self._touch(False)
+        return super().__await__()
+
+    __iter__ = __await__
+
+
+_BaseEventLoop: Any = asyncio.BaseEventLoop
+"""Not typed: what is overridden is what asyncio calls, its private parts among it."""
+
+
+class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
+    """An event loop for one execution."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__()
+        self._now = 0.0
+        self._schedule = schedule
+        self._steps: dict[Name, tuple[asyncio.Handle, Ready]] = {}
+        self._callbacks: deque[tuple[asyncio.Handle, int]] = deque()
+        self._origin = 0
+        """The steps because of which what runs now runs, as a mask."""
+        self._chains: dict[int, tuple[object, int]] = {}
+        """For each callback function that was called: because of which steps, in all. A function
+        that counts, as `asyncio.gather`'s does, makes who it wakes wait for all of them."""
+        self._ends: dict[Name, int] = {}
+        """For each task that is over: its last step."""
+        self._tasks: dict[Name, weakref.ref[_Task]] = {}
+        self._running: Name | None = None
+        self._injecting = "scope" in schedule.cancel_by
+        self._complaint: Outcome | None = None
+        self._thread_id: int | None = threading.get_ident()
+        self._main: _Task | None = None
+
+    # What asyncio asks of a loop
+
+    def time(self) -> float:
+        return self._now
+
+    def get_debug(self) -> bool:
+        return False
+
+    def create_future(self) -> asyncio.Future[Any]:
+        if recorder.active:
+            return _Future(loop=self)
+        return asyncio.Future(loop=self)
+
+    def create_task(
+        self, coro: Any, *, name: str | None = None, context: Context | None = None, **_: Any
+    ) -> _Task:
+        parent = None if self._running is None else self._task(self._running)
+        if parent is None:
+            path = MAIN if self._main is None else (*MAIN, -1 - len(self._tasks))
+        else:
+            path = (*parent.lab_name, parent.lab_children)
+            parent.lab_children += 1
+        scope = body = None
+        if self._injecting:
+            scope = CancelScope()
+            body, coro = coro, _in_scope(coro, scope)
+        task = _Task.__new__(_Task)
+        task.lab_loop = self
+        task.lab_name = path  # before the first step is called for
+        task.lab_scope = scope
+        task.lab_body = body
+        self._tasks[path] = weakref.ref(task)
+        task.__init__(coro, loop=self, name=name, context=context)  # type: ignore[misc]  # as it is made
+        self._schedule.spawned(path)
+        return task
+
+    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:
+        handle = asyncio.Handle(callback, args, self, context)
+        task = getattr(callback, "__self__", None)
+        if type(task) is _Task and type(callback) is not MethodType:
+            self._steps[task.lab_name] = (
+                handle,
+                Ready(len(self._schedule.steps), self._origin),
+            )
+        else:
+            self._callbacks.append((handle, self._origin))
+        return handle
+
+    def call_soon_threadsafe(
+        self, callback: Any, *args: Any, context: Context | None = None
+    ) -> Any:
+        if threading.get_ident() != self._thread_id:
+            raise Unsupported("a thread calls the loop; the lab explores one thread's schedules")
+        return self.call_soon(callback, *args, context=context)
+
+    def call_at(
+        self, when: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> Any:
+        timer: Any = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._scheduled, timer)
+        timer._scheduled = True
+        return timer
+
+    def _timer_handle_cancelled(self, handle: Any) -> None:
+        pass
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+        raise Unsupported(
+            f"the program runs {func!r} in a thread; the lab explores one thread's schedules, so "
+            f"call it directly, or give it a fake"
+        )
+
+    def _refuse_io(self, *_args: Any, **_options: Any) -> Any:
+        raise Unsupported(
+            "the program does I/O; the lab explores schedules in virtual time, so give it a fake "
+            "(`anyio.create_memory_object_stream`, say)"
+        )
+
+    add_reader = add_writer = remove_reader = remove_writer = _refuse_io
+    sock_recv = sock_recv_into = sock_sendall = sock_connect = sock_accept = _refuse_io
+    create_connection = create_server = create_datagram_endpoint = _refuse_io
+    create_unix_connection = create_unix_server = getaddrinfo = getnameinfo = _refuse_io
+    subprocess_exec = subprocess_shell = connect_read_pipe = connect_write_pipe = _refuse_io
+    add_signal_handler = _refuse_io
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if self._complaint is None and not isinstance(error, asyncio.CancelledError):
+            self._complaint = Outcome(
+                "exception",
+                f"{context.get('message', 'a callback failed')}: {error!r}",
+                error=error,
+            )
+
+    # One execution
+
+    def execute(self, program: Program) -> Outcome:
+        """Run `program` to its end, or to what keeps it from it."""
+        recorder.restart()
+        self._main = main = self.create_task(_call(program), name="main")
+        try:
+            outcome = self._drive(main)
+        finally:
+            self._tear_down()
+        return outcome if outcome.kind is not None or self._complaint is None else self._complaint
+
+    def _drive(self, main: asyncio.Task[Any]) -> Outcome:
+        steps, schedule = self._steps, self._schedule
+        idle = 0
+        try:
+            while True:
+                self._run_callbacks()
+                if main.done():
+                    return self._result(main)
+                if not steps and self._callbacks and idle < IDLE_PASSES:
+                    idle += 1
+                    continue
+                idle = 0
+                if steps or schedule.may_cancel:
+                    choice = schedule.choose({name: it[1] for name, it in steps.items()})
+                    if isinstance(choice, Cancel):
+                        self._inject(choice)
+                        continue
+                    if choice != CLOCK:
+                        self._step(choice)
+                        continue
+                if not self._jump():
+                    return Outcome(
+                        "stall", "every task waits, and nothing can wake one", self._picture()
+                    )
+        except Livelock:
+            return Outcome(
+                "livelock",
+                f"{len(schedule.steps)} steps, and no end",
+                self._picture(),
+            )
+        except Stop:
+            return Outcome(stopped=True)
+
+    def _step(self, name: Name) -> None:
+        if name not in self._steps:
+            raise LabError(
+                f"task {name} cannot run where it could before; the program does not do the same "
+                f"in the same schedule: does it depend on real time, on addresses, on what an "
+                f"earlier execution left, or, under dpor, on state that it does not declare?"
+            )
+        handle, ready = self._steps.pop(name)
+        step = self._schedule.begin(name, ready.causes)
+        if recorder.active:
+            recorder.task = name
+            recorder.accesses = step.accesses
+            step.accesses[name, "cancel"] = False
+        self._origin = 1 << len(self._schedule.steps) - 1
+        self._running = name
+        if not handle._cancelled:
+            handle._run()
+        self._running = None
+        task = self._task(name)
+        if task is None or task.done():
+            self._ends[name] = self._origin
+            self._schedule.ended(name)
+
+    def _run_callbacks(self) -> None:
+        for _ in range(len(self._callbacks)):
+            handle: Any
+            handle, origin = self._callbacks.popleft()
+            if handle._cancelled:
+                continue
+            function = handle._callback
+            chain = self._chains.get(id(function))
+            if chain is not None:
+                origin |= chain[1]
+            self._chains[id(function)] = (function, origin)
+            self._origin = origin
+            handle._run()
+
+    def _jump(self) -> bool:
+        timers = self._scheduled
+        while timers and timers[0]._cancelled:
+            heapq.heappop(timers)
+        if not timers or timers[0]._when == math.inf:
+            return False
+        self._now = max(self._now, timers[0]._when)
+        self._origin = self._schedule.jumped()
+        if recorder.active:
+            recorder.accesses = self._schedule.steps[-1].accesses
+        while timers and timers[0]._when <= self._now:
+            timer = heapq.heappop(timers)
+            if not timer._cancelled:
+                self._callbacks.append((timer, self._origin))
+        return True
+
+    def _inject(self, choice: Cancel) -> None:
+        task = self._task(choice.task)
+        if task is None or task.done():
+            return
+        if choice.by == "native":
+            task.cancel()
+        elif task.lab_scope is not None:
+            task.lab_scope.cancel()
+
+    def _join(self, task: _Task) -> None:
+        """The step that runs learns that a task is over: all that it did came before."""
+        if self._running is not None and self._schedule.steps:
+            self._schedule.steps[-1].causes |= self._ends.get(task.lab_name, 0)
+        self._origin |= self._ends.get(task.lab_name, 0)
+
+    def _task(self, name: Name) -> _Task | None:
+        reference = self._tasks.get(name)
+        return None if reference is None else reference()
+
+    def _result(self, main: asyncio.Task[Any]) -> Outcome:
+        try:
+            return Outcome(value=main.result())
+        except asyncio.CancelledError as error:  # noqa: ASYNC103 - of another task
+            if self._schedule.injected is not None:
+                return Outcome()  # noqa: ASYNC104 - somebody cancelled it, and it ended
+            return Outcome(  # noqa: ASYNC104 - as above
+                "exception", "the program was cancelled by nobody", error=error
+            )
+        except LabError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - it is what was found
+            if _only_cancelled(error) and self._schedule.injected is not None:
+                return Outcome()
+            return Outcome("exception", f"{type(error).__name__}: {error}", error=error)
+
+    # The end
+
+    def _picture(self) -> tuple[str, ...]:
+        tasks = [task for reference in self._tasks.values() if (task := reference()) is not None]
+        return picture(
+            [
+                (task.lab_name, task.get_name(), task.get_coro(), task.lab_name in self._steps)
+                for task in tasks
+                if not task.done()
+            ]
+        )
+
+    def _tear_down(self) -> None:
+        """Cancel what is left, so that its clean-up runs, and let go of it."""
+        left = [
+            task
+            for reference in self._tasks.values()
+            if (task := reference()) is not None and not task.done()
+        ]
+        recorder.forget()
+        for _ in range(3):
+            if not left:
+                break
+            for task in left:
+                if (
+                    task.lab_body is not None
+                    and inspect.getcoroutinestate(task.lab_body) == inspect.CORO_CREATED
+                ):
+                    task.lab_body.close()  # our scope around it would leave it as it is
+                super(_Task, task).cancel()
+            for _ in range(1000):
+                self._run_callbacks()
+                if not self._steps and (not self._callbacks or all(task.done() for task in left)):
+                    break
+                for name in list(self._steps):
+                    handle, _ready = self._steps.pop(name)
+                    handle._run()
+            left = [task for task in left if not task.done()]
+        for task in left:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own
+        if self._asyncgens:
+            for generator in list(self._asyncgens):
+                closing = generator.aclose()
+                try:
+                    closing.send(None)
+                except BaseException:  # noqa: BLE001, ASYNC103 - nobody is left to tell
+                    pass
+        self._scheduled.clear()
+        self._callbacks.clear()
+        self._steps.clear()
+        self._thread_id = None
+        self.close()
+
+
+async def _call(program: Program) -> Any:
+    return await program()
+
+
+async def _in_scope(coroutine: Any, scope: CancelScope) -> Any:
+    with scope:
+        return await coroutine
+
+
+def _only_cancelled(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(_only_cancelled(inner) for inner in error.exceptions)
+    return isinstance(error, asyncio.CancelledError)
