@@ -196,6 +196,34 @@ async def test_kafka_3651_a_waiter_that_timed_out_is_not_in_the_queue(
 
 
 @every_order
+async def test_kafka_4840_memory_that_comes_as_a_waiter_times_out_is_not_lost(
+    rules: dict[str, Any],
+) -> None:
+    """It was granted to the one who had given up, and leaked. Here it comes at the very moment of
+    the timeout, before it or after: he has it, or the next does."""
+    async with pages(1, **rules) as scene:
+        for n in range(4):
+            holder = await scene.get(f"holder {n}", 4096)
+            impatient = await scene.get(f"impatient {n}", 4096)
+            patient = await scene.get(f"patient {n}", 4096)
+            impatient.scope.deadline = anyio.current_time() + 1
+            if n % 2:
+                await anyio.sleep(1)
+                holder.release()
+            else:
+                holder.release()
+                await anyio.sleep(1)
+            await impatient.ended.wait()
+            scene.check()
+            if impatient.holds():
+                impatient.release()
+            await patient.ended.wait()
+            assert patient.holds()
+            assert scene.of("4096").nout == 1
+            patient.release()
+
+
+@every_order
 async def test_kafka_19012_a_buffer_that_is_still_being_sent_is_not_handed_out(
     rules: dict[str, Any],
 ) -> None:
@@ -257,8 +285,7 @@ async def test_velox_15637_a_large_request_does_not_stop_everybody_behind_it() -
 async def test_go_43a5402_when_the_head_leaves_those_behind_it_are_looked_at_again(
     rules: dict[str, Any],
 ) -> None:
-    """A large head that timed out left capacity stranded, for nobody looked again (also Velox,
-    removeGlobalArbitrationWaiter)."""
+    """A large head that was cancelled left capacity stranded, for nobody looked again."""
     specs = [one_item_a_page(), one_item_a_page(16 * KIB)]
     async with Scene(BufferPools, 20 * KIB, specs, **rules) as scene:
         for n in range(2):
@@ -274,6 +301,26 @@ async def test_go_43a5402_when_the_head_leaves_those_behind_it_are_looked_at_aga
         ]
         assert scene.pools.budget.available == 0
         assert not small[3].has_ended()
+
+
+@every_order
+async def test_velox_remove_global_arbitration_waiter_a_head_that_times_out_strands_nothing(
+    rules: dict[str, Any],
+) -> None:
+    """What it had waited for stayed unused beside those who could have had it."""
+    specs = [one_item_a_page(), one_item_a_page(16 * KIB)]
+    async with Scene(BufferPools, 20 * KIB, specs, **rules) as scene:
+        await scene.get("holder", 8 * KIB)
+        large = await scene.get("large", 16 * KIB)
+        assert scene.waiting() == ["large"]
+        small = await scene.get("small", 4 * KIB)
+        large.scope.deadline = anyio.current_time() + 5
+        with anyio.fail_after(6):
+            await large.ended.wait()
+            await small.ended.wait()
+        scene.check()
+        assert large.was_cancelled()
+        assert small.holds()
 
 
 @every_order
