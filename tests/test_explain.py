@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -349,6 +350,22 @@ async def test_it_is_no_knot_while_something_that_may_come_back_is_exported() ->
         assert pools.explain().exported == PAGE
         assert not pools.explain().stuck
         kept.release()
+        await anyio.sleep(10)
+        assert pools.explain().waiters == ()
+
+
+async def test_it_is_no_knot_while_a_buffer_is_on_its_way_home() -> None:
+    sizes = [PoolSpec(PAGE, name="large", items_per_page=1), PoolSpec(64, name="small")]
+    pools = BufferPools(3 * PAGE, sizes, debug=True)
+    async with entered(pools), anyio.create_task_group() as tasks:
+        buffer = await pools.get(1)
+        in_flight = pickle.PickleBuffer(buffer.view)
+        await knot(pools, tasks, "one", "other")
+        with pytest.warns(ResourceWarning, match="dropped without a release"):
+            del buffer
+        assert len(pools.explain().waiters) == 2
+        assert not pools.explain().stuck, "it cannot come home yet, and its holder is no task"
+        in_flight.release()
         await anyio.sleep(10)
         assert pools.explain().waiters == ()
 

@@ -2,7 +2,7 @@
 
 Who waits, for what, behind whom, and which limit is short by how much; in debug mode also who
 holds what is waited for, and whether he waits himself. A knot is told of only where nothing that
-the pools know of can undo it: no wakeup is on the way, no page idle, and none on its way home.
+the pools know of can undo it: nobody can be served, no page is idle, and none on its way home.
 Uses `_commons`, `_ledger`, `_line`, `_request` and `_waiters`, and changes nothing.
 """
 
@@ -170,8 +170,7 @@ def explain(commons: Commons, waiters: Waiters, *, wakeup: bool) -> Explanation:
             )
         )
     if (
-        wakeup
-        or exported
+        exported
         or commons.home.mailbox
         or not waiters.nothing_idle()
         or any(waiter.limit is None and waiter.behind is None for waiter in explained)
