@@ -380,6 +380,25 @@ async def test_at_most_so_many_buffers_wait_to_be_received(read_ahead: int) -> N
             assert got == data
 
 
+async def test_what_was_read_ahead_is_held_by_no_task_and_the_protocol_is_named() -> None:
+    with connected() as (ours, theirs):
+        async with four() as pools, protocol_on(ours, pools) as protocol:
+            theirs.sendall(bytes(2 * 4096))
+            await turns()
+            held = holding(pools)
+            sleeper = asyncio.create_task(pools.get(1))
+            await turns()
+            (waiter,) = pools.explain().waiters
+            ahead = [holder for holder in waiter.holders if holder.task == "no task"]
+            assert len(ahead) == 2
+            assert all("/net/_protocol.py:" in holder.where for holder in ahead)
+            assert not waiter.stuck
+            for buffer in held:
+                buffer.release()
+            (await sleeper).release()
+            assert len(await received(protocol)) == 4096
+
+
 async def test_two_tasks_cannot_receive_at_once() -> None:
     with connected() as (ours, theirs):
         async with checked() as pools, protocol_on(ours, pools) as protocol:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from mbufpools import BufferPools, ImpossibleRequest, MbufPools, PoolSpec
@@ -123,6 +124,25 @@ async def test_buffers_and_items_share_one_limit() -> None:
         for buffer in buffers:
             buffer.release()
         assert [await receive.receive(), await receive.receive()] == [bytes(4096), b"waits"]
+
+
+async def test_in_debug_mode_the_bytes_of_an_item_are_held_by_whoever_sent_it() -> None:
+    async with stream(debug=True) as (send, receive, pools):
+        await send.send(bytes(LIMIT))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(send.send, b"12345", name="the second sender")
+            await wait_until_parked(pools)
+            (waiter,) = pools.explain().waiters
+            assert (waiter.task, waiter.wants, waiter.nbytes) == ("the second sender", "bytes", 5)
+            (holder,) = waiter.holders
+            assert holder.where.startswith(f"{__file__}:"), "not a line of the library"
+            for nbytes in (LIMIT, 5):
+                assert len(await receive.receive()) == nbytes
+
+
+async def wait_until_parked(pools: BufferPools) -> None:
+    while not pools.explain().waiters:  # noqa: ASYNC110 - it takes no time
+        await anyio.lowlevel.checkpoint()
 
 
 async def test_an_item_that_can_never_fit_is_refused_at_once() -> None:

@@ -59,7 +59,8 @@ class Ledger:
         if request is not None and request.task_id:
             holder = Holder(pool, nbytes, request.task, request.task_id, request.where)
         else:
-            holder = Holder(pool, nbytes, *current_task(), caller())
+            task, task_id = current_task()
+            holder = Holder(pool, nbytes, task, task_id, caller(in_task=task_id != 0))
         self._holders[lease] = holder
 
     def returned(self, lease: Any) -> Holder | None:
@@ -119,13 +120,18 @@ def current_task() -> tuple[str, int]:
     return task.name or f"task {task.id}", task.id
 
 
-def caller() -> str:
-    """File and line of the innermost call outside of this library."""
+def caller(*, in_task: bool = True) -> str:
+    """File and line of the innermost call outside of this library.
+
+    Behind a callback of asyncio's, which no task has made, there is nobody but asyncio: then it
+    is the line in `mbufpools.net`.
+    """
     package = __name__.partition(".")[0]
+    ours = (f"{package}._", f"{package}.net." if in_task else f"{package}._")
     frame = sys._getframe(1)
     while frame.f_back is not None:
         name = frame.f_globals.get("__name__", "")
-        if name != package and not name.startswith(package + "._"):
+        if name != package and not name.startswith(ours):
             break
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
