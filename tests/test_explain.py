@@ -108,6 +108,7 @@ async def test_at_the_maximum_of_a_pool_it_names_the_pool_and_counts_items() -> 
         assert (one.limit, one.short, one.behind) == ("few", 1, None)
         assert (two.limit, two.short, two.behind) == ("few", 2, one.number)
         assert "; pool 'few' is short of 1 item of its maximum" in str(one)
+        assert "for 2002 bytes of 2 x few + 1 x many, behind #" in str(two)
         assert "; pool 'few' is short of 2 items of its maximum" in str(two)
         tasks.cancel_scope.cancel()
         release_all(held)
@@ -201,6 +202,7 @@ async def test_the_stall_of_the_kernel_is_told_as_what_it_is() -> None:
 # Who holds it
 
 
+@pytest.mark.caller
 async def test_in_debug_mode_it_tells_who_holds_what_and_where_he_took_it() -> None:
     pools = small_and_large(2, debug=True)
     async with entered(pools), anyio.create_task_group() as tasks:

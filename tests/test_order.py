@@ -80,7 +80,7 @@ async def claim_the_whole(
     that many releases.
     """
     limit = pages_for(holders) * PAGE
-    name = {"reserve": "bytes", "get_many": f"{limit // ITEM} small", "one page": "whole"}[kind]
+    name = {"reserve": "bytes", "get_many": f"{limit // ITEM} x small", "one page": "whole"}[kind]
     witness = Witness(name)
     dice = random.Random(f"{order} {kind} {holders} {max_passes}")
     whole = [PoolSpec(limit, name="whole", items_per_page=1)] if kind == "one page" else []

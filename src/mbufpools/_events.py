@@ -47,7 +47,8 @@ class Event(NamedTuple):
     time: float
     """Seconds of the loop's clock since the pools were entered."""
     name: str
-    """The pool's name, or the task's."""
+    """The pool's name, those of several (``2 x small + 1 x large``), ``bytes`` for a reservation,
+    or the task's."""
     nbytes: int
     """Bytes asked for (get, put, wait, grant, cancel), of the page (page in, page out), or 0."""
     request: int

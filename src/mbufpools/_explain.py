@@ -30,7 +30,7 @@ class WaitingRequest:
     number: int
     """Counted from 1 in a pool set: who came first."""
     wants: str
-    """The pool's name, the names of several, or ``bytes``."""
+    """The pool's name, those of several (``2 x small + 1 x large``), or ``bytes``."""
     nbytes: int
     """Bytes asked for."""
     task: str

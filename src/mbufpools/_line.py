@@ -106,7 +106,7 @@ class ManyLine(Line):
     __slots__ = ()
 
     def __init__(self, needs: tuple[tuple[Pool, int], ...]) -> None:
-        super().__init__(" + ".join(f"{count} {pool.name}" for pool, count in needs), needs)
+        super().__init__(" + ".join(f"{count} x {pool.name}" for pool, count in needs), needs)
 
     def take(self, request: Request[Any]) -> Buffers:
         assert isinstance(request, ManyRequest)
