@@ -10,6 +10,7 @@ runs = $(if $(1),$(shell $(1) -c 'import sys, ensurepip; sys.exit(sys.version_in
 	>/dev/null 2>&1 && echo $(1)))
 
 BIN = $(VENV)/bin
+EXTRA ?= dev
 READY = $(VENV)/.ready
 CODE = src tests demos
 # Not asked: to simplify a nursery (112), to declare startable functions (114), to make an async
@@ -19,7 +20,7 @@ ASYNC = --anyio --disable ASYNC112,ASYNC114,ASYNC124,ASYNC9
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-all check lint types coverage fix docs clean
+.PHONY: help demo test test-all check lint types coverage mutate mutants fix docs clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -54,6 +55,14 @@ coverage: $(READY)  ## the tests, and which branches they miss
 	$(BIN)/coverage report
 	$(BIN)/python -m pytest $(SLOW)
 
+mutate:  ## change the core bit by bit, and see which changes no test finds
+	@$(MAKE) --no-print-directory mutants VENV=.venv-mutate EXTRA=mutate
+
+mutants: $(READY)
+	rm -rf mutants
+	nice $(BIN)/mutmut run
+	$(BIN)/python docs/mutants.py
+
 fix: $(READY)  ## put the code into shape
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/ruff format $(CODE)
@@ -62,7 +71,7 @@ docs: $(READY)  ## run the programs whose output the documents show
 	$(BIN)/python docs/produce.py
 
 clean:  ## remove all that was made
-	rm -rf .venv .venv-* build dist htmlcov .coverage .coverage.* .hypothesis
+	rm -rf .venv .venv-* build dist htmlcov mutants .coverage .coverage.* .hypothesis
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find $(wildcard $(CODE) docs) -name __pycache__ -prune -exec rm -rf {} +
 
@@ -70,5 +79,5 @@ $(READY): pyproject.toml
 	@test -n "$(call runs,$(PYTHON))" || { echo "error: no Python 3.11 or later" \
 		"that can make a venv; install one, or: make PYTHON=/path/to/python3" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRA)]'
 	@touch $@

@@ -249,6 +249,7 @@ async def test_items_of_one_page_give_it_back_with_the_last_of_them() -> None:
     assert pools.budget.allocated == 0
 
 
+@pytest.mark.caller
 async def test_a_resource_warning_counts_what_is_out_of_each_pool(pools: BufferPools) -> None:
     with pytest.warns(ResourceWarning) as caught:
         async with pools:

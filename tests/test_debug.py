@@ -45,6 +45,7 @@ async def write_late(pools: BufferPools, at: int = 0) -> memoryview:
     return kept
 
 
+@pytest.mark.caller
 async def test_a_write_through_a_slice_kept_beyond_the_release_is_found_by_check() -> None:
     async with frames() as pools:
         kept = await write_late(pools, at=7)
@@ -55,6 +56,7 @@ async def test_a_write_through_a_slice_kept_beyond_the_release_is_found_by_check
         kept.release()
 
 
+@pytest.mark.caller
 async def test_it_is_logged_with_the_last_holder_when_the_item_goes_out_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -146,6 +148,7 @@ async def test_a_simulation_without_memory_has_nothing_to_poison() -> None:
 # Who took what
 
 
+@pytest.mark.caller
 async def test_the_report_of_leaks_tells_who_took_what_and_where() -> None:
     pools = frames()
     leases: list[Any] = []
