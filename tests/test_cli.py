@@ -156,6 +156,28 @@ def test_a_wrong_option_of_a_demo_is_told_the_right_ones(
     assert mistake(command, "stall", option, capsys=capsys).endswith(listed)
 
 
+@pytest.mark.parametrize(
+    ("argv", "options"),
+    [
+        (["demo", "--fast"], "--policy, --backend, --nmbclust, --json"),
+        (["stat", "stall", "--fast"], "--policy, --backend, --nmbclust, --json"),
+        (["replay", "trace.jsonl", "--fast"], "--backend"),
+    ],
+    ids=["demo", "stat", "replay"],
+)
+def test_an_unknown_option_is_told_the_right_ones(
+    argv: list[str], options: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert mistake(*argv, capsys=capsys) == (
+        f"mbufpools: {argv[0]} knows no '--fast'; its options are {options}"
+    )
+
+
+def test_an_argument_too_many_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    line = mistake("demo", "stall", "twice", capsys=capsys)
+    assert line.startswith("mbufpools: demo knows no 'twice'; its options are --policy, ")
+
+
 def test_an_option_that_some_demo_lacks_is_told_before_any_has_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

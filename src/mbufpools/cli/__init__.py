@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -23,6 +24,13 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}\n")
 
+    def options(self, command: str) -> str:
+        """The options of a command, for messages."""
+        usage = self.commands.choices[command].format_usage()
+        return ", ".join(dict.fromkeys(re.findall(r"--[a-z-]+", usage)))
+
+    commands: argparse._SubParsersAction[_Parser]
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv`, by default the process's; return the exit status.
@@ -31,9 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     and ``--version``.
     """
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments, unknown = parser.parse_known_args(argv)
     if arguments.command is None:
-        parser.error("no command; expected one of demo, stat, replay")
+        parser.error(f"no command; expected one of {', '.join(parser.commands.choices)}")
+    if unknown:
+        parser.error(
+            f"{arguments.command} knows no {unknown[0]!r}; its options are "
+            f"{parser.options(arguments.command)}"
+        )
     try:
         status = _run(arguments)
         sys.stdout.flush()
@@ -71,14 +84,14 @@ def _demo_options(arguments: argparse.Namespace) -> list[str]:
     return options
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> _Parser:
     parser = _Parser(
         prog="mbufpools",
         description="OpenBSD's mbuf pools as a library: see what a wakeup policy costs.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"mbufpools {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="command")
+    commands = parser.commands = parser.add_subparsers(dest="command", metavar="command")
     for name, purpose in (
         ("demo", "run a demo, or all in turn"),
         ("stat", "run a demo and print its counters as netstat -m and vmstat -m do"),
