@@ -311,7 +311,7 @@ class BufferPools:
         return Reserving(self, nbytes)
 
     def reserve_nowait(self, nbytes: int) -> Reservation:
-        """Take `nbytes` bytes of the budget at once, or raise `anyio.WouldBlock`.
+        """Take `nbytes` bytes of the budget at once, or raise `anyio.WouldBlock`. Never blocks.
 
         Raises:
             anyio.WouldBlock: they are not free, or somebody older waits.

@@ -81,12 +81,13 @@ class Pool:
     async def get(self) -> Buffer:
         """Take a buffer of `item_size` bytes, waiting for one if there is none (``pool_get``).
 
-        Blocks until an item of this pool is free or the budget grants a page. Waiters of a pool
-        are served in the order of their arrival; a newcomer may find an item before they do
-        (barging). A checkpoint even when it does not have to wait, unless the set was made with
-        ``fast_acquire=True``.
+        Blocks until an item of this pool is free or the budget grants a page. A checkpoint even
+        when it does not have to wait, unless the set was made with ``fast_acquire=True``.
 
         A cancelled get did not happen: an item granted at that moment goes to the next in line.
+
+        Waiters of a pool are served in the order of their arrival. Whether a newcomer may find
+        an item before they do, and who goes first in other pools, is the set's `Order`.
 
         Raises:
             anyio.ClosedResourceError: the pools are closed, now or while waiting.
@@ -380,7 +381,7 @@ class Pool:
         """Keep at least the pages of `items` items, and get them now (``pool_setlowat``).
 
         Returns whether the pool has that many; False if the budget refused some. Then they come
-        as gets need them, and stay.
+        as gets need them, and stay. Never blocks; who is within the minimum now is served.
 
         Raises:
             ConfigurationError: a negative number, or more than the limit holds; nothing has
@@ -407,7 +408,8 @@ class Pool:
     def set_high_water(self, items: int) -> None:
         """Let a put free idle pages above those of `items` items (``pool_sethiwat``).
 
-        A page leaves only once it has been idle for more than a second of the loop's clock.
+        A page leaves only once it has been idle for more than a second of the loop's clock. Never
+        blocks.
 
         Raises:
             ConfigurationError: a negative number.
@@ -421,7 +423,7 @@ class Pool:
         """Let at most `items` items be out at once; None is no limit (``pool_sethardlimit``).
 
         Raising it serves those who waited at it. (Under the kernel's rules it wakes nobody: they
-        are served at the next put or wakeup.)
+        are served at the next put or wakeup.) Never blocks.
 
         Raises:
             ConfigurationError: fewer than are out now (the kernel's ``EINVAL``), or negative;
