@@ -267,6 +267,7 @@ async def test_pages_that_something_exports_are_told_for_nobody_holds_them() -> 
 # The knot
 
 
+@pytest.mark.caller
 async def test_a_knot_is_told_with_every_holder_that_waits_itself_and_the_way_out() -> None:
     pools = small_and_large(2, debug=True)
     async with entered(pools), anyio.create_task_group() as tasks:
