@@ -651,6 +651,19 @@ async def test_the_low_water_is_there_at_once_and_says_if_it_is_not() -> None:
         assert pool.set_low_water(0)
 
 
+async def test_a_low_water_counts_the_pages_that_come_for_those_it_wakes() -> None:
+    async with Scene(MbufPools, 16, wakeup="none") as scene:
+        large, pool = scene.pools.pools["mcl4k"], scene.pools.mbpool
+        large.get_nowait().release()
+        getter = await scene.get("a", "mbufpl")
+        large.reclaim()
+        assert not getter.has_ended(), "nobody woke it"
+        assert pool.set_low_water(17)
+        scene.check()
+        assert scene.granted == ["a"]
+        assert pool.statistics().npages == pool.statistics().min_pages == 2
+
+
 async def test_a_low_water_beyond_the_budget_gets_what_there_is_under_the_kernels_rules() -> None:
     async with Scene(MbufPools, 4) as scene:
         pool = scene.pools.mbpool

@@ -390,8 +390,7 @@ class Pool:
         """
         require_count(items, f"the low water of pool {self.name!r}")
         self._home.check_thread()
-        lacking = items - self._lists.npages * self.items_per_page
-        if lacking > 0 and get_ident() != self._home.thread:
+        if self._lacking(items) > 0 and get_ident() != self._home.thread:
             self._home.refuse()
         limit = self._commons.budget.limit
         pages = -(-items // self.items_per_page)
@@ -403,7 +402,12 @@ class Pool:
             )
         self._min_items, self._commons.kept_bytes = items, least
         self._waiters.minimum_changed(self)
+        lacking = self._lacking(items)  # pages may have come for those who waited
         return lacking <= 0 or self.prime(lacking) >= lacking
+
+    def _lacking(self, items: int) -> int:
+        """How many items the pages of the pool fall short of `items`."""
+        return items - self._lists.npages * self.items_per_page
 
     def set_high_water(self, items: int) -> None:
         """Let a put free idle pages above those of `items` items (``pool_sethiwat``).
