@@ -116,6 +116,21 @@ async def test_a_grant_by_a_page_that_left_is_told_after_all_that_led_to_it() ->
     ]
 
 
+async def test_pages_that_leave_because_somebody_waits_are_told_after_the_wait() -> None:
+    events: list[Event] = []
+    async with two_pools(events.append) as pools:
+        with await pools.get(1):
+            pools.pools["a"].prime(1)
+            events.clear()
+            with anyio.move_on_after(0.25):
+                await pools.get(8192)
+    assert [(event.kind, event.name) for event in without_gc(events)][:3] == [
+        ("wait", "b"),
+        ("page out", "a"),
+        ("queued", "wakeup"),
+    ]
+
+
 async def test_a_cancelled_wait_is_told_with_its_number() -> None:
     events: list[Event] = []
     async with two_pools(events.append) as pools:

@@ -7,7 +7,16 @@ from typing import Any
 import anyio
 import pytest
 
-from mbufpools import AccountedMemory, BufferPools, EventKind, Order, PoolSpec, Reclaim, Wakeup
+from mbufpools import (
+    AccountedMemory,
+    BufferPools,
+    EventKind,
+    MappedMemory,
+    Order,
+    PoolSpec,
+    Reclaim,
+    Wakeup,
+)
 
 from .ledger import KIB, Ledger, entered, release_all, reserve, settle, small_and_large, taking
 
@@ -84,6 +93,35 @@ async def test_only_as_many_pages_leave_as_are_needed() -> None:
                 assert ledger.pages == [], "an idle page of one's own needs no room"
                 with await pools.get(B):
                     assert ledger.pages == [(OUT, "a"), (IN, "b")]
+
+
+@pytest.mark.parametrize("order", list(Order))
+@pytest.mark.parametrize("how", ["get", "get_nowait", "reserve"])
+async def test_where_something_exports_an_idle_page_the_next_one_leaves_instead(
+    how: str, order: Order
+) -> None:
+    ledger = Ledger()
+    pools = three_pools(3, order=order, hook=ledger, memory=MappedMemory())
+    async with entered(pools):
+        kept = await pools.get(A)
+        export = kept.view[:1]
+        kept.release()  # the longest idle, and it cannot really leave
+        await anyio.sleep(1)
+        await leave_idle(pools, B, B)
+        ledger.clear()
+        lease: Any
+        if how == "get":
+            lease = await pools.get(C)
+        elif how == "get_nowait":
+            lease = pools.get_nowait(C)
+        else:
+            lease = await pools.reserve(PAGE)
+        assert ledger.pages == [(OUT, "b")] + ([] if how == "reserve" else [(IN, "c")])
+        assert pools.statistics().waits.waits == 0
+        assert pools.statistics().pools["b"].npages == 1, "only as many left as were needed"
+        pools.check()
+        lease.release()
+        export.release()
 
 
 async def test_a_pool_keeps_its_minimum() -> None:

@@ -139,8 +139,8 @@ class Waiters:
         request.task, request.task_id = current_task()
         if self._commons.ledger is not None:
             request.where = caller()
-        self._let_go_idle_pages()
         self._commons.observer.tell(EventKind.WAIT, line.name, request.nbytes, request.number)
+        self._let_go_idle_pages()  # because it waits, so this is told afterwards
         try:
             return await request.park()
         except BaseException:
@@ -452,14 +452,15 @@ class Waiters:
     # Room
 
     def _charge(self, nbytes: int, line: Line) -> bool:
-        lacking = nbytes + self._budget.allocated - self._budget.limit
-        if lacking > 0 and self._pressure:
-            self._make_room(lacking, line)
-        return self._budget.charge(nbytes)
+        budget = self._budget
+        while self._pressure and (lacking := nbytes + budget.allocated - budget.limit) > 0:
+            if not self._make_room(lacking, line):
+                break  # else once more: of those let go, what something exports stays charged
+        return budget.charge(nbytes)
 
-    def _make_room(self, lacking: int, line: Line) -> None:
+    def _make_room(self, lacking: int, line: Line) -> bool:
         """Let idle pages go, the longest idle first, if they make up for the `lacking` bytes;
-        none that `line` itself needs."""
+        none that `line` itself needs. False if there are not so many."""
         needs = dict(line.needs)
         idle = heapq.merge(
             *(pool.spare_pages(needs.get(pool, 0)) for pool in self._pools),
@@ -472,9 +473,10 @@ class Waiters:
             if lacking <= 0:
                 break
         else:
-            return
+            return False
         for pool, page in plan:
             pool.let_go(page)
+        return True
 
     def _let_go_idle_pages(self) -> None:
         """Under pressure: let no page stay idle while a claim waits."""
