@@ -579,6 +579,24 @@ async def test_a_reservation_waits_for_pages_and_pages_wait_for_a_reservation(
         assert ledger.granted == [PAGE, 1]
 
 
+@pytest.mark.parametrize("order", list(Order))
+async def test_near_limit_is_safe_also_when_a_reservation_gives_back_more_than_a_page(
+    order: Order,
+) -> None:
+    """All of the limit comes back at once, which leaves the limit farther away than any margin
+    that is made for pages."""
+    pools = small_and_large(256, order=order, wakeup="near-limit")
+    async with entered(pools), anyio.create_task_group() as tasks:
+        everything = await pools.reserve(256 * PAGE)
+        sleeper = await taking(tasks, pools.get, 1)
+        behind = await taking(tasks, pools.get, PAGE)
+        everything.release()
+        await settle()
+        for one in (sleeper, behind):
+            assert one.holds()
+            one.release()
+
+
 async def test_a_dropped_reservation_is_reported_and_its_bytes_come_back() -> None:
     async with entered(small_and_large(1)) as pools:
         reservation = await pools.reserve(100)

@@ -171,9 +171,9 @@ class BufferPools:
         self._check_specs(specs)
         self._by_size = list(self._pools.values())
         self._item_sizes = [spec.item_size for spec in specs]
-        largest_page = max(spec.page_size for spec in specs)
+        self._largest_page = max(spec.page_size for spec in specs)
         if near_limit_margin is None:
-            near_limit_margin = 2 * largest_page
+            near_limit_margin = 2 * self._largest_page
         self._margin = require_count(near_limit_margin, "near_limit_margin", unit="bytes")
         self._taskq = TaskQueue(f"{name}.taskq")
         self._taskq._observer = self._commons.observer  # one hook, which is removed but once
@@ -376,13 +376,18 @@ class BufferPools:
         if self._wakeup is Wakeup.DIRECT:
             self._run_wakeup()
         elif self._wakeup is Wakeup.DEFERRED or (
-            self._wakeup is Wakeup.NEAR_LIMIT
-            and (
-                self._budget.limit - self._budget.allocated < self._margin
-                or self._waiters.wants_more_than_a_page
-            )
+            self._wakeup is Wakeup.NEAR_LIMIT and self._is_near_limit(nbytes)
         ):
             self._taskq.add(self._wakeup_task)
+
+    def _is_near_limit(self, nbytes: int) -> bool:
+        """Whether the credit of `nbytes` may be what somebody sleeps for. The margin is made for
+        pages: a reservation may give back more than any page, and somebody may want more."""
+        available = self._budget.limit - self._budget.allocated
+        return (
+            available < self._margin + max(0, nbytes - self._largest_page)
+            or self._waiters.wants_more_than_a_page
+        )
 
     def _limit_changed(self) -> None:
         """The budget has a new limit (uipc_mbuf.c:nmbclust_update, at its end)."""
