@@ -20,7 +20,7 @@ ASYNC = --anyio --disable ASYNC112,ASYNC114,ASYNC124,ASYNC9
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test test-all check lint types coverage mutate mutants fix docs clean
+.PHONY: help demo test prove test-all check lint types coverage mutate mutants fix docs clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -30,6 +30,9 @@ demo: $(READY)  ## see what a wakeup policy costs
 
 test: $(READY)  ## the tests, on asyncio and on trio
 	$(BIN)/python -m pytest
+
+prove: $(READY)  ## the long proofs, of which `make test` runs a quick form
+	$(BIN)/python -m pytest -m prove
 
 test-all:  ## the tests on every Python found (PYTHONS="path path" to say which)
 	@set -e; for python in $(PYTHONS); do \

@@ -27,12 +27,14 @@ T = TypeVar("T")
 class Recorder:
     """Takes down the accesses of the current step."""
 
-    __slots__ = ("_counts", "_elders", "_kept", "_names", "accesses", "active", "task")
+    __slots__ = ("_counts", "_elders", "_kept", "_names", "accesses", "active", "task", "task_name")
 
     def __init__(self) -> None:
         self._elders: dict[int, tuple[object, Resource]] = {}
         """Things that were there before the exploration."""
         self.active = False
+        self.task_name: Callable[[Any], Name | None] = lambda task: None
+        """The machine's, to tell the name of a task."""
         self.restart()
 
     def restart(self) -> None:
@@ -65,6 +67,13 @@ class Recorder:
     def forget(self) -> None:
         """What is touched from now on belongs to no step: the program is torn down."""
         self.accesses = {}
+
+    @contextmanager
+    def elsewhere(self) -> Iterator[None]:
+        """What is touched meanwhile does not belong to the current step."""
+        accesses, self.accesses = self.accesses, {}
+        yield
+        self.accesses = accesses
 
     def touch(self, resource: Resource, write: bool) -> None:
         """The current step reads or writes a resource."""

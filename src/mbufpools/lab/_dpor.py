@@ -20,7 +20,7 @@ from ._trace import CLOCK, Accesses, Name, Step, conflict, order
 
 __all__ = ["Dpor"]
 
-Sequence = list[tuple[Name, Accesses]]
+Sequence = list[tuple[Name, Accesses | None]]
 
 
 @dataclass(slots=True)
@@ -28,7 +28,8 @@ class _Branch:
     """A task to run next, and what to do after it; no branches is anything."""
 
     task: Name
-    accesses: Accesses
+    accesses: Accesses | None
+    """None before it has been executed, if it is not known."""
     after: list[_Branch] = field(default_factory=list)
 
 
@@ -60,6 +61,7 @@ class Dpor:
             node = self._nodes[-1]
             if len(node.todo) > 1:
                 done = node.todo.pop(0)
+                assert done.accesses is not None
                 node.sleep[done.task] = done.accesses
                 return True
             self._nodes.pop()
@@ -129,44 +131,52 @@ class Dpor:
                 if steps[i].task not in initials:
                     initials[steps[i].task] = not before[i] & inside
                 inside |= 1 << i
-            wanted = [(steps[i].task, steps[i].accesses) for i in sequence]
+            wanted: Sequence = [(steps[i].task, steps[i].accesses) for i in independent]
+            # Before the first step the second may do something else, and touch something else.
+            wanted.append((steps[second].task, None))
             if not any(_covers(task, it, wanted, initials) for task, it in node.sleep.items()):
                 _insert(node.todo, wanted, [before[i] for i in sequence], sequence)
+
+
+def _independent(accesses: Accesses | None, wanted: Sequence) -> bool:
+    """True if a step conflicts with nothing of what is wanted; what is unknown may."""
+    return accesses is not None and not any(
+        other is None or conflict(accesses, other) for _, other in wanted
+    )
 
 
 def _covers(task: Name, accesses: Accesses, wanted: Sequence, initials: dict[Name, bool]) -> bool:
     """True if what is wanted could as well begin with a step of `task`."""
     if task in initials:
         return initials[task]
-    return not any(conflict(accesses, other) for _, other in wanted)
+    return _independent(accesses, wanted)
 
 
 def _insert(todo: list[_Branch], wanted: Sequence, before: list[int], numbers: list[int]) -> None:
-    """Add what is wanted to the trees `todo`, unless a branch leads to it already."""
+    """Add what is wanted to the trees `todo`, unless a branch leads to it already.
+
+    The first of `todo` is being executed; the race that asks is one with its first step, so it
+    does not lead there.
+    """
     left = list(range(len(wanted)))
-    branches = todo
-    while True:
-        for branch in branches:
+    branches, candidates = todo, todo[1:]
+    while left:
+        for branch in candidates:
             at = next((i for i in left if wanted[i][0] == branch.task), None)
             if at is None:
-                if any(conflict(branch.accesses, wanted[i][1]) for i in left):
+                if not _independent(branch.accesses, [wanted[i] for i in left]):
                     continue
             else:
-                inside = sum(1 << numbers[i] for i in left if i < at)
-                if before[at] & inside:
+                if before[at] & sum(1 << numbers[i] for i in left if i < at):
                     continue
                 left.remove(at)
-            if not branch.after and (branch is not todo[0] or branches is not todo):
+            if not branch.after:
                 return  # a leaf: anything may follow
-            if branches is todo and branch is todo[0]:
-                return  # it is being executed, and its own nodes take care of it
-            branches = branch.after
+            branches = candidates = branch.after
             break
         else:
             for i in left:
                 branch = _Branch(*wanted[i])
                 branches.append(branch)
                 branches = branch.after
-            return
-        if not left:
             return

@@ -1,7 +1,7 @@
 """Executions, one after another, as a strategy says; and what fails is shrunk.
 
-Uses `_declare`, `_dpor`, `_outcome`, `_report`, `_result`, `_schedule`, `_shrink`, `_strategies`,
-`_warnings` and, by name of the backend, a machine.
+Uses `_cancelling`, `_declare`, `_dpor`, `_outcome`, `_report`, `_result`, `_schedule`, `_shrink`,
+`_strategies`, `_warnings` and, by name of the backend, a machine.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from ._cancelling import declaring_cancellations
 from ._declare import declaring
 from ._dpor import Dpor
 from ._outcome import LabError, Outcome
@@ -82,6 +83,7 @@ def execute(
         if isinstance(strategy, Dpor):
             _machine(backend)  # so that what it loads declares, too
             stack.enter_context(declaring())
+            stack.enter_context(declaring_cancellations())
         _machine(backend)(program, next_schedule, done, leaks)
     result.failures = [_shrunk(program, backend, *it, step_limit) for it in found]
     result.seconds = time.perf_counter() - begin

@@ -164,8 +164,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._origin = 0
         """The steps because of which what runs now runs, as a mask."""
         self._chains: dict[int, tuple[object, int]] = {}
-        """For each callback function that was called: because of which steps, in all. A function
-        that counts, as `asyncio.gather`'s does, makes who it wakes wait for all of them."""
+        """For the owner of each callback that was called: because of which steps, in all. One
+        that counts, as `asyncio.gather` and task groups do, makes who it wakes wait for all."""
         self._ends: dict[Name, int] = {}
         """For each task that is over: its last step."""
         self._tasks: dict[Name, weakref.ref[_Task]] = {}
@@ -274,6 +274,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
     def execute(self, program: Program) -> Outcome:
         """Run `program` to its end, or to what keeps it from it."""
         recorder.restart()
+        recorder.task_name = _name_of
         self._main = main = self.create_task(_call(program), name="main")
         try:
             outcome = self._drive(main)
@@ -344,12 +345,18 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             if handle._cancelled:
                 continue
             function = handle._callback
-            chain = self._chains.get(id(function))
+            owner = _owner(function)
+            chain = self._chains.get(id(owner))
             if chain is not None:
                 origin |= chain[1]
-            self._chains[id(function)] = (function, origin)
+            self._chains[id(owner)] = (owner, origin)
             self._origin = origin
-            handle._run()
+            if recorder.active and isinstance(getattr(function, "__self__", None), CancelScope):
+                # It has declared whom it reaches, and tries again after whatever step comes next.
+                with recorder.elsewhere():
+                    handle._run()
+            else:
+                handle._run()
 
     def _jump(self) -> bool:
         timers = self._scheduled
@@ -454,6 +461,21 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._steps.clear()
         self._thread_id = None
         self.close()
+
+
+def _owner(callback: Any) -> Any:
+    """What a callback works for: an object, or the function itself."""
+    owner = getattr(callback, "__self__", None)
+    if owner is not None:
+        return owner
+    code = getattr(callback, "__code__", None)
+    if code is not None and "self" in code.co_freevars:
+        return callback.__closure__[code.co_freevars.index("self")].cell_contents
+    return callback
+
+
+def _name_of(task: Any) -> Name | None:
+    return task.lab_name if isinstance(task, _Task) else None
 
 
 async def _call(program: Program) -> Any:

@@ -7,8 +7,8 @@ choice. The clock is asked how long to sleep only when nothing can run: then it 
 a deadline the program has stalled.
 
 Many executions share one `trio.run`, which takes longer to start than most of them take. All hooks
-are private to trio: they are checked before use, and put back at the end. Uses `_declare`,
-`_outcome`, `_schedule`, `_trace` and `_virtual_clock`.
+are private to trio: they are checked before use, and put back at the end. Uses `_cancelling`,
+`_declare`, `_outcome`, `_picture`, `_schedule`, `_trace`, `_virtual_clock` and `_warnings`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import trio
 from trio._core import _run
 from trio._core._run import GLOBAL_RUN_CONTEXT, CancelStatus, Nursery, Runner
 
+from ._cancelling import declare_spawn
 from ._declare import recorder
 from ._outcome import LabError, Outcome, Unsupported
 from ._picture import picture
@@ -166,6 +167,7 @@ class _Machine(trio.abc.Instrument):
 
     async def _execute(self, schedule: Schedule) -> None:
         recorder.restart()
+        recorder.task_name = self._names.get
         for table in (
             self._names,
             self._children,
@@ -236,6 +238,8 @@ class _Machine(trio.abc.Instrument):
             path = (*self._running, count)
         self._names[task] = path
         schedule.spawned(path)
+        if recorder.active:
+            declare_spawn(nursery._cancel_status)
         parent = self._names.get(nursery.parent_task)
         if parent is not None:
             nurseries = self._nurseries.setdefault(parent, [])

@@ -21,12 +21,16 @@ class Leaks:
 
     def __init__(self) -> None:
         self._heard: list[str] = []
+        self.torn_down = False
+        """Some execution did not come to its own end."""
 
     def judge(self, outcome: Outcome) -> Outcome:
         """The outcome, which is a leak if nothing else failed and something was leaked."""
         if outcome.kind is not None or outcome.stopped:
-            # What a torn-down program drops in reference cycles must not be heard later on.
-            gc.collect()
+            # What a torn-down program drops in reference cycles must not be heard later on. It is
+            # young; to look at the old as well, each time, costs more than the execution.
+            gc.collect(1)
+            self.torn_down = True
         elif self._heard:
             outcome = Outcome("leak", "\n".join(self._heard))
         self._heard.clear()
@@ -47,3 +51,5 @@ def listening() -> Iterator[Leaks]:
 
         warnings.showwarning = hear  # put back by `catch_warnings`
         yield leaks
+        if leaks.torn_down:
+            gc.collect()
