@@ -41,11 +41,16 @@ def test_the_output_in_the_documents_is_the_output() -> None:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_the_application_of_the_readme_runs(backend: str) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (program,) = re.findall(r"```python\n(import anyio\n.*?)```", readme, re.DOTALL)
+@pytest.mark.parametrize(
+    ("document", "prints"), [("README.md", ""), ("docs/application.md", "b'hello'\n")]
+)
+def test_the_application_in_a_document_runs(document: str, prints: str, backend: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    (program,) = re.findall(
+        r"```python\n(import [^`]*?\nanyio\.run\(main\)[^`]*)```", text, re.DOTALL
+    )
     program = program.replace("anyio.run(main)", f"anyio.run(main, backend={backend!r})")
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False
     )
-    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    assert (run.returncode, run.stdout, run.stderr) == (0, prints, "")
