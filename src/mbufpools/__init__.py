@@ -30,7 +30,8 @@ The rooms, each using only those before it:
 ``mbufs``           `MbufPools`: OpenBSD's nine pools under the kernel's rules
 ==================  ====================================================================
 
-On top, imported by none of these: ``lab`` (virtual time), ``experiment`` (kernel traces), ``cli``.
+On top, imported by none of these: ``net`` (sockets and streams), ``lab`` (virtual time),
+``experiment`` (kernel traces), ``cli``.
 """
 
 from __future__ import annotations
