@@ -20,6 +20,8 @@ from anyio.lowlevel import checkpoint
 from mbufpools import AccountedMemory, BufferPools, Buffers, Event, EventKind, Order, PoolSpec
 
 KIB = 1024
+PATIENCE = 10_000.0
+"""Seconds of virtual time."""
 ORDERED = [Order.FIFO, Order.BOUNDED]
 
 
@@ -176,8 +178,12 @@ def small_and_large(limit_pages: int, **options: Any) -> BufferPools:
 
 @asynccontextmanager
 async def entered(pools: BufferPools) -> AsyncIterator[BufferPools]:
-    """Enter `pools`; at the end no invariant is broken, nothing is out and nothing charged."""
-    with warnings.catch_warnings():
+    """Enter `pools`; at the end no invariant is broken, nothing is out and nothing charged.
+
+    What waits for what never comes would wait for ever, for the gc has a timer: so all must be
+    over after `PATIENCE` seconds of virtual time.
+    """
+    with warnings.catch_warnings(), anyio.fail_after(PATIENCE):
         async with pools:
             try:
                 yield pools

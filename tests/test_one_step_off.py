@@ -11,6 +11,7 @@ from mbufpools import (
     AccountedMemory,
     BufferPools,
     EventKind,
+    MbufPools,
     PoolCorruption,
     PoolSpec,
     Wakeup,
@@ -159,6 +160,25 @@ async def test_a_debt_lets_just_so_many_gets_of_free_items_pass(max_passes: int)
         with pytest.raises(anyio.WouldBlock):
             pools.get_nowait(KIB)
         release_all(held)
+
+
+# The limit
+
+
+@pytest.mark.parametrize("make", [BufferPools, MbufPools])
+async def test_a_limit_of_one_byte_can_be_set_where_no_pool_keeps_a_minimum(make: Any) -> None:
+    pools = make(64 * KIB, [512]) if make is BufferPools else make(64)
+    async with entered(pools):
+        pools.budget.resize(1)
+        assert pools.budget.limit == 1
+
+
+async def test_in_the_kernel_the_limit_can_be_set_below_what_pools_keep() -> None:
+    async with entered(MbufPools(64, memory=AccountedMemory())) as pools:
+        assert pools.pools["mbufpl"].set_low_water(16)
+        assert pools.budget.allocated == PAGE
+        pools.budget.resize(PAGE - 1)
+        assert pools.budget.debt == 1
 
 
 # What check() finds
