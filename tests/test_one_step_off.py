@@ -73,6 +73,20 @@ async def test_who_dropped_a_buffer_is_named_as_the_last_who_held_its_item() -> 
         kept.release()
 
 
+async def test_a_late_write_is_found_in_a_page_whose_other_items_are_out() -> None:
+    async with BufferPools("64 KiB", [PoolSpec(512, name="frames")], debug=True) as pools:
+        with await pools.get(1):
+            buffer = await pools.get(100)
+            kept = buffer.view[:]
+            buffer.release()
+            kept[99] = 1
+            with pytest.raises(PoolCorruption, match="from its byte 99 on"):
+                pools.check()
+            kept[99] = 0xDF
+            kept.release()
+            pools.check()
+
+
 async def test_a_grant_by_somebody_elses_release_is_noted_for_the_one_who_waited() -> None:
     pools = BufferPools(2 * PAGE, [PoolSpec(PAGE, items_per_page=1)], debug=True)
     async with entered(pools), anyio.create_task_group() as tasks:

@@ -524,10 +524,11 @@ class Reserving:
 
     __slots__ = ("_nbytes", "_pools", "_reservation")
 
+    _reservation: Reservation
+
     def __init__(self, pools: BufferPools, nbytes: int) -> None:
         self._pools = pools
         self._nbytes = nbytes
-        self._reservation: Reservation | None = None
 
     def __await__(self) -> Generator[Any, Any, Reservation]:
         return self._pools._reserve(self._nbytes).__await__()
@@ -542,6 +543,5 @@ class Reserving:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        reservation, self._reservation = self._reservation, None
-        if reservation is not None and not reservation.released:
-            reservation.release()
+        if not self._reservation.released:
+            self._reservation.release()

@@ -92,9 +92,9 @@ class PageLists:
         """The idle pages, the longest idle first."""
         return iter(self._empty)
 
-    def pages(self) -> Iterator[Page]:
-        """All pages."""
-        return chain(self._empty, self._partial, self._full)
+    def pages_with_free_items(self) -> Iterator[Page]:
+        """All pages that are not full."""
+        return chain(self._empty, self._partial)
 
     def take(self) -> tuple[Page, int]:
         """Take an item of the current page, which must exist (``pool_do_get``)."""

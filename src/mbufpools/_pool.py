@@ -478,7 +478,7 @@ class Pool:
             raise PoolCorruption(f"pool {self.name!r} has more items out than its hard limit")
         ledger = self._commons.ledger
         if ledger is not None:
-            for page in self._lists.pages():
+            for page in self._lists.pages_with_free_items():
                 for index in page.free:
                     damage = ledger.damage(page, index, self.stride, self.name)
                     if damage is not None:

@@ -359,7 +359,7 @@ class Waiters:
                 self._passes += passing
                 if among is not None and (was_claim or isinstance(line, ManyLine)):
                     self._again = True  # lines that this round does not look at may gain
-                if claimed and self._wanted_with_others(line):
+                if claimed and self._wanted_by_a_claim(line):
                     self._again = True  # the claim may wait at a limit now, and hold up nobody
                 if line.requests:
                     heapq.heapreplace(heads, (_number(line), line))
@@ -372,12 +372,9 @@ class Waiters:
             else:
                 self._hold(held, line, request)
 
-    def _wanted_with_others(self, line: Line) -> bool:
-        """True if a claim wants an item of the pools of `line` together with others."""
-        return any(
-            isinstance(claim, ManyLine) and not claim.pools.isdisjoint(line.pools)
-            for claim in self._short
-        )
+    def _wanted_by_a_claim(self, line: Line) -> bool:
+        """True if a claim wants an item of the pools of `line`, perhaps together with others."""
+        return any(not claim.pools.isdisjoint(line.pools) for claim in self._short)
 
     def _hold(self, held: dict[Pool, float], line: Line, request: Request[Any]) -> None:
         allows = self._allows(request)
