@@ -438,17 +438,19 @@ async def test_several_pages_may_be_in_quarantine_and_each_leaves_on_its_own() -
             pools.check()
 
 
-async def test_a_page_exported_at_the_close_leaves_with_a_later_release() -> None:
+@pytest.mark.parametrize("what", ["buffer", "reservation"])
+async def test_a_page_exported_at_the_close_leaves_with_a_later_release(what: str) -> None:
     pools = BufferPools("64 KiB", [ONE_ITEM])
 
-    async def use() -> tuple[Buffer, memoryview]:
+    async def use() -> tuple[Buffer | Reservation, memoryview]:
         async with pools:
-            late = await pools.get(1)
+            late: Buffer | Reservation
+            late = await pools.get(1) if what == "buffer" else await pools.reserve(4096)
             with await pools.get(1) as buffer:
                 part = buffer.view[:1]
         return late, part
 
-    with pytest.warns(ResourceWarning, match="buffers still out: 1 of pool 'one'"):
+    with pytest.warns(ResourceWarning, match="buffers still out: 1 (of pool 'one'|reservation)"):
         late, part = await use()
     assert pools.budget.allocated == 2 * 4096
     pools.check()

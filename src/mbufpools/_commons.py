@@ -86,6 +86,8 @@ class Commons:
         self.reservations -= 1
         self.reserved -= nbytes
         self.budget.credit(nbytes)
+        if self.home.closed:
+            self.empty_quarantine()  # no gc looks after it any more
 
     def empty_quarantine(self) -> None:
         """Give back the pages that nothing exports any more."""
