@@ -6,9 +6,11 @@ import logging
 import re
 import socket
 import sys
+import threading
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from mbufpools import (
@@ -20,7 +22,7 @@ from mbufpools import (
     PoolSpec,
 )
 
-from .ledger import entered, reserve, settle, taking
+from .ledger import entered, release_all, reserve, settle, taking
 
 THIS = re.escape(__file__)
 DAMAGE = (
@@ -223,6 +225,41 @@ async def test_a_holder_is_forgotten_with_his_lease() -> None:
         kept.release()
         await settle()
         waiter.release()
+
+
+async def test_a_dropped_reservation_has_no_holder_any_more() -> None:
+    async with frames() as pools, anyio.create_task_group() as tasks:
+        kept = await pools.reserve(1)
+        dropped = await pools.reserve(3)
+        with pytest.warns(ResourceWarning, match="dropped"):
+            del dropped
+        waiter = await taking(tasks, reserve, pools, 64 * 1024)
+        (explained,) = pools.explain().waiters
+        assert [holder.nbytes for holder in explained.holders] == [1]
+        kept.release()
+        await settle()
+        waiter.release()
+
+
+@pytest.mark.real_time
+async def test_who_holds_what_can_be_looked_at_while_other_threads_release() -> None:
+    """A dictionary that changed under the one who goes through it would be an error."""
+    often = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        async with BufferPools("2 MiB", [64], debug=True, memory=AccountedMemory()) as pools:
+            ledger = pools.pools["64"].ledger
+            assert ledger is not None
+            for _ in range(20):
+                held = [pools.get_nowait(1) for _ in range(2000)]
+                thread = threading.Thread(target=release_all, args=(held,))
+                thread.start()
+                while thread.is_alive():
+                    assert len(list(ledger.holders())) <= 2000
+                await anyio.lowlevel.checkpoint()
+            assert not list(ledger.holders())
+    finally:
+        sys.setswitchinterval(often)
 
 
 # The buffer itself as a buffer

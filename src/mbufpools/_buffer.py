@@ -154,7 +154,7 @@ class Buffer:
         if page is not None:
             self._page = None  # who keeps the warning keeps its source
             ledger = self._pool.ledger
-            holder = None if ledger is None else ledger.holder(self)
+            holder = None if ledger is None else ledger.returned(self)
             self._pool._take_dropped(page, self._index, self._nbytes, self._view, holder)
             warnings.warn(
                 f"a buffer of {self._nbytes} bytes of pool {self._pool.name!r} was dropped "

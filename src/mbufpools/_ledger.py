@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import sys
 import weakref
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +48,9 @@ class Ledger:
     """The holders of all leases of one pool set, and the pattern in its free items."""
 
     def __init__(self) -> None:
-        self._holders: weakref.WeakKeyDictionary[Any, Holder] = weakref.WeakKeyDictionary()
+        self._holders: dict[int, Holder] = {}
+        """By the id of the lease. A plain dictionary, each of whose calls is one step: leases
+        come back from other threads, and from ``__del__``."""
         self._last: weakref.WeakKeyDictionary[Page, dict[int, Holder]] = weakref.WeakKeyDictionary()
         self.damages: list[str] = []
         """Items that were written to while they were free."""
@@ -61,19 +62,15 @@ class Ledger:
         else:
             task, task_id = current_task()
             holder = Holder(pool, nbytes, task, task_id, caller(in_task=task_id != 0))
-        self._holders[lease] = holder
+        self._holders[id(lease)] = holder
 
     def returned(self, lease: Any) -> Holder | None:
         """Forget who held `lease`, and return him."""
-        return self._holders.pop(lease, None)
+        return self._holders.pop(id(lease), None)
 
-    def holder(self, lease: Any) -> Holder | None:
-        """Who holds `lease`. Safe in a ``__del__``, for it changes nothing."""
-        return self._holders.get(lease)
-
-    def holders(self) -> Iterator[Holder]:
+    def holders(self) -> list[Holder]:
         """The holders of all leases that are out."""
-        return iter(self._holders.values())
+        return list(self._holders.values())
 
     def poison(self, page: Page, index: int, stride: int, holder: Holder | None) -> None:
         """Fill a free item with the pattern; `holder` was the last to hold it."""

@@ -78,6 +78,8 @@ class Reservation:
     def __del__(self) -> None:
         if not getattr(self, "_released", True):
             self._released = True  # who keeps the warning keeps its source
+            if self._commons.ledger is not None:
+                self._commons.ledger.returned(self)
             _bring(self._commons, self._nbytes)
             warnings.warn(
                 f"a reservation of {self._nbytes} bytes was dropped without a release",
