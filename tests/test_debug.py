@@ -250,7 +250,7 @@ async def test_who_holds_what_can_be_looked_at_while_other_threads_release() -> 
         async with BufferPools("2 MiB", [64], debug=True, memory=AccountedMemory()) as pools:
             ledger = pools.pools["64"].ledger
             assert ledger is not None
-            for _ in range(20):
+            for _ in range(5):
                 held = [pools.get_nowait(1) for _ in range(2000)]
                 thread = threading.Thread(target=release_all, args=(held,))
                 thread.start()
