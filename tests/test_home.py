@@ -188,11 +188,12 @@ async def test_any_thread_may_read_the_statistics() -> None:
             assert (read.nout, read.allocated) == (1, 4096)
 
 
+@pytest.mark.parametrize("pages", [1, 2], ids=["it would wait", "it need not wait"])
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_a_get_that_would_wait_on_another_loop_of_the_same_thread_is_refused(backend: str) -> None:
+def test_a_get_on_another_loop_of_the_same_thread_is_refused(backend: str, pages: int) -> None:
     """One loop pauses with an open set, and another one runs meanwhile on its thread."""
     loop = asyncio.new_event_loop()
-    pools = relay()
+    pools = BufferPools(pages * 4096, [ONE_ITEM], name="relay")
     entered: asyncio.Future[Buffer] = loop.create_future()
     leave: asyncio.Future[None] = loop.create_future()
 
@@ -207,17 +208,36 @@ def test_a_get_that_would_wait_on_another_loop_of_the_same_thread_is_refused(bac
             UsageError, match="relay belongs to another event loop; make a pool set for each loop"
         ):
             await pools.get(1)
+        with pytest.raises(UsageError, match="relay belongs to another event loop"):
+            await pools.get_many([1])
+        with pytest.raises(UsageError, match="relay belongs to another event loop"):
+            await pools.reserve(1)
 
     task = loop.create_task(hold())
     try:
         loop.run_until_complete(entered)
         anyio.run(elsewhere, backend=backend)
-        assert pools.statistics().waiting == 0
+        assert (pools.statistics().waiting, pools.statistics().nout) == (0, 1)
         leave.set_result(None)
         loop.run_until_complete(task)
     finally:
         loop.close()
     pools.check()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_outside_of_any_loop_is_another_loop_too(backend: str) -> None:
+    """A loop that stopped, and never left the set."""
+    home = Home("relay")
+
+    async def enter() -> None:
+        home.enter()
+        home.check_loop()
+
+    anyio.run(enter, backend=backend)
+    with pytest.raises(UsageError, match="relay belongs to another event loop"):
+        home.check_loop()
+    home._leave("closed")
 
 
 async def test_a_task_of_the_sets_own_queue_may_not_wait_for_its_pools() -> None:

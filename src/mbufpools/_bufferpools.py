@@ -337,7 +337,6 @@ class BufferPools:
 
     async def _wait_in(self, line: Line, request: Request[T]) -> T:
         await checkpoint_if_cancelled()
-        self._home.check_loop()
         self._home.empty_mailbox()
         return await self._waiters.acquire(line, request)
 

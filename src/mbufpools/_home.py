@@ -36,6 +36,7 @@ class Home:
     __slots__ = (
         "__weakref__",
         "_clock",
+        "_current",
         "_lock",
         "_run_soon",
         "_start",
@@ -55,6 +56,8 @@ class Home:
         self._clock: Callable[[], float] = lambda: 0.0
         self._start = 0.0
         self._token: object = None
+        self._current: Callable[[], object] = current_token
+        """The running loop; None, or a RuntimeError, if it is of the other kind."""
         self._run_soon: Callable[..., Any] | None = None
         self._lock = threading.Lock()
 
@@ -77,9 +80,11 @@ class Home:
         self._token = token = current_token().native_token
         if isinstance(token, asyncio.AbstractEventLoop):
             self._clock = token.time
+            self._current = asyncio._get_running_loop
             self._run_soon = token.call_soon_threadsafe
         else:
             self._clock = sys.modules["trio"].current_time
+            self._current = sys.modules["trio"].lowlevel.current_trio_token
             self._run_soon = token.run_sync_soon  # type: ignore[attr-defined]  # a TrioToken
         self._start = self._clock()
         self._state = "open"
@@ -136,10 +141,14 @@ class Home:
 
     def check_loop(self) -> None:
         """Raise UsageError unless the running loop is the one that was entered."""
-        if current_token().native_token is not self._token:
-            raise UsageError(
-                f"{self.name} belongs to another event loop; make a pool set for each loop"
-            )
+        try:
+            if self._current() is self._token:
+                return
+        except RuntimeError:
+            pass
+        raise UsageError(
+            f"{self.name} belongs to another event loop; make a pool set for each loop"
+        )
 
     def being_cancelled(self) -> bool:
         """True if the cancellation that was just caught was meant for this task; False if it

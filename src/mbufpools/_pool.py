@@ -114,7 +114,6 @@ class Pool:
         await checkpoint_if_cancelled()
         buffer = self._try(nbytes)
         if buffer is None:
-            self._home.check_loop()
             self._home.empty_mailbox()
             return await self._waiters.acquire(self.line, self._request(nbytes))
         self._observer.tell(EventKind.GET, self.name, nbytes)
@@ -129,6 +128,7 @@ class Pool:
     def _check_caller(self) -> None:
         if get_ident() != self._home.thread:
             self._home.refuse()
+        self._home.check_loop()
         if self._commons.in_task():
             raise UsageError(
                 f"a task of the pools' own queue cannot wait for pool {self.name!r}: the wakeup "
