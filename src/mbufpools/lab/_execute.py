@@ -23,9 +23,11 @@ from ._shrink import shrink
 from ._strategies import Replay
 from ._warnings import Leaks, listening
 
-__all__ = ["Executed", "Program", "execute", "make_failure", "once"]
+__all__ = ["Executed", "Program", "Signature", "execute", "make_failure", "once"]
 
 Program = Callable[[], Awaitable[Any]]
+Signature = tuple[str | None, str, tuple[str, ...]]
+"""What makes two failures the same one: the kind, what happened, and where each task stood."""
 Machine = Callable[
     [Program, Callable[[], Schedule | None], Callable[[Schedule, Outcome], None], Leaks], None
 ]
@@ -37,6 +39,8 @@ class Executed:
 
     executions: int = 0
     failures: list[Failure] = field(default_factory=list)
+    signatures: list[Signature] = field(default_factory=list)
+    """Of each failure, before it was shrunk."""
     seconds: float = 0.0
 
 
@@ -51,11 +55,12 @@ def execute(
     cancel: bool,
     on_progress: Callable[[int], None] | None = None,
     on_execution: Callable[[Schedule, Outcome], None] | None = None,
+    known: frozenset[Signature] = frozenset(),
 ) -> Executed:
-    """Execute the schedules of a strategy, and shrink what fails."""
+    """Execute the schedules of a strategy, and shrink what fails, but for the failures known."""
     result = Executed()
     found: list[tuple[int, Deviations, Outcome]] = []
-    seen: set[object] = set()
+    seen: set[Signature] = set(known)
     """One failure is found by many schedules; it is told once."""
     cancel_by = _cancel_by(backend) if cancel else ()
     begin = time.perf_counter()
@@ -69,9 +74,10 @@ def execute(
     def done(schedule: Schedule, outcome: Outcome) -> None:
         result.executions += 1
         strategy.end(schedule, outcome.kind is not None)
-        failure = outcome.kind, outcome.message, outcome.where
-        if outcome.kind is not None and failure not in seen:
-            seen.add(failure)
+        signature = outcome.kind, outcome.message, outcome.where
+        if outcome.kind is not None and signature not in seen:
+            seen.add(signature)
+            result.signatures.append(signature)
             found.append((result.executions, schedule.deviations, outcome))
         if on_execution is not None:
             on_execution(schedule, outcome)

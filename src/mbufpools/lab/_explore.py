@@ -65,13 +65,15 @@ def explore(
         depth: of ``"pct"``, the ordering constraints of the bugs looked for.
         max_failures: stop after so many different ones; None is never.
         step_limit: steps of an execution.
-        on_progress: called after each execution with their number.
+        on_progress: called with their number, after each execution or, with an executor, after
+            each part that a worker has done.
         executor: a `concurrent.futures.Executor` of processes, on this machine or on others; the
-            schedules are shared out to its workers, where `program` must be importable. Not
-            with ``"dpor"``.
+            schedules are shared out to its workers, where `program` must be importable. A
+            failure's `error` stays with the worker. Not with ``"dpor"``.
 
     Raises:
-        ValueError: an unknown strategy or backend, or a number that cannot be.
+        ValueError: an unknown strategy or backend, a number that cannot be, or a program that
+            the executor's processes could not load.
         LabError: the program cannot be explored.
         ImportError: trio is asked for and not installed.
     """

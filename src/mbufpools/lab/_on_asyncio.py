@@ -30,7 +30,7 @@ from ._declare import recorder
 from ._outcome import LabError, Outcome, Unsupported
 from ._picture import picture
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
-from ._trace import CLOCK, MAIN, Name
+from ._trace import CLOCK, MAIN, Name, spell
 from ._warnings import Leaks
 
 __all__ = ["explore_on_asyncio"]
@@ -207,6 +207,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         task.lab_scope = scope
         task.lab_body = body
         self._tasks[path] = weakref.ref(task)
+        # asyncio's own default counts the tasks of all executions.
+        name = name or f"Task-{spell(path)}"
         task.__init__(coro, loop=self, name=name, context=context)  # type: ignore[misc]  # as it is made
         self._schedule.spawned(path)
         return task
@@ -322,8 +324,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 f"in the same schedule: does it depend on real time, on addresses, on what an "
                 f"earlier execution left, or, under dpor, on state that it does not declare?"
             )
-        handle, ready = self._steps.pop(name)
-        step = self._schedule.begin(name, ready.causes)
+        handle, ready = self._steps[name]
+        step = self._schedule.begin(name, ready.causes)  # at the limit it raises
+        del self._steps[name]
         if recorder.active:
             recorder.task = name
             recorder.accesses = step.accesses
@@ -415,7 +418,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         tasks = [task for reference in self._tasks.values() if (task := reference()) is not None]
         return picture(
             [
-                (task.lab_name, task.get_name(), task.get_coro(), task.lab_name in self._steps)
+                (task.lab_name, _title(task), task.get_coro(), task.lab_name in self._steps)
                 for task in tasks
                 if not task.done()
             ]
@@ -476,6 +479,14 @@ def _owner(callback: Any) -> Any:
 
 def _name_of(task: Any) -> Name | None:
     return task.lab_name if isinstance(task, _Task) else None
+
+
+def _title(task: _Task) -> str:
+    """A name for people: the one given, or that of the task's function."""
+    name = task.get_name()
+    if name != f"Task-{spell(task.lab_name)}":
+        return name
+    return getattr(task.lab_body or task.get_coro(), "__qualname__", name)
 
 
 async def _call(program: Program) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import inspect
 import pickle
 import sys
 from collections.abc import Awaitable, Callable
@@ -38,9 +37,9 @@ class Parcel:
     def load(self) -> Program:
         """Return the program. Raises LabError if it cannot be loaded here."""
         try:
-            sys.path += [place for place in self.path if place not in sys.path]
+            sys.path[:] = dict.fromkeys([*self.path, *sys.path])
             _import(self.module, self.file)
-            program: Program = pickle.loads(self.pickled)  # noqa: S301 - made by `pack`
+            program: Program = pickle.loads(self.pickled)
         except Exception as error:
             raise LabError(
                 f"a worker cannot load {self.title} from module {self.module!r} "
@@ -67,7 +66,7 @@ def pack(program: Program) -> Parcel:
 def _function(program: Any) -> Any:
     while isinstance(program, partial):
         program = program.func
-    return program if hasattr(program, "__module__") else type(program)
+    return program
 
 
 def _title(program: Program) -> str:
@@ -85,7 +84,7 @@ def _import(name: str, file: str | None) -> None:
         if file is None:
             raise
         module = None
-    if file is None or (module is not None and _same(module, file)):
+    if file is None or getattr(module, "__file__", None) == file:
         return
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
@@ -93,7 +92,3 @@ def _import(name: str, file: str | None) -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
-
-
-def _same(module: ModuleType, file: str) -> bool:
-    return inspect.getsourcefile(module) == file or getattr(module, "__file__", None) == file

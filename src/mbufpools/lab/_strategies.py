@@ -130,10 +130,16 @@ class Random:
     def split(self, executions: int) -> Random | None:
         """Take the next seeds away, for a worker that executes so many; None if none is left."""
         seeds, self._left = self._left[:executions], self._left[executions:]
-        return Random(len(seeds), seeds.start) if seeds else None
+        if not seeds:
+            return None
+        part = Random(len(seeds), seeds.start)
+        part._length = self._length
+        return part
 
     def merge(self, part: object) -> None:
-        """A worker has executed its part."""
+        """Learn what a worker has learned from its part."""
+        assert isinstance(part, Random)
+        self._length = max(self._length, part._length)
 
 
 class Pct:
@@ -202,10 +208,16 @@ class Pct:
     def split(self, executions: int) -> Pct | None:
         """Take the next seeds away, for a worker that executes so many; None if none is left."""
         seeds, self._left = self._left[:executions], self._left[executions:]
-        return Pct(len(seeds), seeds.start, self._depth) if seeds else None
+        if not seeds:
+            return None
+        part = Pct(len(seeds), seeds.start, self._depth)
+        part._horizon = self._horizon
+        return part
 
     def merge(self, part: object) -> None:
-        """A worker has executed its part."""
+        """Learn what a worker has learned from its part."""
+        assert isinstance(part, Pct)
+        self._horizon = max(self._horizon, part._horizon)
 
 
 class Exhaustive:
