@@ -712,3 +712,34 @@ async def test_barging_serves_a_newcomer_first_and_the_waiters_of_a_line_in_orde
             await settle()
             claim.release()
         assert ledger.granted == [2 * PAGE, 2 * PAGE - 1, 2 * PAGE - 2]
+
+
+@pytest.mark.parametrize("order", ORDERED)
+async def test_no_pool_is_primed_with_pages_whose_waiter_has_a_wakeup_on_its_way(
+    order: Order,
+) -> None:
+    pools = small_and_large(2, order=order)
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = [await pools.get(PAGE), await pools.get(PAGE)]
+        pools.resize(PAGE)
+        waiter = await taking(tasks, pools.get, PAGE)
+        pools.resize(3 * PAGE)
+        assert pools.pools["small"].prime(1) == 0
+        await settle()
+        assert waiter.holds()
+        release_all([*held, waiter.lease])
+
+
+@pytest.mark.parametrize("order", ORDERED)
+async def test_one_who_waits_at_a_maximum_keeps_no_other_pool_from_being_primed(
+    order: Order,
+) -> None:
+    pools = small_and_large(2, order=order)
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = await pools.get(PAGE)
+        pools.pools["large"].set_hard_limit(1)
+        waiter = await taking(tasks, pools.get, PAGE)
+        assert pools.pools["small"].prime(1) == 4
+        held.release()
+        await settle()
+        release_all([waiter.lease])

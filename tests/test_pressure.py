@@ -95,6 +95,30 @@ async def test_only_as_many_pages_leave_as_are_needed() -> None:
                     assert ledger.pages == [(OUT, "a"), (IN, "b")]
 
 
+@pytest.mark.parametrize("order", [Order.FIFO, Order.BOUNDED])
+async def test_no_page_stays_idle_when_one_who_will_not_wait_shows_that_another_is_a_claim(
+    order: Order,
+) -> None:
+    pools = three_pools(4, order=order, min_b=1)
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = [await pools.get(C) for _ in range(3)]
+        pools.resize(3 * PAGE)
+        waiter = await taking(tasks, pools.get, WIDE)
+        pools.resize(4 * PAGE)  # the debt before the waiter is gone, and his wakeup on its way
+        pools.pools["b"].set_low_water(0)
+        assert pools.pools["b"].statistics().nidle == 1
+        with pytest.raises(anyio.WouldBlock):
+            pools.get_nowait(WIDE)
+        pools.check()
+        assert pools.pools["b"].statistics().nidle == 0
+        await settle()
+        assert waiter.waits
+        held.pop().release()
+        await settle()
+        assert waiter.holds()
+        release_all([*held, waiter.lease])
+
+
 @pytest.mark.parametrize("order", list(Order))
 @pytest.mark.parametrize("how", ["get", "get_nowait", "reserve"])
 async def test_where_something_exports_an_idle_page_the_next_one_leaves_instead(

@@ -152,10 +152,12 @@ class Waiters:
         """Serve `request` now, in its turn, or not at all."""
         self.refuse_impossible(line, request)
         self._join(line, request)
-        # A claim for a moment only: no page has to leave for it.
         if request.settled:
             return request.result()
         self._leave(line, request)
+        # It was a claim for a moment only, and no page has to leave for it; but it may have shown
+        # that somebody who waits in its line is one.
+        self._let_go_idle_pages()
         return None
 
     def _join(self, line: Line, request: Request[Any]) -> None:
@@ -293,7 +295,20 @@ class Waiters:
     def wants_pages(self) -> bool:
         """True if somebody waits who has a better right to new pages than a pool that would
         keep them for later; not under the kernel's rules."""
-        return self.may_help and bool(self._short or self._debt_allows is not None)
+        if not self.may_help:
+            return False
+        return bool(self._short or self._debt_allows is not None) or (
+            self._ordered and self._next_is_no_claim_yet()
+        )
+
+    def _next_is_no_claim_yet(self) -> bool:
+        """True if somebody is next to be tried, when the wakeup that is on its way comes."""
+        held: set[Pool] = set()
+        for line in sorted(self._active, key=_number):
+            if held.isdisjoint(line.pools) and line.pool_at_limit() is None:
+                return True
+            held |= line.pools
+        return False
 
     @property
     def wants_more_than_a_page(self) -> bool:
