@@ -86,7 +86,7 @@ class PoolLine(Line):
         return f"pool {self.name!r}"
 
     def take(self, request: Request[Any]) -> Buffer:
-        return self.needs[0][0].lease(request.nbytes, request)
+        return self.needs[0][0]._lease(request.nbytes, request)
 
 
 class ManyRequest(Request[Buffers]):
@@ -110,7 +110,7 @@ class ManyLine(Line):
 
     def take(self, request: Request[Any]) -> Buffers:
         assert isinstance(request, ManyRequest)
-        return Buffers(pool.lease(nbytes, request) for pool, nbytes in request.wants)
+        return Buffers(pool._lease(nbytes, request) for pool, nbytes in request.wants)
 
 
 class BytesLine(Line):

@@ -166,13 +166,13 @@ class Pool:
             if not self._commons.budget.charge(self.page_size):
                 return None
             try:
-                self.add_page()
+                self._add_page()
             except BaseException:
                 self._commons.budget.credit(self.page_size)
                 raise
-        return self.lease(nbytes)
+        return self._lease(nbytes)
 
-    def lease(self, nbytes: int, request: Request[Any] | None = None) -> Buffer:
+    def _lease(self, nbytes: int, request: Request[Any] | None = None) -> Buffer:
         """Take an item of the current page, which must exist, for `request` or a newcomer."""
         page, index = self._lists.take()
         self._nget += 1
@@ -254,7 +254,7 @@ class Pool:
 
     # Pages
 
-    def add_page(self) -> None:
+    def _add_page(self) -> None:
         """Add a page that was charged before. Raises MemoryError; the charge is the caller's."""
         page = Page(self._commons.memory.allocate(self.page_size), self.items_per_page)
         if self._commons.ledger is not None:
@@ -262,19 +262,19 @@ class Pool:
         self._lists.insert(page)
         self._observer.tell(EventKind.PAGE_IN, self.name, self.page_size)
 
-    def let_go(self, page: Page) -> None:
+    def _let_go(self, page: Page) -> None:
         """Give an idle page back."""
         self._lists.remove(page)
         self._commons.page_out(page.block, self.page_size, self.name)
 
     def _let_go_all(self) -> None:
         while (page := self._lists.oldest_idle) is not None:
-            self.let_go(page)
+            self._let_go(page)
 
     def _let_go_idle_for(self, microseconds: int) -> None:
         page = self._lists.oldest_idle
         if page is not None and self._home.now() - page.empty_since > microseconds:
-            self.let_go(page)
+            self._let_go(page)
 
     def _gc(self) -> None:
         """Let one page go that has been idle for long (``pool_gc_pages``, for one pool)."""
@@ -368,7 +368,7 @@ class Pool:
                 if not self._commons.budget.charge(self.page_size):
                     break
                 try:
-                    self.add_page()
+                    self._add_page()
                 except BaseException:
                     self._commons.budget.credit(self.page_size)
                     raise

@@ -449,7 +449,7 @@ class Waiters:
         try:
             for pool, count in line.needs:
                 for _ in range(pool.pages_lacking(count)):
-                    pool.add_page()
+                    pool._add_page()
                     charged -= pool.page_size
         except BaseException:
             self._budget.credit(charged)
@@ -487,7 +487,7 @@ class Waiters:
         else:
             return False
         for pool, page in plan:
-            pool.let_go(page)
+            pool._let_go(page)
         return True
 
     def _let_go_idle_pages(self) -> None:
