@@ -15,6 +15,7 @@ import pytest
 
 from mbufpools import (
     AccountedMemory,
+    Buffer,
     BufferInUse,
     BufferPools,
     Holder,
@@ -295,6 +296,26 @@ async def test_its_release_is_refused_while_it_is_exported() -> None:
         buffer.release()
         with pytest.raises(ValueError, match="released"):
             memoryview(buffer)  # type: ignore[arg-type,unused-ignore]  # below 3.12
+
+
+@exports
+async def test_an_array_of_numpy_over_it_is_seen() -> None:
+    """NumPy keeps a view, which the release can see, only of a type that has the method; of others
+    it keeps the address, and the array would lie over the next owner's bytes, or over none."""
+    assert hasattr(Buffer, "__release_buffer__")
+    numpy = pytest.importorskip("numpy")
+    async with BufferPools("64 KiB", [512]) as pools:
+        buffer = await pools.get(512)
+        array = numpy.frombuffer(buffer, dtype="u1")
+        part = array[10:20]
+        del array
+        with pytest.raises(BufferInUse):
+            buffer.release()
+        part[0] = 7
+        assert buffer.view[10] == 7
+        del part
+        buffer.release()
+        pools.check()
 
 
 @exports

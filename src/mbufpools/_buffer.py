@@ -137,6 +137,10 @@ class Buffer:
             """
             return self.view
 
+        def __release_buffer__(self, view: memoryview) -> None:
+            """An export has ended. There is nothing to do, but NumPy lets go at once of what
+            comes from a type without this method, and would not be seen."""
+
     def __enter__(self) -> Self:
         return self
 
