@@ -150,6 +150,7 @@ STATE: dict[str, dict[str, dict[str, bool]]] = {
             "_is_shutdown": VALUE,
         },
     },
+    "asyncio.taskgroups": {"TaskGroup": {"_aborting": VALUE, "_exiting": VALUE}},
     "anyio._backends._asyncio": {
         "Lock": {"_owner_task": VALUE, "_waiters": CHANGED},
         "Semaphore": {"_value": VALUE, "_waiters": CHANGED},
@@ -160,12 +161,16 @@ STATE: dict[str, dict[str, dict[str, bool]]] = {
         },
     },
     "anyio._core._synchronization": {
-        "Condition": {"_waiters": CHANGED, "_owner_task": VALUE},
-        "Lock": {"_owner_task": VALUE, "_waiters": CHANGED},
-        "Semaphore": {"_value": VALUE, "_waiters": CHANGED},
+        "Condition": {"_waiters": CHANGED},
+        "ResourceGuard": {"_guarded": VALUE},
+        # Made outside of an event loop, they make what they stand for when they are first used.
+        "EventAdapter": {"_internal_event": CHANGED, "_is_set": VALUE},
+        "LockAdapter": {"_internal_lock": CHANGED},
+        "SemaphoreAdapter": {"_internal_semaphore": CHANGED},
+        "CapacityLimiterAdapter": {"_internal_limiter": CHANGED},
     },
     "anyio.streams.memory": {
-        "MemoryObjectStreamState": {
+        "_MemoryObjectStreamState": {
             "buffer": CHANGED,
             "open_send_channels": VALUE,
             "open_receive_channels": VALUE,
@@ -193,14 +198,93 @@ STATE: dict[str, dict[str, dict[str, bool]]] = {
             "receive_tasks": CHANGED,
         },
     },
-    "mbufpools._budget": {"Budget": {"_allocated": VALUE, "_limit": VALUE}},
-    "mbufpools._home": {"Home": {"_state": VALUE, "mailbox": CHANGED}},
-    "mbufpools._page": {"PageLists": {"_empty": CHANGED, "_partial": CHANGED, "_full": CHANGED}},
-    "mbufpools._waiters": {"Waiters": {"_active": CHANGED, "busy": VALUE, "_short": CHANGED}},
-    "mbufpools._request": {"RequestQueue": {"_requests": CHANGED}},
-    "mbufpools._taskq": {"TaskQueue": {"_queue": CHANGED, "_due": CHANGED, "_draining": VALUE}},
+    "mbufpools._budget": {
+        "Budget": {
+            "_allocated": VALUE,
+            "_drops": VALUE,
+            "_limit": VALUE,
+            "_low_memory": VALUE,
+            "_peak": VALUE,
+        },
+    },
+    "mbufpools._buffer": {"Buffer": {"_page": VALUE, "_view": VALUE}},
+    "mbufpools._bufferpools": {"BufferPools": {"_wakeup_runs": VALUE}},
+    "mbufpools._commons": {
+        "Commons": {
+            "kept_bytes": VALUE,
+            "numbers": CHANGED,
+            "quarantine": CHANGED,
+            "reservations": VALUE,
+            "reserved": VALUE,
+        },
+    },
+    "mbufpools._home": {"Home": {"_state": VALUE, "mailbox": CHANGED, "thread": VALUE}},
+    "mbufpools._page": {
+        "PageLists": {
+            "_empty": CHANGED,
+            "_full": CHANGED,
+            "_partial": CHANGED,
+            "curpage": CHANGED,
+            "hiwat": VALUE,
+            "nout": VALUE,
+            "npagealloc": VALUE,
+            "npagefree": VALUE,
+            "npages": VALUE,
+        },
+    },
+    "mbufpools._pool": {
+        "Pool": {
+            "_hard_limit": VALUE,
+            "_max_idle_pages": VALUE,
+            "_min_items": VALUE,
+            "_nfail": VALUE,
+            "_nget": VALUE,
+        },
+    },
+    "mbufpools._request": {
+        "Request": {"error": VALUE, "holds": VALUE},
+        "RequestQueue": {"_requests": CHANGED},
+    },
+    "mbufpools._reservation": {"Reservation": {"_released": VALUE}},
+    "mbufpools._taskq": {
+        "TaskQueue": {
+            "_added": VALUE,
+            "_armed": VALUE,
+            "_coalesced": VALUE,
+            "_discarded": VALUE,
+            "_draining": VALUE,
+            "_due": CHANGED,
+            "_error": VALUE,
+            "_queue": CHANGED,
+            "_running": VALUE,
+            "_runs": VALUE,
+            "_timers": CHANGED,
+            "_work": VALUE,
+        },
+    },
+    "mbufpools._waiters": {
+        "Waiters": {
+            "_active": CHANGED,
+            "_again": VALUE,
+            "_cancellations": VALUE,
+            "_debt_allows": VALUE,
+            "_grants": VALUE,
+            "_histogram": CHANGED,
+            "_many_lines": CHANGED,
+            "_passes": VALUE,
+            "_peak": VALUE,
+            "_running": VALUE,
+            "_short": CHANGED,
+            "_waiting": VALUE,
+            "_waits": VALUE,
+            "busy": VALUE,
+        },
+    },
 }
 """By module and class, the attributes that hold shared state."""
+
+
+_ABSENT = object()
 
 
 class _Declared:
@@ -222,7 +306,7 @@ class _Declared:
         try:
             return instance.__dict__[self._attribute]
         except KeyError:
-            if self._slot is not None:
+            if self._slot is not _ABSENT:
                 return self._slot
             raise AttributeError(self._attribute) from None
 
@@ -266,8 +350,8 @@ def declaring() -> Iterator[None]:
             for class_name, attributes in classes.items():
                 cls: Any = getattr(sys.modules[module], class_name, None)
                 for attribute, changed in attributes.items() if cls is not None else ():
-                    slot = cls.__dict__.get(attribute)
-                    if slot is None and "__dict__" not in dir(cls):
+                    slot = cls.__dict__.get(attribute, _ABSENT)
+                    if slot is _ABSENT and "__dict__" not in dir(cls):
                         continue  # this version keeps its state elsewhere
                     setattr(cls, attribute, _Declared(attribute, changed, slot))
                     put.append((cls, attribute, slot))
@@ -277,7 +361,7 @@ def declaring() -> Iterator[None]:
         recorder.active = False
         recorder.restart()
         for cls, attribute, slot in put:
-            if slot is None:
+            if slot is _ABSENT:
                 delattr(cls, attribute)
             else:
                 setattr(cls, attribute, slot)

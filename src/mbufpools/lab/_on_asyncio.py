@@ -168,6 +168,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         that counts, as `asyncio.gather` and task groups do, makes who it wakes wait for all."""
         self._ends: dict[Name, int] = {}
         """For each task that is over: its last step."""
+        self._joined: dict[Name, int] = {}
+        """For each task, what its next step comes after, since it was told that a task is over."""
         self._tasks: dict[Name, weakref.ref[_Task]] = {}
         self._running: Name | None = None
         self._injecting = "scope" in schedule.cancel_by
@@ -387,10 +389,12 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             task.lab_scope.cancel()
 
     def _join(self, task: _Task) -> None:
-        """The step that runs learns that a task is over: all that it did came before."""
-        if self._running is not None and self._schedule.steps:
-            self._schedule.steps[-1].causes |= self._ends.get(task.lab_name, 0)
-        self._origin |= self._ends.get(task.lab_name, 0)
+        """The step that runs learns that a task is over. What it did before comes after nothing of
+        that task; what is scheduled now, and its next step, come after all of it."""
+        end = self._ends.get(task.lab_name, 0)
+        self._origin |= end
+        if self._running is not None:
+            self._joined[self._running] = self._joined.get(self._running, 0) | end
 
     def _task(self, name: Name) -> _Task | None:
         reference = self._tasks.get(name)

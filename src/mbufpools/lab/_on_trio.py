@@ -253,6 +253,8 @@ class _Machine(trio.abc.Instrument):
             return
         self._schedule.ended(path)
         nursery = task.parent_nursery
+        if recorder.active and nursery is not None:
+            declare_spawn(nursery._cancel_status)  # a cancellation does not reach it any longer
         if nursery is not None:
             self._ends[nursery] = self._ends.get(nursery, 0) | self._origin
 
@@ -262,7 +264,6 @@ class _Machine(trio.abc.Instrument):
         """Leave in the batch what runs next, and put the others back."""
         schedule = self._schedule
         if schedule is None or self._ending:
-            self._step_is_over()
             return
         queue = GLOBAL_RUN_CONTEXT.runner.runq
         ours = [task for task in batch if task in self._names]
@@ -271,7 +272,7 @@ class _Machine(trio.abc.Instrument):
             queue.extend(ours)
             batch[:] = others
             return
-        self._step_is_over()
+        self._running = None
         batch.clear()
         chosen = self._choose(schedule, ours)
         if chosen is None:
@@ -303,9 +304,10 @@ class _Machine(trio.abc.Instrument):
                     f"what an earlier execution left, or, under dpor, on state that it does not "
                     f"declare?"
                 )
-            chosen, ready = self._ready.pop(choice)
+            chosen, ready = self._ready[choice]
+            self._begin(schedule, choice, ready)  # at the limit it raises, and all are put back
+            del self._ready[choice]
             queue.extend(task for task, _ in self._ready.values())
-            self._begin(schedule, choice, ready)
             return chosen
         except Stop:
             self._outcome.stopped = True
@@ -321,24 +323,21 @@ class _Machine(trio.abc.Instrument):
         return None
 
     def _begin(self, schedule: Schedule, path: Name, ready: Ready) -> None:
-        step = schedule.begin(path, ready.causes)
+        causes = ready.causes
+        nurseries = self._nurseries.get(path)
+        if nurseries:
+            for nursery in [it for it in nurseries if it._closed]:
+                # It has left the nursery in its last step, or was woken by the last that did: this
+                # step comes after all that was done in there.
+                nurseries.remove(nursery)
+                causes |= self._ends.pop(nursery, 0)
+        step = schedule.begin(path, causes)
         self._running = path
         self._origin = 1 << len(schedule.steps) - 1
         if recorder.active:
             recorder.task = path
             recorder.accesses = step.accesses
             step.accesses[path, "cancel"] = False
-
-    def _step_is_over(self) -> None:
-        """A task that has left a nursery comes after all that was done in it."""
-        path, self._running = self._running, None
-        if path is None or self._schedule is None:
-            return
-        nurseries = self._nurseries.get(path)
-        if nurseries:
-            for nursery in [it for it in nurseries if it._closed]:
-                nurseries.remove(nursery)
-                self._schedule.steps[-1].causes |= self._ends.pop(nursery, 0) & ~self._origin
 
     def _inject(self, choice: Cancel) -> None:
         scope = self._scopes.get(choice.task)
@@ -356,7 +355,7 @@ class _Machine(trio.abc.Instrument):
                 for task in list(self._names):
                     lift_shields(task)
             return True
-        self._step_is_over()
+        self._running = None
         if schedule.may_cancel:
             try:
                 choice = schedule.choose({})
