@@ -1,7 +1,7 @@
 """Executions, one after another, as a strategy says; and what fails is shrunk.
 
 Uses `_cancelling`, `_declare`, `_dpor`, `_outcome`, `_report`, `_result`, `_schedule`, `_shrink`,
-`_strategies`, `_warnings` and, by name of the backend, a machine.
+`_strategies`, `_threads`, `_warnings` and, by name of the backend, a machine.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import Any
 from ._cancelling import declaring_cancellations
 from ._declare import declaring
 from ._dpor import Dpor
-from ._outcome import LabError, Outcome
+from ._outcome import LabError, Outcome, discard_refused, raise_refused
 from ._report import report
 from ._result import Failure
 from ._schedule import Anchor, Cancel, Deviations, Schedule, Strategy, spell_token
 from ._shrink import shrink
 from ._strategies import Replay
+from ._threads import forbidding_threads
 from ._warnings import Leaks, listening
 
 __all__ = ["Executed", "Program", "Signature", "execute", "make_failure", "once"]
@@ -66,12 +67,14 @@ def execute(
     begin = time.perf_counter()
 
     def next_schedule() -> Schedule | None:
+        discard_refused()
         full = max_failures is not None and len(found) >= max_failures
         if full or result.executions >= max_executions or not strategy.begin():
             return None
         return Schedule(strategy, step_limit=step_limit, cancel_by=cancel_by)
 
     def done(schedule: Schedule, outcome: Outcome) -> None:
+        raise_refused()
         result.executions += 1
         strategy.end(schedule, outcome.kind is not None)
         signature = outcome.kind, outcome.message, outcome.where
@@ -86,6 +89,7 @@ def execute(
 
     with ExitStack() as stack:
         leaks = stack.enter_context(listening())
+        stack.enter_context(forbidding_threads())
         if isinstance(strategy, Dpor):
             _machine(backend)  # so that what it loads declares, too
             stack.enter_context(declaring())
@@ -104,14 +108,16 @@ def once(
     results: list[tuple[Schedule, Outcome]] = []
 
     def next_schedule() -> Schedule | None:
+        discard_refused()
         if not strategy.begin():
             return None
         cancels = any(isinstance(choice, Cancel) for choice in deviations.values())
         cancel_by = _cancel_by(backend) if cancels else ()
         return Schedule(strategy, step_limit=step_limit, cancel_by=cancel_by)
 
-    with listening() as leaks:
+    with listening() as leaks, forbidding_threads():
         _machine(backend)(program, next_schedule, lambda *result: results.append(result), leaks)
+    raise_refused()
     schedule, outcome = results[0]
     strategy.end(schedule, outcome.kind is not None)
     return outcome, schedule, strategy.unfit

@@ -27,7 +27,7 @@ from typing import Any
 from anyio._backends._asyncio import CancelScope  # made outside of a task, too
 
 from ._declare import recorder
-from ._outcome import LabError, Outcome, Unsupported
+from ._outcome import LabError, Outcome, refuse
 from ._picture import picture
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._trace import CLOCK, MAIN, Name, spell
@@ -61,6 +61,7 @@ def explore_on_asyncio(
     try:
         while (schedule := next_schedule()) is not None:
             loop = _Loop(schedule)
+            leaks.begin()
             asyncio._set_running_loop(loop)
             sys.set_asyncgen_hooks(
                 firstiter=loop._asyncgen_firstiter_hook,
@@ -71,6 +72,7 @@ def explore_on_asyncio(
             finally:
                 asyncio._set_running_loop(None)
             done(schedule, leaks.judge(outcome))
+            del outcome  # and what its error holds
     finally:
         sys.set_asyncgen_hooks(*hooks)
 
@@ -231,7 +233,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self, callback: Any, *args: Any, context: Context | None = None
     ) -> Any:
         if threading.get_ident() != self._thread_id:
-            raise Unsupported("a thread calls the loop; the lab explores one thread's schedules")
+            raise refuse("a thread calls the loop; the lab explores one thread's schedules")
         return self.call_soon(callback, *args, context=context)
 
     def call_at(
@@ -246,13 +248,13 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         pass
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
-        raise Unsupported(
+        raise refuse(
             f"the program runs {func!r} in a thread; the lab explores one thread's schedules, so "
             f"call it directly, or give it a fake"
         )
 
     def _refuse_io(self, *_args: Any, **_options: Any) -> Any:
-        raise Unsupported(
+        raise refuse(
             "the program does I/O; the lab explores schedules in virtual time, so give it a fake "
             "(`anyio.create_memory_object_stream`, say)"
         )

@@ -25,7 +25,7 @@ from trio._core._run import GLOBAL_RUN_CONTEXT, CancelStatus, Nursery, Runner
 
 from ._cancelling import declare_spawn
 from ._declare import recorder
-from ._outcome import LabError, Outcome, Unsupported
+from ._outcome import LabError, Outcome, refuse
 from ._picture import picture
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._trace import MAIN, Name
@@ -180,6 +180,7 @@ class _Machine(trio.abc.Instrument):
         self._outcome = Outcome()
         self._origin, self._running, self._ending = 0, None, False
         self.clock.restart()
+        self._leaks.begin()
         try:
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope
@@ -443,7 +444,7 @@ class _Clock(trio.abc.Clock):
 
 
 def _refuse_thread(function: Any, *_args: Any, **_options: Any) -> None:
-    raise Unsupported(
+    raise refuse(
         f"the program runs {function!r} in a thread; the lab explores one thread's schedules, so "
         f"call it directly, or give it a fake"
     )

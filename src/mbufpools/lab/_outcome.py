@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["LabError", "Outcome", "Unsupported"]
+__all__ = ["LabError", "Outcome", "Unsupported", "discard_refused", "raise_refused", "refuse"]
 
 
 class LabError(RuntimeError):
@@ -14,6 +14,30 @@ class LabError(RuntimeError):
 
 class Unsupported(LabError):
     """The program does what no schedule of the lab can control: I/O, threads, subprocesses."""
+
+
+_refused: list[Unsupported] = []
+
+
+def refuse(message: str) -> Unsupported:
+    """Make the error to raise inside of the program, and remember it: the program may catch it, or
+    wrap it in a group."""
+    error = Unsupported(message)
+    _refused.append(error)
+    return error
+
+
+def discard_refused() -> None:
+    """Another execution begins."""
+    _refused.clear()
+
+
+def raise_refused() -> None:
+    """Raise what was refused in the last execution, if anything."""
+    if _refused:
+        error = _refused[0]
+        _refused.clear()
+        raise error
 
 
 @dataclass(slots=True)

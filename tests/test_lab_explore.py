@@ -1,0 +1,739 @@
+"""The lab explores all schedules that it says, and what it found can be repeated."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+import trio
+from anyio.lowlevel import checkpoint
+from trio._core import _run as trio_run
+
+from mbufpools import BufferPools, PoolSpec, lab
+from mbufpools.lab._execute import execute
+from mbufpools.lab._outcome import Outcome
+from mbufpools.lab._schedule import (
+    Anchor,
+    Cancel,
+    Schedule,
+    parse_token,
+    spell_token,
+)
+from mbufpools.lab._strategies import Exhaustive, Random
+
+BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+Program = Callable[[], Awaitable[Any]]
+
+
+def letters(orders: list[str], *words: str) -> Program:
+    """Tasks that each write the letters of a word, with a checkpoint in between."""
+
+    async def program() -> None:
+        written: list[str] = []
+
+        async def write(word: str) -> None:
+            for letter in word[:-1]:
+                written.append(letter)
+                await checkpoint()
+            written.append(word[-1])
+
+        async with anyio.create_task_group() as group:
+            for word in words:
+                group.start_soon(write, word)
+        orders.append("".join(written))
+
+    return program
+
+
+async def lost_update() -> None:
+    """Two tasks add one, and may both read before either writes."""
+    shared = lab.Shared(0)
+
+    async def add() -> None:
+        value = shared.value
+        await checkpoint()
+        shared.value = value + 1
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(add)
+        group.start_soon(add)
+    assert shared.value == 2
+
+
+async def nobody_sets() -> None:
+    """Waits for an event that nobody sets."""
+    await anyio.Event().wait()
+
+
+async def nothing() -> None:
+    """Does nothing."""
+
+
+# What is covered
+
+
+@BACKENDS
+@pytest.mark.parametrize(("words", "count"), [(("aaa", "bbb"), 20), (tuple("abcd"), 24)])
+def test_every_order_is_reached_just_once(backend: str, words: tuple[str, ...], count: int) -> None:
+    orders: list[str] = []
+    exploration = lab.explore(letters(orders, *words), backend=backend, max_preemptions=None)
+    assert exploration.executions == len(orders) == len(set(orders)) == count
+    assert exploration.complete
+    assert not exploration.failures
+
+
+@BACKENDS
+@pytest.mark.parametrize(("bound", "expected"), [(0, 2), (1, 6), (2, 14), (4, 20)])
+def test_the_bound_counts_how_often_a_task_is_kept_from_going_on(
+    backend: str, bound: int, expected: int
+) -> None:
+    """Of aaa and bbb: each order needs as many preemptions as it leaves a word unfinished."""
+    orders: list[str] = []
+    exploration = lab.explore(letters(orders, "aaa", "bbb"), backend=backend, max_preemptions=bound)
+    assert exploration.complete
+
+    def preemptions(order: str) -> int:
+        return sum(
+            first != second and order[: place + 1].count(first) < 3
+            for place, (first, second) in enumerate(itertools.pairwise(order))
+        )
+
+    assert max(map(preemptions, orders)) <= bound
+    assert len(orders) == len(set(orders)) == expected
+
+
+@BACKENDS
+def test_independent_tasks_cost_dpor_no_extra_execution(backend: str) -> None:
+    orders: list[str] = []
+    exploration = lab.explore(
+        letters(orders, "aaa", "bbb", "ccc"), strategy="dpor", backend=backend
+    )
+    assert (exploration.executions, exploration.complete) == (1, True)
+
+
+@BACKENDS
+def test_fifo_is_the_order_of_becoming_ready(backend: str) -> None:
+    orders: list[str] = []
+    exploration = lab.explore(letters(orders, "aaa", "bbb"), strategy="fifo", backend=backend)
+    assert orders == ["ababab"]
+    assert exploration.complete
+
+
+def test_random_and_pct_are_determined_by_their_seed() -> None:
+    for strategy in ("random", "pct"):
+        runs = []
+        for _ in range(2):
+            orders: list[str] = []
+            program = letters(orders, "aaa", "bbb")
+            for backend in ("asyncio", "trio"):
+                lab.explore(program, strategy=strategy, backend=backend, max_executions=30, seed=7)
+            assert orders[:30] == orders[30:], "the backends differ"
+            runs.append(orders)
+        assert runs[0] == runs[1]
+        assert len(set(runs[0])) > 3
+
+
+def test_an_exploration_that_was_cut_short_says_so() -> None:
+    exploration = lab.explore(letters([], "aaa", "bbb"), max_executions=5)
+    assert exploration.executions == 5
+    assert not exploration.complete
+    assert "not all of the schedules of at most 2 preemptions" in str(exploration)
+
+
+def test_a_task_that_spins_does_not_keep_out_the_others() -> None:
+    async def program() -> None:
+        done = False
+
+        async def spin() -> None:
+            while not done:
+                await checkpoint()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(spin)
+            await checkpoint()
+            done = True
+
+    for backend in ("asyncio", "trio"):
+        for strategy in ("exhaustive", "fifo", "random", "pct"):
+            exploration = lab.explore(
+                program, strategy=strategy, backend=backend, max_preemptions=1, max_executions=300
+            )
+            assert not exploration.failures, exploration.failures[0]
+
+
+# What is found
+
+
+@BACKENDS
+@pytest.mark.parametrize("strategy", ["exhaustive", "dpor", "random", "pct"])
+def test_a_lost_update_is_found_and_replayed(strategy: str, backend: str) -> None:
+    exploration = lab.explore(lost_update, strategy=strategy, backend=backend)
+    (failure,) = exploration.failures
+    assert failure.kind == "exception"
+    again = lab.replay(lost_update, failure.token)
+    assert [it.kind for it in again.failures] == ["exception"]
+    assert again.failures[0].token == failure.token
+    with pytest.raises(lab.ExplorationFailed, match=r"assert shared\.value == 2"):
+        exploration.assert_holds()
+
+
+@BACKENDS
+def test_a_stall_tells_where_each_task_stands_and_who_was_never_called(backend: str) -> None:
+    exploration = lab.explore(nobody_sets, backend=backend)
+    (failure,) = exploration.failures
+    assert failure.kind == "stall"
+    assert "task 0 'main' waits at " in failure.report
+    assert "in nobody_sets" in failure.report
+    assert "Event: set() was never called since" in failure.report
+    assert f"lab.replay(program, {failure.token!r})" in failure.report
+
+
+@BACKENDS
+def test_a_stall_of_pools_tells_what_each_waits_for(backend: str) -> None:
+    async def program() -> None:
+        pools = BufferPools(4096, [PoolSpec(4096, items_per_page=1)])
+        async with pools:
+            pools.taskq.discard(pools._gc_task)  # it would tick for ever
+            first = await pools.get(4096)
+            await pools.get(4096)
+            first.release()
+
+    (failure,) = lab.explore(program, backend=backend, max_executions=10).failures
+    assert failure.kind == "stall"
+    assert "for pool '4096': nobody has served it" in failure.report
+
+
+@BACKENDS
+def test_what_never_ends_is_a_livelock_not_a_stall(backend: str) -> None:
+    async def program() -> None:
+        while True:
+            await checkpoint()
+
+    exploration = lab.explore(program, backend=backend, step_limit=100)
+    (failure,) = exploration.failures
+    assert failure.kind == "livelock"
+    assert "100 steps, and no end" in failure.report
+
+
+@BACKENDS
+def test_a_buffer_that_is_dropped_is_a_leak(backend: str) -> None:
+    async def program() -> None:
+        async with BufferPools(4096, [PoolSpec(4096, items_per_page=1)]) as pools:
+            await pools.get(4096)
+
+    (failure,) = lab.explore(program, backend=backend).failures
+    assert failure.kind == "leak"
+    assert "was dropped without a release" in failure.report
+
+
+def test_a_task_that_fails_with_nobody_looking_is_an_exception() -> None:
+    async def program() -> None:
+        async def fail() -> None:
+            raise RuntimeError("nobody hears me")
+
+        asyncio.get_running_loop().create_task(fail())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    (failure,) = lab.explore(program).failures
+    assert failure.kind == "exception"
+    assert "nobody hears me" in failure.report
+
+
+@BACKENDS
+def test_one_failure_is_told_once_and_different_ones_each(backend: str) -> None:
+    async def program() -> None:
+        order: list[str] = []
+
+        async def write(letter: str) -> None:
+            order.append(letter)
+
+        async with anyio.create_task_group() as group:
+            for letter in "abc":
+                group.start_soon(write, letter)
+        if order[0] != "a":
+            raise ValueError(f"{order[0]} came first")
+
+    exploration = lab.explore(program, backend=backend, max_failures=None)
+    assert exploration.complete
+    assert exploration.executions == 6
+    said = {str(failure.error) for failure in exploration.failures}
+    assert said == {"b came first", "c came first"}
+    assert len(exploration.failures) == 2
+
+
+# Time
+
+
+@BACKENDS
+def test_time_is_virtual_and_starts_at_zero_in_each_execution(backend: str) -> None:
+    seen = []
+
+    async def program() -> None:
+        begin = anyio.current_time()
+        await anyio.sleep(1e6)
+        with anyio.move_on_after(5) as scope:
+            await anyio.Event().wait()
+        seen.append((begin, anyio.current_time(), scope.cancelled_caught))
+
+    async def two() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(program)
+            group.start_soon(program)
+
+    exploration = lab.explore(two, backend=backend)
+    assert exploration.complete
+    assert exploration.executions > 1
+    assert set(seen) == {(0.0, 1_000_005.0, True)}
+
+
+@BACKENDS
+def test_timers_of_one_moment_come_in_every_order(backend: str) -> None:
+    orders = set()
+
+    async def program() -> None:
+        order: list[int] = []
+
+        async def sleep(number: int) -> None:
+            await anyio.sleep(1)
+            order.append(number)
+
+        async with anyio.create_task_group() as group:
+            for number in range(3):
+                group.start_soon(sleep, number)
+        orders.add(tuple(order))
+
+    assert lab.explore(program, backend=backend, max_preemptions=0).complete
+    assert len(orders) == 6
+
+
+# Cancellation
+
+
+@BACKENDS
+def test_every_await_point_of_every_task_is_cancelled(backend: str) -> None:
+    """Two tasks with two await points each, and the main task at its own."""
+    cancelled = set()
+
+    async def work(name: str) -> None:
+        for point in range(2):
+            try:
+                await checkpoint()
+            except anyio.get_cancelled_exc_class():
+                cancelled.add((name, point))
+                raise
+
+    async def program() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(work, "a")
+            group.start_soon(work, "b")
+
+    for strategy in ("fifo", "exhaustive"):
+        cancelled.clear()
+        exploration = lab.explore(program, backend=backend, cancel=True, strategy=strategy)
+        assert not exploration.failures, exploration.failures[0]
+        assert exploration.complete
+        assert cancelled == {(name, point) for name in "ab" for point in range(2)}
+
+
+@BACKENDS
+def test_a_task_is_cancelled_before_and_after_it_was_woken(backend: str) -> None:
+    seen = set()
+
+    async def program() -> None:
+        event = anyio.Event()
+
+        async def wait() -> None:
+            try:
+                await event.wait()
+            except anyio.get_cancelled_exc_class():
+                seen.add(("cancelled", event.is_set()))
+                raise
+            seen.add(("woken", event.is_set()))
+
+        async def wake() -> None:
+            event.set()
+            await checkpoint()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(wait)
+            group.start_soon(wake)
+
+    exploration = lab.explore(program, backend=backend, cancel=True)
+    assert exploration.complete
+    assert ("cancelled", False) in seen
+    assert ("woken", True) in seen
+    if backend == "asyncio":  # trio does not cancel who was woken; asyncio does
+        assert ("cancelled", True) in seen
+
+
+@BACKENDS
+def test_a_leak_at_the_grant_is_found_by_cancellation_alone(backend: str) -> None:
+    async def program() -> None:
+        tokens = 1
+        waiting: list[anyio.Event] = []
+
+        async def use() -> None:
+            nonlocal tokens
+            if not tokens:
+                event = anyio.Event()
+                waiting.append(event)
+                await event.wait()  # cancelled here, the token it was given is lost
+            else:
+                tokens -= 1
+            try:
+                await checkpoint()
+            finally:
+                if waiting:
+                    waiting.pop(0).set()
+                else:
+                    tokens += 1
+
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(use)
+        assert tokens == 1, "a token was lost"
+
+    assert not lab.explore(program, backend=backend).failures
+    exploration = lab.explore(program, backend=backend, cancel=True)
+    (failure,) = exploration.failures
+    assert failure.kind in ("stall", "exception")
+    assert "the lab cancels" in failure.report
+    assert lab.replay(program, failure.token).failures[0].kind == failure.kind
+
+
+# Tokens
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["asyncio:", "trio:0.1@2>0.2", "asyncio:clock@0>0.1,0@1!0.0/scope,0@1'>0.1,0.1@2!0/native"],
+)
+def test_a_token_is_read_as_it_was_written(token: str) -> None:
+    backend, deviations = parse_token(token)
+    assert spell_token(backend, deviations) == token
+
+
+def test_a_token_names_task_and_step() -> None:
+    _, deviations = parse_token("asyncio:0.1@2>0.2,0.2@1!0.1/scope")
+    assert deviations == {
+        Anchor((0, 1), 2, 0): (0, 2),
+        Anchor((0, 2), 1, 0): Cancel((0, 1), "scope"),
+    }
+
+
+@pytest.mark.parametrize(
+    "token", ["", "asyncio", "asyncio:x", "asyncio:1@1>0", "asyncio:0@1!0.1/force", "trio:0>1"]
+)
+def test_what_is_no_token_is_refused(token: str) -> None:
+    with pytest.raises(ValueError, match="is no token; expected what a failure's `token` says"):
+        lab.replay(nothing, token)
+
+
+def test_a_token_of_another_program_is_refused() -> None:
+    (failure,) = lab.explore(lost_update).failures
+    with pytest.raises(lab.LabError, match="does not fit the program"):
+        lab.replay(nothing, failure.token)
+
+
+def test_a_replay_of_what_was_fixed_fails_no_more() -> None:
+    token = lab.explore(lost_update).failures[0].token
+
+    async def fixed() -> None:
+        shared, lock = lab.Shared(0), anyio.Lock(fast_acquire=True)
+
+        async def add() -> None:
+            async with lock:
+                value = shared.value
+                await checkpoint()
+                shared.value = value + 1
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(add)
+            group.start_soon(add)
+        assert shared.value == 2
+
+    assert not lab.replay(fixed, token).failures
+
+
+async def race() -> None:
+    """Looks whether it is free, passes a checkpoint, then waits; whoever frees it asks in between
+    whether anybody waits."""
+    free, waiting = lab.Shared(True), lab.Shared[tuple[anyio.Event, ...]](())
+
+    async def use() -> None:
+        if free.value:
+            free.value = False
+        else:
+            await checkpoint()
+            event = anyio.Event()
+            waiting.update(lambda others: (*others, event))
+            await event.wait()
+        await checkpoint()
+        if waiting.value:
+            first, *others = waiting.value
+            waiting.value = tuple(others)
+            first.set()
+        else:
+            free.value = True
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(use)
+        group.start_soon(use)
+
+
+@BACKENDS
+@pytest.mark.parametrize("strategy", ["exhaustive", "dpor", "random", "pct"])
+def test_a_failure_is_shrunk_to_two_deviations_in_few_replays(strategy: str, backend: str) -> None:
+    (failure,) = lab.explore(race, strategy=strategy, backend=backend).failures
+    _, deviations = parse_token(failure.token)
+    assert len(deviations) <= 2
+    assert failure.replays <= 15
+
+
+@BACKENDS
+@pytest.mark.parametrize("strategy", ["random", "pct"])
+def test_what_does_not_matter_is_shrunk_away(strategy: str, backend: str) -> None:
+    """A random schedule of four tasks deviates in many places."""
+
+    async def program() -> None:
+        shared = lab.Shared(0)
+
+        async def add() -> None:
+            for _ in range(3):
+                await checkpoint()
+            value = shared.value
+            await checkpoint()
+            shared.value = value + 1
+            for _ in range(3):
+                await checkpoint()
+
+        async with anyio.create_task_group() as group:
+            for _ in range(4):
+                group.start_soon(add)
+        assert shared.value == 4
+
+    (failure,) = lab.explore(program, strategy=strategy, backend=backend).failures
+    _, deviations = parse_token(failure.token)
+    assert len(deviations) <= 3
+
+
+PERTURBED = """
+import random, sys
+import anyio
+from anyio.lowlevel import checkpoint
+from mbufpools import lab
+
+source = random.Random(int(sys.argv[1]))
+junk = [bytearray(source.randrange(5000)) for _ in range(source.randrange(3000))]
+del junk[:: 1 + source.randrange(3)]
+trace = []
+
+async def program():
+    streams = anyio.create_memory_object_stream[int](1)
+    limiter = anyio.CapacityLimiter(1)
+
+    async def work(number):
+        with anyio.move_on_after(number % 2 + 1):
+            async with limiter:
+                trace.append(number)
+                await checkpoint()
+            await anyio.Event().wait()
+
+    with streams[0], streams[1]:
+        async with anyio.create_task_group() as group:
+            for number in range(4):
+                group.start_soon(work, number)
+
+for token in sys.argv[2:]:
+    lab.replay(program, token)
+    trace.append("|")
+print(*trace)
+"""
+
+
+def traces_of_processes(count: int) -> set[str]:
+    tokens = ["asyncio:0@1>0.2,0.2@1>0.3", "trio:0@1>0.2,0.2@1>0.3", "asyncio:", "trio:"]
+    return {
+        subprocess.run(
+            [sys.executable, "-c", PERTURBED, str(seed), *tokens],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in range(count)
+    }
+
+
+@pytest.mark.real_time
+def test_one_token_is_one_trace_whatever_the_heap_looks_like() -> None:
+    (trace,) = traces_of_processes(3)
+    assert trace.count("|") == 4
+
+
+@pytest.mark.prove
+def test_one_token_is_one_trace_in_a_hundred_processes() -> None:
+    assert len(traces_of_processes(100)) == 1
+
+
+# What the lab refuses
+
+
+@BACKENDS
+def test_threads_are_refused(backend: str) -> None:
+    async def program() -> None:
+        await anyio.to_thread.run_sync(lambda: None)
+
+    exploration_or_error: list[Any] = []
+    with pytest.raises(lab.Unsupported, match=r"starts a thread|in a thread"):
+        exploration_or_error.append(lab.explore(program, backend=backend))
+    assert not exploration_or_error
+
+
+def test_io_is_refused_on_asyncio() -> None:
+    async def program() -> None:
+        await asyncio.open_connection("127.0.0.1", 9)
+
+    with pytest.raises(lab.Unsupported, match="the program does I/O"):
+        lab.explore(program)
+
+
+def test_a_call_from_another_thread_is_refused() -> None:
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(lambda: None).result()  # its thread is there before
+
+        async def program() -> None:
+            loop = asyncio.get_running_loop()
+            executor.submit(loop.call_soon_threadsafe, lambda: None).result()
+
+        with pytest.raises(lab.Unsupported, match="a thread calls the loop"):
+            lab.explore(program)
+
+
+def test_what_is_refused_ends_the_exploration_even_if_the_program_goes_on() -> None:
+    async def program() -> None:
+        with contextlib.suppress(Exception):
+            await asyncio.to_thread(lambda: None)
+
+    with pytest.raises(lab.Unsupported, match="in a thread"):
+        lab.explore(program)
+    assert not lab.explore(nothing).failures
+
+
+@BACKENDS
+def test_it_cannot_be_called_inside_a_loop(backend: str) -> None:
+    async def inside() -> None:
+        with pytest.raises(lab.LabError, match="call it from a plain function"):
+            lab.explore(nothing, backend=backend)
+
+    anyio.run(inside, backend=backend)
+
+
+@BACKENDS
+def test_a_program_that_is_not_the_same_twice_is_named(backend: str) -> None:
+    """Else a proof would be one of nothing."""
+    calls = 0
+
+    async def program() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ValueError
+
+    with pytest.raises(lab.LabError, match="did not fail again"):
+        lab.explore(program, backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strategy": "dfs"}, "no strategy 'dfs': expected one of fifo, random, pct, exhaustive"),
+        ({"backend": "curio"}, "no backend 'curio': expected 'asyncio' or 'trio'"),
+        ({"max_executions": 0}, "max_executions is 0; expected an integer of at least 1"),
+        ({"max_preemptions": -1}, "max_preemptions is -1; expected an integer of at least 0"),
+        ({"depth": 0}, "depth is 0"),
+        ({"step_limit": 0}, "step_limit is 0"),
+        ({"strategy": "dpor", "cancel": True}, "dpor cannot cancel"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        lab.explore(nothing, **options)
+
+
+def test_a_trio_that_it_cannot_control_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(trio_run, "_ALLOW_DETERMINISTIC_SCHEDULING")
+    with pytest.raises(lab.LabError, match=f"cannot control trio {trio.__version__}.*_ALLOW"):
+        lab.explore(nothing, backend="trio")
+
+
+def test_trio_is_left_as_it_was() -> None:
+    def hooks() -> tuple[Any, ...]:
+        return (
+            trio_run._r,
+            trio_run._ALLOW_DETERMINISTIC_SCHEDULING,
+            trio_run.Runner.spawn_impl,
+            trio._threads.start_thread_soon,  # type: ignore[attr-defined]  # not exported
+        )
+
+    before = hooks()
+    lab.explore(lost_update, backend="trio", strategy="dpor")
+    with pytest.raises(lab.Unsupported):
+        lab.explore(lambda: anyio.to_thread.run_sync(print), backend="trio")
+    assert hooks() == before
+    assert trio.run(trio.to_thread.run_sync, lambda: 3) == 3
+
+
+# The engine
+
+
+@BACKENDS
+def test_no_schedule_is_executed_twice(backend: str) -> None:
+    executed = []
+
+    def note(schedule: Schedule, outcome: Outcome) -> None:
+        executed.append(tuple((step.task, step.number) for step in schedule.steps))
+        assert schedule.preemptions <= 2
+
+    for cancel in (False, True):
+        executed.clear()
+        strategy = Exhaustive(2)
+        execute(
+            letters([], "aaa", "bb"),
+            strategy,
+            backend=backend,
+            max_executions=10_000,
+            max_failures=None,
+            step_limit=100,
+            cancel=cancel,
+            on_execution=note,
+        )
+        assert strategy.complete
+        if not cancel:
+            assert len(executed) == len(set(executed)) > 5
+
+
+def test_random_splits_its_seeds() -> None:
+    strategy = Random(10, 100)
+    parts = [strategy.split(4), strategy.split(4), strategy.split(4), strategy.split(4)]
+    assert [part and part._left for part in parts] == [
+        range(100, 104),
+        range(104, 108),
+        range(108, 110),
+        None,
+    ]
+
+
+def test_progress_is_told() -> None:
+    told: list[int] = []
+    lab.explore(letters([], "aa", "bb"), max_preemptions=None, on_progress=told.append)
+    assert told == list(range(1, 7))
