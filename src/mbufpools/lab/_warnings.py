@@ -16,24 +16,39 @@ from ._outcome import Outcome
 __all__ = ["Leaks", "listening"]
 
 
+EXECUTIONS = 100
+"""After so many what has outlived its own execution is collected."""
+
+
 class Leaks:
-    """The warnings of one execution."""
+    """The warnings of one execution.
+
+    What a program drops in a reference cycle is heard when the cycle is collected. It must be heard
+    in the execution that dropped it: so nothing is collected by itself meanwhile, and what an
+    execution has made is still young at its end. To look at the old as well, each time, would cost
+    more than the execution.
+    """
 
     def __init__(self) -> None:
         self._heard: list[str] = []
+        self._executions = 0
         self.torn_down = False
         """Some execution did not come to its own end."""
 
+    def begin(self) -> None:
+        """An execution begins: what is heard from now on is its own."""
+        self._executions += 1
+        if self._executions % EXECUTIONS == 0:
+            gc.collect(1)
+        self._heard.clear()
+
     def judge(self, outcome: Outcome) -> Outcome:
         """The outcome, which is a leak if nothing else failed and something was leaked."""
+        gc.collect(0)
         if outcome.kind is not None or outcome.stopped:
-            # What a torn-down program drops in reference cycles must not be heard later on. It is
-            # young; to look at the old as well, each time, costs more than the execution.
-            gc.collect(1)
             self.torn_down = True
         elif self._heard:
             outcome = Outcome("leak", "\n".join(self._heard))
-        self._heard.clear()
         return outcome
 
 
@@ -41,6 +56,7 @@ class Leaks:
 def listening() -> Iterator[Leaks]:
     """Hear the warnings of leaked resources and of coroutines that were never awaited."""
     leaks = Leaks()
+    collected_by_itself = gc.isenabled()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", category=ResourceWarning)
@@ -50,6 +66,10 @@ def listening() -> Iterator[Leaks]:
             leaks._heard.append(str(message))
 
         warnings.showwarning = hear  # put back by `catch_warnings`
-        yield leaks
-        if leaks.torn_down:
-            gc.collect()
+        gc.disable()
+        try:
+            yield leaks
+        finally:
+            if collected_by_itself:
+                gc.enable()
+        gc.collect(2 if leaks.torn_down else 1)
