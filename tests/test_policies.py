@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from typing import Any
 
 import anyio
 import pytest
@@ -20,7 +21,7 @@ from mbufpools import (
     Reclaim,
     Wakeup,
 )
-from mbufpools._policies import APPLICATION, KERNEL
+from mbufpools._policies import APPLICATION, KERNEL, choose
 
 CHOICES: dict[str, type[enum.StrEnum]] = {
     "wakeup": Wakeup,
@@ -36,6 +37,8 @@ def test_a_policy_may_be_said_as_a_member_or_as_its_string(
     choice: str, member: enum.StrEnum
 ) -> None:
     for said in (member, str(member)):
+        kind: Any = CHOICES[choice]
+        assert choose(kind, said) is member
         arguments: dict[str, str] = {choice: said}
         MbufPools(memory=AccountedMemory(), **arguments)  # type: ignore[arg-type]  # by name
         if choice != "curpage":
