@@ -128,6 +128,7 @@ class _Machine(trio.abc.Instrument):
         finally:
             for owner, name, value in before:
                 setattr(owner, name, value)
+            self._names.clear()  # the recorder knows it, and through it would keep all
 
     def _spawn_in_scope(self, spawn: Any) -> Any:
         """Have each task run in a scope of its own, by which the lab can cancel it."""
