@@ -113,7 +113,9 @@ def once(
             return None
         cancels = any(isinstance(choice, Cancel) for choice in deviations.values())
         cancel_by = _cancel_by(backend) if cancels else ()
-        return Schedule(strategy, step_limit=step_limit, cancel_by=cancel_by)
+        schedule = Schedule(strategy, step_limit=step_limit, cancel_by=cancel_by)
+        schedule.places = []
+        return schedule
 
     with listening() as leaks, forbidding_threads():
         _machine(backend)(program, next_schedule, lambda *result: results.append(result), leaks)

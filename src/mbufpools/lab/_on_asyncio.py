@@ -28,7 +28,7 @@ from anyio._backends._asyncio import CancelScope  # made outside of a task, too
 
 from ._declare import recorder
 from ._outcome import LabError, Outcome, refuse
-from ._picture import picture
+from ._picture import picture, place
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._trace import CLOCK, MAIN, Name, spell
 from ._warnings import Leaks
@@ -344,6 +344,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         if task is None or task.done():
             self._ends[name] = self._origin
             self._schedule.ended(name)
+        if self._schedule.places is not None:
+            over = task is None or task.done()
+            coroutine = None if task is None else task.get_coro()
+            self._schedule.stopped_at("it is over" if over else place(coroutine))
 
     def _run_callbacks(self) -> None:
         for _ in range(len(self._callbacks)):

@@ -26,7 +26,7 @@ from trio._core._run import GLOBAL_RUN_CONTEXT, CancelStatus, Nursery, Runner
 from ._cancelling import declare_spawn
 from ._declare import recorder
 from ._outcome import LabError, Outcome, refuse
-from ._picture import picture
+from ._picture import picture, place
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._trace import MAIN, Name
 from ._virtual_clock import lift_shields
@@ -100,6 +100,7 @@ class _Machine(trio.abc.Instrument):
         self._scope: trio.CancelScope | None = None
         self._broken: BaseException | None = None
         self._names: dict[trio.lowlevel.Task, Name] = {}
+        self._tasks: dict[Name, trio.lowlevel.Task] = {}
         self._children: dict[Name, int] = {}
         self._ready: dict[Name, tuple[trio.lowlevel.Task, Ready]] = {}
         self._ends: dict[Nursery, int] = {}
@@ -171,6 +172,7 @@ class _Machine(trio.abc.Instrument):
         recorder.task_name = self._names.get
         for table in (
             self._names,
+            self._tasks,
             self._children,
             self._ready,
             self._ends,
@@ -239,6 +241,7 @@ class _Machine(trio.abc.Instrument):
             self._children[self._running] = count + 1
             path = (*self._running, count)
         self._names[task] = path
+        self._tasks[path] = task
         schedule.spawned(path)
         if recorder.active:
             declare_spawn(nursery._cancel_status)
@@ -274,7 +277,7 @@ class _Machine(trio.abc.Instrument):
             queue.extend(ours)
             batch[:] = others
             return
-        self._running = None
+        self._step_is_over(schedule)
         batch.clear()
         chosen = self._choose(schedule, ours)
         if chosen is None:
@@ -341,6 +344,13 @@ class _Machine(trio.abc.Instrument):
             recorder.accesses = step.accesses
             step.accesses[path, "cancel"] = False
 
+    def _step_is_over(self, schedule: Schedule) -> None:
+        if self._running is not None and schedule.places is not None:
+            task = self._tasks[self._running]
+            over = task not in GLOBAL_RUN_CONTEXT.runner.tasks
+            schedule.stopped_at("it is over" if over else place(task.coro))
+        self._running = None
+
     def _inject(self, choice: Cancel) -> None:
         scope = self._scopes.get(choice.task)
         if scope is not None:
@@ -357,7 +367,7 @@ class _Machine(trio.abc.Instrument):
                 for task in list(self._names):
                     lift_shields(task)
             return True
-        self._running = None
+        self._step_is_over(schedule)
         if schedule.may_cancel:
             try:
                 choice = schedule.choose({})

@@ -5,12 +5,13 @@ Uses `_trace` and `_virtual_time`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
 from ._trace import Name, spell
 
-__all__ = ["picture"]
+__all__ = ["picture", "place"]
 
 _LIBRARIES = {"anyio", "asyncio", "trio", "mbufpools"}
 _NOTIFIERS = {
@@ -42,6 +43,11 @@ def picture(tasks: Iterable[tuple[Name, str, Any, bool]]) -> tuple[str, ...]:
     return tuple(lines)
 
 
+def place(coroutine: Any) -> str:
+    """Where a task stands, for a story."""
+    return _where(coroutine)[0].removeprefix(" at ")
+
+
 def _where(coroutine: Any) -> tuple[str, str]:
     place = waits_for = ""
     while coroutine is not None:
@@ -55,12 +61,18 @@ def _where(coroutine: Any) -> tuple[str, str]:
         module = frame.f_globals.get("__name__", "")
         if module.partition(".")[0] not in _LIBRARIES or module.startswith("mbufpools.lab"):
             if not module.startswith("mbufpools.lab._"):
-                place = f" at {code.co_filename}:{frame.f_lineno}, in {code.co_qualname}"
+                place = f" at {_short(code.co_filename)}:{frame.f_lineno}, in {code.co_qualname}"
                 waits_for = ""
         elif not waits_for:
             waits_for = _primitive(frame)
         coroutine = getattr(coroutine, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
     return place, waits_for
+
+
+def _short(path: str) -> str:
+    """A path from where we are, if it is below."""
+    here = os.path.join(os.getcwd(), "")
+    return path.removeprefix(here)
 
 
 def _primitive(frame: Any) -> str:

@@ -3,40 +3,68 @@
 from __future__ import annotations
 
 import traceback
-from itertools import groupby
+from collections.abc import Iterator
+from pathlib import Path
 
 from ._outcome import Outcome
 from ._schedule import Cancel, Schedule
-from ._trace import spell
+from ._trace import Name, spell
 
 __all__ = ["report"]
 
 LONGEST = 40
 """Lines of a schedule that are shown."""
+HERE = Path(__file__).parent
 
 
 def report(token: str, schedule: Schedule, outcome: Outcome) -> str:
     """Say what failed, in which schedule, where each task stood, and how to see it again."""
     lines = [f"{outcome.kind}: {outcome.message}"]
     lines += [f"  {line}" for line in outcome.where]
-    lines.append("schedule (task: its steps in a row):")
-    runs = [(name, list(steps)) for name, steps in groupby(schedule.steps, lambda step: step.task)]
-    told = runs if len(runs) <= LONGEST else [*runs[: LONGEST // 2], *runs[-LONGEST // 2 :]]
-    for number, (name, steps) in enumerate(told):
-        if len(runs) > LONGEST and number == LONGEST // 2:
-            lines.append(f"  ... {len(runs) - LONGEST} more ...")
-        first, last = steps[0].number, steps[-1].number
-        lines.append(f"  {spell(name)}: {first if first == last else f'{first} to {last}'}")
-    for anchor, choice in schedule.deviations.items():
-        after = f"after step {anchor.number} of {spell(anchor.task)}"
-        if isinstance(choice, Cancel):
-            how = "by a scope" if choice.by == "scope" else "natively"
-            lines.append(f"{after} the lab cancels {spell(choice.task)} {how}")
-        else:
-            lines.append(f"{after} {spell(choice)} runs, where it would not by the usual rule")
+    lines.append("schedule (task: its steps in a row, and where it stops):")
+    story = list(_story(schedule))
+    if len(story) > LONGEST:
+        left_out = f"  ... {len(story) - LONGEST} more lines ..."
+        story[LONGEST // 2 : -LONGEST // 2] = [left_out]
+    lines += story
     if not schedule.deviations:
         lines.append("no step of it is out of the usual order")
     if outcome.error is not None:
-        lines += "".join(traceback.format_exception(outcome.error)).rstrip().splitlines()
+        lines += _traceback(outcome.error)
     lines.append(f"replay: lab.replay(program, {token!r})")
     return "\n".join(lines)
+
+
+def _story(schedule: Schedule) -> Iterator[str]:
+    deviations: dict[tuple[Name, int], list[str]] = {}
+    for anchor, choice in schedule.deviations.items():
+        if isinstance(choice, Cancel):
+            how = "by a scope" if choice.by == "scope" else "natively"
+            told = f"here the lab cancels {spell(choice.task)} {how}"
+        else:
+            told = f"here {spell(choice)} runs, which would not by the usual rule"
+        deviations.setdefault((anchor.task, anchor.number), []).append(told)
+    width = max((len(spell(step.task)) for step in schedule.steps), default=0)
+    first = 0
+    for number, step in enumerate(schedule.steps):
+        following = schedule.steps[number + 1 : number + 2]
+        here = deviations.get((step.task, step.number), [])
+        if here or not following or following[0].task != step.task:
+            begin, end = schedule.steps[first].number, step.number
+            numbers = str(begin) if begin == end else f"{begin} to {end}"
+            places = schedule.places or ()
+            place = places[number] if number < len(places) else ""
+            yield f"  {spell(step.task):{width}}: {numbers:8} {place}".rstrip()
+            yield from (f"  {'':{width}}  {told}" for told in here)
+            first = number + 1
+
+
+def _traceback(error: BaseException) -> list[str]:
+    """The lines of a traceback, without the frames of the lab."""
+    told = traceback.TracebackException.from_exception(error)
+    parts = [told]
+    while parts:
+        part = parts.pop()
+        part.stack[:] = [frame for frame in part.stack if Path(frame.filename).parent != HERE]
+        parts += [*(part.exceptions or ()), *filter(None, (part.__cause__, part.__context__))]
+    return "".join(told.format()).rstrip().splitlines()

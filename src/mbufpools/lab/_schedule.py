@@ -138,6 +138,7 @@ class Schedule:
         "cancel_by",
         "deviations",
         "injected",
+        "places",
         "preemptions",
         "steps",
     )
@@ -157,6 +158,8 @@ class Schedule:
         self.steps: list[Step] = []
         self.deviations: Deviations = {}
         self.preemptions = 0
+        self.places: list[str] | None = None
+        """For each step, where the task stood after it; only if somebody asks, by a list."""
 
     def choose(self, ready: Mapping[Name, Ready]) -> Choice:
         """Choose among the tasks that can run, or a cancellation; `CLOCK` if there is neither."""
@@ -216,9 +219,15 @@ class Schedule:
         self._cancelled = 0
         return step
 
+    def stopped_at(self, place: str) -> None:
+        """Note where the task stands after its step."""
+        if self.places is not None:
+            self.places.append(place)
+
     def jumped(self) -> int:
         """The clock has moved, for nothing could run; return the mask of what came before."""
         self.begin(CLOCK, 0)
+        self.stopped_at("nothing else can run, so the clock moves on")
         return (1 << len(self.steps)) - 1
 
 
