@@ -1,0 +1,96 @@
+"""What a program leaks is told of the execution that leaked it."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+
+import pytest
+from anyio.lowlevel import checkpoint
+
+from mbufpools import lab
+from tests.zoo._specimen import together
+
+BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+class Resource:
+    """Must be closed. It knows itself, so that it goes only when the collector comes."""
+
+    def __init__(self) -> None:
+        self.me = self
+
+    def __del__(self) -> None:
+        warnings.warn("a resource was never closed", ResourceWarning, stacklevel=1)
+
+
+async def dropped_if_the_second_comes_first() -> None:
+    order = lab.Shared("")
+
+    async def first() -> None:
+        order.value += "1"
+        await checkpoint()
+
+    async def second() -> None:
+        await checkpoint()
+        if order.value == "":
+            Resource()
+
+    await together(first, second)
+
+
+@BACKENDS
+@pytest.mark.parametrize("strategy", ["exhaustive", "dpor", "random", "pct"])
+def test_a_leak_in_a_cycle_is_told_of_the_execution_that_leaked_it(
+    backend: str, strategy: str
+) -> None:
+    exploration = lab.explore(dropped_if_the_second_comes_first, backend=backend, strategy=strategy)
+    (failure,) = exploration.failures
+    assert failure.kind == "leak"
+    assert "a resource was never closed" in failure.report
+    (again,) = lab.replay(dropped_if_the_second_comes_first, failure.token).failures
+    assert (again.kind, again.token) == ("leak", failure.token)
+
+
+async def fails_if_the_second_comes_first() -> None:
+    order = lab.Shared("")
+
+    async def first() -> None:
+        order.value += "1"
+        await checkpoint()
+
+    async def second() -> None:
+        await checkpoint()
+        if order.value == "":
+            resource = Resource()
+            raise RuntimeError(f"its traceback holds {type(resource).__name__}")
+
+    await together(first, second)
+
+
+@BACKENDS
+def test_what_a_failed_execution_leaves_is_not_told_of_a_later_one(backend: str) -> None:
+    exploration = lab.explore(
+        fails_if_the_second_comes_first,
+        strategy="random",
+        max_executions=300,
+        max_failures=None,
+        backend=backend,
+    )
+    assert [failure.kind for failure in exploration.failures] == ["exception"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        del exploration  # the failure's own traceback holds one
+        gc.collect()
+
+
+@BACKENDS
+def test_the_collector_is_as_it_was_after_an_exploration(backend: str) -> None:
+    lab.explore(checkpoint, backend=backend)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        lab.explore(checkpoint, backend=backend)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
