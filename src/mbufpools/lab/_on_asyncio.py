@@ -284,6 +284,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._main = main = self.create_task(_call(program), name="main")
         try:
             outcome = self._drive(main)
+            self._look_for_lost_errors()
         finally:
             self._tear_down()
         return outcome if outcome.kind is not None or self._complaint is None else self._complaint
@@ -320,6 +321,19 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             )
         except Stop:
             return Outcome(stopped=True)
+
+    def _look_for_lost_errors(self) -> None:
+        """asyncio complains of an exception that nobody has looked at when its task is collected,
+        which may be never; here it is now."""
+        for reference in self._tasks.values():
+            task: Any = reference()
+            if task is not None and task is not self._main and task.done() and task._log_traceback:
+                self.call_exception_handler(
+                    {
+                        "message": f"nobody looked at the exception of {task.get_name()!r}",
+                        "exception": task.exception(),
+                    }
+                )
 
     def _step(self, name: Name) -> None:
         if name not in self._steps:
