@@ -20,7 +20,7 @@ ASYNC = --anyio --disable ASYNC112,ASYNC114,ASYNC124,ASYNC9
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test prove test-all check lint types coverage mutate mutants fix docs clean
+.PHONY: help demo test prove soak test-all check lint types coverage mutate mutants fix docs clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -33,6 +33,11 @@ test: $(READY)  ## the tests, on asyncio and on trio
 
 prove: $(READY)  ## the long proofs, of which `make test` runs a quick form
 	$(BIN)/python -m pytest -m prove
+
+SEED ?= $(shell date +%s)
+soak: $(READY)  ## a million random operations on each backend (SEED=n to say which)
+	$(BIN)/mbufpools soak --seed $(SEED)
+	$(BIN)/mbufpools soak --seed $(SEED) --backend trio
 
 test-all:  ## the tests on every Python found (PYTHONS="path path" to say which)
 	@set -e; for python in $(PYTHONS); do \

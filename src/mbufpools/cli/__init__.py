@@ -1,4 +1,5 @@
-"""The command ``mbufpools``: run the demos, replay recordings of the kernel, print statistics.
+"""The command ``mbufpools``: run the demos, replay recordings of the kernel, print statistics, soak
+the pools in random use.
 
 A command loads what it needs when it is asked for. A mistake of the caller's is
 one line on stderr and exit status 2; a run that came out otherwise than it should is 1.
@@ -66,6 +67,12 @@ def _run(arguments: argparse.Namespace) -> int:
             from ._stat import stat
 
             return stat(arguments.name, _demo_options(arguments))
+        case "soak":
+            from ._soak import soak
+
+            return soak(
+                arguments.operations, arguments.seed, arguments.backend, as_json=arguments.json
+            )
         case _:
             from ._replay import replay
 
@@ -112,4 +119,17 @@ def _parser() -> _Parser:
     )
     replay.add_argument("files", nargs="+", metavar="FILE", help="a .jsonl or .jsonl.xz file")
     replay.add_argument("--backend", default="asyncio", help="asyncio (the default) or trio")
+    soak = commands.add_parser(
+        "soak",
+        help="do a million random operations, and see that nothing breaks",
+        description="Do a great many random operations on many pool sets, with cancellations, "
+        "leaks and threads, in virtual time, and see that nothing breaks or is left.",
+        allow_abbrev=False,
+    )
+    soak.add_argument(
+        "--operations", metavar="N", default="1000000", help="how many (default: 1000000)"
+    )
+    soak.add_argument("--seed", metavar="S", default="0", help="of all chance (default: 0)")
+    soak.add_argument("--backend", default="asyncio", help="asyncio (the default) or trio")
+    soak.add_argument("--json", action="store_true", help="print one JSON object")
     return parser

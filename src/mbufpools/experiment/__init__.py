@@ -1,6 +1,8 @@
-"""Experiments on the pools: recordings of the real kernel, their replay, and what demos share.
+"""Experiments on the pools: recordings of the real kernel, their replay, a soak, and what demos
+share.
 
 - `read_trace` and `replay` run a recording of the kernel through the library.
+- `soak` does a great many random operations, and sees that nothing breaks.
 - `Processes` are the actors of a scenario; `sleeps_for_ever` says that one is lost.
 - `Demo`, `Report`, `Table`, `plural` and `tell` are a demo's command line and what it prints.
 """
@@ -11,6 +13,7 @@ from ._demo import Demo, Options
 from ._processes import Process, Processes, sleeps_for_ever
 from ._replay import Disagreement, replay
 from ._report import Report, Table, plural, tell
+from ._soak import Soak, soak
 from ._trace import Step, Trace, TraceError, read_trace
 
 __all__ = [
@@ -20,6 +23,7 @@ __all__ = [
     "Process",
     "Processes",
     "Report",
+    "Soak",
     "Step",
     "Table",
     "Trace",
@@ -28,5 +32,6 @@ __all__ = [
     "read_trace",
     "replay",
     "sleeps_for_ever",
+    "soak",
     "tell",
 ]
