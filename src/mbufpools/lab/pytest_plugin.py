@@ -1,0 +1,424 @@
+"""Exploration in pytest: ``@pytest.mark.explore``, and the fixture ``explore``.
+
+::
+
+    @pytest.mark.explore
+    async def test_the_waiter_is_woken():
+        ...
+
+runs the test in every schedule of at most two preemptions, on asyncio and, where it is installed,
+on trio: two items, ``[asyncio]`` and ``[trio]``. The mark takes the options of `lab.explore`
+(``strategy``, ``max_preemptions``, ``max_executions``, ``cancel``, ...) and ``backend`` or
+``backends``; one on a class or a module gives the options of what is in it. No plugin for async
+tests takes part, whatever its mode, and whatever marks it has set.
+
+A failure is told by the report of the lab, and by the command that executes its schedule again::
+
+    pytest 'test_it.py::test_the_waiter_is_woken[asyncio]' --explore-token 'asyncio:0.1@2>0.2'
+
+There, what the program raises comes with its own traceback, and debuggers work. What the test
+prints and logs is shown of the failing schedule alone. An exploration that stops at
+``max_executions`` passes; the section *explored* at the end says so.
+
+**Fixtures.** The test function is executed anew for each schedule, its arguments are made once. So
+an argument of function scope is refused: what one schedule leaves in it, the next would find.
+Fixtures of a wider scope, which tests share anyhow, and parameters are passed; those that are no
+arguments, but ``autouse`` or ``usefixtures``, are set up once, around all executions; so is the
+instance of a test class. Coroutine fixtures are refused: they belong to another event loop.
+
+**Programs of one's own.** ``explore(program, **options)``, in a plain test that takes the
+fixture, explores any ``async def`` without arguments, with the same command line, and asserts that
+it holds; it returns the `lab.Exploration`.
+
+``--explore-jobs N`` shares the schedules out to processes. They import the test's module by
+themselves, without conftest and fixtures, and the arguments of the test must be picklable. A
+program of the fixture that no process can import, and ``dpor``, are explored in pytest's own.
+
+Uses all of the lab; it is loaded by the door, ``_mbufpools_pytest``, once it is needed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import logging
+import multiprocessing
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial, wraps
+from types import TracebackType
+from typing import Any
+
+import pytest
+from _pytest._code.code import ReprFileLocation, TerminalRepr
+from _pytest._io import TerminalWriter
+
+from ._execute import Program
+from ._explore import explore, replay
+from ._outcome import LabError
+from ._parcel import pack
+from ._result import Exploration, ExplorationFailed, Failure
+from ._schedule import parse_token
+
+__all__ = ["BACKEND", "Explore", "Explored", "check_options", "make_items"]
+
+BACKEND = "_explore_backend"
+"""The parameter of each item."""
+MARK = "explore"
+RUNNERS = frozenset({"anyio", "asyncio", "trio"})
+"""The marks by which other plugins know the tests that they are to run."""
+OURS = frozenset({"executor", "on_progress"})
+"""Options of `lab.explore` that are not for tests."""
+
+_pool = pytest.StashKey[ProcessPoolExecutor]()
+
+
+def check_options(config: pytest.Config) -> None:
+    """Raise pytest.UsageError if what the command line says cannot be."""
+    token, jobs = config.getoption("explore_token"), config.getoption("explore_jobs")
+    if jobs < 1:
+        raise pytest.UsageError(f"--explore-jobs {jobs}: expected a number of processes, 1 or more")
+    if token is not None:
+        try:
+            parse_token(_numbered(token)[1])
+        except ValueError as error:
+            raise pytest.UsageError(f"--explore-token: {error}") from None
+
+
+# --- items
+
+
+def make_items(
+    collector: pytest.Module | pytest.Class,
+    name: str,
+    function: Callable[..., Any],
+    own: Iterable[pytest.Mark],
+) -> list[pytest.Function] | None:
+    """Make the items of a test, one for each backend; None if it is not the mark's business.
+
+    Raises CollectError if the mark or the function is not what it must be.
+    """
+    own = list(own)
+    what = f"{collector.nodeid}::{name}"
+    if not inspect.iscoroutinefunction(function):
+        if own:
+            raise collector.CollectError(
+                f"{what} is marked to be explored, but is no `async def`; in a plain test call "
+                f"the fixture `explore`"
+            )
+        return None  # the mark is the class's or the module's
+    try:
+        options = _options([*own, *collector.iter_markers(MARK)])
+    except ValueError as error:
+        raise collector.CollectError(f"{what}: @pytest.mark.explore {error}") from None
+    shell = _plain(function, lambda **arguments: None)
+    shell.explored_on = _backends(options)
+    # There is no public way to parametrise what a hook makes; pytest's own hook calls this one.
+    made: Iterable[pytest.Function] = collector._genfunctions(name, shell)
+    return [
+        Explored.from_parent(
+            collector,
+            name=item.name,
+            callspec=item.callspec,
+            fixtureinfo=item._fixtureinfo,
+            keywords={item.callspec.id: True},
+            originalname=item.originalname,
+        )
+        for item in made
+    ]
+
+
+def _options(marks: Iterable[pytest.Mark]) -> dict[str, Any]:
+    """The options of marks, the closest first. Raises ValueError."""
+    known = {
+        name
+        for name, parameter in inspect.signature(explore).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    known = (known | {"backends"}) - OURS
+    options: dict[str, Any] = {}
+    for mark in marks:
+        if mark.args:
+            raise ValueError(f"takes its options by name, not {mark.args[0]!r}")
+        for name, value in mark.kwargs.items():
+            if name not in known:
+                raise ValueError(f"knows no {name!r}; its options are {', '.join(sorted(known))}")
+            options.setdefault(name, value)
+        if "backend" in mark.kwargs and "backends" in mark.kwargs:
+            raise ValueError("takes backend or backends, not both")
+    return options
+
+
+def _backends(options: Mapping[str, Any]) -> list[str]:
+    if "backends" in options:
+        return list(options["backends"])
+    if "backend" in options:
+        return [options["backend"]]
+    return ["asyncio", *(["trio"] if importlib.util.find_spec("trio") else [])]
+
+
+def _plain(function: Callable[..., Any], body: Callable[..., None]) -> Any:
+    """A plain function that looks like the coroutine function, but to who would run one."""
+
+    @wraps(function)
+    def plain(**arguments: Any) -> None:
+        __tracebackhide__ = True
+        body(**arguments)
+
+    plain.pytestmark = [  # type: ignore[attr-defined]  # where pytest keeps the marks
+        mark
+        for mark in getattr(function, "pytestmark", ())
+        if mark.name not in RUNNERS
+        and not (mark.name == "usefixtures" and "anyio_backend" in mark.args)
+    ]
+    return plain
+
+
+class Explored(pytest.Function):
+    """A coroutine test that is run in many schedules. To all other plugins it is a plain one."""
+
+    def _getobj(self) -> Any:
+        program = super()._getobj()  # type: ignore[no-untyped-call]  # pytest's own
+        return _plain(program, lambda **arguments: self._explore(partial(program, **arguments)))
+
+    def iter_markers_with_node(self, name: str | None = None) -> Iterator[tuple[Any, pytest.Mark]]:
+        """All marks but those by which another plugin would take the test for its own."""
+        for node, mark in super().iter_markers_with_node(name):
+            if mark.name not in RUNNERS:
+                yield node, mark
+
+    def setup(self) -> None:
+        """Refuse the fixtures that executions must not share."""
+        for name in self._fixtureinfo.argnames:
+            definitions = self._fixtureinfo.name2fixturedefs.get(name)
+            # A parameter is a fixture of pytest's own making.
+            if not definitions or definitions[-1].func.__module__ == "_pytest.python":
+                continue
+            fixture = definitions[-1]
+            if inspect.iscoroutinefunction(fixture.func) or inspect.isasyncgenfunction(
+                fixture.func
+            ):
+                why = "it is a coroutine, of another event loop than any schedule's"
+            elif fixture.scope == "function":
+                why = "all schedules would share one, and find in it what the last has left"
+            else:
+                continue
+            pytest.fail(
+                f"{self.name} is explored, and takes the fixture {name!r}: {why}. Make it in the "
+                f"test, or explore a program of your own with the fixture `explore`; fixtures of "
+                f"a wider scope, and those that are no arguments, may be used.",
+                pytrace=False,
+            )
+        super().setup()
+
+    def _explore(self, program: Program) -> None:
+        __tracebackhide__ = True
+        options = _options(self.iter_markers(MARK))
+        options.pop("backends", None)
+        options["backend"] = self.callspec.params[BACKEND]
+        Explore(self, alone=False)(program, **options)
+
+    def repr_failure(
+        self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None
+    ) -> str | TerminalRepr:
+        """The report, or what the lab says, without the way to it."""
+        error = excinfo.value
+        says = isinstance(error, ExplorationFailed | ImportError | LabError | ValueError)
+        if says and _raised_by_lab(excinfo.tb):
+            path, line, _ = self.location
+            return _Story(str(error), path, (line or 0) + 1)
+        return super().repr_failure(excinfo)
+
+
+class _Story(TerminalRepr):
+    """The report as pytest prints it, and the line that stands for it in summaries."""
+
+    def __init__(self, text: str, path: str, line: int) -> None:
+        self._lines = text.splitlines()
+        self.reprcrash = ReprFileLocation(path, line, self._lines[0])
+
+    def toterminal(self, tw: TerminalWriter) -> None:
+        """The headline stands out."""
+        for number, line in enumerate(self._lines):
+            tw.line(line, red=number == 0, bold=number == 0)
+
+
+# --- exploring
+
+
+class Explore:
+    """`lab.explore`, as the command line says; it asserts that the program holds.
+
+    Args:
+        item: the test.
+        alone: True if a program that no other process can load is explored in this one.
+    """
+
+    def __init__(self, item: pytest.Item, *, alone: bool = True) -> None:
+        self._item = item
+        self._alone = alone
+        self._calls = 0
+
+    def __call__(self, program: Program, **options: Any) -> Exploration:
+        """Explore the program, with the options of `lab.explore`.
+
+        Raises ExplorationFailed with the report and the command that replays it. Under
+        ``--explore-token`` only its schedule is executed, and what the program raises is raised;
+        a call of the same test that is not the token's executes the usual schedule.
+        """
+        __tracebackhide__ = True
+        self._calls += 1
+        token = self._item.config.getoption("explore_token")
+        if token is not None:
+            return self._replay(program, *_numbered(token), **options)
+        executor, note = self._executor(program, options)
+        try:
+            found = self._ask(explore, program, executor=executor, **options)
+        except BrokenExecutor as error:
+            self._item.config.stash[_pool].shutdown(wait=False)
+            del self._item.config.stash[_pool]
+            raise LabError(f"a process that explored died: {error}") from None
+        failures = [self._again(program, failure, options) for failure in found.failures]
+        self._note(found.complete, f"{found}{note}")
+        if failures:
+            raise ExplorationFailed("\n\n".join([*map(self._report, failures), str(found)]))
+        return found
+
+    def _again(self, program: Program, failure: Failure, options: Mapping[str, Any]) -> Failure:
+        """Execute the schedule of a failure here, so that what it prints can be shown. A worker
+        knows less than pytest: it has neither the error nor the operands of an assertion."""
+        __tracebackhide__ = True
+        try:
+            again = replay(program, failure.token, **_step_limit(options)).failures
+        except LabError:
+            return failure  # it does not fail every time; the report says all that is known
+        if not again:
+            return failure
+        _let_pytest_know(again[0].error)
+        return again[0]
+
+    def _report(self, failure: Failure) -> str:
+        """The report, with the command that replays it here."""
+        return failure.report.replace(
+            f"lab.replay(program, {failure.token!r})", self._command(failure.token)
+        )
+
+    def _command(self, token: str) -> str:
+        path = os.path.relpath(self._item.path, self._item.config.invocation_params.dir)
+        _, colons, names = self._item.nodeid.partition("::")
+        number = f"{self._calls}/" if self._calls > 1 else ""
+        return shlex.join(["pytest", f"{path}{colons}{names}", "--explore-token", number + token])
+
+    def _replay(self, program: Program, number: int, token: str, **options: Any) -> Exploration:
+        __tracebackhide__ = True
+        backend = options.get("backend", "asyncio")
+        if number != self._calls:
+            return self._ask(explore, program, strategy="fifo", backend=backend)
+        wanted, _ = parse_token(token)
+        if backend != wanted:
+            pytest.skip(f"the token is of {wanted}, this is {backend}")
+        result = self._ask(replay, program, token, **_step_limit(options))
+        if not result.failures:
+            self._note(False, "the schedule of the token does not fail")
+            return result
+        (failure,) = result.failures
+        _let_pytest_know(failure.error)
+        if failure.error is not None:
+            raise failure.error.with_traceback(_outside(failure.error.__traceback__))
+        raise ExplorationFailed(self._report(failure))
+
+    def _executor(
+        self, program: Program, options: Mapping[str, Any]
+    ) -> tuple[ProcessPoolExecutor | None, str]:
+        config = self._item.config
+        jobs = config.getoption("explore_jobs")
+        if jobs == 1 or options.get("strategy") in ("dpor", "fifo"):
+            return None, ""
+        if self._alone:
+            try:
+                pack(program)
+            except ValueError:
+                return None, "; in one process, since others could not import the program"
+        if _pool not in config.stash:
+            # Not forked: the suite may have threads.
+            pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
+            config.stash[_pool] = pool
+            config.add_cleanup(partial(pool.shutdown, cancel_futures=True))
+        return config.stash[_pool], ""
+
+    def _ask(self, function: Callable[..., Exploration], *args: Any, **options: Any) -> Exploration:
+        """What the lab says of what it cannot do comes without the way to it."""
+        __tracebackhide__ = True
+        try:
+            if function is replay:
+                return function(*args, **options)
+            with _quiet(self._item.config):
+                return function(*args, **options)
+        except (ImportError, LabError, ValueError) as error:
+            said = type(error)(*error.args)
+        raise said
+
+    def _note(self, complete: bool, text: str) -> None:
+        """For the summary; other processes' reports bring it along."""
+        name = "explored" if complete else "explored_in_part"
+        self._item.user_properties.append((name, text))
+
+
+def _numbered(token: str) -> tuple[int, str]:
+    """Which call of the fixture a token is for, and the token."""
+    number, slash, rest = token.partition("/")
+    return (int(number), rest) if slash and number.isdecimal() else (1, token)
+
+
+def _step_limit(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name == "step_limit"}
+
+
+def _let_pytest_know(error: BaseException | None) -> None:
+    """Raise it if it is no failure, but what a test has to say to pytest: also from a task."""
+    __tracebackhide__ = True
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            _let_pytest_know(inner)
+    elif isinstance(error, pytest.skip.Exception | pytest.xfail.Exception | pytest.exit.Exception):
+        raise error
+
+
+@contextmanager
+def _quiet(config: pytest.Config) -> Iterator[None]:
+    """Drop what is printed and logged: thousands of executions say nothing to anybody."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    captures = capture is not None and capture.is_globally_capturing()
+    before = capture.read_global_capture() if captures else None
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(level)
+        if before is not None:
+            capture.read_global_capture()
+            sys.stdout.write(before.out)
+            sys.stderr.write(before.err)
+
+
+def _outside(traceback: TracebackType | None) -> TracebackType | None:
+    """A traceback without the lab's own frames at its beginning."""
+    while traceback is not None and _is_of_lab(traceback):
+        traceback = traceback.tb_next
+    return traceback
+
+
+def _is_of_lab(traceback: TracebackType) -> bool:
+    name: str = traceback.tb_frame.f_globals.get("__name__", "")
+    return name.startswith("mbufpools.lab.")
+
+
+def _raised_by_lab(traceback: TracebackType) -> bool:
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return _is_of_lab(traceback)
