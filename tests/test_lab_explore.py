@@ -501,6 +501,28 @@ def test_a_failure_is_shrunk_to_two_deviations_in_few_replays(strategy: str, bac
 
 
 @BACKENDS
+def test_a_failure_is_not_shrunk_to_another_and_one_that_two_are_shrunk_to_is_told_once(
+    backend: str,
+) -> None:
+    async def program() -> None:
+        order: list[str] = []
+
+        async def write(letter: str) -> None:
+            order.append(letter)
+            await checkpoint()
+            order.append(letter)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(write, "a")
+            group.start_soon(write, "b")
+        raise KeyError(order) if order[0] == "b" else ValueError(order)
+
+    exploration = lab.explore(program, backend=backend, max_failures=None)
+    assert exploration.complete
+    assert [type(failure.error) for failure in exploration.failures] == [ValueError, KeyError]
+
+
+@BACKENDS
 @pytest.mark.parametrize("strategy", ["random", "pct"])
 def test_what_does_not_matter_is_shrunk_away(strategy: str, backend: str) -> None:
     """A random schedule of four tasks deviates in many places."""

@@ -138,8 +138,8 @@ def _shrunk(
     def fails(fewer: Deviations) -> Deviations | None:
         nonlocal best
         again, schedule, _ = once(program, backend, fewer, step_limit)
-        if again.kind != outcome.kind:
-            return None
+        if (again.kind, type(again.error)) != (outcome.kind, type(outcome.error)):
+            return None  # or one failure would be shrunk to another
         best = schedule, again
         return schedule.deviations
 

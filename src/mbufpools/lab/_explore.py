@@ -117,13 +117,17 @@ def explore(
         )
     else:
         executed = execute_in_parallel(program, chosen, executor, **options)
+    # Two may have been shrunk to the same one.
+    failures: dict[str, Failure] = {}
+    for failure in executed.failures:
+        failures.setdefault(failure.token, failure)
     return Exploration(
         executions=executed.executions,
         complete=chosen.complete,
         bound=bound,
         strategy=strategy,
         backend=backend,
-        failures=tuple(executed.failures),
+        failures=tuple(failures.values()),
         redundant=chosen.redundant if isinstance(chosen, Dpor) else 0,
         seconds=executed.seconds,
     )
