@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import anyio
@@ -16,6 +17,7 @@ from mbufpools import (
     PoolSpec,
     Wakeup,
 )
+from mbufpools._memory import Block
 
 from .ledger import (
     KIB,
@@ -30,6 +32,37 @@ from .ledger import (
 )
 
 PAGE = 4 * KIB
+A, B, C, D = (PAGE - 64 * step for step in (3, 2, 1, 0))
+
+
+def one_item_pages(limit_pages: int, **options: Any) -> BufferPools:
+    """Pools ``a`` to ``d``, with one item to a page of 4 KiB; two of ``a`` and of ``c`` may be
+    out."""
+    return BufferPools(
+        limit_pages * PAGE,
+        [
+            PoolSpec(A, name="a", items_per_page=1, max_items=2),
+            PoolSpec(B, name="b", items_per_page=1),
+            PoolSpec(C, name="c", items_per_page=1, max_items=2),
+            PoolSpec(D, name="d", items_per_page=1),
+        ],
+        memory=AccountedMemory(),
+        **options,
+    )
+
+
+class Refuses(AccountedMemory):
+    """A memory without the page of that number, counted from 1."""
+
+    def __init__(self, refused: int) -> None:
+        self.refused = refused
+        self.asked = 0
+
+    def allocate(self, nbytes: int) -> Block:
+        self.asked += 1
+        if self.asked == self.refused:
+            raise MemoryError("no page")
+        return super().allocate(nbytes)
 
 
 # Getting and putting
@@ -97,7 +130,9 @@ async def test_a_grant_by_somebody_elses_release_is_noted_for_the_one_who_waited
             await settle()
             last = await taking(tasks, reserve, pools, 2 * PAGE)
             (explained,) = pools.explain().waiters
-            assert [holder.task_id for holder in explained.holders] == [waiter.task_id]
+            (holder,) = explained.holders
+            assert holder.task_id == waiter.task_id
+            assert re.search(r"\.py:\d+$", holder.where)
             waiter.release()
             await settle()
             last.release()
@@ -176,7 +211,83 @@ async def test_a_debt_lets_just_so_many_gets_of_free_items_pass(max_passes: int)
         release_all(held)
 
 
+async def test_a_page_stays_idle_when_the_claim_was_served_and_the_next_is_not_tried() -> None:
+    """The get of `b` behind it waits, and the budget has not refused it: nobody is short."""
+    pools = one_item_pages(3, order="fifo")
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = [await pools.get(A), await pools.get(C), await pools.get(C)]
+        claim = await taking(tasks, pools.get, B)
+        at_maximum = await taking(tasks, pools.get_many, [A, A, B])
+        behind = await taking(tasks, pools.get, B)
+        held[1].release()
+        await settle()
+        assert (claim.waits, at_maximum.waits, behind.waits) == (False, True, True)
+        held[2].release()
+        await settle()
+        assert pools.pools["c"].nidle == 1
+        pools.check()
+        at_maximum.cancel()
+        await settle()
+        release_all([held[0], claim.lease, behind.lease])
+
+
+async def test_pages_are_primed_behind_those_who_wait_at_a_maximum_or_are_held_up_there() -> None:
+    pools = one_item_pages(100, order="fifo")
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = [await pools.get(A), await pools.get(C), await pools.get(C)]
+        waiting = [
+            await taking(tasks, pools.get_many, [A, A, B]),
+            await taking(tasks, pools.get, C),
+            await taking(tasks, pools.get, B),
+        ]
+        assert all(one.waits for one in waiting)
+        assert pools.pools["d"].prime(1) == 1
+        release_all(held)
+        await settle()
+        release_all([one.lease for one in waiting])
+        await settle()
+
+
+async def test_an_idle_page_leaves_for_the_want_of_a_single_byte() -> None:
+    async with entered(small_and_large(2)) as pools, pools.reserve(1):
+        pools.get_nowait(KIB).release()
+        assert pools.pools["small"].nidle == 1
+        with pools.get_nowait(PAGE):
+            assert pools.pools["small"].nidle == 0
+
+
+async def test_each_cancelled_wait_is_counted() -> None:
+    async with entered(small_and_large(1)) as pools, anyio.create_task_group() as tasks:
+        with await pools.get(PAGE):
+            for count in (1, 2, 3):
+                (await taking(tasks, pools.get, PAGE)).cancel()
+                await settle()
+                assert pools.statistics().waits.cancellations == count
+
+
+@pytest.mark.parametrize("refused", [1, 2, 3])
+async def test_what_was_charged_for_pages_that_did_not_come_is_credited(refused: int) -> None:
+    pools = BufferPools(3 * PAGE, [PoolSpec(PAGE, items_per_page=1)], memory=Refuses(refused))
+    async with entered(pools):
+        with pytest.raises(MemoryError):
+            await pools.get_many([PAGE] * 3)
+        assert pools.budget.allocated == 0
+        pools.check()
+
+
 # The limit
+
+
+async def test_what_the_minimum_of_a_pool_covers_is_never_impossible() -> None:
+    pools = BufferPools(
+        PAGE, [PoolSpec(PAGE, items_per_page=1, min_items=1)], memory=AccountedMemory()
+    )
+    async with entered(pools), anyio.create_task_group() as tasks:
+        with await pools.get(PAGE):
+            waiter = await taking(tasks, pools.get, PAGE)
+            assert waiter.waits
+        await settle()
+        waiter.release()
 
 
 @pytest.mark.parametrize("make", [BufferPools, MbufPools])
