@@ -302,9 +302,7 @@ class Pool:
         """The idle pages that the pool can do without, the longest idle first, if `needed` of
         its items are to be taken next."""
         lists = self._lists
-        spare = lists.npages - self.min_pages
-        if needed:
-            spare = min(spare, (lists.nfree - needed) // self.items_per_page)
+        spare = min(lists.npages - self.min_pages, (lists.nfree - needed) // self.items_per_page)
         return ((self, page) for page in islice(lists.idle_pages(), max(0, spare)))
 
     @property
