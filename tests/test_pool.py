@@ -381,6 +381,54 @@ async def test_an_error_that_somebody_keeps_does_not_keep_the_buffers_of_others(
         await until(lambda: scene.pools.statistics().nout == 4)
 
 
+class RefusingWithCause(AccountedMemory):
+    """A system that refuses one page, and says why."""
+
+    refuses = True
+
+    def allocate(self, nbytes: int) -> Block:
+        if self.refuses:
+            self.refuses = False
+            try:
+                raise OSError(12, "why")
+            except OSError as error:
+                raise MemoryError("no page") from error
+        return super().allocate(nbytes)
+
+
+@pytest.mark.parametrize("order", ["fifo", "barging"])
+async def test_an_error_of_the_system_that_somebody_keeps_does_not_keep_the_buffers_of_others(
+    order: str,
+) -> None:
+    """Nor does it keep, or change, what the one who released was handling."""
+    memory = RefusingWithCause()
+    memory.refuses = False
+    specs = [one_item_a_page(), one_item_a_page(8192)]
+    async with Scene(
+        BufferPools, 8192, specs, memory=memory, order=order, wakeup="direct"
+    ) as scene:
+        holder = await scene.get("holder", 8192)
+        sleepers = [await scene.get(name, 4096) for name in "abc"]
+        memory.refuses = True
+        handled = LookupError("of the one who releases")
+        try:
+            raise handled
+        except LookupError:
+            holder.release()
+            holder.pool.reclaim()
+        assert handled.__traceback__ is not None
+        for sleeper in sleepers:
+            await sleeper.ended.wait()
+        error = sleepers[0].error
+        assert isinstance(error, MemoryError)
+        assert str(error.__cause__) == "[Errno 12] why"
+        assert error.__context__ is None
+        for sleeper in sleepers[1:]:
+            with pytest.warns(ResourceWarning, match="dropped without a release"):
+                sleeper.buffer = None
+        await until(lambda: scene.pools.statistics().nout == 0)
+
+
 async def test_errors_of_several_sleepers_are_not_one_object() -> None:
     """Each task adds its own traceback to what it raises."""
     async with Scene(BufferPools, 4096, [one_item_a_page()]) as scene:

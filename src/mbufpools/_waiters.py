@@ -431,7 +431,7 @@ class Waiters:
             self._add_pages(line, cost)
         except MemoryError as error:
             self._depart(line, request)
-            request.fail(error)
+            request.fail(_without_frames(error))
             return True
         self._depart(line, request)
         request.grant(line.take(request))
@@ -595,6 +595,17 @@ def _number(line: Line) -> int:
     head = line.requests.head
     assert head is not None
     return head.number
+
+
+def _without_frames(error: MemoryError) -> MemoryError:
+    """Forget where `error` came from, and amid what. Its frames are those of whoever served the
+    request, and lead to others and what they hold, for as long as somebody keeps the error."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link.__context__ = None  # perhaps another's: it is left as it is
+        link = link.__cause__
+    return error
 
 
 def _release(holds: Any) -> None:
