@@ -54,7 +54,7 @@ def test_the_package_runs_as_a_module() -> None:
     assert (done.returncode, done.stdout) == (0, f"mbufpools {mbufpools.__version__}\n")
 
 
-@pytest.mark.parametrize("command", [[], ["demo"], ["stat"], ["replay"], ["soak"]])
+@pytest.mark.parametrize("command", [[], ["demo"], ["stat"], ["replay"], ["soak"], ["explore"]])
 def test_help_fits_the_terminal(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_status(*command, "--help") == 0
     out = capsys.readouterr().out
@@ -67,7 +67,7 @@ def test_a_missing_or_unknown_command_is_told_the_right_ones(
     argv: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = mistake(*argv, capsys=capsys)
-    assert all(command in line for command in ("demo", "stat", "replay", "soak"))
+    assert all(command in line for command in ("demo", "stat", "replay", "soak", "explore"))
 
 
 def test_a_start_loads_only_what_the_command_needs() -> None:

@@ -1,5 +1,5 @@
 """The command ``mbufpools``: run the demos, replay recordings of the kernel, print statistics, soak
-the pools in random use.
+the pools in random use, explore the schedules of a program.
 
 A command loads what it needs when it is asked for. A mistake of the caller's is
 one line on stderr and exit status 2; a run that came out otherwise than it should is 1.
@@ -67,6 +67,10 @@ def _run(arguments: argparse.Namespace) -> int:
             from ._stat import stat
 
             return stat(arguments.name, _demo_options(arguments))
+        case "explore":
+            from ._explore import explore
+
+            return explore(arguments)
         case "soak":
             from ._soak import soak
 
@@ -132,4 +136,36 @@ def _parser() -> _Parser:
     soak.add_argument("--seed", metavar="S", default="0", help="of all chance (default: 0)")
     soak.add_argument("--backend", default="asyncio", help="asyncio (the default) or trio")
     soak.add_argument("--json", action="store_true", help="print one JSON object")
+    _add_explore(commands)
     return parser
+
+
+def _add_explore(commands: argparse._SubParsersAction[_Parser]) -> None:
+    explore = commands.add_parser(
+        "explore",
+        help="execute an async program in every schedule, and say what fails",
+        description="Execute an `async def` without arguments in many schedules, in virtual time, "
+        "and say what fails and how to see it again.",
+        allow_abbrev=False,
+    )
+    explore.add_argument("program", metavar="PROGRAM", help="module:function or file.py:function")
+    explore.add_argument(
+        "--strategy",
+        metavar="NAME",
+        default="exhaustive",
+        help="exhaustive (the default), dpor, random, pct or fifo",
+    )
+    explore.add_argument("--backend", default="asyncio", help="asyncio (the default), trio or both")
+    for name, default, purpose in (
+        ("max-preemptions", "2", "of exhaustive: a bound, or none (default: 2)"),
+        ("max-executions", "10000", "stop after so many (default: 10000)"),
+        ("seed", "0", "of random and pct (default: 0)"),
+        ("depth", "3", "of pct: ordering constraints of the bug (default: 3)"),
+        ("jobs", "1", "processes (default: 1)"),
+    ):
+        explore.add_argument(f"--{name}", metavar="N", default=default, help=purpose)
+    explore.add_argument(
+        "--cancel", action="store_true", help="also cancel each task at each await point"
+    )
+    explore.add_argument("--token", help="execute only the schedule of this token")
+    explore.add_argument("--json", action="store_true", help="print JSON, one object a line")

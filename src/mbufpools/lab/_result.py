@@ -24,6 +24,10 @@ class Failure:
     replays: int = 0
     """Executions that it took to shrink it; they are not counted in `Exploration.executions`."""
 
+    def report_with(self, command: str) -> str:
+        """The report, with a command in the place of the call that replays it."""
+        return self.report.replace(f"lab.replay(program, {self.token!r})", command)
+
     def __str__(self) -> str:
         return self.report
 

@@ -303,9 +303,7 @@ class Explore:
 
     def _report(self, failure: Failure) -> str:
         """The report, with the command that replays it here."""
-        return failure.report.replace(
-            f"lab.replay(program, {failure.token!r})", self._command(failure.token)
-        )
+        return failure.report_with(self._command(failure.token))
 
     def _command(self, token: str) -> str:
         path = os.path.relpath(self._item.path, self._item.config.invocation_params.dir)

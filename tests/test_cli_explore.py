@@ -1,0 +1,345 @@
+"""``mbufpools explore``, on programs of its user's."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import pytest
+
+from mbufpools.cli import main
+
+PROGRAMS = """
+import asyncio, functools
+import anyio
+from anyio.lowlevel import checkpoint
+
+async def two(function):
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(function)
+        tasks.start_soon(function)
+
+async def sound():
+    await two(checkpoint)
+
+async def race(expected=2):
+    count = 0
+
+    async def increase():
+        nonlocal count
+        value = count
+        await checkpoint()
+        count = value + 1
+
+    await two(increase)
+    assert count == expected, f"{count} of {expected}"
+
+async def stall():
+    await anyio.Event().wait()
+
+async def io():
+    await asyncio.open_connection("localhost", 1)
+
+async def dies_elsewhere():
+    import multiprocessing, os
+    if multiprocessing.parent_process() is not None:
+        os._exit(1)
+
+class Holder:
+    @staticmethod
+    async def program():
+        await two(checkpoint)
+
+def plain():
+    pass
+
+number = 5
+"""
+
+
+@pytest.fixture(autouse=True)
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a file of programs, in which the command is called."""
+    (tmp_path / "programs.py").write_text(PROGRAMS, "utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    for name in ("programs", "broken", "mbufpools_explored_programs"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path
+
+
+def explore(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    """The exit status, and what was printed."""
+    try:
+        status = main(["explore", *argv])
+    except SystemExit as caught:
+        status = int(caught.code or 0)
+    return status, *capsys.readouterr()
+
+
+def replay_line(out: str) -> list[str]:
+    """The arguments of the command that a failure has printed."""
+    (line,) = (line for line in out.splitlines() if line.startswith("replay: "))
+    program, command, *arguments = shlex.split(line.removeprefix("replay: "))
+    assert (program, command) == ("mbufpools", "explore")
+    return arguments
+
+
+@pytest.mark.parametrize("target", ["programs:sound", "programs.py:sound", "./programs.py:sound"])
+def test_a_program_that_holds_is_told_in_a_line(
+    target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert explore(capsys, target) == (
+        0,
+        "no failure in 6 executions (exhaustive on asyncio): all of the schedules of at most 2 "
+        "preemptions\n",
+        "",
+    )
+
+
+def test_a_program_may_be_an_attribute(capsys: pytest.CaptureFixture[str]) -> None:
+    assert explore(capsys, "programs:Holder.program")[0] == 0
+
+
+def test_both_backends_are_explored_in_turn(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = explore(
+        capsys, "programs:sound", "--backend", "both", "--max-preemptions", "none"
+    )
+    assert status == 0
+    assert out.splitlines() == [
+        f"no failure in 6 executions (exhaustive on {backend}): all of the schedules"
+        for backend in ("asyncio", "trio")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "summary"),
+    [
+        (["--strategy", "dpor"], "no failure in 1 execution (dpor on asyncio): all of *"),
+        (
+            ["--strategy", "random", "--seed", "7", "--max-executions", "3"],
+            "no failure in 3 executions (random on asyncio): not all of the schedules, chosen *",
+        ),
+        (
+            ["--strategy", "pct", "--depth", "2", "--max-executions", "4"],
+            "no failure in 4 executions (pct on asyncio): not all of the schedules, by PCT to 2",
+        ),
+        (["--max-preemptions", "0"], "*: all of the schedules of at most 0 preemptions"),
+        (["--cancel"], "*, each with one cancellation at a time"),
+        (["--max-executions", "2"], "no failure in 2 executions *: not all of the schedules *"),
+    ],
+)
+def test_the_options_are_those_of_the_lab(
+    options: list[str], summary: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = explore(capsys, "programs:sound", *options)
+    assert (status, err) == (0, "")
+    pytest.LineMatcher(out.splitlines()).fnmatch_lines([summary])
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("target", ["programs:race", "programs.py:race"])
+def test_a_failure_prints_the_report_and_the_command_that_replays_it(
+    target: str, backend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = explore(capsys, target, "--backend", backend)
+    assert (status, err) == (1, "")
+    assert out.startswith("exception: AssertionError: 1 of 2\nschedule (")
+    assert "/lab/" not in out
+    assert out.endswith(
+        f"\n\n1 failure found in 3 executions (exhaustive on {backend}): not all of the schedules "
+        f"of at most 2 preemptions\n"
+    )
+    again = explore(capsys, *replay_line(out))
+    assert again == (1, out[: out.index("\n\n") + 1], "")
+
+
+def test_a_stall_is_told_and_replayed(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = explore(capsys, "programs:stall")
+    assert status == 1
+    assert out.startswith("stall: every task waits, and nothing can wake one\n")
+    assert explore(capsys, *replay_line(out))[0] == 1
+
+
+def test_the_status_is_that_of_the_worst_backend(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = explore(capsys, "programs:race", "--backend", "both")
+    assert status == 1
+    assert out.count("1 failure found in 3 executions") == 2
+
+
+def test_a_token_that_no_longer_fails_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    token = "asyncio:0@1>0.1"
+    assert explore(capsys, "programs:sound", "--token", token) == (
+        0,
+        "the schedule of the token does not fail\n",
+        "",
+    )
+
+
+def test_json_is_an_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = explore(capsys, "programs:race", "--backend", "both", "--json")
+    assert status == 1
+    first, second = (json.loads(line) for line in out.splitlines())
+    (failure,) = first.pop("failures")
+    assert first.pop("seconds") > 0
+    assert first == {
+        "program": "programs:race",
+        "strategy": "exhaustive",
+        "backend": "asyncio",
+        "executions": 3,
+        "complete": False,
+        "bound": "the schedules of at most 2 preemptions",
+        "redundant": 0,
+    }
+    assert failure["kind"] == "exception"
+    assert failure["found_at"] == 3
+    assert failure["token"] in failure["report"]
+    assert replay_line(failure["report"]) == ["programs:race", "--token", failure["token"]]
+    assert second["backend"] == "trio"
+
+
+def test_jobs_explore_the_same_schedules(capsys: pytest.CaptureFixture[str]) -> None:
+    alone = explore(capsys, "programs.py:sound", "--max-preemptions", "none")
+    shared = explore(capsys, "programs.py:sound", "--max-preemptions", "none", "--jobs", "2")
+    assert shared == alone
+    status, out, _ = explore(capsys, "programs.py:race", "--jobs", "2")
+    assert status == 1
+    assert "AssertionError: 1 of 2" in out
+
+
+def test_a_process_that_dies_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert mistake(capsys, "programs.py:dies_elsewhere", "--jobs", "2").startswith("A process in")
+
+
+# --- mistakes
+
+
+def mistake(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """The one line that is printed."""
+    status, out, err = explore(capsys, *argv)
+    assert (status, out) == (2, "")
+    assert err.count("\n") == 1
+    assert err.startswith("mbufpools explore: ")
+    return err.removeprefix("mbufpools explore: ").rstrip("\n")
+
+
+THERE_ARE = "; there are sound, stall, io, dies_elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        (["programs"], "'programs': expected module:function or file.py:function"),
+        ([":sound"], "':sound': expected module:function or file.py:function"),
+        (["programs.py:"], "'programs.py:': expected module:function or file.py:function"),
+        (["nowhere.py:sound"], "there is no file nowhere.py"),
+        (
+            ["nowhere:sound"],
+            "cannot import nowhere: ModuleNotFoundError: No module named 'nowhere'",
+        ),
+        (["programs:sond"], f"programs has no function 'sond'{THERE_ARE}"),
+        (["programs:plain"], f"plain in programs is no `async def`{THERE_ARE}"),
+        (["programs:number"], f"number in programs is no `async def`{THERE_ARE}"),
+        (["programs:two"], f"two in programs takes arguments (function){THERE_ARE}"),
+        (
+            ["programs:sound", "--strategy", "bfs"],
+            "no strategy 'bfs': expected one of fifo, random, pct, exhaustive, dpor",
+        ),
+        (
+            ["programs:sound", "--backend", "curio"],
+            "argument --backend: 'curio'; expected one of asyncio, trio, both",
+        ),
+        (
+            ["programs:sound", "--max-preemptions", "-1"],
+            "argument --max-preemptions: '-1'; expected a whole number from 0 up or none",
+        ),
+        (
+            ["programs:sound", "--max-executions", "0"],
+            "argument --max-executions: '0'; expected a whole number from 1 up",
+        ),
+        (
+            ["programs:sound", "--jobs", "many"],
+            "argument --jobs: 'many'; expected a whole number from 1 up",
+        ),
+        (
+            ["programs:sound", "--jobs", "2", "--strategy", "dpor"],
+            "argument --jobs: dpor goes from one schedule to the next, in one process",
+        ),
+        (
+            ["programs:sound", "--token", "nonsense"],
+            "'nonsense' is no token; expected what a failure's `token` says, such as "
+            "'asyncio:0.1@2>0.2'",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line_that_lists_what_is_right(
+    argv: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert mistake(capsys, *argv) == line
+
+
+def test_a_token_that_does_not_fit_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    line = mistake(capsys, "programs:sound", "--token", "trio:0@9>0.5")
+    assert line.startswith("the token 'trio:0@9>0.5' does not fit the program: ")
+
+
+def test_a_program_that_cannot_be_explored_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert mistake(capsys, "programs:io").startswith("the program does I/O; ")
+
+
+def test_a_module_that_fails_is_told_with_its_line(
+    programs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (programs / "broken.py").write_text("\n1 / 0\n", "utf-8")
+    for target in ("broken", "broken.py"):
+        assert mistake(capsys, f"{target}:program") == (
+            f"cannot import {target}: ZeroDivisionError: division by zero "
+            f"({programs / 'broken.py'}:2)"
+        )
+
+
+def test_a_module_without_programs_lists_none(
+    programs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (programs / "broken.py").write_text("", "utf-8")
+    assert mistake(capsys, "broken:program") == "broken has no function 'program'"
+
+
+def test_a_file_may_be_called_as_a_module_of_python_is(
+    programs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (programs / "queue.py").write_text("async def program(): pass", "utf-8")
+    import queue
+
+    assert explore(capsys, "queue.py:program")[0] == 0
+    assert sys.modules["queue"] is queue
+
+
+# --- progress
+
+
+def test_progress_is_shown_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mbufpools.cli._explore.PAUSE", 0)
+    many = ("programs:sound", "--strategy", "random", "--max-executions", "40")
+    assert explore(capsys, *many)[2] == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    _, out, err = explore(capsys, *many)
+    assert out.startswith("no failure in 40 executions")
+    _, *lines, last = err.split("\r\033[K")
+    assert last == ""
+    assert len(lines) == 40
+    assert lines[9].startswith("[#####...............] 10 of at most 40 executions, ")
+    assert lines[-1].startswith("[####################] 40 of at most 40 executions, ")
+    assert lines[-1].endswith(" a second")
+
+
+def test_progress_is_not_told_more_often_than_anybody_can_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mbufpools.cli._explore.PAUSE", 1000)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert explore(capsys, "programs:sound")[2] == "\r\033[K"
