@@ -85,6 +85,19 @@ def test_what_a_failed_execution_leaves_is_not_told_of_a_later_one(backend: str)
 
 
 @BACKENDS
+def test_what_was_dropped_before_an_exploration_is_not_told_of_it(backend: str) -> None:
+    gc.disable()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            Resource()
+            exploration = lab.explore(checkpoint, backend=backend)
+    finally:
+        gc.enable()
+    exploration.assert_holds()
+
+
+@BACKENDS
 def test_the_collector_is_as_it_was_after_an_exploration(backend: str) -> None:
     lab.explore(checkpoint, backend=backend)
     assert gc.isenabled()

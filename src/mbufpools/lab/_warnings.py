@@ -32,22 +32,18 @@ class Leaks:
     def __init__(self) -> None:
         self._heard: list[str] = []
         self._executions = 0
-        self.torn_down = False
-        """Some execution did not come to its own end."""
 
     def begin(self) -> None:
         """An execution begins: what is heard from now on is its own."""
-        self._executions += 1
         if self._executions % EXECUTIONS == 0:
-            gc.collect(1)
+            gc.collect(1)  # at first, what was dropped before
+        self._executions += 1
         self._heard.clear()
 
     def judge(self, outcome: Outcome) -> Outcome:
         """The outcome, which is a leak if nothing else failed and something was leaked."""
         gc.collect(0)
-        if outcome.kind is not None or outcome.stopped:
-            self.torn_down = True
-        elif self._heard:
+        if self._heard and outcome.kind is None and not outcome.stopped:
             outcome = Outcome("leak", "\n".join(self._heard))
         return outcome
 
@@ -72,4 +68,4 @@ def listening() -> Iterator[Leaks]:
         finally:
             if collected_by_itself:
                 gc.enable()
-        gc.collect(2 if leaks.torn_down else 1)
+        gc.collect(1)  # what is left of it must not be heard by others
