@@ -1,0 +1,132 @@
+"""The lab against known bugs: it finds each of them, and proves each corrected twin."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from mbufpools import lab
+from tests import zoo
+from tests.zoo import ZOO, Specimen
+from tests.zoo.__main__ import print_table
+from tests.zoo.semaphores import SPECIMENS as SEMAPHORES
+
+HERE = Path(zoo.__file__).parent
+UNMARKED = {"leak"}
+"""What leaked is told of when it is gone, and who dropped it is not known any longer."""
+
+ON_EACH_BACKEND = pytest.mark.parametrize(
+    ("specimen", "backend"),
+    [
+        pytest.param(specimen, backend, id=f"{specimen.name}, {backend}")
+        for specimen in ZOO
+        for backend in specimen.backends
+    ],
+)
+WITHOUT_CANCELLATION = pytest.mark.parametrize(
+    ("specimen", "backend"),
+    [
+        pytest.param(specimen, backend, id=f"{specimen.name}, {backend}")
+        for specimen in ZOO
+        for backend in specimen.backends
+        if not specimen.cancel
+    ],
+)
+
+
+@cache
+def bug(specimen: Specimen, backend: str, strategy: str) -> lab.Exploration:
+    return specimen.explore_bug(backend, strategy)
+
+
+@cache
+def twin(specimen: Specimen, backend: str, strategy: str) -> lab.Exploration:
+    return specimen.explore_twin(backend, strategy)
+
+
+def marked_lines(specimen: Specimen) -> list[str]:
+    """Where the report must point to, as it or a traceback says it."""
+    names = {specimen.name}
+    if specimen in SEMAPHORES:
+        names.add("all of semaphores.py")
+    return [
+        place
+        for path in HERE.glob("*.py")
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if line.endswith(tuple(f"  # {specimen.kind}: {name}" for name in names))
+        for place in (f"zoo/{path.name}:{number},", f'zoo/{path.name}", line {number},')
+    ]
+
+
+def test_the_zoo_has_more_than_twenty_animals_and_each_has_its_name() -> None:
+    assert len({specimen.name for specimen in ZOO}) == len(ZOO) >= 20
+    assert {specimen.kind for specimen in ZOO} == {"stall", "exception", "livelock", "leak"}
+
+
+def test_each_comment_that_names_a_bug_is_of_an_animal() -> None:
+    names = {f"{it.kind}: {it.name}" for it in ZOO} | {"stall: all of semaphores.py"}
+    for path in HERE.glob("*.py"):
+        for line in path.read_text("utf-8").splitlines():
+            comment = re.search(r"  # ((?:stall|exception|livelock|leak): .*)$", line)
+            assert comment is None or comment[1] in names
+
+
+@ON_EACH_BACKEND
+def test_each_bug_is_found_and_its_report_names_it(specimen: Specimen, backend: str) -> None:
+    (failure,) = bug(specimen, backend, "exhaustive").failures
+    assert failure.kind == specimen.kind
+    assert failure.found_at <= specimen.found
+    assert specimen.told in failure.report
+    if specimen.kind not in UNMARKED:
+        assert any(place in failure.report for place in marked_lines(specimen)), failure.report
+
+    (again,) = lab.replay(specimen.bug, failure.token, step_limit=specimen.step_limit).failures
+    assert (again.kind, again.token) == (failure.kind, failure.token)
+    assert again.report == failure.report
+
+
+@ON_EACH_BACKEND
+def test_each_twin_is_proved(specimen: Specimen, backend: str) -> None:
+    exploration = twin(specimen, backend, "exhaustive")
+    exploration.assert_holds()
+    assert exploration.complete
+    assert exploration.executions <= specimen.proved
+
+
+@WITHOUT_CANCELLATION
+def test_each_bug_is_found_by_dpor_and_its_twin_proved(specimen: Specimen, backend: str) -> None:
+    (failure,) = bug(specimen, backend, "dpor").failures
+    assert failure.kind == specimen.kind
+    exploration = twin(specimen, backend, "dpor")
+    exploration.assert_holds()
+    assert exploration.complete
+
+
+@pytest.mark.parametrize(
+    "specimen",
+    [
+        pytest.param(specimen, id=specimen.name)
+        for specimen in ZOO
+        if not specimen.cancel and len(specimen.backends) == 2
+    ],
+)
+@pytest.mark.parametrize("strategy", ["exhaustive", "dpor"])
+def test_both_backends_take_the_same_number_of_executions(
+    specimen: Specimen, strategy: str
+) -> None:
+    found = {bug(specimen, it, strategy).failures[0].found_at for it in specimen.backends}
+    proved = {twin(specimen, it, strategy).executions for it in specimen.backends}
+    assert (len(found), len(proved)) == (1, 2 if specimen.differs else 1)
+
+
+def test_the_table_has_a_row_for_each_animal(capsys: pytest.CaptureFixture[str]) -> None:
+    few = ZOO[:2]  # it explores them anew
+    print_table(few)
+    lines = capsys.readouterr().out.splitlines()
+    for specimen, line in zip(few, lines[1:], strict=False):
+        assert line.split("  ")[0] == specimen.name
+        assert str(specimen.found) in line
+        assert str(specimen.proved) in line

@@ -1,0 +1,70 @@
+"""What an animal of the zoo is: a bug, its corrected twin, and what it takes to tell them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+
+from mbufpools import lab
+
+__all__ = ["BOTH", "Program", "Specimen", "together"]
+
+Program = Callable[[], Coroutine[Any, Any, None]]
+
+BOTH = ("asyncio", "trio")
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """A small program with a known bug, and its twin without.
+
+    In the source of the bug the line that a report must name ends in a comment of the bug's kind
+    and name, such as ``# stall: lost wakeup``.
+    """
+
+    name: str
+    bug: Program
+    twin: Program
+    kind: str
+    """``stall``, ``exception``, ``livelock`` or ``leak``."""
+    told: str
+    """What the report says: the primitive that is waited for, or the message of the error."""
+    found: int
+    """Executions of the default strategy until it is found, at most."""
+    proved: int
+    """Executions of the default strategy that show the twin to be right, at most."""
+    cancel: bool = False
+    """It shows only if somebody is cancelled: explore with ``cancel=True``."""
+    backends: tuple[str, ...] = BOTH
+    step_limit: int = 10_000
+    """Less for one that runs in circles."""
+
+    differs: str = ""
+    """Why asyncio and trio take different numbers of executions, if they do."""
+
+    def explore_bug(self, backend: str, strategy: str = "exhaustive") -> lab.Exploration:
+        """Look for the bug."""
+        return self._explore(self.bug, backend, strategy)
+
+    def explore_twin(self, backend: str, strategy: str = "exhaustive") -> lab.Exploration:
+        """Look for a bug in the twin."""
+        return self._explore(self.twin, backend, strategy)
+
+    def _explore(self, program: Program, backend: str, strategy: str) -> lab.Exploration:
+        return lab.explore(
+            program,
+            backend=backend,
+            strategy=strategy,
+            cancel=self.cancel,
+            step_limit=self.step_limit,
+        )
+
+
+async def together(*tasks: Program) -> None:
+    """Run all of them at once."""
+    async with anyio.create_task_group() as group:
+        for task in tasks:
+            group.start_soon(task)

@@ -1,0 +1,262 @@
+"""What is left undone when somebody is cancelled; found by cancelling each task once at each of
+its await points."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+
+from anyio import Event, Semaphore
+from anyio.lowlevel import checkpoint
+
+from mbufpools.lab import Shared
+
+from ._specimen import Specimen, together
+
+__all__ = ["SPECIMENS"]
+
+
+class Register:
+    """Gives the semaphore back after the work, if the work comes to its end."""
+
+    def __init__(self) -> None:
+        self.lock = Semaphore(1)
+
+    async def write(self) -> None:
+        await self.lock.acquire()  # stall: lock held across a cancel
+        await checkpoint()
+        self.lock.release()
+
+
+class RegisterWithWith(Register):
+    """Gives it back in any case."""
+
+    async def write(self) -> None:
+        async with self.lock:
+            await checkpoint()
+
+
+async def two_writers(register_class: type[Register]) -> None:
+    register = register_class()
+    await together(register.write, register.write)
+
+
+class Permits:
+    """Hands a permit to the one who waits, who may be cancelled when it comes."""
+
+    def __init__(self) -> None:
+        self.free = Shared(1)
+        self.users = Shared(0)
+        self.waiters: Shared[tuple[Event, ...]] = Shared(())
+
+    async def use(self) -> None:
+        await self.acquire()
+        self.users.value += 1
+        assert self.users.value == 1, "more users than permits"  # exception: permit given twice
+        try:
+            await checkpoint()
+        finally:
+            self.users.value -= 1
+            self.release()
+
+    async def acquire(self) -> None:
+        if self.free.value:
+            self.free.value -= 1
+            return
+        event = Event()
+        self.waiters.value = (*self.waiters.value, event)
+        try:
+            await event.wait()  # stall: permit lost on cancel
+        except BaseException:
+            self.forsake(event)
+            raise
+
+    def forsake(self, event: Event) -> None:
+        self.waiters.update(lambda waiters: tuple(it for it in waiters if it is not event))
+
+    def release(self) -> None:
+        if self.waiters.value:
+            event, *others = self.waiters.value
+            self.waiters.value = tuple(others)
+            event.set()
+        else:
+            self.free.value += 1
+
+
+class PermitsPassedOn(Permits):
+    """A permit in the hands of one who is cancelled goes to the next."""
+
+    def forsake(self, event: Event) -> None:
+        if event in self.waiters.value:
+            super().forsake(event)
+        else:
+            self.release()
+
+
+class PermitsGivenAnyway(Permits):
+    """One who is cancelled gives back a permit that he may not have."""
+
+    def forsake(self, event: Event) -> None:
+        super().forsake(event)
+        self.release()
+
+
+async def three_permits(permits_class: type[Permits]) -> None:
+    permits = permits_class()
+    await together(permits.use, permits.use, permits.use)
+
+
+class Turnstile:
+    """Wakes one to try again, and frees the slot for anybody: if that one is cancelled, nobody
+    tries."""
+
+    def __init__(self) -> None:
+        self.free = Shared(1)
+        self.waiters: Shared[tuple[Event, ...]] = Shared(())
+
+    async def use(self) -> None:
+        while not self.free.value:
+            event = Event()
+            self.waiters.value = (*self.waiters.value, event)
+            try:
+                await event.wait()  # stall: signal lost on cancel
+            except BaseException:
+                self.forsake(event)
+                raise
+        self.free.value -= 1
+        try:
+            await checkpoint()
+        finally:
+            self.free.value += 1
+            self.wake()
+
+    def forsake(self, event: Event) -> None:
+        self.waiters.update(lambda waiters: tuple(it for it in waiters if it is not event))
+
+    def wake(self) -> None:
+        if self.waiters.value:
+            event, *others = self.waiters.value
+            self.waiters.value = tuple(others)
+            event.set()
+
+
+class TurnstileThatWakesAnother(Turnstile):
+    """Who was woken and cannot come wakes the next."""
+
+    def forsake(self, event: Event) -> None:
+        super().forsake(event)
+        if event.is_set():
+            self.wake()
+
+
+async def three_at_the_turnstile(turnstile_class: type[Turnstile]) -> None:
+    turnstile = turnstile_class()
+    await together(turnstile.use, turnstile.use, turnstile.use)
+
+
+class Connection:
+    """Must be closed."""
+
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+    def __del__(self) -> None:
+        if not self.closed:
+            warnings.warn("a connection was never closed", ResourceWarning, stacklevel=1)
+
+
+class Connections:
+    """Opens a connection for the one who waits, who may be cancelled when it comes."""
+
+    def __init__(self) -> None:
+        self.ready = Event()
+        self.connection: Shared[Connection | None] = Shared(None)
+
+    async def open(self) -> None:
+        if not self.ready.is_set():
+            self.connection.value = Connection()
+            self.ready.set()
+
+    async def use(self) -> None:
+        try:
+            await self.ready.wait()
+        except BaseException:
+            self.forsake()
+            raise
+        self.close()
+
+    def forsake(self) -> None:
+        """Who does not wait any longer needs no connection."""
+
+    def close(self) -> None:
+        if self.connection.value is not None:
+            self.connection.value.close()
+
+
+class ConnectionsThatAreClosed(Connections):
+    """Who does not wait any longer closes what has come for him, and wants no other."""
+
+    def forsake(self) -> None:
+        self.close()
+        self.ready.set()
+
+
+async def open_and_use(connections_class: type[Connections]) -> None:
+    connections = connections_class()
+    await together(connections.use, connections.open)
+
+
+SPECIMENS = (
+    Specimen(
+        "lock held across a cancel",
+        partial(two_writers, Register),
+        partial(two_writers, RegisterWithWith),
+        kind="stall",
+        told="for anyio's Semaphore: release() was never called since",
+        found=10,
+        proved=180,
+        cancel=True,
+    ),
+    Specimen(
+        "permit lost on cancel",
+        partial(three_permits, Permits),
+        partial(three_permits, PermitsPassedOn),
+        kind="stall",
+        told="for anyio's Event: set() was never called since",
+        found=848,
+        proved=1812,
+        cancel=True,
+    ),
+    Specimen(
+        "permit given twice",
+        partial(three_permits, PermitsGivenAnyway),
+        partial(three_permits, PermitsPassedOn),
+        kind="exception",
+        told="AssertionError: more users than permits",
+        found=87,
+        proved=1812,
+        cancel=True,
+    ),
+    Specimen(
+        "signal lost on cancel",
+        partial(three_at_the_turnstile, Turnstile),
+        partial(three_at_the_turnstile, TurnstileThatWakesAnother),
+        kind="stall",
+        told="for anyio's Event: set() was never called since",
+        found=809,
+        proved=1866,
+        cancel=True,
+    ),
+    Specimen(
+        "leak at the grant",
+        partial(open_and_use, Connections),
+        partial(open_and_use, ConnectionsThatAreClosed),
+        kind="leak",
+        told="a connection was never closed",
+        found=4,
+        proved=37,
+        cancel=True,
+    ),
+)
