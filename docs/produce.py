@@ -64,7 +64,7 @@ def run(command: str) -> str:
         cwd=ROOT,
         check=False,
     )
-    if result.returncode:
+    if result.returncode > 1:  # 1 is a result: what was looked for was found
         raise RuntimeError(f"`{command}` exits with {result.returncode}:\n{result.stderr}")
     return "\n".join(line.rstrip() for line in result.stdout.splitlines()) + "\n"
 

@@ -65,3 +65,39 @@ async def two_readers_at_a_better_desk():
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(read, desk)
         tasks.start_soon(read, desk)
+
+
+class BestDesk(BetterDesk):
+    """Passes the book on if whom it was handed to has been cancelled."""
+
+    async def borrow(self):
+        await self.look_it_up()
+        if self.book_is_here:
+            self.book_is_here = False
+            return
+        turn = anyio.Event()
+        self.queue.append(turn)
+        try:
+            await turn.wait()
+        except BaseException:
+            if turn.is_set():
+                self.bring_back()
+            else:
+                self.queue.remove(turn)
+            raise
+
+
+async def read_with_care(desk):
+    await desk.borrow()
+    try:
+        await checkpoint()
+    finally:
+        desk.bring_back()
+
+
+async def two_readers_at_the_best_desk():
+    desk = BestDesk()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(read_with_care, desk)
+        tasks.start_soon(read_with_care, desk)
+    assert desk.book_is_here
