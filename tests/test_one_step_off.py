@@ -13,6 +13,7 @@ from mbufpools import (
     BufferPools,
     EventKind,
     MbufPools,
+    Order,
     PoolCorruption,
     PoolSpec,
     Wakeup,
@@ -246,6 +247,18 @@ async def test_pages_are_primed_behind_those_who_wait_at_a_maximum_or_are_held_u
         await settle()
         release_all([one.lease for one in waiting])
         await settle()
+
+
+@pytest.mark.parametrize("order", Order)
+async def test_no_page_is_primed_while_the_budget_is_short_for_somebody(order: Order) -> None:
+    pools = small_and_large(2, order=order)
+    async with entered(pools), anyio.create_task_group() as tasks:
+        with await pools.get(PAGE):
+            claim = await taking(tasks, reserve, pools, 2 * PAGE)
+            assert pools.budget.available == PAGE
+            assert pools.pools["small"].prime(1) == 0
+        await settle()
+        claim.release()
 
 
 async def test_an_idle_page_leaves_for_the_want_of_a_single_byte() -> None:
