@@ -1,0 +1,340 @@
+"""What is explored: a few operations on a few CPUs, chosen so that somebody must wait.
+
+Pages are of the kernel's sizes, with one to three items in them instead of 8 or 16: what matters is
+whether a page is empty, partly used or full, and more items only make the schedules longer. Uses
+`_kernel` and `_model`.
+"""
+
+from __future__ import annotations
+
+from ._kernel import Shape
+from ._model import Operation, Scenario
+
+__all__ = ["SCENARIOS", "scenario"]
+
+MBUF, CLUSTER = "mbufpl", "mcl2k"
+SMALL, LARGE = 4096, 16384
+"""Bytes of their pages."""
+
+
+def _shapes(mbufs: int, clusters: int) -> tuple[Shape, ...]:
+    return Shape(MBUF, SMALL, mbufs), Shape(CLUSTER, LARGE, clusters)
+
+
+def _get(*pids: str, pool: str) -> list[tuple[str, Operation]]:
+    return [(pid, ("get", pool)) for pid in pids]
+
+
+def _put(*pids: str, pool: str) -> list[tuple[str, Operation]]:
+    return [(pid, ("put", pool)) for pid in pids]
+
+
+def _advance(seconds: int) -> tuple[str, Operation]:
+    return "P9", ("advance", seconds)
+
+
+def _few_idle(pool: str) -> tuple[str, Operation]:
+    return ("P9", ("hiwat", pool, 0))
+
+
+# The one page of the budget is idle, and about to leave.
+_IDLE = (*_get("P9", pool=CLUSTER), *_put("P9", pool=CLUSTER))
+
+# P1 and P8 hold the two items of one page, another is idle, and the next put makes it leave.
+_ONE_LEAVES = (
+    _few_idle(CLUSTER),
+    *_get("P1", "P8", "P9", pool=CLUSTER),
+    *_put("P9", pool=CLUSTER),
+    _advance(2),
+)
+
+
+def _two_leave(*putters: str) -> tuple[tuple[str, Operation], ...]:
+    """The putters and P8 hold the three items of one page of mbufs; two more are idle, and each
+    put makes one of them leave. P7 sleeps for a cluster, whose page needs the room of both."""
+    idle = ("P3", "P4", "P5", "P6")
+    return (
+        _few_idle(MBUF),
+        *_get(*putters, "P8", *idle, pool=MBUF),
+        *_put(*idle, pool=MBUF),
+        _advance(2),
+        *_get("P7", pool=CLUSTER),
+    )
+
+
+SCENARIOS = (
+    Scenario(
+        "gc-get",
+        "the gc lets the only page go, a cluster's, while CPU 1 asks for an mbuf",
+        LARGE,
+        _shapes(1, 1),
+        _IDLE,
+        ((("get", MBUF),),),
+        cpus=2,
+        gc=True,
+    ),
+    Scenario(
+        "put-frees",
+        "a put on CPU 1 lets a page go, a cluster's; P7 sleeps for an mbuf",
+        2 * LARGE,
+        _shapes(1, 2),
+        (*_ONE_LEAVES, *_get("P7", pool=MBUF)),
+        ((("put", CLUSTER),),),
+        cpus=2,
+    ),
+    Scenario(
+        "two-puts",
+        "two puts on CPU 1 let two pages go, of mbufs; P7 sleeps for a cluster that needs both",
+        LARGE + SMALL,
+        _shapes(3, 1),
+        _two_leave("P1", "P1"),
+        ((("put", MBUF), ("put", MBUF)),),
+        cpus=2,
+    ),
+    Scenario(
+        "put-get",
+        "CPU 1 puts a cluster, CPU 2 asks for one; the budget is used up",
+        LARGE,
+        _shapes(1, 2),
+        (*_get("P1", "P8", pool=CLUSTER),),
+        ((("put", CLUSTER),), (("get", CLUSTER),)),
+        cpus=2,
+    ),
+    Scenario(
+        "half-page",
+        "CPU 1 puts one of the two clusters of a full page; P7 sleeps for one",
+        LARGE,
+        _shapes(1, 2),
+        (*_get("P1", "P8", "P7", pool=CLUSTER),),
+        ((("put", CLUSTER),),),
+        cpus=2,
+    ),
+    Scenario(
+        "large-small",
+        "CPU 1 asks for a cluster, for which there is no room; CPU 2 for an mbuf, for which there "
+        "is",
+        LARGE + SMALL,
+        _shapes(1, 1),
+        (*_get("P8", pool=CLUSTER),),
+        ((("get", CLUSTER),), (("get", MBUF),)),
+        cpus=2,
+    ),
+    Scenario(
+        "new-page",
+        "CPU 1 and CPU 2 ask for a cluster; there is room for one page, which holds two",
+        LARGE,
+        _shapes(1, 2),
+        (),
+        ((("get", CLUSTER),), (("get", CLUSTER),)),
+        cpus=2,
+    ),
+    Scenario(
+        "nmbclust",
+        "CPU 1 raises the limit; P7 sleeps for an mbuf, P6 for a cluster",
+        SMALL,
+        _shapes(1, 1),
+        (*_get("P8", "P7", pool=MBUF), *_get("P6", pool=CLUSTER)),
+        ((("nmbclust", 2 * (LARGE + SMALL)),),),
+        cpus=2,
+    ),
+    Scenario(
+        "gc-two",
+        "the gc lets two pages go in one run, one of each pool, while CPU 1 asks for a cluster",
+        LARGE + SMALL,
+        _shapes(1, 1),
+        (*_get("P9", pool=MBUF), *_put("P9", pool=MBUF), *_IDLE),
+        ((("get", CLUSTER),),),
+        cpus=2,
+        gc=True,
+    ),
+    Scenario(
+        "gc-put",
+        "the gc lets a page go, a cluster's, while a put on CPU 1 lets one go of mbufs",
+        LARGE + 2 * SMALL,
+        _shapes(2, 1),
+        (
+            *_IDLE,
+            _advance(5),
+            _few_idle(MBUF),
+            *_get("P1", "P8", "P9", pool=MBUF),
+            *_put("P9", pool=MBUF),
+        ),
+        ((("put", MBUF),),),
+        cpus=2,
+        gc=True,
+    ),
+    Scenario(
+        "three-puts",
+        "CPU 1 puts three clusters while CPU 2 asks for one; the budget is used up",
+        LARGE,
+        _shapes(1, 4),
+        (*_get("P1", "P1", "P1", "P8", pool=CLUSTER),),
+        ((("put", CLUSTER),) * 3, (("get", CLUSTER),)),
+        cpus=2,
+    ),
+    # Three CPUs
+    Scenario(
+        "gc-gets",
+        "the gc lets the only page go, a cluster's, while CPU 1 and CPU 2 ask for an mbuf each",
+        LARGE,
+        _shapes(1, 1),
+        _IDLE,
+        ((("get", MBUF),), (("get", MBUF),)),
+        cpus=3,
+        gc=True,
+    ),
+    Scenario(
+        "gc-both",
+        "the gc lets the only page go, a cluster's, while CPU 1 asks for an mbuf, and CPU 2 for a "
+        "cluster, which it puts",
+        LARGE,
+        _shapes(1, 1),
+        _IDLE,
+        ((("get", MBUF),), (("get", CLUSTER), ("put", CLUSTER))),
+        cpus=3,
+        gc=True,
+    ),
+    Scenario(
+        "put-frees-get",
+        "a put on CPU 1 lets a page go, a cluster's, while CPU 2 asks for an mbuf",
+        2 * LARGE,
+        _shapes(1, 2),
+        _ONE_LEAVES,
+        ((("put", CLUSTER),), (("get", MBUF),)),
+        cpus=3,
+    ),
+    Scenario(
+        "puts",
+        "puts on CPU 1 and CPU 2 let two pages go, of mbufs; P7 sleeps for a cluster that needs "
+        "both",
+        LARGE + SMALL,
+        _shapes(3, 1),
+        _two_leave("P1", "P2"),
+        ((("put", MBUF),), (("put", MBUF),)),
+        cpus=3,
+    ),
+    Scenario(
+        "put-gets",
+        "CPU 1 puts a cluster, CPU 2 asks for one and puts it, CPU 3 asks for one; the budget is "
+        "used up",
+        LARGE,
+        _shapes(1, 2),
+        (*_get("P1", "P8", pool=CLUSTER),),
+        ((("put", CLUSTER),), (("get", CLUSTER), ("put", CLUSTER)), (("get", CLUSTER),)),
+        cpus=3,
+    ),
+    Scenario(
+        "large-small-put",
+        "CPU 1 asks for a cluster, for which there is no room until CPU 3 puts one; CPU 2 for an "
+        "mbuf, for which there is",
+        LARGE + SMALL,
+        _shapes(1, 1),
+        (*_get("P3", pool=CLUSTER),),
+        ((("get", CLUSTER),), (("get", MBUF),), (("put", CLUSTER),)),
+        cpus=3,
+    ),
+    Scenario(
+        "new-page-3",
+        "three CPUs ask for a cluster; there is room for one page, which holds three",
+        LARGE,
+        _shapes(1, 3),
+        (),
+        ((("get", CLUSTER),), (("get", CLUSTER),), (("get", CLUSTER),)),
+        cpus=3,
+    ),
+    Scenario(
+        "three-puts-put",
+        "CPU 1 puts three clusters while CPU 2 asks for one, and CPU 3 puts an mbuf",
+        LARGE + SMALL,
+        _shapes(2, 4),
+        (*_get("P1", "P1", "P1", "P8", pool=CLUSTER), *_get("P3", pool=MBUF)),
+        ((("put", CLUSTER),) * 3, (("get", CLUSTER),), (("put", MBUF),)),
+        cpus=3,
+    ),
+    Scenario(
+        "nmbclust-get",
+        "CPU 1 raises the limit while CPU 2 asks for an mbuf; P6 sleeps for a cluster",
+        SMALL,
+        _shapes(1, 1),
+        (*_get("P8", pool=MBUF), *_get("P6", pool=CLUSTER)),
+        ((("nmbclust", 2 * (LARGE + SMALL)),), (("get", MBUF),)),
+        cpus=3,
+    ),
+)
+
+DEEP = (
+    Scenario(
+        "three-puts-gets",
+        "CPU 1 puts three clusters while CPU 2 and CPU 3 ask for one each; the budget is used up",
+        LARGE,
+        _shapes(1, 4),
+        (*_get("P1", "P1", "P1", "P8", pool=CLUSTER),),
+        ((("put", CLUSTER),) * 3, (("get", CLUSTER),), (("get", CLUSTER),)),
+        cpus=3,
+    ),
+    Scenario(
+        "gc-gets-put",
+        "as gc-gets, and CPU 1 puts its mbuf",
+        LARGE,
+        _shapes(1, 1),
+        _IDLE,
+        ((("get", MBUF), ("put", MBUF)), (("get", MBUF),)),
+        cpus=3,
+        gc=True,
+    ),
+    Scenario(
+        "gc-both-put",
+        "as gc-both, and both put what they got",
+        LARGE,
+        _shapes(1, 1),
+        _IDLE,
+        ((("get", MBUF), ("put", MBUF)), (("get", CLUSTER), ("put", CLUSTER))),
+        cpus=3,
+        gc=True,
+    ),
+    Scenario(
+        "put-frees-gets",
+        "a put on CPU 1 lets a page go, a cluster's, while CPU 2 and CPU 3 ask for an mbuf each",
+        2 * LARGE,
+        _shapes(2, 2),
+        _ONE_LEAVES,
+        ((("put", CLUSTER),), (("get", MBUF),), (("get", MBUF),)),
+        cpus=4,
+    ),
+    Scenario(
+        "puts-get",
+        "as puts, and CPU 3 asks for a cluster that nobody has",
+        LARGE + SMALL,
+        _shapes(3, 2),
+        _two_leave("P1", "P2"),
+        ((("put", MBUF),), (("put", MBUF),), (("get", CLUSTER),)),
+        cpus=4,
+    ),
+    Scenario(
+        "nmbclust-gets",
+        "CPU 1 raises the limit while CPU 2 asks for an mbuf and CPU 3 for a cluster",
+        SMALL,
+        _shapes(1, 1),
+        (*_get("P8", pool=MBUF),),
+        ((("nmbclust", 2 * (LARGE + SMALL)),), (("get", MBUF),), (("get", CLUSTER),)),
+        cpus=4,
+    ),
+    Scenario(
+        "put-gets-put",
+        "as put-gets, and CPU 3 puts its cluster, too",
+        LARGE,
+        _shapes(1, 2),
+        (*_get("P1", "P8", pool=CLUSTER),),
+        (
+            (("put", CLUSTER),),
+            (("get", CLUSTER), ("put", CLUSTER)),
+            (("get", CLUSTER), ("put", CLUSTER)),
+        ),
+        cpus=3,
+    ),
+)
+
+
+def scenario(name: str) -> Scenario:
+    """The scenario of that name."""
+    return next(each for each in SCENARIOS if each.name == name)

@@ -1,0 +1,265 @@
+"""A pool: get, put, and those who wait (subr_pool.c: pool_get, pool_do_get, pool_put,
+pool_runqueue, pool_wakeup, pool_p_free, pool_gc_pages).
+
+``yield lock`` enters a mutex, and what follows until ``lock.leave()`` is done under it. Uses
+`_kernel`, `_machine`, `_pool_cache` and `_rules`.
+"""
+
+from __future__ import annotations
+
+from ._kernel import SECOND, Kernel, Page, Pool, Request
+from ._machine import ATOMIC, LEAVE, Code
+from ._pool_cache import cache_drain, cache_gc, cache_get, cache_put, list_put, put
+from ._rules import Caches, Look
+
+__all__ = ["gc_pages", "pool_get", "pool_put", "pool_reclaim", "pool_wakeup", "work_for_gc"]
+
+WAIT_FREE = SECOND
+WAIT_GC = 8 * SECOND
+
+
+def pool_get(k: Kernel, pool: Pool, cpu: int, who: str, *, wait: bool = True) -> Code[Page | None]:
+    """Take an item, if need be asleep (``pool_get``); None only if it may not wait."""
+    if k.rules.caches is not Caches.NONE:
+        page = yield from cache_get(k, pool, cpu)
+        if page is not None:
+            return page
+    yield pool.lock
+    page, brought = None, False
+    if not pool.exhausted:
+        page, brought = yield from _do_get(k, pool)
+    if page is None and not wait:
+        pool.nfail += 1
+    yield LEAVE
+    pool.lock.leave()
+    if page is not None or not wait:
+        if page is not None:
+            k.say("pool_get(%s): takes an item", pool.name)
+        if brought and k.rules.page_serves:
+            yield from pool_wakeup(k, pool)
+        return page
+    request = Request(k.machine, who)
+    yield pool.requests_lock
+    pool.enqueue(request)
+    k.say("pool_get(%s): enqueues a request", pool.name)
+    if k.rules.second_try:
+        yield from _runqueue(k, pool)
+    pool.show_requests()
+    yield LEAVE
+    pool.requests_lock.leave()
+    return (yield from _sleep(k, pool, request))
+
+
+def _sleep(k: Kernel, pool: Pool, request: Request) -> Code[Page]:
+    yield request.lock
+    while request.page is None:
+        k.say("pool_get(%s): sleeps", pool.name)
+        request.lock.leave()
+        yield request.channel
+        yield request.lock
+    page = request.page
+    k.say("pool_get(%s): has got its item", pool.name)
+    yield LEAVE
+    request.lock.leave()
+    return page
+
+
+def _get_done(k: Kernel, pool: Pool, request: Request, page: Page) -> Code[None]:
+    """``pool_get_done``"""
+    yield request.lock
+    request.page = page
+    k.say("pool_get_done(%s): hands an item to %s", pool.name, request.who)
+    yield LEAVE
+    request.lock.leave()
+    yield ATOMIC
+    request.channel.wakeup_one()
+
+
+def _do_get(k: Kernel, pool: Pool) -> Code[tuple[Page | None, bool]]:
+    """Under the pool's lock, which it gives up for as long as it asks for a page
+    (``pool_do_get``). Return the item's page, and whether a page was brought."""
+    pool.reserve(1)
+    brought = False
+    if pool.dry:
+        yield LEAVE
+        pool.lock.leave()
+        brought = yield from k.page_alloc(pool)
+        yield pool.lock
+        if not brought:
+            pool.reserve(-1)
+            return None, False
+        pool.insert(k.now)
+    return pool.take(), brought
+
+
+def _runqueue(k: Kernel, pool: Pool) -> Code[None]:
+    """Under the requests' lock, which it gives up meanwhile: serve them in their order
+    (``pool_runqueue``)."""
+    if pool.requesting:
+        if k.rules.bump:
+            pool.requesting += 1
+            k.say("pool_runqueue(%s): somebody runs it, who shall go round again", pool.name)
+        else:
+            k.say("pool_runqueue(%s): somebody runs it", pool.name)
+        return
+    mine: list[Request] = []
+    while True:
+        pool.requesting = 1
+        mine += pool.take_requests()
+        if mine:
+            k.say("pool_runqueue(%s): takes the requests off their list", pool.name)
+            served = yield from _serve(k, pool, mine)
+            yield pool.requests_lock
+            pool.unserved -= served
+        pool.requesting -= 1
+        if not pool.requesting:
+            break
+    if mine:
+        k.say("pool_runqueue(%s): puts %s back on the list", pool.name, _names(mine))
+    pool.requests += mine
+
+
+def _serve(k: Kernel, pool: Pool, requests: list[Request]) -> Code[int]:
+    pool.show_requests()
+    yield LEAVE
+    pool.requests_lock.leave()
+    yield pool.lock
+    pages: list[Page] = []
+    while len(pages) < len(requests) and not pool.exhausted:
+        page, _ = yield from _do_get(k, pool)
+        if page is None:
+            break
+        pages.append(page)
+    yield LEAVE
+    pool.lock.leave()
+    for page in pages:
+        yield from _get_done(k, pool, requests.pop(0), page)
+    return len(pages)
+
+
+def _names(requests: list[Request]) -> str:
+    return " and ".join(request.who for request in requests)
+
+
+def pool_wakeup(k: Kernel, pool: Pool) -> Code[None]:
+    """Serve the requests of a pool, if it has any (``pool_wakeup``)."""
+    look = k.rules.look
+    if look is not Look.LOCKED:
+        yield ATOMIC
+        word = pool.listed if look is Look.LIST else pool.counted
+        if not word.load():
+            k.say("pool_wakeup(%s): sees no request", pool.name)
+            return
+    yield pool.requests_lock
+    k.say("pool_wakeup(%s): runs the requests", pool.name)
+    yield from _runqueue(k, pool)
+    pool.show_requests()
+    yield LEAVE
+    pool.requests_lock.leave()
+
+
+def pool_put(k: Kernel, pool: Pool, cpu: int, page: Page) -> Code[None]:
+    """Put an item back, and serve those who wait (``pool_put``)."""
+    if k.rules.caches is Caches.LOCKED:
+        if (yield from _put_under_lock(k, pool, cpu, page)):
+            return
+    elif k.rules.caches is not Caches.NONE:
+        yield ATOMIC
+        if not pool.listed.load():
+            k.say("pool_put(%s): sees no request, so the item goes to the cache", pool.name)
+            yield from cache_put(k, pool, cpu, page)
+            return
+    yield pool.lock
+    pool.put_back(page, k.now)
+    pool.reserve(-1)
+    pool.nput += 1
+    k.say("pool_put(%s): the item goes back to its page", pool.name)
+    leaves = pool.nidle > pool.maxpages and pool.idle_for(k.now) > WAIT_FREE
+    if leaves:
+        pool.remove()
+        k.say("pool_put(%s): an idle page leaves", pool.name)
+    yield LEAVE
+    pool.lock.leave()
+    if leaves:
+        yield from k.page_free(pool)
+    yield from pool_wakeup(k, pool)
+
+
+def _put_under_lock(k: Kernel, pool: Pool, cpu: int, page: Page) -> Code[bool]:
+    """Put an item into the cache if there is no request, and no chance for one meanwhile."""
+    full: list[Page] = []
+    yield pool.requests_lock
+    lands = not pool.unserved
+    if lands:
+        k.say("pool_put(%s): there is no request, so the item goes to the cache", pool.name)
+        full = put(k, pool, cpu, page)
+    pool.show_requests()
+    yield LEAVE
+    pool.requests_lock.leave()
+    yield from list_put(k, pool, full)
+    return lands
+
+
+def pool_reclaim(k: Kernel, pool: Pool) -> Code[int]:
+    """Let all idle pages leave; return how many (``pool_reclaim``)."""
+    yield pool.lock
+    pages = pool.nidle
+    for _ in range(pages):
+        pool.remove()
+    yield LEAVE
+    pool.lock.leave()
+    for _ in range(pages):
+        yield from k.page_free(pool)
+    return pages
+
+
+def gc_pages(k: Kernel) -> Code[None]:
+    """Let one page a pool leave that has been idle for long (``pool_gc_pages``)."""
+    if k.rules.caches is Caches.DRAINED:
+        yield from _drain(k)
+    for pool in reversed(k.pools):
+        if k.rules.caches is not Caches.NONE and (yield from cache_gc(k, pool, WAIT_GC)):
+            yield from pool_wakeup(k, pool)
+        yield ATOMIC
+        if not pool.spare.load():
+            continue
+        yield ATOMIC
+        if not pool.lock.enter_try():
+            k.say("pool_gc_pages: %s is locked", pool.name)
+            continue
+        leaves = pool.idle_for(k.now) > WAIT_GC
+        if leaves:
+            pool.remove()
+            k.say("pool_gc_pages: an idle page of %s leaves", pool.name)
+        yield LEAVE
+        pool.lock.leave()
+        if leaves:
+            yield from k.page_free(pool)
+
+
+def _drain(k: Kernel) -> Code[None]:
+    """Empty the caches of all pools while anybody waits, for whatever pool."""
+    waiting = False
+    for pool in k.pools:
+        yield ATOMIC
+        waiting = waiting or bool(pool.counted.load())
+    if waiting:
+        for pool in k.pools:
+            yield from cache_drain(k, pool)
+            yield from pool_wakeup(k, pool)
+
+
+def work_for_gc(k: Kernel) -> int | None:
+    """When the gc will find something to do, if nothing else happens."""
+    if (
+        k.rules.caches is Caches.DRAINED
+        and any(pool.counted.value for pool in k.pools)
+        and any(pool.cached for pool in k.pools)
+    ):
+        return (k.now // SECOND + 1) * SECOND
+    since = [pool.empty[0].since for pool in k.pools if pool.empty]
+    since += [pool.lists_since for pool in k.pools if pool.lists]
+    if not since:
+        return None
+    first = max(min(since) + WAIT_GC, k.now)
+    return (first // SECOND + 1) * SECOND

@@ -1,0 +1,107 @@
+"""The budget of all the pools (uipc_mbuf.c: m_pool_alloc, m_pool_free, m_pool_wakeup,
+nmbclust_update).
+
+Uses `_kern_task`, `_kernel`, `_machine`, `_rules` and `_subr_pool`.
+"""
+
+from __future__ import annotations
+
+from ._kern_task import task_add
+from ._kernel import Kernel, Pool, Task
+from ._machine import ATOMIC, Code
+from ._rules import Charge, Mark, Wakeup
+from ._subr_pool import pool_wakeup
+
+__all__ = ["Budget"]
+
+
+class Budget:
+    """``m_pool_allocator``, and the wakeup."""
+
+    def __init__(self, k: Kernel) -> None:
+        self.k = k
+        self.task = Task(k.machine, "mbuf_mem_wakeup", self.wakeup)
+
+    def alloc(self, pool: Pool) -> Code[bool]:
+        """Charge a page; False if that is over the limit (``m_pool_alloc``)."""
+        k, size = self.k, pool.page_size
+        if k.rules.charge is Charge.COMPARE:
+            yield ATOMIC
+            limit = k.mem_limit.load()
+            yield ATOMIC
+            total = k.mem_alloc.load() + size
+            if total <= limit:
+                k.mem_alloc.add(size)
+                k.say("m_pool_alloc(%s): %d of %d bytes allocated", pool.name, total, limit)
+                return True
+            k.drops += 1
+            k.say("m_pool_alloc(%s): refused, it would be %d of %d bytes", pool.name, total, limit)
+            return False
+        yield ATOMIC
+        total = k.mem_alloc.add(size)
+        k.say("m_pool_alloc(%s): adds %d, which makes %d", pool.name, size, total)
+        yield ATOMIC
+        limit = k.mem_limit.load()
+        if total <= limit:
+            return True
+        k.say("m_pool_alloc(%s): refused, the limit is %d", pool.name, limit)
+        k.drops += 1
+        yield ATOMIC
+        total = k.mem_alloc.add(-size)
+        k.say("m_pool_alloc(%s): takes %d back, which leaves %d", pool.name, size, total)
+        if k.rules.charge is Charge.RETRY:
+            yield from task_add(k, self.task)
+        return False
+
+    def free(self, pool: Pool) -> Code[None]:
+        """Credit a page that has left, and have the sleepers woken (``m_pool_free``)."""
+        k, rules = self.k, self.k.rules
+        peeked = False
+        if rules.mark is Mark.EARLY and rules.wakeup is Wakeup.TASK:
+            yield ATOMIC
+            if self.task.onqueue.load():
+                k.say("looks ahead at the mark of mbuf_mem_wakeup: it is queued already")
+                yield from self._credit(pool)
+                return
+            peeked = True
+        if not rules.credit_first:
+            yield from task_add(k, self.task)
+        total = yield from self._credit(pool)
+        if not rules.credit_first or rules.wakeup is Wakeup.NONE:
+            return
+        if rules.margin is not None:
+            yield ATOMIC
+            if k.mem_limit.load() - total >= rules.margin:
+                k.say("m_pool_free(%s): the limit is far away, so nobody is woken", pool.name)
+                return
+        if rules.wakeup is Wakeup.DIRECT:
+            yield from self.wakeup()
+        else:
+            yield from task_add(k, self.task, peeked=peeked)
+
+    def _credit(self, pool: Pool) -> Code[int]:
+        yield ATOMIC
+        total = self.k.mem_alloc.add(-pool.page_size)
+        self.k.say(
+            "m_pool_free(%s): %d bytes go back to the budget, which leaves %d allocated",
+            pool.name, pool.page_size, total,
+        )  # fmt: skip
+        return total
+
+    def wakeup(self) -> Code[None]:
+        """Serve all pools (``m_pool_wakeup``)."""
+        self.k.wakeup_runs += 1
+        for pool in self.k.pools:
+            yield from pool_wakeup(self.k, pool)
+
+    def update(self, limit: int) -> Code[None]:
+        """Set the limit, in bytes (``nmbclust_update``)."""
+        k = self.k
+        yield ATOMIC
+        k.mem_limit.store(limit)
+        k.say("nmbclust_update: the limit is %d", limit)
+        if k.rules.wakeup is Wakeup.TASK:
+            yield from task_add(k, self.task)
+            return
+        for pool in k.pools:
+            yield from pool_wakeup(k, pool)

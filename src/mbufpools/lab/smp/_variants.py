@@ -1,0 +1,186 @@
+"""The variants: one rule each that is otherwise, and what to look for.
+
+The first is the patch on a kernel that is cured of what the lab has found; each other one differs
+from it by what its line says. Uses `_rules`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ._rules import KERNEL, Caches, Charge, Look, Mark, Rules, Wakeup
+from ._scenarios import LARGE, SMALL
+
+__all__ = ["VARIANTS", "Variant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A kernel."""
+
+    name: str
+    rule: str
+    """What is otherwise, in a line."""
+    rules: Rules
+    scenarios: tuple[str, ...] = ()
+    """Where it is known to fail; none is to be shown to fail nowhere, so in all of them."""
+    in_kernel: bool = False
+    """It is a rule of the real kernel, with the patch or without."""
+
+
+CURED = Rules()
+
+VARIANTS: dict[str, Variant] = {
+    each.name: each
+    for each in (
+        Variant("cured", "the patch, and the cures of all that the kernel does below", CURED),
+        Variant(
+            "kernel",
+            "the patch, on the kernel as it is (all of `yes` below), without its caches",
+            KERNEL,
+            ("put-get", "put-gets"),
+            in_kernel=True,
+        ),
+        Variant(
+            "kernel-caches",
+            "the patch, on the kernel as it is, with its caches",
+            replace(KERNEL, caches=Caches.KERNEL),
+            ("put-get", "put-gets"),
+            in_kernel=True,
+        ),
+        # The wakeup
+        Variant(
+            "before",
+            "no wakeup across pools: the kernel before the patch",
+            replace(CURED, wakeup=Wakeup.NONE),
+            ("gc-get", "gc-gets"),
+            in_kernel=True,
+        ),
+        Variant(
+            "direct",
+            "the page free itself wakes all pools, in the gc as well: the reviewer's way",
+            replace(CURED, wakeup=Wakeup.DIRECT),
+        ),
+        Variant(
+            "near-limit",
+            f"the task is added only if less than {2 * LARGE} bytes are free: two large pages",
+            replace(CURED, margin=2 * LARGE),
+        ),
+        Variant(
+            "near-limit-small",
+            f"the same with {2 * SMALL} bytes, which is less than the largest page",
+            replace(CURED, margin=2 * SMALL),
+            ("two-puts", "puts"),
+        ),
+        Variant(
+            "task-first",
+            "the wakeup task is added before the budget is credited",
+            replace(CURED, credit_first=False),
+            ("put-frees", "puts"),
+        ),
+        # The task queue
+        Variant(
+            "mark-locked",
+            "the queued mark is only tested under its lock, not looked at before",
+            replace(CURED, mark=Mark.LOCKED),
+        ),
+        Variant(
+            "mark-unlocked",
+            "the queued mark is only tested without its lock",
+            replace(CURED, mark=Mark.UNLOCKED),
+            ("gc-put", "puts"),
+        ),
+        Variant(
+            "mark-late",
+            "the queued mark is cleared after the task has run",
+            replace(CURED, mark=Mark.LATE),
+            ("two-puts", "puts"),
+        ),
+        Variant(
+            "mark-early",
+            "the queued mark is looked at before the budget is credited, as a CPU may reorder it",
+            replace(CURED, mark=Mark.EARLY),
+            ("two-puts", "puts"),
+        ),
+        # The requests
+        Variant(
+            "no-second-try",
+            "who has enqueued a request does not run the queue once more before he sleeps",
+            replace(CURED, second_try=False),
+            ("gc-get", "gc-gets"),
+        ),
+        Variant(
+            "no-bump",
+            "who finds the queue being run does not make the runner go round again",
+            replace(CURED, bump=False),
+            ("gc-get", "gc-gets"),
+        ),
+        Variant(
+            "unlocked-look",
+            "a wakeup looks for requests without their lock, when a runner may have them",
+            replace(CURED, look=Look.LIST),
+            ("put-get", "put-gets"),
+            in_kernel=True,
+        ),
+        Variant(
+            "locked-look",
+            "a wakeup takes the lock of the requests before it looks: another cure",
+            replace(CURED, look=Look.LOCKED),
+        ),
+        # The pages
+        Variant(
+            "add-then-check",
+            "a page is added to the sum, which is compared then, and taken back if too much",
+            replace(CURED, charge=Charge.ADD),
+            ("large-small", "large-small-put"),
+            in_kernel=True,
+        ),
+        Variant(
+            "take-back-wakes",
+            "the same, and to take it back adds the wakeup task: no cure",
+            replace(CURED, charge=Charge.RETRY),
+            ("large-small",),
+        ),
+        Variant(
+            "new-page",
+            "a get that brings a page serves nobody with the other items of it",
+            replace(CURED, page_serves=False),
+            ("new-page", "new-page-3"),
+            in_kernel=True,
+        ),
+        Variant(
+            "stale",
+            "a put shows no item of a full page to a pool that has no other",
+            replace(CURED, stale=True),
+            ("half-page", "put-gets"),
+            in_kernel=True,
+        ),
+        # The caches
+        Variant(
+            "caches",
+            "per-CPU caches: a put goes there if it sees no request, without their lock",
+            replace(CURED, caches=Caches.KERNEL),
+            ("put-get", "put-gets"),
+            in_kernel=True,
+        ),
+        Variant(
+            "caches-locked",
+            "per-CPU caches: a put looks under the lock of the requests: no cure",
+            replace(CURED, caches=Caches.LOCKED),
+            ("put-get", "put-gets"),
+        ),
+        Variant(
+            "cache-lists",
+            "per-CPU caches: a list that goes back to the pages serves nobody",
+            replace(CURED, caches=Caches.KERNEL, lists_serve=False),
+            ("three-puts", "three-puts-put"),
+            in_kernel=True,
+        ),
+        Variant(
+            "caches-drained",
+            "per-CPU caches, which the gc empties while anybody waits: a cure",
+            replace(CURED, caches=Caches.DRAINED),
+        ),
+    )
+}
+"""By name, in the order of the table."""
