@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shlex
 import sys
@@ -39,6 +40,12 @@ async def race(expected=2):
 async def stall():
     await anyio.Event().wait()
 
+async def wait():
+    await anyio.Event().wait()
+
+async def stuck():
+    await two(wait)
+
 async def io():
     await asyncio.open_connection("localhost", 1)
 
@@ -65,7 +72,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "programs.py").write_text(PROGRAMS, "utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
-    for name in ("programs", "broken", "mbufpools_explored_programs"):
+    for name in ("programs", "broken", "explored_queue", "explored_anyio"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
@@ -225,7 +232,7 @@ def mistake(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     return err.removeprefix("mbufpools explore: ").rstrip("\n")
 
 
-THERE_ARE = "; there are sound, stall, io, dies_elsewhere"
+THERE_ARE = "; there are sound, stall, wait, stuck, io, dies_elsewhere"
 
 
 @pytest.mark.parametrize(
@@ -307,14 +314,19 @@ def test_a_module_without_programs_lists_none(
     assert mistake(capsys, "broken:program") == "broken has no function 'program'"
 
 
-def test_a_file_may_be_called_as_a_module_of_python_is(
-    programs: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["queue", "anyio"])
+def test_a_file_may_be_called_as_a_module_of_others_is(
+    name: str, programs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (programs / "queue.py").write_text("async def program(): pass", "utf-8")
-    import queue
+    (programs / f"{name}.py").write_text("async def program(): pass", "utf-8")
+    module = importlib.import_module(name)
+    assert explore(capsys, f"{name}.py:program")[0] == 0
+    assert sys.modules[name] is module
 
-    assert explore(capsys, "queue.py:program")[0] == 0
-    assert sys.modules["queue"] is queue
+
+def test_a_file_s_tasks_are_told_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = explore(capsys, "programs.py:stuck", "--jobs", "2")
+    assert "task 0.1 'programs.wait' waits at programs.py:" in out
 
 
 # --- progress

@@ -210,8 +210,10 @@ def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise _Mistake(f"there is no file {path}")
     sys.path.insert(0, str(path.resolve().parent))  # as for a script
-    # A name that is nobody else's: a file may be called as a module of Python is.
-    name = f"mbufpools_explored_{path.stem}"
+    name = path.stem
+    other = getattr(sys.modules.get(name), "__file__", None)
+    if name in sys.stdlib_module_names or other not in (None, str(path.resolve())):
+        name = f"explored_{name}"  # what others import by that name must stay what it is
     with _importing(str(path)):
         spec = importlib.util.spec_from_file_location(name, path.resolve())
         if spec is None or spec.loader is None:
