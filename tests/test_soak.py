@@ -26,7 +26,7 @@ from mbufpools.experiment import soak
 from mbufpools.experiment._tally import STATM, MemoryWatch, Tally
 
 BACKENDS = ["asyncio", "trio"]
-SHORT = 6000
+SHORT = 4000
 NOT_DETERMINED = ("resident_growth_mib", "block_growth", "real_seconds", "verdict")
 
 
@@ -195,7 +195,7 @@ def keep_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[bytes] = []
 
     def unmapping(self: Block) -> bool:
-        kept.append(b"x" * 65536)
+        kept.append(b"x" * 262144)
         return unmap(self)
 
     monkeypatch.setattr(Block, "unmap", unmapping)
@@ -207,7 +207,7 @@ def keep_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[object] = []
 
     def making(self: Request[Any], number: int, nbytes: int, since: int) -> None:
-        kept.append(object())
+        kept.extend(object() for _ in range(5))
         init(self, number, nbytes, since)
 
     monkeypatch.setattr(Request, "__init__", making)
@@ -251,7 +251,7 @@ def say_damage(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_is_broken_is_found(break_it: Any, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     break_it(monkeypatch)
-    found = soak(20_000)
+    found = soak(6000)
     assert re.search(told, found.verdict), found.verdict
     assert found.verdict.startswith("BROKEN after ")
 
@@ -277,7 +277,7 @@ def test_all_that_waits_is_told_when_somebody_waits_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     wake_nobody(monkeypatch)
-    (fault, *_) = soak(20_000).faults
+    (fault, *_) = soak(6000).faults
     assert re.search(r"yet somebody waits\n\d+ waits?; \d+ of \d+ bytes are allocated", fault)
 
 

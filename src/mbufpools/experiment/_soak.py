@@ -1,12 +1,13 @@
 """A soak: a great many random operations on many pool sets, in virtual time.
 
 Sets live one after another or several at a time, each under random policies and a tight limit;
-`_turmoil` says what happens to one. All chance comes from one seed. On asyncio that determines the
-run; on trio too, whose scheduler is seeded as well. (Releases and drops from another thread are
-waited for; only after a close several threads release at a time, when nobody waits whom their
-order could serve.) Python's own garbage collector would run at moments that depend on the
-rest of the process: it is off, and called by chance instead, also in the middle of other
-operations. Uses `_report`, `_tally` and `_turmoil`.
+`_turmoil` says what happens to one. All chance comes from one seed, which determines the run for
+one version of Python and of what runs it: on asyncio, and on trio, whose scheduler is seeded as
+well (if it still has what `_seeded` looks for; else the order of its tasks is not determined).
+Releases and drops from another thread are waited for; only after a close several threads release
+at a time, when nobody waits whom their order could serve. Python's own garbage collector would
+run at moments that depend on the rest of the process: it is off, and called by chance instead,
+also in the middle of other operations. Uses `_report`, `_tally` and `_turmoil`.
 """
 
 from __future__ import annotations

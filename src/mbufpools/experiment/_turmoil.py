@@ -52,7 +52,7 @@ SIZES = (200, 700, 1500, 2048, 4000, 9000)
 ENDS = ("drained", "abrupt", "raised", "cancelled", "failed")
 """How a set is left: after everybody was served, amid it all, by an exception of the body, by a
 cancellation of the body, or by an exception of a queued task."""
-PATIENCE = 20_000
+PATIENCE = 10_000
 """Seconds of virtual time in which everybody must be served once all is released. The kernel's
 gc lets one idle page a pool go each second, after eight seconds, for each who waits in turn."""
 
