@@ -59,6 +59,8 @@ def explore_on_asyncio(
         )
     hooks = sys.get_asyncgen_hooks()
     try:
+        if _reparent is not None:
+            _scope_class._reparent = _reparent_ours
         while (schedule := next_schedule()) is not None:
             loop = _Loop(schedule)
             leaks.begin()
@@ -75,6 +77,24 @@ def explore_on_asyncio(
             del outcome  # and what its error holds
     finally:
         sys.set_asyncgen_hooks(*hooks)
+        if _reparent is not None:
+            _scope_class._reparent = _reparent
+
+
+class _Scope(CancelScope):
+    """The lab's own, around what a task runs."""
+
+
+_scope_class: Any = CancelScope
+_reparent: Any = getattr(CancelScope, "_reparent", None)
+"""Of anyio 4.14 and later."""
+
+
+def _reparent_ours(scope: CancelScope, parent: CancelScope) -> None:
+    """`TaskGroup.start` moves the scope of a task that has started into the group: ours, which is
+    around it, goes along."""
+    outer = scope._parent_scope
+    _reparent(outer if isinstance(outer, _Scope) else scope, parent)
 
 
 class _Task(asyncio.Task[Any]):
@@ -203,7 +223,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             parent.lab_children += 1
         scope = body = None
         if self._injecting:
-            scope = CancelScope()
+            scope = _Scope()
             body, coro = coro, _in_scope(coro, scope)
         task = _Task.__new__(_Task)
         task.lab_loop = self
@@ -356,6 +376,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._running = None
         task = self._task(name)
         if task is None or task.done():
+            if task is not None:
+                _close_if_not_begun(task)
             self._ends[name] = self._origin
             self._schedule.ended(name)
         if self._schedule.places is not None:
@@ -460,11 +482,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             if not left:
                 break
             for task in left:
-                if (
-                    task.lab_body is not None
-                    and inspect.getcoroutinestate(task.lab_body) == inspect.CORO_CREATED
-                ):
-                    task.lab_body.close()  # our scope around it would leave it as it is
+                _close_if_not_begun(task)
                 super(_Task, task).cancel()
             for _ in range(1000):
                 self._run_callbacks()
@@ -503,6 +521,15 @@ def _owner(callback: Any) -> Any:
 
 def _name_of(task: Any) -> Name | None:
     return task.lab_name if isinstance(task, _Task) else None
+
+
+def _close_if_not_begun(task: _Task) -> None:
+    """A task that is cancelled before it begins closes its coroutine; ours, around it, does not."""
+    if (
+        task.lab_body is not None
+        and inspect.getcoroutinestate(task.lab_body) == inspect.CORO_CREATED
+    ):
+        task.lab_body.close()
 
 
 def _title(task: _Task) -> str:
