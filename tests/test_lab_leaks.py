@@ -8,7 +8,7 @@ import warnings
 import pytest
 from anyio.lowlevel import checkpoint
 
-from mbufpools import lab
+from mbufpools import BufferPools, PoolSpec, lab
 from tests.zoo._specimen import together
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -107,3 +107,26 @@ def test_the_collector_is_as_it_was_after_an_exploration(backend: str) -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+@BACKENDS
+def test_what_a_failed_execution_leaves_is_heard_by_nobody_afterwards(backend: str) -> None:
+    async def program() -> None:
+        pools = BufferPools(4096, [PoolSpec(4096, items_per_page=1)])
+        async with pools:
+            pools.taskq.discard(pools._gc_task)  # it would tick for ever
+            first = await pools.get(4096)
+            await pools.get(4096)
+            first.release()
+
+    (failure,) = lab.explore(program, backend=backend, max_executions=10).failures
+    assert _heard_when_all_is_collected() == []
+    assert lab.replay(program, failure.token).failures
+    assert _heard_when_all_is_collected() == []
+
+
+def _heard_when_all_is_collected() -> list[str]:
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        gc.collect()
+    return [str(each.message) for each in heard]

@@ -22,7 +22,7 @@ from ._schedule import Anchor, Cancel, Deviations, Schedule, Strategy, spell_tok
 from ._shrink import shrink
 from ._strategies import Replay
 from ._threads import forbidding_threads
-from ._warnings import Leaks, listening
+from ._warnings import Leaks, collect_unheard, listening
 
 __all__ = ["Executed", "Program", "Signature", "execute", "make_failure", "once"]
 
@@ -96,6 +96,9 @@ def execute(
             stack.enter_context(declaring_cancellations())
         _machine(backend)(program, next_schedule, done, leaks)
     result.failures = [_shrunk(program, backend, *it, step_limit) for it in found]
+    if found:
+        found.clear()  # and what their errors hold
+        collect_unheard()
     result.seconds = time.perf_counter() - begin
     return result
 

@@ -1,6 +1,7 @@
 """Many schedules of one program: `explore`, and `replay` for one of them.
 
-Uses `_execute`, `_outcome`, `_parallel`, `_result`, `_schedule`, `_strategies` and `_trace`.
+Uses `_execute`, `_outcome`, `_parallel`, `_result`, `_schedule`, `_strategies`, `_trace`
+and `_warnings`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ._result import Exploration, Failure
 from ._schedule import Strategy, parse_token
 from ._strategies import Exhaustive, Fifo, Pct, Random
 from ._trace import spell
+from ._warnings import collect_unheard
 
 __all__ = ["STRATEGIES", "explore", "replay"]
 
@@ -160,6 +162,7 @@ def replay(program: Program, token: str, *, step_limit: int = STEP_LIMIT) -> Exp
     failures: tuple[Failure, ...] = ()
     if outcome.kind is not None:
         failures = (make_failure(backend, 1, schedule, outcome, 0),)
+        collect_unheard()
     return Exploration(
         executions=1,
         complete=False,
