@@ -19,6 +19,7 @@ from mbufpools import (
     Wakeup,
 )
 from mbufpools._memory import Block
+from mbufpools._request import Request, RequestQueue
 
 from .ledger import (
     KIB,
@@ -156,6 +157,17 @@ def reserving(pools: BufferPools) -> Any:
 # Who is served
 
 
+def test_a_request_leaves_its_queue_once_wherever_it_stands() -> None:
+    queue: RequestQueue[str] = RequestQueue()
+    first, second, third = (Request[str](number, 1, 0) for number in (1, 2, 3))
+    for request in (first, second, third):
+        queue.append(request)
+    assert queue.remove(second)
+    assert not queue.remove(second)
+    assert list(queue) == [first, third]
+    assert queue.head is first
+
+
 async def test_without_a_wakeup_a_cancelled_get_wakes_nobody_in_another_pool() -> None:
     """Under barging only those behind him look again; the others sleep beside free memory, which
     is what ``wakeup="none"`` shows."""
@@ -171,6 +183,21 @@ async def test_without_a_wakeup_a_cancelled_get_wakes_nobody_in_another_pool() -
         assert asleep.waits
         assert pools.budget.available == PAGE
         asleep.cancel()
+
+
+async def test_a_put_serves_those_who_want_its_pool_and_leaves_the_rest_to_the_wakeup() -> None:
+    pools = one_item_pages(3, order="fifo", wakeup=Wakeup.NONE)
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = [await pools.get(A), await pools.get(C), await pools.get(C)]
+        claim = await taking(tasks, pools.get, B)
+        behind = await taking(tasks, pools.get, C)
+        held[0].release()
+        held[1].release()
+        await settle()
+        assert (pools.budget.available, claim.waits, behind.waits) == (2 * PAGE, True, True)
+        pools.resize(4 * PAGE)  # which always wakes
+        await settle()
+        release_all([held[2], claim.lease, behind.lease])
 
 
 async def test_of_two_who_wait_at_a_maximum_the_first_says_how_many_may_pass() -> None:
