@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -347,6 +348,69 @@ async def test_in_the_kernel_the_limit_can_be_set_below_what_pools_keep() -> Non
 
 
 # What check() finds
+
+
+def set_to(name: str, value: Any) -> Callable[[Any], None]:
+    return lambda waiters: setattr(waiters, name, value)
+
+
+@pytest.mark.parametrize(
+    ("breaks", "says"),
+    [
+        (set_to("_waiting", 3), "2 requests stand in the lines, but 3 are counted"),
+        (
+            lambda waiters: setattr(waiters.bytes_line.requests.head, "error", ValueError()),
+            "a settled request stands in a line",
+        ),
+        (
+            lambda waiters: waiters._active.clear(),
+            "the lines that somebody waits in are not those noted",
+        ),
+        (
+            lambda waiters: waiters._short.add(waiters._pool_lines[1]),
+            "a line without requests is noted as short",
+        ),
+        (set_to("_running", True), "the lines were left in the middle of a run"),
+        (set_to("_again", True), "the lines were left in the middle of a run"),
+        (set_to("busy", False), "newcomers are not sent where they should go"),
+        (set_to("_debt_allows", 1), "a debt is noted that was paid"),
+    ],
+    ids=["count", "settled", "active", "short", "running", "again", "busy", "debt"],
+)
+async def test_check_finds_what_is_broken_in_the_lines(
+    breaks: Callable[[Any], None], says: str
+) -> None:
+    pools = small_and_large(2)
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = await pools.get(PAGE)
+        waiting = [
+            await taking(tasks, reserve, pools, 2 * PAGE),
+            await taking(tasks, pools.get, KIB),
+        ]
+        pools.check()
+        waiters = pools._waiters
+        head = waiters.bytes_line.requests.head
+        assert head is not None
+        before = vars(waiters) | {name: set(vars(waiters)[name]) for name in ("_active", "_short")}
+        breaks(waiters)
+        with pytest.raises(PoolCorruption) as caught:
+            pools.check()
+        assert str(caught.value) == says
+        vars(waiters).update(before)
+        head.error = None
+        pools.check()
+        for one in waiting:
+            one.cancel()
+        await settle()
+        held.release()
+
+
+async def test_check_finds_that_newcomers_queue_though_nobody_waits() -> None:
+    async with entered(small_and_large(1)) as pools:
+        pools._waiters.busy = True
+        with pytest.raises(PoolCorruption, match="newcomers are not sent"):
+            pools.check()
+        pools._waiters.busy = False
 
 
 @pytest.mark.parametrize("order", ORDERED)
