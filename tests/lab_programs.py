@@ -6,6 +6,7 @@ any time, so that a program can stall, but not fail.
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -16,13 +17,18 @@ from anyio.lowlevel import checkpoint
 
 from mbufpools import lab
 
-__all__ = ["PLAIN", "WITH_CANCELLATION", "Generated", "generate"]
+__all__ = ["NATIVE", "PLAIN", "WITH_CANCELLATION", "Generated", "generate"]
 
 PLAIN = ("read", "write", "pass", "lock", "unlock", "wait", "set", "semaphore", "spawn", "sleep")
 WITH_CANCELLATION = (
     *("read", "write", "pass", "lock", "wait", "set", "timeout", "sleep"),
     *("cancel", "shield", "limit", "send", "receive", "notify", "await notice"),
 )
+NATIVE = (
+    *("read", "write", "pass", "put", "get", "join", "future", "resolve", "look", "own lock"),
+    *("own set", "own clear", "own wait", "gather", "wait for", "own group"),
+)
+"""asyncio's own primitives."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +58,11 @@ def generate(seed: int, operations: tuple[str, ...]) -> Generated:
     async def program() -> None:
         log.clear()
         log.extend([] for _ in range(count + 1))
-        world = _World(count)
+        world = _World(count, operations)
         try:
             async with anyio.create_task_group() as world.group:
-                for number, operations in enumerate(tasks):
-                    world.group.start_soon(world.task, number, operations, log[number])
+                for number, todo in enumerate(tasks):
+                    world.group.start_soon(world.task, number, todo, log[number])
         finally:
             for send, receive in world.streams:
                 send.close()
@@ -67,7 +73,7 @@ def generate(seed: int, operations: tuple[str, ...]) -> Generated:
 
 
 class _World:
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, operations: tuple[str, ...]) -> None:
         self.group: Any = None
         self.shared = [lab.Shared(0), lab.Shared(0)]
         self.locks = [anyio.Lock(), anyio.Lock()]
@@ -76,6 +82,12 @@ class _World:
         self.limiters = [anyio.CapacityLimiter(1), anyio.CapacityLimiter(1)]
         self.conditions = [anyio.Condition(), anyio.Condition()]
         self.streams = [anyio.create_memory_object_stream[int](n) for n in range(2)]
+        self.native = operations is NATIVE
+        if self.native:
+            self.queues: list[asyncio.Queue[int]] = [asyncio.Queue(1), asyncio.Queue()]
+            self.futures = [asyncio.get_running_loop().create_future() for _ in range(2)]
+            self.own_locks = [asyncio.Lock(), asyncio.Lock()]
+            self.own_events = [asyncio.Event(), asyncio.Event()]
         self.scopes = [anyio.CancelScope() for _ in range(count)]
 
     async def task(self, number: int, operations: list[tuple[str, int]], log: list[Any]) -> None:
@@ -139,4 +151,53 @@ class _World:
                 with anyio.move_on_after(1):
                     async with self.conditions[which]:
                         await self.conditions[which].wait()
+            case _:
+                return await self.do_natively(name, which)
         return None
+
+    async def do_natively(self, name: str, which: int) -> Any:
+        match name:
+            case "put":
+                await self.queues[which].put(which)
+            case "get":
+                try:
+                    return await asyncio.wait_for(self.queues[which].get(), 1)
+                except TimeoutError:
+                    return "nothing"
+            case "join" if not which:
+                await self.queues[1].join()
+            case "future":
+                done, _ = await asyncio.wait([self.futures[which]], timeout=1)
+                return len(done)
+            case "resolve" if not self.futures[which].done():
+                self.futures[which].set_result(which)
+            case "look":
+                return self.futures[which].done()
+            case "own lock":
+                async with self.own_locks[which]:
+                    await checkpoint()
+            case "own set":
+                self.own_events[which].set()
+            case "own clear":
+                self.own_events[which].clear()
+            case "own wait":
+                try:
+                    async with asyncio.timeout(1):
+                        await self.own_events[which].wait()
+                except TimeoutError:
+                    return "not set"
+            case "gather":
+                return await asyncio.gather(self.child(which), self.child(which))
+            case "own group":
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self.child(which))
+                    group.create_task(self.child(0))
+            case "wait for":
+                return await asyncio.wait_for(self.child(which), 5)
+        return None
+
+    async def child(self, which: int) -> int:
+        value = self.shared[which].value
+        await checkpoint()
+        self.shared[which].value = value + 1
+        return value

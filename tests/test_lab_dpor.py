@@ -15,7 +15,7 @@ from mbufpools.lab._execute import execute
 from mbufpools.lab._outcome import Outcome
 from mbufpools.lab._schedule import Schedule
 from mbufpools.lab._strategies import Exhaustive
-from tests.lab_programs import PLAIN, WITH_CANCELLATION, Generated, generate
+from tests.lab_programs import NATIVE, PLAIN, WITH_CANCELLATION, Generated, generate
 
 
 @dataclass
@@ -90,8 +90,9 @@ def compare(
         assert some.complete, what
         assert some.ends == everything.ends, what
         assert set(some.classes) == set(everything.classes), what
-        assert len(some.classes) == len(set(some.classes)), f"{what}: a class was executed twice"
-        assert dpor.redundant == 0, f"{what}: executions were given up"
+        if operations is not NATIVE:  # whose futures, not seen in the classes, tell more apart
+            assert len(some.classes) == len(set(some.classes)), f"{what}: a class twice"
+            assert dpor.redundant == 0, f"{what}: executions were given up"
         compared += 1
         exhaustive += everything.executions
         reduced += some.executions
@@ -113,6 +114,18 @@ def test_dpor_misses_no_class_of_programs_that_cancel(backend: str) -> None:
     compared, exhaustive, reduced = compare(range(30, 60), WITH_CANCELLATION, backend, enough=300)
     assert compared > 20
     assert reduced < exhaustive / 2
+
+
+def test_dpor_misses_no_class_of_what_asyncio_has_itself() -> None:
+    compared, exhaustive, reduced = compare(range(30), NATIVE, "asyncio", enough=300)
+    assert compared > 15
+    assert reduced < exhaustive / 2
+
+
+@pytest.mark.prove
+def test_dpor_agrees_with_exhaustive_on_hundreds_of_programs_of_asyncio() -> None:
+    compared, _, _ = compare(range(400), NATIVE, "asyncio", enough=2000)
+    assert compared >= 200
 
 
 @pytest.mark.prove

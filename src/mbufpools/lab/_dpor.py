@@ -136,6 +136,14 @@ class Dpor:
             wanted.append((steps[second].task, None))
             if not any(_covers(task, it, wanted, initials) for task, it in node.sleep.items()):
                 _insert(node.todo, wanted, [before[i] for i in sequence], sequence)
+        last = len(steps) - 1
+        for task, ready in schedule.left.items():
+            # The main task was over first, and so it never ran; it could have.
+            if not ready.causes >> last & 1:
+                node = self._nodes[last]
+                wanted = [(task, None)]
+                if not any(_covers(it, node.sleep[it], wanted, {task: True}) for it in node.sleep):
+                    _insert(node.todo, wanted, [0], [last + 1])
 
 
 def _independent(accesses: Accesses | None, wanted: Sequence) -> bool:

@@ -24,8 +24,12 @@ from contextvars import Context
 from types import MethodType
 from typing import Any
 
-from anyio._backends._asyncio import CancelScope  # made outside of a task, too
+from anyio._backends._asyncio import (  # scopes are made outside of a task, too
+    CancelScope,
+    _task_states,
+)
 
+from ._cancelling import declare_spawn
 from ._declare import recorder
 from ._outcome import LabError, Outcome, refuse
 from ._picture import picture, place
@@ -112,13 +116,40 @@ class _Task(asyncio.Task[Any]):
             recorder.touch((self.lab_name, "cancel"), True)
         return super().cancel(msg)
 
+    def _look(self) -> None:
+        """Somebody looks whether it is over, or what came of it."""
+        if recorder.active:
+            recorder.touch((self.lab_name, "end"), False)
+
+    def failed(self) -> bool:
+        """True if it was cancelled or raised; for the lab's own use, so no access."""
+        return super().cancelled() or self._exception is not None
+
+    def done(self) -> bool:
+        self._look()
+        return super().done()
+
+    def cancelled(self) -> bool:
+        self._look()
+        return super().cancelled()
+
+    def result(self) -> Any:
+        self._look()
+        return super().result()
+
+    def exception(self) -> BaseException | None:
+        self._look()
+        return super().exception()
+
+    # To await it, or to be called when it is over, comes after its end in every schedule.
+
     def add_done_callback(self, function: Any, /, *, context: Context | None = None) -> None:
-        if self.done():
+        if super().done():
             self.lab_loop._join(self)
         super().add_done_callback(function, context=context)
 
     def __await__(self) -> Any:
-        if self.done():
+        if super().done():
             self.lab_loop._join(self)
         return super().__await__()
 
@@ -162,6 +193,10 @@ class _Future(asyncio.Future[Any]):
     def exception(self) -> BaseException | None:
         self._touch(False)
         return super().exception()
+
+    def add_done_callback(self, function: Any, /, *, context: Context | None = None) -> None:
+        self._touch(False)
+        super().add_done_callback(function, context=context)
 
     def __await__(self) -> Any:
         self._touch(False)
@@ -315,7 +350,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         try:
             while True:
                 self._run_callbacks()
-                if main.done():
+                if _over(main):
+                    schedule.left = {name: ready for name, (_, ready) in steps.items()}
                     return self._result(main)
                 if not steps and self._callbacks and idle < IDLE_PASSES:
                     idle += 1
@@ -347,7 +383,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         which may be never; here it is now."""
         for reference in self._tasks.values():
             task: Any = reference()
-            if task is not None and task is not self._main and task.done() and task._log_traceback:
+            if task is not None and task is not self._main and _over(task) and task._log_traceback:
                 self.call_exception_handler(
                     {
                         "message": f"nobody looked at the exception of {task.get_name()!r}",
@@ -369,21 +405,34 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             recorder.task = name
             recorder.accesses = step.accesses
             step.accesses[name, "cancel"] = False
+            step.accesses[MAIN, "end"] = False  # after it nobody runs
         self._origin = 1 << len(self._schedule.steps) - 1
         self._running = name
         if not handle._cancelled:
             handle._run()
         self._running = None
         task = self._task(name)
-        if task is None or task.done():
+        if task is None or _over(task):
             if task is not None:
                 _close_if_not_begun(task)
             self._ends[name] = self._origin
             self._schedule.ended(name)
+            if recorder.active:
+                self._declare_end(name, task)
         if self._schedule.places is not None:
-            over = task is None or task.done()
+            over = task is None or _over(task)
             coroutine = None if task is None else task.get_coro()
             self._schedule.stopped_at("it is over" if over else place(coroutine))
+
+    def _declare_end(self, name: Name, task: _Task | None) -> None:
+        recorder.touch((name, "end"), True)
+        # Of siblings that end well it does not matter who is first; `asyncio.gather` and task
+        # groups take the first that does not.
+        failed = task is not None and task.failed()
+        recorder.touch((name[:-1], "children"), failed)
+        state = None if task is None else _task_states.get(task)
+        if state is not None and state.cancel_scope is not None:
+            declare_spawn(state.cancel_scope)  # a cancellation does not reach it any longer
 
     def _run_callbacks(self) -> None:
         for _ in range(len(self._callbacks)):
@@ -423,7 +472,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
     def _inject(self, choice: Cancel) -> None:
         task = self._task(choice.task)
-        if task is None or task.done():
+        if task is None or _over(task):
             return
         if choice.by == "native":
             task.cancel()
@@ -466,7 +515,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             [
                 (task.lab_name, _title(task), task.get_coro(), task.lab_name in self._steps)
                 for task in tasks
-                if not task.done()
+                if not _over(task)
             ]
         )
 
@@ -475,7 +524,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         left = [
             task
             for reference in self._tasks.values()
-            if (task := reference()) is not None and not task.done()
+            if (task := reference()) is not None and not _over(task)
         ]
         recorder.forget()
         for _ in range(3):
@@ -486,12 +535,12 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 super(_Task, task).cancel()
             for _ in range(1000):
                 self._run_callbacks()
-                if not self._steps and (not self._callbacks or all(task.done() for task in left)):
+                if not self._steps and (not self._callbacks or all(_over(task) for task in left)):
                     break
                 for name in list(self._steps):
                     handle, _ready = self._steps.pop(name)
                     handle._run()
-            left = [task for task in left if not task.done()]
+            left = [task for task in left if not _over(task)]
         for task in left:
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own
         if self._asyncgens:
@@ -506,6 +555,11 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._steps.clear()
         self._thread_id = None
         self.close()
+
+
+def _over(task: asyncio.Task[Any]) -> bool:
+    """True if it is over; for the lab's own use, so no access."""
+    return asyncio.Future.done(task)
 
 
 def _owner(callback: Any) -> Any:

@@ -138,6 +138,7 @@ class Schedule:
         "cancel_by",
         "deviations",
         "injected",
+        "left",
         "places",
         "preemptions",
         "steps",
@@ -158,6 +159,8 @@ class Schedule:
         self.steps: list[Step] = []
         self.deviations: Deviations = {}
         self.preemptions = 0
+        self.left: Mapping[Name, Ready] = {}
+        """Tasks that could still have run when the main task was over."""
         self.places: list[str] | None = None
         """For each step, where the task stood after it; only if somebody asks, by a list."""
 
