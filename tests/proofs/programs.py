@@ -1,0 +1,338 @@
+"""The programs of the proof: two to four tasks, two pools, a budget of two small pages.
+
+Each checks the invariants of the pools after every step of its own, and that what was promised came
+true: whoever waits is served in the end, nothing is out and nothing charged. Who waits for ever
+would wait for the gc to tick for ever, so the wait has a limit in virtual time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from mbufpools import (
+    AccountedMemory,
+    BufferPools,
+    ImpossibleRequest,
+    Order,
+    PoolSpec,
+    Reclaim,
+    Task,
+    TaskQueue,
+    Wakeup,
+)
+
+__all__ = ["POLICIES", "SUBJECTS", "Policy", "Program", "Subject"]
+
+Program = Callable[[], Awaitable[None]]
+
+SMALL, LARGE = 4096, 8192
+PATIENCE = 60
+"""Seconds of virtual time: longer than the gc takes to let an idle page go, once for each task."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """One way to set up the pools."""
+
+    order: str
+    wakeup: str
+    reclaim: str
+
+    def __str__(self) -> str:
+        return f"{self.order} {self.wakeup} {self.reclaim}"
+
+
+POLICIES = tuple(
+    Policy(str(order), str(wakeup), str(reclaim))
+    for order, wakeup, reclaim in itertools.product(Order, Wakeup, Reclaim)
+    # Under NONE the sleepers of the other pools sleep on: that is the stall, and no promise.
+    if wakeup is not Wakeup.NONE
+)
+ANY_POLICY = (Policy("bounded", "deferred", "pressure"),)
+"""Of what has no pools."""
+
+
+@asynccontextmanager
+async def pools_under(policy: Policy) -> AsyncIterator[BufferPools]:
+    """Two pools of one item a page, and a budget of two small pages or a large one."""
+    specs = [PoolSpec(size, items_per_page=1) for size in (SMALL, LARGE)]
+    with anyio.fail_after(PATIENCE):
+        async with BufferPools(
+            LARGE,
+            specs,
+            order=policy.order,
+            wakeup=policy.wakeup,
+            reclaim=policy.reclaim,
+            memory=AccountedMemory(),
+        ) as pools:
+            yield pools
+            pools.check()
+            assert pools.statistics().waiting == 0
+            assert pools.statistics().nout == 0
+    pools.check()
+    assert pools.budget.allocated == 0
+
+
+async def use(pools: BufferPools, nbytes: int) -> None:
+    """Get a buffer, hold it for a moment, and give it back."""
+    with await pools.get(nbytes):
+        pools.check()
+        await checkpoint()
+    pools.check()
+
+
+def get_and_put(policy: Policy, *sizes: int) -> Program:
+    """Tasks that each use one buffer."""
+
+    async def program() -> None:
+        async with pools_under(policy) as pools, anyio.create_task_group() as group:
+            for nbytes in sizes:
+                group.start_soon(use, pools, nbytes)
+
+    return program
+
+
+def cancel(policy: Policy) -> Program:
+    """One waits for the whole budget, and is cancelled at any time; the other goes on."""
+
+    async def program() -> None:
+        async with pools_under(policy) as pools, anyio.create_task_group() as group:
+            scope = anyio.CancelScope()
+
+            async def cancelled() -> None:
+                with scope:
+                    await use(pools, LARGE)
+
+            async def canceller() -> None:
+                await checkpoint()
+                scope.cancel()
+
+            group.start_soon(use, pools, SMALL)
+            group.start_soon(cancelled)
+            group.start_soon(canceller)
+
+    return program
+
+
+def head_leaves(policy: Policy) -> Program:
+    """The one who wants the whole budget is cancelled: who waited behind him is served at once, not
+    when the holder gives back; for the holder waits for that."""
+
+    async def program() -> None:
+        async with pools_under(policy) as pools, anyio.create_task_group() as group:
+            scope, served = anyio.CancelScope(), anyio.Event()
+
+            async def hold() -> None:
+                with await pools.get(SMALL):
+                    group.start_soon(head)
+                    group.start_soon(behind)
+                    await checkpoint()
+                    scope.cancel()
+                    await served.wait()
+
+            async def head() -> None:
+                with scope:
+                    await pools.get(LARGE)
+
+            async def behind() -> None:
+                with await pools.get(SMALL):
+                    served.set()
+
+            group.start_soon(hold)
+
+    return program
+
+
+def cancel_natively(policy: Policy) -> Program:
+    """The same by asyncio's own cancellation."""
+
+    async def program() -> None:
+        async with pools_under(policy) as pools:
+            loop = asyncio.get_running_loop()
+            holder = loop.create_task(use(pools, SMALL))
+            waiter = loop.create_task(use(pools, LARGE))
+            await checkpoint()
+            waiter.cancel()
+            await asyncio.gather(holder, waiter, return_exceptions=True)
+            assert holder.exception() is None
+
+    return program
+
+
+def resize(policy: Policy) -> Program:
+    """The limit is lowered below what is used, and raised again."""
+
+    async def program() -> None:
+        async with pools_under(policy) as pools, anyio.create_task_group() as group:
+
+            async def may_be_impossible(nbytes: int) -> None:
+                try:
+                    await use(pools, nbytes)
+                except ImpossibleRequest:
+                    assert nbytes == LARGE
+
+            async def resizer() -> None:
+                pools.resize(SMALL)
+                pools.check()
+                await checkpoint()
+                pools.resize(LARGE)
+                pools.check()
+
+            group.start_soon(use, pools, SMALL)
+            group.start_soon(may_be_impossible, LARGE)
+            group.start_soon(resizer)
+
+    return program
+
+
+def close(policy: Policy) -> Program:
+    """The pools are closed while one holds a buffer and another waits."""
+
+    async def program() -> None:
+        specs = [PoolSpec(size, items_per_page=1) for size in (SMALL, LARGE)]
+        async with anyio.create_task_group() as group:
+            pools = BufferPools(
+                LARGE,
+                specs,
+                order=policy.order,
+                wakeup=policy.wakeup,
+                reclaim=policy.reclaim,
+                memory=AccountedMemory(),
+            )
+
+            async def until_closed(nbytes: int) -> None:
+                try:
+                    await use(pools, nbytes)
+                except anyio.ClosedResourceError:
+                    pass
+
+            with warnings.catch_warnings():
+                # Who was served just before the close still holds his buffer, and is reported.
+                warnings.filterwarnings("ignore", "BufferPools was closed", ResourceWarning)
+                async with pools:
+                    buffer = await pools.get(SMALL)
+                    group.start_soon(until_closed, LARGE)
+                    await checkpoint()
+                    buffer.release()
+                    await checkpoint()
+                    pools.check()
+            pools.check()
+        pools.check()
+        assert pools.budget.allocated == 0
+
+    return program
+
+
+def many(policy: Policy) -> Program:
+    """Two that want a small and another one at once, all or nothing."""
+
+    async def program() -> None:
+        async with pools_under(policy) as pools, anyio.create_task_group() as group:
+
+            async def both() -> None:
+                with await pools.get_many([SMALL, SMALL]):
+                    pools.check()
+                    await checkpoint()
+                pools.check()
+
+            group.start_soon(both)
+            group.start_soon(both)
+            group.start_soon(use, pools, SMALL)
+
+    return program
+
+
+def taskq_coalesces() -> Program:
+    """Tasks that are added by two others run once for each time they were queued, and the mark is
+    cleared before the run: an add made meanwhile is not lost."""
+
+    async def program() -> None:
+        seen: list[int] = []
+        state = 0
+
+        async def look() -> None:
+            seen.append(state)
+            await checkpoint()
+
+        async with TaskQueue("taskq") as queue, anyio.create_task_group() as group:
+            task = Task(look)
+
+            async def change() -> None:
+                nonlocal state
+                state += 1
+                queue.add(task)
+                await checkpoint()
+
+            group.start_soon(change)
+            group.start_soon(change)
+        assert seen, "it never ran"
+        assert seen[-1] == 2, "the last change was not looked at"
+        assert seen == sorted(seen)
+
+    return program
+
+
+def taskq_barrier() -> Program:
+    """A barrier returns when what was queued before it has run, and a discarded task does not."""
+
+    async def program() -> None:
+        ran: list[str] = []
+        async with TaskQueue("taskq") as queue, anyio.create_task_group() as group:
+            first, second = (Task(partial(ran.append, name), name=name) for name in "ab")
+
+            async def wait() -> None:
+                queue.add(first)
+                await queue.barrier()
+                assert "a" in ran
+
+            async def meddle() -> None:
+                queue.add(second)
+                await checkpoint()
+                if queue.discard(second):
+                    assert "b" not in ran
+                    ran.append("discarded")
+
+            group.start_soon(wait)
+            group.start_soon(meddle)
+        assert ("b" in ran) != ("discarded" in ran)
+
+    return program
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is proved, and within which bound."""
+
+    name: str
+    make: Callable[[Policy], Program]
+    preemptions: int = 2
+    backends: tuple[str, ...] = ("asyncio", "trio")
+    policies: tuple[Policy, ...] = POLICIES
+
+
+SUBJECTS = (
+    Subject("get and put, 2 tasks", lambda policy: get_and_put(policy, LARGE, SMALL)),
+    Subject("get and put, 3 tasks", lambda policy: get_and_put(policy, SMALL, LARGE, SMALL)),
+    Subject(
+        "get and put, 4 tasks",
+        lambda policy: get_and_put(policy, SMALL, LARGE, SMALL, LARGE),
+        preemptions=1,
+    ),
+    Subject("cancel a waiter by its scope", cancel),
+    Subject("the head of the queue leaves", head_leaves),
+    Subject("cancel a waiter natively", cancel_natively, backends=("asyncio",)),
+    Subject("resize below usage, and back", resize),
+    Subject("close with a waiter", close),
+    Subject("get_many, and a get", many),
+    Subject("task queue: add while it runs", lambda policy: taskq_coalesces(), policies=ANY_POLICY),
+    Subject("task queue: barrier, discard", lambda policy: taskq_barrier(), policies=ANY_POLICY),
+)
