@@ -118,7 +118,7 @@ def test_dpor_misses_no_class_of_programs_that_cancel(backend: str) -> None:
 
 def test_dpor_misses_no_class_of_what_asyncio_has_itself() -> None:
     compared, exhaustive, reduced = compare(range(30), NATIVE, "asyncio", enough=300)
-    assert compared > 15
+    assert compared >= 12
     assert reduced < exhaustive / 2
 
 
