@@ -339,10 +339,13 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._main = main = self.create_task(_call(program), name="main")
         try:
             outcome = self._drive(main)
-            self._look_for_lost_errors()
+            if not outcome.stopped:  # else who would have looked could not
+                self._look_for_lost_errors()
         finally:
             self._tear_down()
-        return outcome if outcome.kind is not None or self._complaint is None else self._complaint
+        if self._complaint is None or outcome.kind is not None or outcome.stopped:
+            return outcome
+        return self._complaint
 
     def _drive(self, main: asyncio.Task[Any]) -> Outcome:
         steps, schedule = self._steps, self._schedule

@@ -1,0 +1,14 @@
+"""The primitives of the installed anyio, trio and asyncio, under every schedule of small programs.
+
+`python -m tests.primitives` explores them all, and prints what was covered and found.
+"""
+
+from __future__ import annotations
+
+from . import exclusion, hand_off, stopping
+from ._measure import cancelling_only
+from ._subject import BOTH, Subject
+
+__all__ = ["BOTH", "SUBJECTS", "Subject", "cancelling_only"]
+
+SUBJECTS: tuple[Subject, ...] = (*exclusion.SUBJECTS, *hand_off.SUBJECTS, *stopping.SUBJECTS)

@@ -1,0 +1,47 @@
+"""A primitive of somebody else, a program that uses it, and what must hold in every schedule."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+from trio.lowlevel import in_trio_run
+
+__all__ = ["BOTH", "Program", "Subject", "together"]
+
+Program = Callable[[], Coroutine[Any, Any, None]]
+
+BOTH = ("asyncio", "trio")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is explored, with a cancellation of each task at each of its await points."""
+
+    name: str
+    """The primitive, as its library names it, and what is tried if that is not its usual use."""
+    program: Program
+    promise: str
+    """What the program checks, in words."""
+    backends: tuple[str, ...]
+    cancel: bool = True
+    """The lab cancels; else the program does what it takes by itself."""
+
+
+async def together(*tasks: Program) -> None:
+    """Run all of them at once; one that is cancelled leaves the others alone.
+
+    On asyncio in asyncio's own group, for when a task of anyio's is cancelled natively, anyio
+    cancels the whole of its group.
+    """
+    if in_trio_run():
+        async with trio.open_nursery() as nursery:
+            for task in tasks:
+                nursery.start_soon(task)
+    else:
+        async with asyncio.TaskGroup() as group:
+            for task in tasks:
+                group.create_task(task())
