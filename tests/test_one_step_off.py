@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from mbufpools import (
     Order,
     PoolCorruption,
     PoolSpec,
+    Task,
     Wakeup,
 )
 from mbufpools._memory import Block
@@ -93,7 +95,79 @@ async def test_a_buffer_that_was_dropped_is_told_as_put_with_its_bytes() -> None
         assert (put.name, put.nbytes) == ("small", 700)
 
 
+async def test_a_release_from_another_thread_is_told_as_put_with_its_bytes() -> None:
+    ledger = Ledger()
+    async with entered(small_and_large(1, hook=ledger)) as pools:
+        thread = threading.Thread(target=(await pools.get(700)).release)
+        thread.start()
+        thread.join()
+        await settle()
+        (put,) = ledger.of(EventKind.PUT)
+        assert (put.name, put.nbytes) == ("small", 700)
+
+
+# The end
+
+
+async def test_a_body_that_raises_does_not_wait_for_a_task_of_the_queue() -> None:
+    start = anyio.current_time()
+
+    async def slow() -> None:
+        await anyio.sleep(100)
+
+    with pytest.raises(LookupError):
+        async with small_and_large(1) as pools:
+            pools.taskq.add(Task(slow, name="slow"))
+            await settle()
+            raise LookupError
+    assert anyio.current_time() < start + 100
+
+
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 3])
+async def test_the_report_of_leaks_counts_reservations_and_says_who_took_them(
+    count: int, debug: bool
+) -> None:
+    pools = small_and_large(1, debug=debug)
+    leases: list[Any] = []
+
+    async def leak() -> None:
+        async with pools:
+            leases.extend(pools.reserve_nowait(7) for _ in range(count))
+
+    with pytest.warns(ResourceWarning) as reports:
+        await leak()
+    (report,) = reports
+    assert report.source is pools
+    out, *holders = str(report.message).splitlines()
+    reservations = "1 reservation" if count == 1 else f"{count} reservations"
+    assert out == (
+        f"BufferPools was closed with buffers still out: {reservations}; their memory comes back "
+        f"when they are released"
+        + ("" if debug else " (debug=True tells who took them, and where)")
+    )
+    assert len(holders) == (count if debug else 0)
+    assert all(holder.startswith("  7 bytes, reserved by task ") for holder in holders)
+    release_all(leases)
+
+
 # In debug mode
+
+
+async def test_a_damage_names_the_pool_when_the_item_goes_out_again() -> None:
+    async with BufferPools("64 KiB", [PoolSpec(512, name="frames")], debug=True) as pools:
+        buffer = await pools.get(100)
+        kept = buffer.view[:]
+        buffer.release()
+        kept[0] = 1
+        for look in (pools.check, pools.pools["frames"].check):
+            with pytest.raises(PoolCorruption, match=r"^an item of pool 'frames' was written to"):
+                look()
+        (await pools.get(1)).release()
+        assert pools._commons.ledger is not None
+        (damage,) = pools._commons.ledger.damages
+        assert damage.startswith("an item of pool 'frames' was written to")
+        kept.release()
 
 
 async def test_who_dropped_a_buffer_is_named_as_the_last_who_held_its_item() -> None:
@@ -348,6 +422,15 @@ async def test_in_the_kernel_the_limit_can_be_set_below_what_pools_keep() -> Non
 
 
 # What check() finds
+
+
+async def test_check_names_the_pool_whose_pages_are_broken() -> None:
+    async with entered(small_and_large(1)) as pools:
+        lists = pools.pools["large"]._lists
+        lists.nout += 1
+        with pytest.raises(PoolCorruption, match=r"^pool 'large': "):
+            pools.check()
+        lists.nout -= 1
 
 
 def set_to(name: str, value: Any) -> Callable[[Any], None]:

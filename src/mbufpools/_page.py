@@ -29,14 +29,16 @@ class Page:
 
     __slots__ = ("__weakref__", "block", "empty_since", "free", "missing")
 
+    empty_since: int
+    """Microseconds of the loop's clock when it came, or its last item came home
+    (``ph_timestamp``)."""
+
     def __init__(self, block: Block, items: int) -> None:
         self.block = block
         self.free = list(range(items - 1, -1, -1))
         """Numbers of the items that are here; the last is handed out next."""
         self.missing = 0
         """Items that are out (``ph_nmissing``)."""
-        self.empty_since = 0
-        """Microseconds of the loop's clock when the last item came home (``ph_timestamp``)."""
 
 
 class PageLists:
