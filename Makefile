@@ -33,6 +33,7 @@ test: $(READY)  ## the tests, on asyncio and on trio
 
 prove: $(READY)  ## the long proofs, of which `make test` runs a quick form
 	$(BIN)/python -m pytest -m prove
+	$(BIN)/mbufpools smp --deep
 
 SEED ?= $(shell date +%s)
 soak: $(READY)  ## a million random operations on each backend (SEED=n to say which)

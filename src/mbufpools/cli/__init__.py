@@ -1,5 +1,5 @@
 """The command ``mbufpools``: run the demos, replay recordings of the kernel, print statistics, soak
-the pools in random use, explore the schedules of a program.
+the pools in random use, explore the schedules of a program, and those of the kernel's protocol.
 
 A command loads what it needs when it is asked for. A mistake of the caller's is
 one line on stderr and exit status 2; a run that came out otherwise than it should is 1.
@@ -77,6 +77,10 @@ def _run(arguments: argparse.Namespace) -> int:
             return soak(
                 arguments.operations, arguments.seed, arguments.backend, as_json=arguments.json
             )
+        case "smp":
+            from ._smp import smp
+
+            return smp(arguments.variant, deep=arguments.deep, as_json=arguments.json)
         case _:
             from ._replay import replay
 
@@ -137,6 +141,16 @@ def _parser() -> _Parser:
     soak.add_argument("--backend", default="asyncio", help="asyncio (the default) or trio")
     soak.add_argument("--json", action="store_true", help="print one JSON object")
     _add_explore(commands)
+    smp = commands.add_parser(
+        "smp",
+        help="explore the kernel's protocol on several CPUs, rule by rule",
+        description="Explore the orders of a model of the kernel's protocol on several CPUs: the "
+        "verdict on each rule that might be otherwise, or the story of one.",
+        allow_abbrev=False,
+    )
+    smp.add_argument("variant", nargs="?", metavar="VARIANT", help="by default all, in a table")
+    smp.add_argument("--deep", action="store_true", help="with more operations, on more CPUs")
+    smp.add_argument("--json", action="store_true", help="print JSON, one object a line")
     return parser
 
 

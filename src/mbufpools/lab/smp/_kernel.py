@@ -263,6 +263,9 @@ class Kernel:
         self.worklist: list[Task] = []
         self.drops = 0
         self.wakeup_runs = 0
+        self.granted: list[tuple[str, int]] = []
+        """Who got an item that he was ready to wait for, in the order in which it was decided,
+        and when, in microseconds."""
 
     def pool(self, name: str) -> Pool:
         return next(pool for pool in self.pools if pool.name == name)

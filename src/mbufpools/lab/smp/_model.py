@@ -3,8 +3,8 @@
 First comes what has happened before, each operation to its end; then the programs run, in every
 order. An operation is a tuple, as in the recordings of the kernel: ``("get", pool)``,
 ``("try", pool)``, ``("put", pool)``, ``("nmbclust", bytes)``; before the programs also
-``("advance", seconds)``, ``("hiwat", pool, pages)``, ``("hardlimit", pool, items)`` and
-``("reclaim", pool)``. Uses the rooms of the kernel, `_machine`, `_outcome` and `_rules`.
+``("advance", seconds)``, ``("hiwat", pool, pages)`` and ``("reclaim", pool)``. Uses the rooms of
+the kernel, `_machine`, `_outcome` and `_rules`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from .._outcome import Outcome
 from ._kern_task import systqmp
 from ._kernel import SECOND, Kernel, Page, Pool, Shape, Task
-from ._machine import Code, Thread
+from ._machine import Code
 from ._rules import Rules
 from ._subr_pool import gc_pages, pool_get, pool_put, pool_reclaim, work_for_gc
 from ._uipc_mbuf import Budget
@@ -68,8 +68,6 @@ class Model:
         kernel.page_free = self.budget.free
         self.gc = Task(kernel.machine, "pool_gc_task", self._gc)
         self.processes: dict[str, Process] = {}
-        self.granted: list[str] = []
-        """Who has got an item, in the order in which they knew."""
         self._systqmp = self.machine.spawn("systqmp", systqmp(kernel))
         self.machine.timer = self._tick
         self.machine.settle()
@@ -124,7 +122,6 @@ class Model:
                 process.waits_for = None
                 if page is not None:
                     process.held.append((pool, page))
-                    self.granted.append(process.name)
             case ("put", str(name)):
                 held = next(it for it in reversed(process.held) if it[0].name == name)
                 process.held.remove(held)
@@ -133,8 +130,6 @@ class Model:
                 yield from self.budget.update(limit)
             case ("hiwat", str(name), int(pages)):
                 kernel.pool(name).maxpages = pages
-            case ("hardlimit", str(name), int(items)):
-                kernel.pool(name).hard_limit = items
             case ("reclaim", str(name)):
                 yield from pool_reclaim(kernel, kernel.pool(name))
             case _:
@@ -201,15 +196,6 @@ class Model:
         if room + kept >= pool.page_size:
             return f"{room} bytes of the budget are free, and the caches keep {kept} of others"
         return ""
-
-    @property
-    def asleep(self) -> list[str]:
-        """Who waits."""
-        return [it.name for it in self.processes.values() if it.waits_for is not None]
-
-    def thread_of(self, label: str) -> Thread:
-        """The thread of that label."""
-        return next(thread for thread in self.machine.threads if thread.label == label)
 
 
 def _items(number: int) -> str:

@@ -10,14 +10,15 @@ from __future__ import annotations
 from ._kernel import Shape
 from ._model import Operation, Scenario
 
-__all__ = ["SCENARIOS", "scenario"]
+__all__ = ["BY_NAME", "CLUSTER", "DEEP", "LARGE", "MBUF", "SCENARIOS", "SMALL", "shapes"]
 
 MBUF, CLUSTER = "mbufpl", "mcl2k"
 SMALL, LARGE = 4096, 16384
 """Bytes of their pages."""
 
 
-def _shapes(mbufs: int, clusters: int) -> tuple[Shape, ...]:
+def shapes(mbufs: int, clusters: int) -> tuple[Shape, ...]:
+    """Both pools, with so many items to a page."""
     return Shape(MBUF, SMALL, mbufs), Shape(CLUSTER, LARGE, clusters)
 
 
@@ -67,7 +68,7 @@ SCENARIOS = (
         "gc-get",
         "the gc lets the only page go, a cluster's, while CPU 1 asks for an mbuf",
         LARGE,
-        _shapes(1, 1),
+        shapes(1, 1),
         _IDLE,
         ((("get", MBUF),),),
         cpus=2,
@@ -77,7 +78,7 @@ SCENARIOS = (
         "put-frees",
         "a put on CPU 1 lets a page go, a cluster's; P7 sleeps for an mbuf",
         2 * LARGE,
-        _shapes(1, 2),
+        shapes(1, 2),
         (*_ONE_LEAVES, *_get("P7", pool=MBUF)),
         ((("put", CLUSTER),),),
         cpus=2,
@@ -86,7 +87,7 @@ SCENARIOS = (
         "two-puts",
         "two puts on CPU 1 let two pages go, of mbufs; P7 sleeps for a cluster that needs both",
         LARGE + SMALL,
-        _shapes(3, 1),
+        shapes(3, 1),
         _two_leave("P1", "P1"),
         ((("put", MBUF), ("put", MBUF)),),
         cpus=2,
@@ -95,7 +96,7 @@ SCENARIOS = (
         "put-get",
         "CPU 1 puts a cluster, CPU 2 asks for one; the budget is used up",
         LARGE,
-        _shapes(1, 2),
+        shapes(1, 2),
         (*_get("P1", "P8", pool=CLUSTER),),
         ((("put", CLUSTER),), (("get", CLUSTER),)),
         cpus=2,
@@ -104,7 +105,7 @@ SCENARIOS = (
         "half-page",
         "CPU 1 puts one of the two clusters of a full page; P7 sleeps for one",
         LARGE,
-        _shapes(1, 2),
+        shapes(1, 2),
         (*_get("P1", "P8", "P7", pool=CLUSTER),),
         ((("put", CLUSTER),),),
         cpus=2,
@@ -114,7 +115,7 @@ SCENARIOS = (
         "CPU 1 asks for a cluster, for which there is no room; CPU 2 for an mbuf, for which there "
         "is",
         LARGE + SMALL,
-        _shapes(1, 1),
+        shapes(1, 1),
         (*_get("P8", pool=CLUSTER),),
         ((("get", CLUSTER),), (("get", MBUF),)),
         cpus=2,
@@ -123,7 +124,7 @@ SCENARIOS = (
         "new-page",
         "CPU 1 and CPU 2 ask for a cluster; there is room for one page, which holds two",
         LARGE,
-        _shapes(1, 2),
+        shapes(1, 2),
         (),
         ((("get", CLUSTER),), (("get", CLUSTER),)),
         cpus=2,
@@ -132,7 +133,7 @@ SCENARIOS = (
         "nmbclust",
         "CPU 1 raises the limit; P7 sleeps for an mbuf, P6 for a cluster",
         SMALL,
-        _shapes(1, 1),
+        shapes(1, 1),
         (*_get("P8", "P7", pool=MBUF), *_get("P6", pool=CLUSTER)),
         ((("nmbclust", 2 * (LARGE + SMALL)),),),
         cpus=2,
@@ -141,7 +142,7 @@ SCENARIOS = (
         "gc-two",
         "the gc lets two pages go in one run, one of each pool, while CPU 1 asks for a cluster",
         LARGE + SMALL,
-        _shapes(1, 1),
+        shapes(1, 1),
         (*_get("P9", pool=MBUF), *_put("P9", pool=MBUF), *_IDLE),
         ((("get", CLUSTER),),),
         cpus=2,
@@ -151,7 +152,7 @@ SCENARIOS = (
         "gc-put",
         "the gc lets a page go, a cluster's, while a put on CPU 1 lets one go of mbufs",
         LARGE + 2 * SMALL,
-        _shapes(2, 1),
+        shapes(2, 1),
         (
             *_IDLE,
             _advance(5),
@@ -167,7 +168,7 @@ SCENARIOS = (
         "three-puts",
         "CPU 1 puts three clusters while CPU 2 asks for one; the budget is used up",
         LARGE,
-        _shapes(1, 4),
+        shapes(1, 4),
         (*_get("P1", "P1", "P1", "P8", pool=CLUSTER),),
         ((("put", CLUSTER),) * 3, (("get", CLUSTER),)),
         cpus=2,
@@ -177,7 +178,7 @@ SCENARIOS = (
         "gc-gets",
         "the gc lets the only page go, a cluster's, while CPU 1 and CPU 2 ask for an mbuf each",
         LARGE,
-        _shapes(1, 1),
+        shapes(1, 1),
         _IDLE,
         ((("get", MBUF),), (("get", MBUF),)),
         cpus=3,
@@ -188,7 +189,7 @@ SCENARIOS = (
         "the gc lets the only page go, a cluster's, while CPU 1 asks for an mbuf, and CPU 2 for a "
         "cluster, which it puts",
         LARGE,
-        _shapes(1, 1),
+        shapes(1, 1),
         _IDLE,
         ((("get", MBUF),), (("get", CLUSTER), ("put", CLUSTER))),
         cpus=3,
@@ -198,7 +199,7 @@ SCENARIOS = (
         "put-frees-get",
         "a put on CPU 1 lets a page go, a cluster's, while CPU 2 asks for an mbuf",
         2 * LARGE,
-        _shapes(1, 2),
+        shapes(1, 2),
         _ONE_LEAVES,
         ((("put", CLUSTER),), (("get", MBUF),)),
         cpus=3,
@@ -208,7 +209,7 @@ SCENARIOS = (
         "puts on CPU 1 and CPU 2 let two pages go, of mbufs; P7 sleeps for a cluster that needs "
         "both",
         LARGE + SMALL,
-        _shapes(3, 1),
+        shapes(3, 1),
         _two_leave("P1", "P2"),
         ((("put", MBUF),), (("put", MBUF),)),
         cpus=3,
@@ -218,7 +219,7 @@ SCENARIOS = (
         "CPU 1 puts a cluster, CPU 2 asks for one and puts it, CPU 3 asks for one; the budget is "
         "used up",
         LARGE,
-        _shapes(1, 2),
+        shapes(1, 2),
         (*_get("P1", "P8", pool=CLUSTER),),
         ((("put", CLUSTER),), (("get", CLUSTER), ("put", CLUSTER)), (("get", CLUSTER),)),
         cpus=3,
@@ -228,7 +229,7 @@ SCENARIOS = (
         "CPU 1 asks for a cluster, for which there is no room until CPU 3 puts one; CPU 2 for an "
         "mbuf, for which there is",
         LARGE + SMALL,
-        _shapes(1, 1),
+        shapes(1, 1),
         (*_get("P3", pool=CLUSTER),),
         ((("get", CLUSTER),), (("get", MBUF),), (("put", CLUSTER),)),
         cpus=3,
@@ -237,7 +238,7 @@ SCENARIOS = (
         "new-page-3",
         "three CPUs ask for a cluster; there is room for one page, which holds three",
         LARGE,
-        _shapes(1, 3),
+        shapes(1, 3),
         (),
         ((("get", CLUSTER),), (("get", CLUSTER),), (("get", CLUSTER),)),
         cpus=3,
@@ -246,7 +247,7 @@ SCENARIOS = (
         "three-puts-put",
         "CPU 1 puts three clusters while CPU 2 asks for one, and CPU 3 puts an mbuf",
         LARGE + SMALL,
-        _shapes(2, 4),
+        shapes(2, 4),
         (*_get("P1", "P1", "P1", "P8", pool=CLUSTER), *_get("P3", pool=MBUF)),
         ((("put", CLUSTER),) * 3, (("get", CLUSTER),), (("put", MBUF),)),
         cpus=3,
@@ -255,7 +256,7 @@ SCENARIOS = (
         "nmbclust-get",
         "CPU 1 raises the limit while CPU 2 asks for an mbuf; P6 sleeps for a cluster",
         SMALL,
-        _shapes(1, 1),
+        shapes(1, 1),
         (*_get("P8", pool=MBUF), *_get("P6", pool=CLUSTER)),
         ((("nmbclust", 2 * (LARGE + SMALL)),), (("get", MBUF),)),
         cpus=3,
@@ -267,7 +268,7 @@ DEEP = (
         "three-puts-gets",
         "CPU 1 puts three clusters while CPU 2 and CPU 3 ask for one each; the budget is used up",
         LARGE,
-        _shapes(1, 4),
+        shapes(1, 4),
         (*_get("P1", "P1", "P1", "P8", pool=CLUSTER),),
         ((("put", CLUSTER),) * 3, (("get", CLUSTER),), (("get", CLUSTER),)),
         cpus=3,
@@ -276,7 +277,7 @@ DEEP = (
         "gc-gets-put",
         "as gc-gets, and CPU 1 puts its mbuf",
         LARGE,
-        _shapes(1, 1),
+        shapes(1, 1),
         _IDLE,
         ((("get", MBUF), ("put", MBUF)), (("get", MBUF),)),
         cpus=3,
@@ -286,7 +287,7 @@ DEEP = (
         "gc-both-put",
         "as gc-both, and both put what they got",
         LARGE,
-        _shapes(1, 1),
+        shapes(1, 1),
         _IDLE,
         ((("get", MBUF), ("put", MBUF)), (("get", CLUSTER), ("put", CLUSTER))),
         cpus=3,
@@ -296,7 +297,7 @@ DEEP = (
         "put-frees-gets",
         "a put on CPU 1 lets a page go, a cluster's, while CPU 2 and CPU 3 ask for an mbuf each",
         2 * LARGE,
-        _shapes(2, 2),
+        shapes(2, 2),
         _ONE_LEAVES,
         ((("put", CLUSTER),), (("get", MBUF),), (("get", MBUF),)),
         cpus=4,
@@ -305,7 +306,7 @@ DEEP = (
         "puts-get",
         "as puts, and CPU 3 asks for a cluster that nobody has",
         LARGE + SMALL,
-        _shapes(3, 2),
+        shapes(3, 2),
         _two_leave("P1", "P2"),
         ((("put", MBUF),), (("put", MBUF),), (("get", CLUSTER),)),
         cpus=4,
@@ -314,7 +315,7 @@ DEEP = (
         "nmbclust-gets",
         "CPU 1 raises the limit while CPU 2 asks for an mbuf and CPU 3 for a cluster",
         SMALL,
-        _shapes(1, 1),
+        shapes(1, 1),
         (*_get("P8", pool=MBUF),),
         ((("nmbclust", 2 * (LARGE + SMALL)),), (("get", MBUF),), (("get", CLUSTER),)),
         cpus=4,
@@ -323,7 +324,7 @@ DEEP = (
         "put-gets-put",
         "as put-gets, and CPU 3 puts its cluster, too",
         LARGE,
-        _shapes(1, 2),
+        shapes(1, 2),
         (*_get("P1", "P8", pool=CLUSTER),),
         (
             (("put", CLUSTER),),
@@ -334,7 +335,4 @@ DEEP = (
     ),
 )
 
-
-def scenario(name: str) -> Scenario:
-    """The scenario of that name."""
-    return next(each for each in SCENARIOS if each.name == name)
+BY_NAME = {each.name: each for each in (*SCENARIOS, *DEEP)}

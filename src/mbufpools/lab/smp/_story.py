@@ -55,9 +55,14 @@ def _pools(scenario: Scenario) -> str:
 
 
 def _call(operation: Operation) -> str:
-    kind, *arguments = operation
-    name = {"get": "pool_get", "put": "pool_put", "nmbclust": "nmbclust_update"}[str(kind)]
-    return f"{name}({', '.join(map(str, arguments))})"
+    match operation:
+        case "try", pool:
+            return f"pool_get({pool}, PR_NOWAIT)"
+        case "nmbclust", limit:
+            return f"nmbclust_update, to {limit} bytes"
+        case kind, pool:
+            return f"pool_{kind}({pool})"
+    raise AssertionError(operation)
 
 
 def _fill(text: str) -> list[str]:

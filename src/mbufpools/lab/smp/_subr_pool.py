@@ -23,6 +23,7 @@ def pool_get(k: Kernel, pool: Pool, cpu: int, who: str, *, wait: bool = True) ->
     if k.rules.caches is not Caches.NONE:
         page = yield from cache_get(k, pool, cpu)
         if page is not None:
+            k.granted.append((who, k.now))
             return page
     yield pool.lock
     page, brought = None, False
@@ -30,6 +31,8 @@ def pool_get(k: Kernel, pool: Pool, cpu: int, who: str, *, wait: bool = True) ->
         page, brought = yield from _do_get(k, pool)
     if page is None and not wait:
         pool.nfail += 1
+    if page is not None and wait:
+        k.granted.append((who, k.now))
     yield LEAVE
     pool.lock.leave()
     if page is not None or not wait:
@@ -68,6 +71,7 @@ def _get_done(k: Kernel, pool: Pool, request: Request, page: Page) -> Code[None]
     """``pool_get_done``"""
     yield request.lock
     request.page = page
+    k.granted.append((request.who, k.now))
     k.say("pool_get_done(%s): hands an item to %s", pool.name, request.who)
     yield LEAVE
     request.lock.leave()

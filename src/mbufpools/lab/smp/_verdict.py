@@ -11,7 +11,7 @@ from .._outcome import LabError
 from .._strategies import Exhaustive
 from ._explore import Execution, Explored, count, explore, replay, shortest
 from ._model import Scenario
-from ._scenarios import DEEP, SCENARIOS
+from ._scenarios import BY_NAME, DEEP, SCENARIOS
 from ._story import story
 from ._variants import VARIANTS, Variant
 
@@ -25,8 +25,6 @@ SEARCHED = 20_000
 """Executions in search of the shortest failing schedule."""
 SMALLEST = ("half-page", "put-frees")
 """Scenarios of which every schedule, in the split grain, can be executed one by one."""
-
-_BY_NAME = {each.name: each for each in (*SCENARIOS, *DEEP)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +93,8 @@ class Verdict:
         if self.fails:
             return f"{self.findings[0].kind}: {self.findings[0].message}"
         cpus = sorted({each.scenario.cpus for each in self.explored})
-        words = " and ".join({2: "two", 3: "three", 4: "four"}[number] for number in cpus)
+        numbers = [("two", "three", "four")[number - 2] for number in cpus]
+        words = " and ".join(filter(None, [", ".join(numbers[:-1]), numbers[-1]]))
         if not self.holds:
             return f"no stall in {self.schedules()} schedules of {words} CPUs, but there are more"
         plain = f", nor in {self.plain} executed without reduction" if self.plain else ""
@@ -119,7 +118,7 @@ def verdict(name: str, *, deep: bool = False) -> Verdict:
     """
     variant = _variant(name)
     names = variant.scenarios or [each.name for each in SCENARIOS]
-    scenarios = [_BY_NAME[name] for name in names]
+    scenarios = [BY_NAME[name] for name in names]
     if deep and not variant.scenarios:
         scenarios += DEEP
     most = MANY if variant.scenarios and not deep else ALL
@@ -128,7 +127,7 @@ def verdict(name: str, *, deep: bool = False) -> Verdict:
     findings.sort(key=lambda it: (it.preemptions, it.steps))
     plain = 0
     if deep and not findings:
-        plain = sum(_plain(_BY_NAME[name], variant) for name in SMALLEST)
+        plain = sum(_plain(BY_NAME[name], variant) for name in SMALLEST)
     return Verdict(variant, explored, tuple(findings), plain)
 
 
@@ -188,6 +187,6 @@ def tell(name: str, token: str) -> str:
         ValueError: no such variant, or no token.
         LabError: it is no schedule of this variant.
     """
-    execution = replay(_BY_NAME, _variant(name).rules, token)
-    scenario = _BY_NAME[token.partition(":")[0].partition("/")[0]]
+    execution = replay(BY_NAME, _variant(name).rules, token)
+    scenario = BY_NAME[token.partition(":")[0].partition("/")[0]]
     return story(execution, scenario)

@@ -1,0 +1,214 @@
+"""``mbufpools smp``: which rule of the kernel's protocol loses a wakeup on several CPUs?"""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from collections.abc import Iterator
+from typing import Any
+
+from mbufpools.lab.smp import VARIANTS, Verdict, verdict
+
+__all__ = ["smp"]
+
+WIDTH = 78
+COST = "gc-two"
+"""The scenario in which the wakeups are counted: one run of the gc lets two pages go."""
+
+
+def smp(name: str | None, *, deep: bool, as_json: bool) -> int:
+    """Print the verdict on each variant, or on the one of that `name` with its story.
+
+    Returns the exit status: 1 if a variant fails that should hold, or the other way round; 2 if
+    there is no such variant.
+    """
+    if name is not None and name not in VARIANTS:
+        sys.stderr.write(
+            f"mbufpools smp: no variant {name!r}; expected one of {', '.join(VARIANTS)}\n"
+        )
+        return 2
+    if name is not None:
+        found = verdict(name, deep=deep)
+        _write(json.dumps({**_plain(found), "story": found.story}) if as_json else _one(found))
+        return int(not found.as_expected)
+    if not as_json:
+        _write(_HEAD)
+    verdicts = []
+    for each in VARIANTS:
+        found = verdict(each, deep=deep)
+        verdicts.append(found)
+        _write(json.dumps(_plain(found)) if as_json else _row(found))
+    if not as_json:
+        for line in ("", *_legend(), "", *_cost(verdicts), "", *_ending(verdicts)):
+            _write(line)
+    return int(not all(found.as_expected for found in verdicts))
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()  # the next line may take seconds
+
+
+# One variant
+
+
+def _one(found: Verdict) -> str:
+    if found.fails:
+        return found.story
+    lines = [found.story, "", _line("scenario", "CPUs", "schedules", "wakeups", "refused")]
+    lines.append(_line("-" * 15, "-" * 4, "-" * 9, "-" * 7, "-" * 7))
+    lines += [
+        _line(
+            each.scenario.name,
+            str(each.scenario.cpus),
+            str(each.schedules),
+            _range(each.wakeups),
+            _range(each.refused),
+        )
+        for each in found.explored
+    ]
+    lines += ["", *_fill(_EXPLAINED)]
+    lines += [
+        part
+        for each in found.explored
+        for part in _fill(f"{each.scenario.name}: {each.scenario.what}.", indent=2)
+    ]
+    return "\n".join(lines)
+
+
+_EXPLAINED = (
+    "wakeups: runs of m_pool_wakeup in a schedule; refused: pages that the budget was asked for "
+    "in vain."
+)
+
+
+def _line(name: str, *cells: str) -> str:
+    return f"{name:15}  {cells[0]:>4}  {cells[1]:>9}  {cells[2]:>7}  {cells[3]:>7}"
+
+
+def _range(ends: tuple[int, int]) -> str:
+    return str(ends[0]) if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+
+
+# All of them
+
+_HEAD = f"""\
+The kernel's protocol on several CPUs: in which of all orders does a process
+sleep for ever, although there is memory for it?
+
+                   in the
+variant            kernel  verdict     2 CPUs         3 CPUs         shortest
+-----------------  ------  ----------  -------------  -------------  {"-" * 11}"""
+
+
+def _row(found: Verdict) -> str:
+    variant = found.variant
+    kind = found.findings[0].kind if found.fails else "none" if found.holds else "unknown"
+    length = ""
+    if found.fails:
+        first = found.findings[0]
+        length = f"{first.preemptions}, {first.steps}"
+    line = (
+        f"{variant.name:17}  {'yes' if variant.in_kernel else '-':6}  {kind:10}  "
+        f"{_schedules(found, 2):13}  {_schedules(found, 3, 4):13}  {length}"
+    )
+    return line.rstrip()
+
+
+def _schedules(found: Verdict, *cpus: int) -> str:
+    schedules, failing = found.schedules(*cpus), found.failing(*cpus)
+    if not schedules and not failing:
+        return "-"
+    return f"{failing} of {max(schedules, failing)}"
+
+
+def _legend() -> Iterator[str]:
+    yield from _fill(
+        "2 CPUs, 3 CPUs: how many of the schedules fail that partial-order reduction tells "
+        "apart; where the verdict is `none`, of all there are. shortest: how often a CPU must "
+        "stand still while others go on, and steps, of the shortest schedule that fails: "
+        "`mbufpools smp VARIANT` tells it."
+    )
+    yield ""
+    for variant in VARIANTS.values():
+        yield from textwrap.wrap(
+            f"{variant.name:17}  {variant.rule}", WIDTH, subsequent_indent=" " * 19
+        )
+
+
+def _cost(verdicts: list[Verdict]) -> list[str]:
+    counted = [
+        f"{found.variant.name} {_range(each.wakeups)}"
+        for found in verdicts
+        if found.holds
+        for each in found.explored
+        if each.scenario.name == COST
+    ]
+    return _fill(
+        f"Wakeups where one run of the gc lets two pages go ({COST}): {', '.join(counted)}."
+    )
+
+
+def _ending(verdicts: list[Verdict]) -> list[str]:
+    holding = [found for found in verdicts if found.holds]
+    kernel = [found.variant.name for found in verdicts if found.fails and found.variant.in_kernel]
+    total = sum(found.schedules() for found in holding)
+    ending = (
+        f"Verdict: nobody sleeps for ever under {_list([it.variant.name for it in holding])}, in "
+        f"{total} schedules, which are all; of what the kernel does, with the patch or before, "
+        f"somebody may under {_list(kernel)}."
+    )
+    if not all(found.as_expected for found in verdicts):
+        wrong = [found.variant.name for found in verdicts if not found.as_expected]
+        ending += f" NOT AS EXPECTED: {_list(wrong)}."
+    return _fill(ending)
+
+
+def _list(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]])) or "nothing"
+
+
+def _fill(text: str, indent: int = 0) -> list[str]:
+    return textwrap.wrap(text, WIDTH, subsequent_indent=" " * indent, break_on_hyphens=False)
+
+
+def _plain(found: Verdict) -> dict[str, Any]:
+    """For programs."""
+    variant = found.variant
+    return {
+        "variant": variant.name,
+        "rule": variant.rule,
+        "in_kernel": variant.in_kernel,
+        "fails": found.fails,
+        "holds": found.holds,
+        "as_expected": found.as_expected,
+        "summary": found.summary,
+        "scenarios": [
+            {
+                "name": each.scenario.name,
+                "what": each.scenario.what,
+                "cpus": each.scenario.cpus,
+                "schedules": each.schedules,
+                "complete": each.complete,
+                "failing": each.failing,
+                "wakeups": list(each.wakeups),
+                "refused": list(each.refused),
+            }
+            for each in found.explored
+        ],
+        "findings": [
+            {
+                "kind": each.kind,
+                "message": each.message,
+                "scenario": each.scenario,
+                "cpus": each.cpus,
+                "preemptions": each.preemptions,
+                "steps": each.steps,
+                "shortest": each.shortest,
+                "token": each.token,
+            }
+            for each in found.findings
+        ],
+        "executed_without_reduction": found.plain,
+    }
