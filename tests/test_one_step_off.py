@@ -13,7 +13,9 @@ import pytest
 from mbufpools import (
     AccountedMemory,
     BufferPools,
+    ConfigurationError,
     EventKind,
+    ImpossibleRequest,
     MbufPools,
     Order,
     PoolCorruption,
@@ -411,6 +413,29 @@ async def test_a_limit_of_one_byte_can_be_set_where_no_pool_keeps_a_minimum(make
     async with entered(pools):
         pools.budget.resize(1)
         assert pools.budget.limit == 1
+
+
+async def test_whom_a_new_limit_makes_impossible_is_told_why() -> None:
+    async with entered(small_and_large(2)) as pools, anyio.create_task_group() as tasks:
+        held = await pools.get(PAGE)
+        waiter = await taking(tasks, reserve, pools, 2 * PAGE)
+        pools.resize(PAGE)
+        await settle()
+        assert isinstance(waiter.error, ImpossibleRequest)
+        assert str(waiter.error).startswith(
+            "a request for bytes can never be served: it takes 8192"
+        )
+        held.release()
+
+
+def test_a_low_water_of_nothing_can_be_set_outside_of_a_loop() -> None:
+    pools = small_and_large(1)
+    assert pools.pools["small"].set_low_water(0)
+
+
+def test_passes_are_counted_in_passes() -> None:
+    with pytest.raises(ConfigurationError, match="expected at least 0 passes"):
+        small_and_large(1, max_passes=-1)
 
 
 async def test_in_the_kernel_the_limit_can_be_set_below_what_pools_keep() -> None:
