@@ -80,7 +80,12 @@ def _run(arguments: argparse.Namespace) -> int:
         case "smp":
             from ._smp import smp
 
-            return smp(arguments.variant, deep=arguments.deep, as_json=arguments.json)
+            return smp(
+                arguments.variant,
+                token=arguments.token,
+                deep=arguments.deep,
+                as_json=arguments.json,
+            )
         case _:
             from ._replay import replay
 
@@ -149,6 +154,7 @@ def _parser() -> _Parser:
         allow_abbrev=False,
     )
     smp.add_argument("variant", nargs="?", metavar="VARIANT", help="by default all, in a table")
+    smp.add_argument("--token", help="tell the schedule of this token, of that variant")
     smp.add_argument("--deep", action="store_true", help="with more operations, on more CPUs")
     smp.add_argument("--json", action="store_true", help="print JSON, one object a line")
     return parser

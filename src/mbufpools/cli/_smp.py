@@ -8,7 +8,8 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from mbufpools.lab.smp import VARIANTS, Verdict, verdict
+from mbufpools.lab import LabError
+from mbufpools.lab.smp import VARIANTS, Verdict, tell, verdict
 
 __all__ = ["smp"]
 
@@ -17,17 +18,24 @@ COST = "gc-two"
 """The scenario in which the wakeups are counted: one run of the gc lets two pages go."""
 
 
-def smp(name: str | None, *, deep: bool, as_json: bool) -> int:
-    """Print the verdict on each variant, or on the one of that `name` with its story.
+def smp(name: str | None, *, token: str | None, deep: bool, as_json: bool) -> int:
+    """Print the verdict on each variant, or on the one of that `name` with its story; or the
+    story of the schedule of a `token`.
 
     Returns the exit status: 1 if a variant fails that should hold, or the other way round; 2 if
-    there is no such variant.
+    there is no such variant, or no such token.
     """
     if name is not None and name not in VARIANTS:
-        sys.stderr.write(
-            f"mbufpools smp: no variant {name!r}; expected one of {', '.join(VARIANTS)}\n"
-        )
-        return 2
+        return _complain(f"no variant {name!r}; expected one of {', '.join(VARIANTS)}")
+    if token is not None:
+        if name is None:
+            return _complain("a token needs the variant that it is of")
+        try:
+            told = tell(name, token)
+        except (ValueError, LabError) as error:
+            return _complain(f"argument --token: {error}")
+        _write(json.dumps({"variant": name, "token": token, "story": told}) if as_json else told)
+        return 0
     if name is not None:
         found = verdict(name, deep=deep)
         _write(json.dumps({**_plain(found), "story": found.story}) if as_json else _one(found))
@@ -43,6 +51,11 @@ def smp(name: str | None, *, deep: bool, as_json: bool) -> int:
         for line in ("", *_legend(), "", *_cost(verdicts), "", *_ending(verdicts)):
             _write(line)
     return int(not all(found.as_expected for found in verdicts))
+
+
+def _complain(message: str) -> int:
+    sys.stderr.write(f"mbufpools smp: {message}\n")
+    return 2
 
 
 def _write(line: str) -> None:

@@ -119,7 +119,7 @@ VARIANTS: dict[str, Variant] = {
             "unlocked-look",
             "a wakeup looks for requests without their lock, when a runner may have them",
             replace(CURED, look=Look.LIST),
-            ("put-get", "put-gets"),
+            ("put-get", "gc-get", "put-gets"),
             in_kernel=True,
         ),
         Variant(

@@ -46,10 +46,8 @@ class Finding:
 
     @property
     def length(self) -> str:
-        """How long it is, in a sentence."""
-        extent = "None that fails has fewer" if self.shortest else "That takes"
-        times = f"{self.preemptions} preemption{'s' * (self.preemptions != 1)}"
-        return f"{extent}: {times}, {self.steps} steps. Its token is {self.token}"
+        """How long it is, in words."""
+        return f"{self.preemptions} preemption{'s' * (self.preemptions != 1)}, {self.steps} steps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +104,12 @@ class Verdict:
         head = f"{self.variant.name}: {self.variant.rule}"
         if not self.fails:
             return f"{head}\n\n{self.summary}"
-        first = self.findings[0]
-        return f"{head}\n\n{tell(self.variant.name, first.token)}\n{first.length}"
+        first, *others = self.findings
+        lines = [head, "", tell(self.variant.name, first.token)]
+        lines.append(f"{'None that fails has fewer' if first.shortest else 'That takes'}:")
+        lines.append(f"{first.length}; its token is {first.token}")
+        lines += [f"in {each.scenario} it takes {each.length}: {each.token}" for each in others]
+        return "\n".join(lines)
 
 
 def verdict(name: str, *, deep: bool = False) -> Verdict:
