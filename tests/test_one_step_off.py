@@ -277,6 +277,37 @@ async def test_a_put_serves_those_who_want_its_pool_and_leaves_the_rest_to_the_w
         release_all([held[2], claim.lease, behind.lease])
 
 
+async def test_a_put_that_serves_somebody_leaves_those_of_other_pools_to_the_wakeup() -> None:
+    pools = one_item_pages(3, order="fifo", wakeup=Wakeup.NONE)
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = [await pools.get(A), await pools.get(C), await pools.get(C)]
+        first = await taking(tasks, pools.get, C)
+        claim = await taking(tasks, pools.get, B)
+        held[0].release()
+        held[1].release()
+        await settle()
+        assert (pools.budget.available, first.waits, claim.waits) == (PAGE, False, True)
+        pools.resize(4 * PAGE)  # which always wakes
+        await settle()
+        release_all([held[2], first.lease, claim.lease])
+
+
+async def test_who_passes_a_claim_leaves_it_to_the_wakeup() -> None:
+    pools = small_and_large(2, order="bounded", wakeup=Wakeup.NONE, max_passes=1)
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = [await pools.get(KIB), await pools.get(PAGE)]
+        claim = await taking(tasks, reserve, pools, PAGE)
+        held[1].release()
+        await settle()
+        held.append(await pools.get(KIB))
+        assert (pools.statistics().waits.passes, pools.budget.available) == (1, PAGE)
+        assert claim.waits
+        pools.resize(3 * PAGE)  # which always wakes
+        await settle()
+        claim.release()
+        release_all(held)
+
+
 async def test_of_two_who_wait_at_a_maximum_the_first_says_how_many_may_pass() -> None:
     pools = BufferPools(
         100 * PAGE,
