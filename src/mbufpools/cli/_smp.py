@@ -41,7 +41,7 @@ def smp(name: str | None, *, token: str | None, deep: bool, as_json: bool) -> in
         _write(json.dumps({**_plain(found), "story": found.story}) if as_json else _one(found))
         return int(not found.as_expected)
     if not as_json:
-        _write(_HEAD)
+        _write(_HEAD.format("3 and 4 CPUs" if deep else "3 CPUs"))
     verdicts = []
     for each in VARIANTS:
         found = verdict(each, deep=deep)
@@ -106,13 +106,13 @@ def _range(ends: tuple[int, int]) -> str:
 
 # All of them
 
-_HEAD = f"""\
+_HEAD = """\
 The kernel's protocol on several CPUs: in which of all orders does a process
 sleep for ever, although there is memory for it?
 
                    in the
-variant            kernel  verdict     2 CPUs         3 CPUs         shortest
------------------  ------  ----------  -------------  -------------  {"-" * 11}"""
+variant            kernel  verdict     2 CPUs         {:13}  shortest
+-----------------  ------  ----------  -------------  -------------  --------"""
 
 
 def _row(found: Verdict) -> str:
@@ -138,7 +138,7 @@ def _schedules(found: Verdict, *cpus: int) -> str:
 
 def _legend() -> Iterator[str]:
     yield from _fill(
-        "2 CPUs, 3 CPUs: how many of the schedules fail that partial-order reduction tells "
+        "CPUs: how many of the schedules fail that partial-order reduction tells "
         "apart; where the verdict is `none`, of all there are. shortest: how often a CPU must "
         "stand still while others go on, and steps, of the shortest schedule that fails: "
         "`mbufpools smp VARIANT` tells it."
