@@ -6,7 +6,9 @@ A record is of one version of Python, and of the anyio and trio installed there.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator
+
+from mbufpools import lab
 
 from . import SUBJECTS
 from ._measure import Measured, Record, load, measure, versions
@@ -14,6 +16,8 @@ from .findings import FINDINGS, Finding
 
 MAX_EXECUTIONS = 3_000
 """Of one subject, on one backend, with one way to cancel."""
+TRIES = {"asyncio": 1, "trio": 20}
+"""trio runs what is ready at one time in any order."""
 
 
 def main() -> int:
@@ -24,7 +28,7 @@ def main() -> int:
         for subject in SUBJECTS:
             measured += measure(subject, MAX_EXECUTIONS)
             print(f"{len(measured):4} {subject.name}", file=sys.stderr)
-        Record(*versions(), tuple(measured)).save()
+        Record(*versions(), tuple(measured), tuple(shown())).save()
         return 0
     if arguments:
         print(f"usage: python -m tests.primitives [--record]; got {arguments}", file=sys.stderr)
@@ -35,6 +39,23 @@ def main() -> int:
         print()
         print_finding(number, finding, records)
     return 0
+
+
+def shown() -> Iterator[tuple[str, str]]:
+    """Run the programs of the findings on the libraries' own loops, in virtual time."""
+    for finding in FINDINGS:
+        for backend in finding.backends:
+            if any(fails(finding, backend) for _ in range(TRIES[backend])):
+                yield finding.title, backend
+
+
+def fails(finding: Finding, backend: str) -> bool:
+    """Whether it shows itself in one run."""
+    try:
+        lab.run(finding.shows, backend=backend, patience=0)
+    except (AssertionError, BaseExceptionGroup, lab.Stalled):
+        return True
+    return False
 
 
 def print_coverage(records: list[Record]) -> None:
@@ -51,44 +72,38 @@ def print_coverage(records: list[Record]) -> None:
 
 
 def print_finding(number: int, finding: Finding, records: list[Record]) -> None:
-    """What fails where, and the token that shows it."""
+    """What fails where, and the tokens that show it."""
     print(f"{number}. {finding.title}")
     print(f"   why: {finding.because}")
     print(f"   reported: {finding.known}")
-    shown: set[tuple[str, str, str]] = set()
+    for backend in finding.backends:
+        pythons = [it.python for it in records if (finding.title, backend) in it.shown]
+        print(f"   shown on {backend} without the lab: Python {', '.join(pythons) or 'none'}")
     for subject in finding.subjects:
-        for record in records:
-            for it in _of(finding, subject, record):
-                key = subject, it.backend, it.cancelled
-                if key in shown:
-                    continue
-                shown.add(key)
-                where = ", ".join(
-                    other.python
-                    for other in records
-                    if any(
-                        (subject, again.backend, again.cancelled) == key
-                        for again in _of(finding, subject, other)
-                    )
-                )
-                how = f"cancelled by {it.cancelled}" if it.cancelled else "nobody cancelled"
-                print(f"   {subject} on {it.backend}, {how}: {it.kind} (Python {where})")
-                print(f"     found in {it.executions}, {_usual(it)}: {it.token}")
+        for backend in finding.backends:
+            print_failures(
+                [
+                    (record.python, it)
+                    for record in records
+                    for it in record.measured
+                    if it.kind and (it.subject, it.backend) == (subject, backend)
+                    if finding.message in it.message
+                ]
+            )
 
 
-def _of(finding: Finding, subject: str, record: Record) -> Iterable[Measured]:
-    return (
-        it
-        for it in record.measured
-        if it.kind
-        and it.subject == subject
-        and it.backend in finding.backends
-        and finding.message in it.message
-    )
-
-
-def _usual(measured: Measured) -> str:
-    return "in the usual order of tasks, too" if measured.usual else "if tasks are delayed"
+def print_failures(failures: list[tuple[str, Measured]]) -> None:
+    """Those of one subject on one backend."""
+    if not failures:
+        return
+    first = failures[0][1]
+    pythons = dict.fromkeys(python for python, _ in failures)
+    print(f"   {first.subject}, on {first.backend}, Python {', '.join(pythons)}:")
+    for by in dict.fromkeys(it.cancelled for _, it in failures):
+        it = next(it for _, it in failures if it.cancelled == by)
+        how = {"": "nobody is cancelled", "scope": "by a scope", "native": "natively"}[by]
+        order = "the usual order" if it.usual else "tasks are delayed"
+        print(f"     {how}: {it.kind} in execution {it.executions}, {order}: {it.token}")
 
 
 if __name__ == "__main__":

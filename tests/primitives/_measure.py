@@ -15,7 +15,17 @@ from mbufpools.lab import _execute
 
 from ._subject import Subject
 
-__all__ = ["Measured", "Record", "explore", "load", "measure", "versions"]
+__all__ = [
+    "Measured",
+    "Record",
+    "cancelling_only",
+    "explore",
+    "innermost",
+    "load",
+    "measure",
+    "versions",
+    "ways",
+]
 
 RECORDS = Path(__file__).resolve().parent.parent / "data" / "primitives"
 
@@ -47,6 +57,8 @@ class Record:
     anyio: str
     trio: str
     measured: tuple[Measured, ...]
+    shown: tuple[tuple[str, str], ...]
+    """The findings, by title, that a program shows without the lab; each with its backend."""
 
     @property
     def path(self) -> Path:
@@ -57,8 +69,11 @@ class Record:
         """Write it down."""
         self.path.parent.mkdir(exist_ok=True)
         rows = ",\n".join(json.dumps(asdict(it)) for it in self.measured)
+        shown = json.dumps(self.shown)
         head = f'"python": "{self.python}", "anyio": "{self.anyio}", "trio": "{self.trio}"'
-        self.path.write_text(f'{{{head}, "measured": [\n{rows}\n]}}\n', encoding="utf-8")
+        self.path.write_text(
+            f'{{{head}, "shown": {shown}, "measured": [\n{rows}\n]}}\n', encoding="utf-8"
+        )
 
 
 def load() -> list[Record]:
@@ -67,6 +82,7 @@ def load() -> list[Record]:
     for path in RECORDS.glob("*.json"):
         read = json.loads(path.read_text(encoding="utf-8"))
         read["measured"] = tuple(Measured(**it) for it in read["measured"])
+        read["shown"] = tuple((title, backend) for title, backend in read["shown"])
         records.append(Record(**read))
     return sorted(records, key=lambda it: [int(number) for number in it.python.split(".")])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import anyio
-from anyio import Event
 from anyio.lowlevel import checkpoint
 
 from mbufpools.lab import Shared
@@ -16,7 +15,7 @@ class Request:
 
     def __init__(self, units: int) -> None:
         self.units = units
-        self.event = Event()
+        self.event = anyio.Event()
         self.granted = Shared(False)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import warnings
 from functools import partial
 
-from anyio import Event, Semaphore
+import anyio
 from anyio.lowlevel import checkpoint
 
 from mbufpools.lab import Shared
@@ -20,7 +20,7 @@ class Register:
     """Gives the semaphore back after the work, if the work comes to its end."""
 
     def __init__(self) -> None:
-        self.lock = Semaphore(1)
+        self.lock = anyio.Semaphore(1)
 
     async def write(self) -> None:
         await self.lock.acquire()  # stall: lock held across a cancel
@@ -47,7 +47,7 @@ class Permits:
     def __init__(self) -> None:
         self.free = Shared(1)
         self.users = Shared(0)
-        self.waiters: Shared[tuple[Event, ...]] = Shared(())
+        self.waiters: Shared[tuple[anyio.Event, ...]] = Shared(())
 
     async def use(self) -> None:
         await self.acquire()
@@ -63,7 +63,7 @@ class Permits:
         if self.free.value:
             self.free.value -= 1
             return
-        event = Event()
+        event = anyio.Event()
         self.waiters.value = (*self.waiters.value, event)
         try:
             await event.wait()  # stall: permit lost on cancel
@@ -71,7 +71,7 @@ class Permits:
             self.forsake(event)
             raise
 
-    def forsake(self, event: Event) -> None:
+    def forsake(self, event: anyio.Event) -> None:
         self.waiters.update(lambda waiters: tuple(it for it in waiters if it is not event))
 
     def release(self) -> None:
@@ -86,7 +86,7 @@ class Permits:
 class PermitsPassedOn(Permits):
     """A permit in the hands of one who is cancelled goes to the next."""
 
-    def forsake(self, event: Event) -> None:
+    def forsake(self, event: anyio.Event) -> None:
         if event in self.waiters.value:
             super().forsake(event)
         else:
@@ -96,7 +96,7 @@ class PermitsPassedOn(Permits):
 class PermitsGivenAnyway(Permits):
     """One who is cancelled gives back a permit that he may not have."""
 
-    def forsake(self, event: Event) -> None:
+    def forsake(self, event: anyio.Event) -> None:
         super().forsake(event)
         self.release()
 
@@ -112,11 +112,11 @@ class Turnstile:
 
     def __init__(self) -> None:
         self.free = Shared(1)
-        self.waiters: Shared[tuple[Event, ...]] = Shared(())
+        self.waiters: Shared[tuple[anyio.Event, ...]] = Shared(())
 
     async def use(self) -> None:
         while not self.free.value:
-            event = Event()
+            event = anyio.Event()
             self.waiters.value = (*self.waiters.value, event)
             try:
                 await event.wait()  # stall: signal lost on cancel
@@ -130,7 +130,7 @@ class Turnstile:
             self.free.value += 1
             self.wake()
 
-    def forsake(self, event: Event) -> None:
+    def forsake(self, event: anyio.Event) -> None:
         self.waiters.update(lambda waiters: tuple(it for it in waiters if it is not event))
 
     def wake(self) -> None:
@@ -143,7 +143,7 @@ class Turnstile:
 class TurnstileThatWakesAnother(Turnstile):
     """Who was woken and cannot come wakes the next."""
 
-    def forsake(self, event: Event) -> None:
+    def forsake(self, event: anyio.Event) -> None:
         super().forsake(event)
         if event.is_set():
             self.wake()
@@ -171,7 +171,7 @@ class Connections:
     """Opens a connection for the one who waits, who may be cancelled when it comes."""
 
     def __init__(self) -> None:
-        self.ready = Event()
+        self.ready = anyio.Event()
         self.connection: Shared[Connection | None] = Shared(None)
 
     async def open(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 import anyio
-from anyio import Event, Lock
 from anyio.lowlevel import checkpoint
 
 from mbufpools.lab import Shared
@@ -46,7 +45,7 @@ class Counter:
     """Reads, waits, writes: what the other wrote meanwhile is overwritten."""
 
     def __init__(self) -> None:
-        self.lock = Lock()
+        self.lock = anyio.Lock()
         self.count = Shared(0)
 
     async def increment(self) -> None:
@@ -73,7 +72,7 @@ class Service:
     """Says that it is there before it is, so those who look without the lock find half of it."""
 
     def __init__(self) -> None:
-        self.lock = Lock()
+        self.lock = anyio.Lock()
         self.exists = Shared(False)
         self.connection: Shared[str | None] = Shared(None)
 
@@ -110,7 +109,7 @@ class Slot:
     def __init__(self) -> None:
         self.free = Shared(True)
         self.users = Shared(0)
-        self.waiters: Shared[tuple[Event, ...]] = Shared(())
+        self.waiters: Shared[tuple[anyio.Event, ...]] = Shared(())
 
     async def use(self) -> None:
         await self.acquire()
@@ -123,7 +122,7 @@ class Slot:
     async def acquire(self) -> None:
         await checkpoint()
         if not self.free.value:
-            event = Event()
+            event = anyio.Event()
             self.waiters.value = (*self.waiters.value, event)
             await event.wait()
         self.free.value = False
@@ -185,8 +184,8 @@ class Batch:
     """Stops the worker when the queue is empty: the last item is in the worker's hands."""
 
     def __init__(self) -> None:
-        self.queue_is_empty = Event()
-        self.worker_is_idle = Event()
+        self.queue_is_empty = anyio.Event()
+        self.worker_is_idle = anyio.Event()
         self.done = Shared(False)
 
     async def work(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 import anyio
-from anyio import Event
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
@@ -22,11 +21,11 @@ class LocalPool:
 
     def __init__(self) -> None:
         self.segments = Shared(0)
-        self.waiter: Shared[Event | None] = Shared(None)
+        self.waiter: Shared[anyio.Event | None] = Shared(None)
 
     async def request(self) -> None:
         while not self.segments.value:
-            self.waiter.value = event = Event()
+            self.waiter.value = event = anyio.Event()
             await event.wait()  # stall: wakeup lost between layers
         self.segments.value -= 1
 
@@ -59,7 +58,7 @@ class TaskMemory:
     def __init__(self) -> None:
         self.held: Shared[dict[str, int]] = Shared({"task": 1, "other": 1})
         self.asking = Shared(0)
-        self.event = Event()
+        self.event = anyio.Event()
 
     async def acquire(self, task: str) -> None:
         self.asking.value += 1
@@ -102,10 +101,10 @@ class Sender:
 
     def __init__(self) -> None:
         self.buffer = Shared("")
-        self.in_flight: Shared[Event | None] = Shared(None)
+        self.in_flight: Shared[anyio.Event | None] = Shared(None)
         self.arrived: Shared[tuple[str, ...]] = Shared(())
 
-    async def network(self, delivered: Event) -> None:
+    async def network(self, delivered: anyio.Event) -> None:
         await anyio.sleep(2)
         self.arrived.value = (*self.arrived.value, self.buffer.value)
         delivered.set()
@@ -113,7 +112,7 @@ class Sender:
     async def send(self, group: TaskGroup, record: str) -> None:
         await self.wait_for_the_buffer()
         self.buffer.value = record
-        self.in_flight.value = delivered = Event()
+        self.in_flight.value = delivered = anyio.Event()
         group.start_soon(self.network, delivered)
         with anyio.move_on_after(1):
             await delivered.wait()

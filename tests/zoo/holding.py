@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
-from anyio import Condition, Event, Lock
+import anyio
 from anyio.lowlevel import checkpoint
 
 from mbufpools.lab import Shared
@@ -19,7 +19,7 @@ class Accounts:
     """Each transfer takes its own account first, then the other's."""
 
     def __init__(self, count: int) -> None:
-        self.locks = [Lock(fast_acquire=True) for _ in range(count)]
+        self.locks = [anyio.Lock(fast_acquire=True) for _ in range(count)]
 
     async def transfer(self, source: int, target: int) -> None:
         async with self.locks[source]:
@@ -44,7 +44,7 @@ class Table:
     """Each philosopher takes the left fork, then waits for the right."""
 
     def __init__(self) -> None:
-        self.forks = [Lock(fast_acquire=True) for _ in range(3)]
+        self.forks = [anyio.Lock(fast_acquire=True) for _ in range(3)]
 
     async def dine(self, seat: int) -> None:
         left, right = self.forks[seat], self.forks[(seat + 1) % 3]
@@ -76,8 +76,8 @@ class Document:
     """A reader who becomes the writer waits for the other readers to leave; so does the other."""
 
     def __init__(self) -> None:
-        self.condition = Condition()
-        self.upgrading = Lock()
+        self.condition = anyio.Condition()
+        self.upgrading = anyio.Lock()
         self.readers = Shared(0)
 
     async def edit(self) -> None:
@@ -107,13 +107,13 @@ class Door:
     """Each says that it wants to go through, and lets the other one go first."""
 
     def __init__(self) -> None:
-        self.lock = Lock()
+        self.lock = anyio.Lock()
         self.wants = (Shared(False), Shared(False))
 
     async def enter(self, me: int) -> None:
         self.wants[me].value = True
         await checkpoint()
-        while self.wants[1 - me].value:
+        while self.wants[1 - me].value:  # noqa: ASYNC110 - it is the bug
             await checkpoint()  # livelock: after you
         self.wants[me].value = False
 
@@ -137,14 +137,14 @@ class Page:
 
     def __init__(self) -> None:
         self.readers = Shared(0)
-        self.writer = Event()
-        self.written = Event()
-        self.left: Shared[Event | None] = Shared(None)
+        self.writer = anyio.Event()
+        self.written = anyio.Event()
+        self.left: Shared[anyio.Event | None] = Shared(None)
 
     async def write(self) -> None:
         self.writer.set()
         while self.readers.value:
-            self.left.value = event = Event()
+            self.left.value = event = anyio.Event()
             await event.wait()
         self.written.set()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from anyio import Event
+import anyio
 from anyio.lowlevel import checkpoint
 
 from mbufpools.lab import Shared
@@ -20,14 +20,14 @@ class Pools:
 
     def __init__(self) -> None:
         self.free = Shared(1)
-        self.waiters: dict[str, Shared[tuple[Event, ...]]] = {
+        self.waiters: dict[str, Shared[tuple[anyio.Event, ...]]] = {
             "small": Shared(()),
             "large": Shared(()),
         }
 
     async def use(self, pool: str) -> None:
         while not self.free.value:
-            event = Event()
+            event = anyio.Event()
             self.waiters[pool].value = (*self.waiters[pool].value, event)
             await event.wait()  # stall: only the own pool is woken
         self.free.value -= 1
@@ -62,7 +62,7 @@ class AddThenCheck:
 
     def __init__(self) -> None:
         self.used = Shared(0)
-        self.event = Event()
+        self.event = anyio.Event()
 
     async def allocate(self, units: int) -> bool:
         self.used.value += units
@@ -104,11 +104,11 @@ class StalePages:
         self.free_items = Shared(0)
         self.missing = Shared(2)
         self.current = Shared(False)
-        self.waiter: Shared[Event | None] = Shared(None)
+        self.waiter: Shared[anyio.Event | None] = Shared(None)
 
     async def get(self) -> None:
         while not self.current.value:
-            self.waiter.value = event = Event()
+            self.waiter.value = event = anyio.Event()
             await event.wait()  # stall: stale current page
         self.free_items.value -= 1
 

@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any
 
 import anyio
-from anyio import Event
 from anyio.lowlevel import checkpoint
 
 from mbufpools.lab import Shared
@@ -35,7 +34,7 @@ class WithoutRescan(Weighted):
 
 async def head_gives_up(semaphore_class: type[Weighted]) -> None:
     semaphore = semaphore_class(2)
-    served = Event()
+    served = anyio.Event()
 
     async def holder() -> None:
         await semaphore.acquire(1)
@@ -142,7 +141,7 @@ async def in_order(semaphore_class: type[Weighted]) -> None:
 
 async def small_ones_until_the_large_is_served(semaphore_class: type[Weighted]) -> None:
     semaphore = semaphore_class(2)
-    served = Event()
+    served = anyio.Event()
 
     async def small(second: float) -> None:
         await anyio.sleep(second)

@@ -7,7 +7,6 @@ from contextlib import suppress
 from functools import partial
 
 import anyio
-from anyio import CancelScope, Event
 from anyio.lowlevel import checkpoint
 
 from mbufpools.lab import Shared
@@ -56,7 +55,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self.letters = Shared(0)
-        self.reader: Shared[Event | None] = Shared(None)
+        self.reader: Shared[anyio.Event | None] = Shared(None)
         self.read = Shared(0)
 
     async def deliver(self) -> None:
@@ -68,7 +67,7 @@ class Inbox:
 
     async def fetch(self) -> None:
         with anyio.move_on_after(1):
-            self.reader.value = event = Event()
+            self.reader.value = event = anyio.Event()
             try:
                 await event.wait()
             except BaseException:
@@ -76,14 +75,14 @@ class Inbox:
                 raise
             self.read.value += 1
 
-    def forsake(self, event: Event) -> None:
+    def forsake(self, event: anyio.Event) -> None:
         self.reader.value = None
 
 
 class InboxThatPutsBack(Inbox):
     """What was handed to one whose time is up goes back into the box."""
 
-    def forsake(self, event: Event) -> None:
+    def forsake(self, event: anyio.Event) -> None:
         super().forsake(event)
         self.letters.value += event.is_set()
 
@@ -125,14 +124,14 @@ class Room:
 
     def __init__(self) -> None:
         self.taken = Shared(False)
-        self.free = Event()
+        self.free = anyio.Event()
 
     async def stay(self) -> None:
         self.taken.value = True
         try:
             await checkpoint()
         finally:
-            await self.leave()
+            await self.leave()  # noqa: ASYNC102 - it is the bug
 
     async def leave(self) -> None:
         await checkpoint()
@@ -148,7 +147,7 @@ class RoomLeftInAnyCase(Room):
     """The way out is shielded."""
 
     async def leave(self) -> None:
-        with CancelScope(shield=True):
+        with anyio.CancelScope(shield=True):
             await super().leave()
 
 

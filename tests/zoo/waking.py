@@ -6,7 +6,6 @@ import asyncio
 from functools import partial
 
 import anyio
-from anyio import Condition, Event, Lock
 from anyio.abc import TaskGroup, TaskStatus
 from anyio.lowlevel import checkpoint
 
@@ -22,12 +21,12 @@ class Gate:
 
     def __init__(self) -> None:
         self.is_open = Shared(False)
-        self.waiter: Shared[Event | None] = Shared(None)
+        self.waiter: Shared[anyio.Event | None] = Shared(None)
 
     async def wait(self) -> None:
         if not self.is_open.value:
             await checkpoint()
-            self.waiter.value = event = Event()
+            self.waiter.value = event = anyio.Event()
             await event.wait()  # stall: lost wakeup
 
     async def open(self) -> None:
@@ -43,7 +42,7 @@ class GateThatEnqueuesAtOnce(Gate):
     async def wait(self) -> None:
         await checkpoint()
         if not self.is_open.value:
-            self.waiter.value = event = Event()
+            self.waiter.value = event = anyio.Event()
             await event.wait()
 
 
@@ -56,7 +55,7 @@ class Mailbox:
     """Takes a notification for the news: one that came before is not heard."""
 
     def __init__(self) -> None:
-        self.condition = Condition()
+        self.condition = anyio.Condition()
         self.mail = Shared(False)
 
     async def post(self) -> None:
@@ -90,8 +89,8 @@ class Shelf:
     notification may go to one of the own side."""
 
     def __init__(self) -> None:
-        self.lock = Lock(fast_acquire=True)
-        self.full = self.empty = Condition(self.lock)
+        self.lock = anyio.Lock(fast_acquire=True)
+        self.full = self.empty = anyio.Condition(self.lock)
         self.taken = Shared(False)
 
     async def bring(self) -> None:
@@ -114,7 +113,7 @@ class ShelfWithTwoConditions(Shelf):
 
     def __init__(self) -> None:
         super().__init__()
-        self.empty = Condition(self.lock)
+        self.empty = anyio.Condition(self.lock)
 
 
 async def two_of_each_side(shelf_class: type[Shelf]) -> None:
@@ -167,10 +166,10 @@ class Bell:
     """Rung when nobody listens yet, for a task that was started soon has not begun."""
 
     def __init__(self) -> None:
-        self.listener: Shared[Event | None] = Shared(None)
+        self.listener: Shared[anyio.Event | None] = Shared(None)
 
     async def listen(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        self.listener.value = event = Event()
+        self.listener.value = event = anyio.Event()
         task_status.started()
         await event.wait()  # stall: rung before anybody listens
 
@@ -202,7 +201,7 @@ class Pipe:
 
     def __init__(self) -> None:
         self.closed = Shared(False)
-        self.getters: Shared[tuple[Event, ...]] = Shared(())
+        self.getters: Shared[tuple[anyio.Event, ...]] = Shared(())
 
     async def get(self) -> None:
         if self.closed.value:
@@ -211,7 +210,7 @@ class Pipe:
         await self.park()
 
     async def park(self) -> None:
-        event = Event()
+        event = anyio.Event()
         self.getters.value = (*self.getters.value, event)
         await event.wait()  # stall: closed before the wait
 
