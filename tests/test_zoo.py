@@ -96,6 +96,20 @@ def test_each_twin_is_proved(specimen: Specimen, backend: str) -> None:
     assert exploration.executions <= specimen.proved
 
 
+@pytest.mark.prove
+@ON_EACH_BACKEND
+def test_each_twin_is_proved_without_a_bound(specimen: Specimen, backend: str) -> None:
+    exploration = lab.explore(
+        specimen.twin,
+        backend=backend,
+        max_preemptions=None,
+        cancel=specimen.cancel,
+        step_limit=specimen.step_limit,
+    )
+    exploration.assert_holds()
+    assert exploration.complete
+
+
 @WITHOUT_CANCELLATION
 def test_each_bug_is_found_by_dpor_and_its_twin_proved(specimen: Specimen, backend: str) -> None:
     (failure,) = bug(specimen, backend, "dpor").failures
