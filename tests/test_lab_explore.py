@@ -154,7 +154,7 @@ def test_a_task_that_spins_does_not_keep_out_the_others() -> None:
         done = False
 
         async def spin() -> None:
-            while not done:
+            while not done:  # noqa: ASYNC110 - spinning is the point
                 await checkpoint()
 
         async with anyio.create_task_group() as group:
@@ -215,7 +215,7 @@ def test_a_stall_of_pools_tells_what_each_waits_for(backend: str) -> None:
 @BACKENDS
 def test_what_never_ends_is_a_livelock_not_a_stall(backend: str) -> None:
     async def program() -> None:
-        while True:
+        while True:  # noqa: ASYNC110 - spinning is the point
             await checkpoint()
 
     exploration = lab.explore(program, backend=backend, step_limit=100)
@@ -280,7 +280,7 @@ def test_time_is_virtual_and_starts_at_zero_in_each_execution(backend: str) -> N
 
     async def program() -> None:
         begin = anyio.current_time()
-        await anyio.sleep(1e6)
+        await anyio.sleep(1e6)  # noqa: ASYNC116 - virtual, and exact
         with anyio.move_on_after(5) as scope:
             await anyio.Event().wait()
         seen.append((begin, anyio.current_time(), scope.cancelled_caught))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import mmap
 import re
 import subprocess
 import sys
@@ -192,10 +193,11 @@ def leave_the_queue_standing(monkeypatch: pytest.MonkeyPatch) -> None:
 def keep_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each page that leaves something stays behind."""
     unmap = Block.unmap
-    kept: list[bytes] = []
+    kept: list[mmap.mmap] = []
 
     def unmapping(self: Block) -> bool:
-        kept.append(b"x" * 262144)
+        kept.append(mmap.mmap(-1, 262144))  # not of a heap that may have room from before
+        kept[-1].write(b"x" * 262144)
         return unmap(self)
 
     monkeypatch.setattr(Block, "unmap", unmapping)
