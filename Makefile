@@ -57,8 +57,10 @@ lint: $(READY)  ## style, and rules for async code
 types: $(READY)  ## mypy --strict
 	$(BIN)/mypy
 
-# What only runs other programs is run without the tracer, which would make it five times slower.
-SLOW = tests/test_demos.py tests/test_kernel_traces.py
+# What only runs other programs, or the same code a great many times, is run without the tracer,
+# which would make it five times slower.
+SLOW = $(addprefix tests/test_,demos.py kernel_traces.py real_primitives.py zoo.py machine_finds.py \
+	lab_no_false_alarm.py)
 coverage: $(READY)  ## the tests, and which branches they miss
 	$(BIN)/coverage run -m pytest $(SLOW:%=--ignore=%)
 	$(BIN)/coverage report
