@@ -177,7 +177,10 @@ class KernelMachine(Machine):
         the_pool = self.pool(pool)
         arguments = () if call == "reclaim" else (items,)
         result = self.world.do(partial(getattr(the_pool, call), *arguments))
-        assert result == getattr(self.model, call)(the_pool.name, *arguments)
+        expected = getattr(self.model, call)(the_pool.name, *arguments)
+        assert result == expected, (
+            f"{call}: the pools say {result}, the naive kernel says {expected}"
+        )
         self.judge()
 
     def give_all_back(self) -> None:
