@@ -675,6 +675,27 @@ def test_a_program_that_is_not_the_same_twice_is_named(backend: str) -> None:
         lab.explore(program, backend=backend)
 
 
+@BACKENDS
+def test_a_task_that_is_not_there_again_is_named(backend: str) -> None:
+    """What dpor would do next cannot be done; the strategies that replay pass over it."""
+    tasks = 3
+
+    async def program() -> None:
+        nonlocal tasks
+        shared = lab.Shared(0)
+
+        async def add() -> None:
+            shared.value += 1
+
+        async with anyio.create_task_group() as group:
+            for _ in range(tasks):
+                group.start_soon(add)
+        tasks = 1
+
+    with pytest.raises(lab.LabError, match=r"task 0\.\d cannot run where it could before"):
+        lab.explore(program, strategy="dpor", backend=backend)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -31,7 +31,7 @@ from anyio._backends._asyncio import (  # scopes are made outside of a task, too
 
 from ._cancelling import declare_spawn
 from ._declare import recorder
-from ._outcome import LabError, Outcome, refuse
+from ._outcome import LabError, Outcome, only, refuse
 from ._picture import picture, place
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._trace import CLOCK, MAIN, Name, spell
@@ -395,12 +395,6 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 )
 
     def _step(self, name: Name) -> None:
-        if name not in self._steps:
-            raise LabError(
-                f"task {name} cannot run where it could before; the program does not do the same "
-                f"in the same schedule: does it depend on real time, on addresses, on what an "
-                f"earlier execution left, or, under dpor, on state that it does not declare?"
-            )
         handle, ready = self._steps[name]
         step = self._schedule.begin(name, ready.causes)  # at the limit it raises
         del self._steps[name]
@@ -506,7 +500,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         except LabError:
             raise
         except BaseException as error:  # noqa: BLE001 - it is what was found
-            if _only_cancelled(error) and self._schedule.injected is not None:
+            if only(asyncio.CancelledError, error) and self._schedule.injected is not None:
                 return Outcome()
             return Outcome("exception", f"{type(error).__name__}: {error}", error=error)
 
@@ -604,9 +598,3 @@ async def _call(program: Program) -> Any:
 async def _in_scope(coroutine: Any, scope: CancelScope) -> Any:
     with scope:
         return await coroutine
-
-
-def _only_cancelled(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return all(_only_cancelled(inner) for inner in error.exceptions)
-    return isinstance(error, asyncio.CancelledError)

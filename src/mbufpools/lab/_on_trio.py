@@ -25,7 +25,7 @@ from trio._core._run import GLOBAL_RUN_CONTEXT, CancelStatus, Nursery, Runner
 
 from ._cancelling import declare_spawn
 from ._declare import recorder
-from ._outcome import LabError, Outcome, refuse
+from ._outcome import LabError, Outcome, only, refuse
 from ._picture import picture, place
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._trace import MAIN, Name
@@ -208,7 +208,7 @@ class _Machine(trio.abc.Instrument):
         schedule = self._schedule
         if isinstance(error, LabError):
             self._broken = error
-        elif schedule is not None and schedule.injected is not None and _only_cancelled(error):
+        elif schedule is not None and schedule.injected is not None and only(trio.Cancelled, error):
             pass  # somebody cancelled it, and it ended
         else:
             self._outcome = Outcome("exception", f"{type(error).__name__}: {error}", error=error)
@@ -302,13 +302,6 @@ class _Machine(trio.abc.Instrument):
                         queue.remove(task)
                     continue
                 break
-            if choice not in self._ready:
-                raise LabError(
-                    f"task {choice} cannot run where it could before; the program does not do the "
-                    f"same in the same schedule: does it depend on real time, on addresses, on "
-                    f"what an earlier execution left, or, under dpor, on state that it does not "
-                    f"declare?"
-                )
             chosen, ready = self._ready[choice]
             self._begin(schedule, choice, ready)  # at the limit it raises, and all are put back
             del self._ready[choice]
@@ -459,9 +452,3 @@ def _refuse_thread(function: Any, *_args: Any, **_options: Any) -> None:
         f"the program runs {function!r} in a thread; the lab explores one thread's schedules, so "
         f"call it directly, or give it a fake"
     )
-
-
-def _only_cancelled(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return all(_only_cancelled(inner) for inner in error.exceptions)
-    return isinstance(error, trio.Cancelled)

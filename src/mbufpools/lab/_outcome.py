@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["LabError", "Outcome", "Unsupported", "discard_refused", "raise_refused", "refuse"]
+__all__ = [
+    "LabError",
+    "Outcome",
+    "Unsupported",
+    "discard_refused",
+    "only",
+    "raise_refused",
+    "refuse",
+]
 
 
 class LabError(RuntimeError):
@@ -14,6 +22,13 @@ class LabError(RuntimeError):
 
 class Unsupported(LabError):
     """The program does what no schedule of the lab can control: I/O, threads, subprocesses."""
+
+
+def only(kind: type[BaseException], error: BaseException) -> bool:
+    """True if an error is of a kind, or a group of nothing else."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(only(kind, inner) for inner in error.exceptions)
+    return isinstance(error, kind)
 
 
 _refused: list[Unsupported] = []

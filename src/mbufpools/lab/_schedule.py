@@ -5,7 +5,7 @@ on, up to `SLICE` steps in a row so that one that spins cannot keep out the othe
 that has been ready for the longest, and of those that became ready in one step the one spawned
 first. So a schedule is given by its *deviations* from that rule, and each is anchored to a step of
 a task, not to a place in the schedule: leave one out, and the others still mean the same. That is
-what a token spells. Uses `_trace`.
+what a token spells. Uses `_outcome` and `_trace`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from ._outcome import LabError
 from ._trace import CLOCK, MAIN, Name, Step, spell
 
 __all__ = [
@@ -165,7 +166,11 @@ class Schedule:
         """For each step, where the task stood after it; only if somebody asks, by a list."""
 
     def choose(self, ready: Mapping[Name, Ready]) -> Choice:
-        """Choose among the tasks that can run, or a cancellation; `CLOCK` if there is neither."""
+        """Choose among the tasks that can run, or a cancellation; `CLOCK` if there is neither.
+
+        Raises:
+            LabError: the strategy's choice cannot run: the program is not the same any more.
+        """
         current = self._current if self._current in ready else None
         rested = self._in_a_row >= SLICE and len(ready) > 1
         anchor = Anchor(
@@ -175,6 +180,13 @@ class Schedule:
         cancellable = self._cancellable(ready) if self.cancel_by else ()
         point = Point(anchor, ready, current, rested, by_rule, cancellable, self.steps)
         choice = self._strategy.choose(point)
+        if not isinstance(choice, Cancel) and choice not in (ready or (CLOCK,)):
+            raise LabError(
+                f"task {spell(choice)} cannot run where it could before; the program does not do "
+                f"the same in the same schedule: does it depend on real time, on addresses, on "
+                f"what an earlier execution left, or, under dpor, on state that it does not "
+                f"declare?"
+            )
         if choice != by_rule:
             self.deviations[anchor] = choice
         if isinstance(choice, Cancel):
