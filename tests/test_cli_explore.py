@@ -135,6 +135,7 @@ def test_both_backends_are_explored_in_turn(capsys: pytest.CaptureFixture[str]) 
         ),
         (["--max-preemptions", "0"], "*: all of the schedules of at most 0 preemptions"),
         (["--cancel"], "*, each with one cancellation at a time"),
+        (["--cancel-by", "native"], "*, each with one cancellation at a time by Task.cancel()"),
         (["--max-executions", "2"], "no failure in 2 executions *: not all of the schedules *"),
     ],
 )
@@ -265,6 +266,14 @@ THERE_ARE = "; there are sound, stall, wait, stuck, io, dies_elsewhere"
         (
             ["programs:sound", "--max-executions", "0"],
             "argument --max-executions: '0'; expected a whole number from 1 up",
+        ),
+        (
+            ["programs:sound", "--cancel-by", "force"],
+            "argument --cancel-by: 'force'; expected scope or native",
+        ),
+        (
+            ["programs:sound", "--cancel-by", "native", "--backend", "both"],
+            "argument --cancel-by: native is asyncio's; on trio there is only scope",
         ),
         (
             ["programs:sound", "--jobs", "many"],

@@ -65,7 +65,7 @@ def see(generated: Generated, strategy: Exhaustive | Dpor, backend: str, enough:
             max_executions=enough,
             max_failures=None,
             step_limit=1000,
-            cancel=False,
+            cancel_by=(),
             on_execution=note,
         )
     seen.executions, seen.complete = executed.executions, strategy.complete

@@ -376,6 +376,29 @@ def test_a_task_is_cancelled_before_and_after_it_was_woken(backend: str) -> None
         assert ("cancelled", True) in seen
 
 
+def test_it_cancels_by_the_way_that_is_asked_for() -> None:
+    """Only a native cancellation goes through a shield, and it leaves its mark on the task."""
+    asked: list[int] = []
+
+    async def program() -> None:
+        with anyio.CancelScope(shield=True):
+            task = asyncio.create_task(asyncio.sleep(1))
+            try:
+                await asyncio.sleep(0)
+                await task
+            finally:
+                asked.append(task.cancelling())
+
+    ways: dict[bool | str, set[int]] = {}
+    for cancel in (False, "scope", "native", True):
+        asked.clear()
+        exploration = lab.explore(program, cancel=cancel)
+        assert exploration.complete
+        assert not exploration.failures, exploration.failures[0]
+        ways[cancel] = set(asked)
+    assert ways == {False: {0}, "scope": {0}, "native": {0, 1}, True: {0, 1}}
+
+
 @BACKENDS
 def test_a_leak_at_the_grant_is_found_by_cancellation_alone(backend: str) -> None:
     async def program() -> None:
@@ -706,6 +729,8 @@ def test_a_task_that_is_not_there_again_is_named(backend: str) -> None:
         ({"depth": 0}, "depth is 0"),
         ({"step_limit": 0}, "step_limit is 0"),
         ({"strategy": "dpor", "cancel": True}, "dpor cannot cancel"),
+        ({"cancel": "scoop"}, "cancel is 'scoop'; expected on asyncio one of .*'scope', 'native'"),
+        ({"cancel": "native", "backend": "trio"}, "expected on trio one of False, True, 'scope'$"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
@@ -757,7 +782,7 @@ def test_no_schedule_is_executed_twice(backend: str) -> None:
             max_executions=10_000,
             max_failures=None,
             step_limit=100,
-            cancel=cancel,
+            cancel_by=("scope",) if cancel else (),
             on_execution=note,
         )
         assert strategy.complete

@@ -8,7 +8,6 @@ import pytest
 
 from mbufpools import lab
 from tests.lab_correct import CORRECT, ONLY_BY_SCOPE
-from tests.primitives import cancelling_only
 
 EACH_STRATEGY = pytest.mark.parametrize("strategy", ["fifo", "random", "pct", "exhaustive", "dpor"])
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -26,19 +25,15 @@ def executions_without_failure(strategy: str, backend: str, at_least: int) -> in
     for number in count():
         for program in programs:
             for cancel in (False, True) if strategy != "dpor" else (False,):
-                options = {
-                    "strategy": strategy,
-                    "backend": backend,
-                    "cancel": cancel,
-                    "max_executions": share,
-                    "max_preemptions": 2 + number,
-                    "seed": number * share,
-                }
-                if cancel and program in ONLY_BY_SCOPE:
-                    with cancelling_only("scope"):
-                        exploration = lab.explore(program, **options)  # type: ignore[arg-type]
-                else:
-                    exploration = lab.explore(program, **options)  # type: ignore[arg-type]
+                exploration = lab.explore(
+                    program,
+                    strategy=strategy,
+                    backend=backend,
+                    cancel="scope" if cancel and program in ONLY_BY_SCOPE else cancel,
+                    max_executions=share,
+                    max_preemptions=2 + number,
+                    seed=number * share,
+                )
                 exploration.assert_holds()
                 executions += exploration.executions
         if executions >= at_least:

@@ -94,7 +94,7 @@ def hits(
         max_executions=SEEDS + 1,
         max_failures=None,
         step_limit=1_000,
-        cancel=False,
+        cancel_by=(),
         on_execution=note,
     )
     return failed, tasks, steps

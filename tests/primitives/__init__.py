@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 from . import exclusion, hand_off, stopping
-from ._measure import cancelling_only
 from ._subject import BOTH, Subject
 
-__all__ = ["BOTH", "SUBJECTS", "Subject", "cancelling_only"]
+__all__ = ["BOTH", "SUBJECTS", "Subject"]
 
 SUBJECTS: tuple[Subject, ...] = (*exclusion.SUBJECTS, *hand_off.SUBJECTS, *stopping.SUBJECTS)

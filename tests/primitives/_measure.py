@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from mbufpools import lab
-from mbufpools.lab import _execute
 
 from ._subject import Subject
 
 __all__ = [
     "Measured",
     "Record",
-    "cancelling_only",
     "explore",
     "innermost",
     "load",
@@ -99,17 +96,6 @@ def ways(subject: Subject, backend: str) -> tuple[str, ...]:
     return ("", "scope", "native") if backend == "asyncio" else ("", "scope")
 
 
-@contextmanager
-def cancelling_only(by: str) -> Iterator[None]:
-    """The lab tries both ways in one exploration; here what each of them finds is told apart."""
-    before = _execute._cancel_by
-    _execute._cancel_by = lambda backend: (by,)
-    try:
-        yield
-    finally:
-        _execute._cancel_by = before
-
-
 def explore(
     subject: Subject,
     backend: str,
@@ -118,16 +104,15 @@ def explore(
     strategy: str = "exhaustive",
     max_preemptions: int = 2,
 ) -> lab.Exploration:
-    """Explore it with one way to cancel."""
-    with cancelling_only(by):
-        return lab.explore(
-            subject.program,
-            backend=backend,
-            cancel=bool(by),
-            strategy=strategy,
-            max_executions=max_executions,
-            max_preemptions=max_preemptions,
-        )
+    """Explore it with one way to cancel, so that what each of them finds is told apart."""
+    return lab.explore(
+        subject.program,
+        backend=backend,
+        cancel=by or False,
+        strategy=strategy,
+        max_executions=max_executions,
+        max_preemptions=max_preemptions,
+    )
 
 
 def innermost(error: BaseException | None) -> str:

@@ -187,5 +187,11 @@ def _add_explore(commands: argparse._SubParsersAction[_Parser]) -> None:
     explore.add_argument(
         "--cancel", action="store_true", help="also cancel each task at each await point"
     )
+    explore.add_argument(
+        "--cancel-by",
+        dest="cancel",
+        metavar="WAY",
+        help="as --cancel, but only by scope, or only native: Task.cancel()",
+    )
     explore.add_argument("--token", help="execute only the schedule of this token")
     explore.add_argument("--json", action="store_true", help="print JSON, one object a line")

@@ -128,6 +128,11 @@ def _order(arguments: argparse.Namespace) -> _Order:
         raise _Mistake(
             f"argument --backend: {arguments.backend!r}; expected one of {', '.join(BACKENDS)}"
         )
+    backends = BACKENDS[arguments.backend]
+    if arguments.cancel not in (False, True, "scope", "native"):
+        raise _Mistake(f"argument --cancel-by: {arguments.cancel!r}; expected scope or native")
+    if arguments.cancel == "native" and "trio" in backends:
+        raise _Mistake("argument --cancel-by: native is asyncio's; on trio there is only scope")
     options = {
         "strategy": arguments.strategy,
         "max_preemptions": None
@@ -144,7 +149,7 @@ def _order(arguments: argparse.Namespace) -> _Order:
     return _Order(
         arguments.program,
         _load(arguments.program),
-        BACKENDS[arguments.backend],
+        backends,
         options,
         jobs,
         arguments.token,

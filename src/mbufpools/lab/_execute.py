@@ -53,7 +53,7 @@ def execute(
     max_executions: int,
     max_failures: int | None,
     step_limit: int,
-    cancel: bool,
+    cancel_by: tuple[str, ...],
     on_progress: Callable[[int], None] | None = None,
     on_execution: Callable[[Schedule, Outcome], None] | None = None,
     known: frozenset[Signature] = frozenset(),
@@ -63,7 +63,6 @@ def execute(
     found: list[tuple[int, Deviations, Outcome]] = []
     seen: set[Signature] = set(known)
     """One failure is found by many schedules; it is told once."""
-    cancel_by = _cancel_by(backend) if cancel else ()
     begin = time.perf_counter()
 
     def next_schedule() -> Schedule | None:
@@ -114,8 +113,7 @@ def once(
         discard_refused()
         if not strategy.begin():
             return None
-        cancels = any(isinstance(choice, Cancel) for choice in deviations.values())
-        cancel_by = _cancel_by(backend) if cancels else ()
+        cancel_by = tuple(sorted({it.by for it in deviations.values() if isinstance(it, Cancel)}))
         schedule = Schedule(strategy, step_limit=step_limit, cancel_by=cancel_by)
         schedule.places = []
         return schedule
@@ -170,10 +168,6 @@ def make_failure(
         found_at=number,
         replays=replays,
     )
-
-
-def _cancel_by(backend: str) -> tuple[str, ...]:
-    return ("scope", "native") if backend == "asyncio" else ("scope",)
 
 
 def _machine(backend: str) -> Machine:

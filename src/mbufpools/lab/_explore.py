@@ -25,6 +25,8 @@ __all__ = ["STRATEGIES", "explore", "replay"]
 
 STRATEGIES = ("fifo", "random", "pct", "exhaustive", "dpor")
 STEP_LIMIT = 10_000
+WAYS = {"asyncio": ("scope", "native"), "trio": ("scope",)}
+"""How each backend can cancel a task."""
 
 
 def explore(
@@ -34,7 +36,7 @@ def explore(
     max_preemptions: int | None = 2,
     backend: str = "asyncio",
     max_executions: int = 10_000,
-    cancel: bool = False,
+    cancel: bool | str = False,
     seed: int = 0,
     depth: int = 3,
     max_failures: int | None = 1,
@@ -60,9 +62,10 @@ def explore(
             bound. Only for ``"exhaustive"``.
         backend: ``"asyncio"`` or ``"trio"``.
         max_executions: stop after so many.
-        cancel: also cancel each task once at each of its await points, by a scope and, on
-            asyncio, natively: as soon as it waits there, and when it has been woken. ``"random"``
-            and ``"pct"`` cancel one task in each execution. Not with ``"dpor"``.
+        cancel: also cancel each task once at each of its await points: as soon as it waits there,
+            and when it has been woken. ``"scope"`` is by a cancel scope around the task,
+            ``"native"`` by asyncio's own ``Task.cancel()``; True is by all that the backend has.
+            ``"random"`` and ``"pct"`` cancel one task in each execution. Not with ``"dpor"``.
         seed: of ``"random"`` and ``"pct"``.
         depth: of ``"pct"``, the ordering constraints of the bugs looked for.
         max_failures: stop after so many different ones; None is never.
@@ -74,12 +77,13 @@ def explore(
             failure's `error` stays with the worker. Not with ``"dpor"``.
 
     Raises:
-        ValueError: an unknown strategy or backend, a number that cannot be, or a program that
-            the executor's processes could not load.
+        ValueError: an unknown strategy or backend, a number that cannot be, a way to cancel that
+            the backend does not have, or a program that the executor's processes could not load.
         LabError: the program cannot be explored.
         ImportError: trio is asked for and not installed.
     """
-    _check(strategy, backend, max_preemptions, max_executions, depth, step_limit, cancel)
+    _check(strategy, backend, max_preemptions, max_executions, depth, step_limit)
+    cancel_by = _cancel_by(cancel, backend, strategy)
     chosen: Strategy
     match strategy:
         case "fifo":
@@ -95,14 +99,16 @@ def explore(
             bound = "the schedules"
             if max_preemptions is not None:
                 bound += f" of at most {max_preemptions} preemption{'s' * (max_preemptions != 1)}"
-    if cancel:
+    if cancel_by:
         bound += ", each with one cancellation at a time"
+        if isinstance(cancel, str):
+            bound += {"scope": " by a scope", "native": " by Task.cancel()"}[cancel]
     options: dict[str, Any] = {
         "backend": backend,
         "max_executions": max_executions,
         "max_failures": max_failures,
         "step_limit": step_limit,
-        "cancel": cancel,
+        "cancel_by": cancel_by,
         "on_progress": on_progress,
     }
     if executor is None:
@@ -150,7 +156,7 @@ def replay(program: Program, token: str, *, step_limit: int = STEP_LIMIT) -> Exp
         LabError: the program cannot be executed in this schedule: it is another one by now.
     """
     backend, deviations = parse_token(token)
-    _check("fifo", backend, None, 1, 1, step_limit, cancel=False)
+    _check("fifo", backend, None, 1, 1, step_limit)
     begin = time.perf_counter()
     outcome, schedule, unfit = once(program, backend, deviations, step_limit)
     if unfit:
@@ -181,7 +187,6 @@ def _check(
     max_executions: int,
     depth: int,
     step_limit: int,
-    cancel: bool,
 ) -> None:
     if strategy not in STRATEGIES:
         raise ValueError(f"no strategy {strategy!r}: expected one of {', '.join(STRATEGIES)}")
@@ -196,8 +201,21 @@ def _check(
     for what, value, least in numbers:
         if value is not None and (not isinstance(value, int) or value < least):
             raise ValueError(f"{what} is {value!r}; expected an integer of at least {least}")
-    if cancel and strategy == "dpor":
+
+
+def _cancel_by(cancel: bool | str, backend: str, strategy: str) -> tuple[str, ...]:
+    """The ways to cancel that are asked for."""
+    if cancel is False:
+        return ()
+    if strategy == "dpor":
         raise ValueError(
-            "dpor cannot cancel: a cancellation depends on every step of its task; use "
-            "strategy='exhaustive' with cancel=True"
+            f"dpor cannot cancel: a cancellation depends on every step of its task; use "
+            f"strategy='exhaustive' with cancel={cancel!r}"
         )
+    ways = WAYS[backend]
+    if cancel is True:
+        return ways
+    if cancel not in ways:
+        expected = ", ".join(map(repr, (False, True, *ways)))
+        raise ValueError(f"cancel is {cancel!r}; expected on {backend} one of {expected}")
+    return (cancel,)

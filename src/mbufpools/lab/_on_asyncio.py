@@ -229,7 +229,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         """For each task, what its next step comes after, since it was told that a task is over."""
         self._tasks: dict[Name, weakref.ref[_Task]] = {}
         self._running: Name | None = None
-        self._injecting = "scope" in schedule.cancel_by
+        self._injecting = bool(schedule.cancel_by)
         self._complaint: Outcome | None = None
         self._thread_id: int | None = threading.get_ident()
         self._main: _Task | None = None

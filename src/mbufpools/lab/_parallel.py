@@ -37,7 +37,7 @@ class _Part:
     program: Program | Parcel
     backend: str
     strategy: Shareable
-    cancel: bool
+    cancel_by: tuple[str, ...]
     step_limit: int
     max_failures: int | None
     executions: int
@@ -64,7 +64,7 @@ def _work(part: _Part) -> _Done:
         max_executions=part.executions,
         max_failures=part.max_failures,
         step_limit=part.step_limit,
-        cancel=part.cancel,
+        cancel_by=part.cancel_by,
         known=part.known,
     )
     # An exception may hold what cannot be pickled; its traceback is in the report.
@@ -83,7 +83,7 @@ def execute_in_parallel(
     max_executions: int,
     max_failures: int | None,
     step_limit: int,
-    cancel: bool,
+    cancel_by: tuple[str, ...],
     on_progress: Callable[[int], None] | None,
 ) -> Executed:
     """As `execute`, by the workers of an executor.
@@ -110,7 +110,9 @@ def execute_in_parallel(
             if part is None:
                 break
             missing = None if max_failures is None else max_failures - len(found)
-            work = _Part(load, backend, part, cancel, step_limit, missing, count, frozenset(found))
+            work = _Part(
+                load, backend, part, cancel_by, step_limit, missing, count, frozenset(found)
+            )
             running[executor.submit(_work, work)] = count
             left -= count
 
