@@ -269,7 +269,7 @@ def test_a_wrong_margin_is_refused_by_name(wrong: Any, error: type[Exception]) -
         lambda: BufferPools(MIB, [512], near_limit_margin=wrong),
         lambda: MbufPools(near_limit_margin=wrong),
     ):
-        refused(make, error, f"near_limit_margin is {wrong}", "bytes")
+        refused(make, error, f"near_limit_margin is {wrong}", " bytes")
 
 
 # The number of clusters

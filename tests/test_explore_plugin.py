@@ -337,9 +337,9 @@ def test_a_failure_is_told_by_its_report_and_not_by_the_inside_of_the_lab(
             "Traceback (most recent call last):",
             '  File "*test_it.py", line *, in test_race',
             "AssertionError: assert 1 == 2",
-            "replay: pytest 'test_it.py::test_race[[]asyncio[]]' --explore-token 'asyncio:0@1>*'",
+            "replay: pytest 'test_it.py::test_race[[]asyncio[]]' --explore-token 'asyncio:0.0@1>*'",
             "",
-            "1 failure found in 3 executions (exhaustive on asyncio): not all of the *",
+            "1 failure found in 2 executions (exhaustive on asyncio): not all of the *",
             "FAILED test_it.py::test_race[[]asyncio[]] - exception: AssertionError: assert 1 == 2",
         ]
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import re
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -195,6 +196,31 @@ def test_a_stall_tells_where_each_task_stands_and_who_was_never_called(backend: 
     assert "in nobody_sets" in failure.report
     assert "Event: set() was never called since" in failure.report
     assert f"lab.replay(program, {failure.token!r})" in failure.report
+
+
+@BACKENDS
+def test_a_stall_tells_the_calls_that_led_there(backend: str) -> None:
+    async def inner() -> None:
+        await anyio.Event().wait()
+
+    async def outer() -> None:
+        await inner()
+
+    (failure,) = lab.explore(outer, backend=backend).failures
+    stands, called, story, *_ = failure.report.splitlines()[1:]
+    assert re.search(r"task 0 'main' waits at .*:\d+, in .*\.inner, for anyio's Event: ", stands)
+    assert re.fullmatch(r"    called at .*:\d+, in .*\.outer", called)
+    assert story.startswith("schedule (")
+
+
+def test_the_story_is_the_same_on_both_backends() -> None:
+    stories = set()
+    for backend in ("asyncio", "trio"):
+        (failure,) = lab.explore(lost_update, backend=backend).failures
+        story = failure.report.split("\nTraceback")[0]
+        assert story.splitlines()[-1].endswith("it is over")
+        stories.add(story)
+    assert len(stories) == 1
 
 
 @BACKENDS
@@ -762,6 +788,27 @@ def test_trio_is_left_as_it_was() -> None:
 
 
 # The engine
+
+
+@BACKENDS
+@pytest.mark.parametrize("cancel", [False, True])
+def test_the_schedules_that_deviate_least_come_first(cancel: bool, backend: str) -> None:
+    deviations: list[int] = []
+    strategy = Exhaustive(2)
+    execute(
+        letters([], "aaa", "bb"),
+        strategy,
+        backend=backend,
+        max_executions=10_000,
+        max_failures=None,
+        step_limit=100,
+        cancel_by=("scope",) if cancel else (),
+        on_execution=lambda schedule, outcome: deviations.append(len(schedule.deviations)),
+    )
+    assert strategy.complete
+    assert deviations == sorted(deviations)
+    assert deviations[0] == 0
+    assert deviations[-1] > 2
 
 
 @BACKENDS

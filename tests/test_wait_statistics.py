@@ -43,6 +43,7 @@ def waits(pools: BufferPools) -> WaitStatistics:
 async def test_each_wait_falls_into_the_bucket_below_its_bound(seconds: float, bound: int) -> None:
     async with entered(small_and_large(1)) as pools, anyio.create_task_group() as tasks:
         held = await pools.reserve(PAGE)
+        await anyio.sleep(5)
         waiter = await taking(tasks, pools.get, 1)
         await anyio.sleep(seconds)
         held.release()

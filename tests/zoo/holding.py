@@ -221,7 +221,7 @@ SPECIMENS = (
         partial(two_transfers, AccountsInOrder),
         kind="stall",
         told="for anyio's Lock: release() was never called since",
-        found=3,
+        found=2,
         proved=4,
     ),
     Specimen(
@@ -230,7 +230,7 @@ SPECIMENS = (
         partial(three_philosophers, TableWithOneLeftHander),
         kind="stall",
         told="for anyio's Lock: release() was never called since",
-        found=11,
+        found=5,
         proved=58,
     ),
     Specimen(
@@ -239,7 +239,7 @@ SPECIMENS = (
         partial(two_editors, DocumentWithOneEditor),
         kind="stall",
         told="for anyio's Condition: notify() was never called since",
-        found=3,
+        found=2,
         proved=8,
     ),
     Specimen(
@@ -258,7 +258,7 @@ SPECIMENS = (
         partial(two_at_the_door, DoorWithLock),
         kind="livelock",
         told="300 steps, and no end",
-        found=3,
+        found=2,
         proved=6,
         step_limit=300,
     ),

@@ -242,7 +242,7 @@ SPECIMENS = (
         partial(pass_the_gate, GateThatEnqueuesAtOnce),
         kind="stall",
         told="for anyio's Event: set() was never called since",
-        found=4,
+        found=2,
         proved=6,
     ),
     Specimen(
@@ -251,7 +251,7 @@ SPECIMENS = (
         partial(one_letter, MailboxThatLooks),
         kind="stall",
         told="for anyio's Condition: notify() was never called since",
-        found=2,
+        found=3,
         proved=4,
     ),
     Specimen(
@@ -288,7 +288,7 @@ SPECIMENS = (
         partial(close_a_pipe, PipeThatLooksLast),
         kind="stall",
         told="for anyio's Event: set() was never called since",
-        found=4,
+        found=2,
         proved=6,
     ),
 )

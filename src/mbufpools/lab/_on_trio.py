@@ -202,6 +202,8 @@ class _Machine(trio.abc.Instrument):
             if not self._ending:
                 self._note_error(error)
         finally:
+            if not self._ending and self._schedule is not None:
+                self._schedule.stopped_at("it is over")
             self._end()
 
     def _note_error(self, error: BaseException) -> None:

@@ -34,22 +34,28 @@ _NOTIFIERS = {
 
 
 def picture(tasks: Iterable[tuple[Name, str, Any, bool]]) -> tuple[str, ...]:
-    """A line for each task: its names, whether it could run, where it stands, and what for."""
+    """For each task its names, whether it could run, where it stands, and what for; and a line for
+    each call that led there."""
     lines = []
     for name, title, coroutine, ready in sorted(tasks, key=lambda task: task[0]):
-        place, waits_for = _where(coroutine)
+        calls, waits_for = _where(coroutine)
         state = "could run" if ready else "waits"
-        lines.append(f"task {spell(name)} {title!r} {state}{place}{'' if ready else waits_for}")
+        at = f" at {calls.pop()}" if calls else ""
+        lines.append(f"task {spell(name)} {title!r} {state}{at}{'' if ready else waits_for}")
+        lines += [f"  called at {call}" for call in reversed(calls)]
     return tuple(lines)
 
 
 def place(coroutine: Any) -> str:
     """Where a task stands, for a story."""
-    return _where(coroutine)[0].removeprefix(" at ")
+    calls, _ = _where(coroutine)
+    return calls[-1] if calls else ""
 
 
-def _where(coroutine: Any) -> tuple[str, str]:
-    place = waits_for = ""
+def _where(coroutine: Any) -> tuple[list[str], str]:
+    """The lines of the program's own functions, the innermost last; and what it waits for."""
+    calls: list[str] = []
+    waits_for = ""
     while coroutine is not None:
         kind = {"coroutine": "cr", "generator": "gi", "async_generator": "ag"}.get(
             type(coroutine).__name__
@@ -61,12 +67,12 @@ def _where(coroutine: Any) -> tuple[str, str]:
         module = frame.f_globals.get("__name__", "")
         if module.partition(".")[0] not in _LIBRARIES or module.startswith("mbufpools.lab"):
             if not module.startswith("mbufpools.lab._"):
-                place = f" at {_short(code.co_filename)}:{frame.f_lineno}, in {code.co_qualname}"
+                calls.append(f"{_short(code.co_filename)}:{frame.f_lineno}, in {code.co_qualname}")
                 waits_for = ""
         elif not waits_for:
             waits_for = _primitive(frame)
         coroutine = getattr(coroutine, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
-    return place, waits_for
+    return calls, waits_for
 
 
 def _short(path: str) -> str:

@@ -221,37 +221,37 @@ class Pct:
 
 
 class Exhaustive:
-    """Every schedule with at most so many preemptions, those with the fewest first, each once.
+    """Every schedule with at most so many preemptions, those with the fewest deviations from the
+    rule first, each once.
 
     To preempt is to run another task while the one that ran could go on. Where it cannot, each
-    task that can run is tried, at no cost. With cancellation: each of these schedules, and each
-    of them again with one cancellation at every place for it.
+    task that can run is tried. With cancellation: each of these schedules, and each of them again
+    with one cancellation at every place for it, which is a deviation, too.
 
     Args:
         max_preemptions: the bound; None is none.
         prefixes: the parts of the schedules to execute; by default all.
     """
 
-    def __init__(
-        self, max_preemptions: int | None, prefixes: Iterable[tuple[int, Prefix]] = ((0, ()),)
-    ) -> None:
+    def __init__(self, max_preemptions: int | None, prefixes: Iterable[Prefix] = ((),)) -> None:
         self.complete = False
         self._bound = max_preemptions
         self._pending: list[list[Prefix]] = []
-        for preemptions, prefix in prefixes:
-            self._push(preemptions, prefix)
+        """By the number of their deviations."""
+        for prefix in prefixes:
+            self._push(prefix)
         self._deviations: Deviations = {}
         self._prefix: Prefix = ()
         self._left = 0
         self._preemptions = 0
 
-    def _push(self, preemptions: int, prefix: Prefix) -> None:
-        while len(self._pending) <= preemptions:
+    def _push(self, prefix: Prefix) -> None:
+        while len(self._pending) <= len(prefix):
             self._pending.append([])
-        self._pending[preemptions].append(prefix)
+        self._pending[len(prefix)].append(prefix)
 
     def begin(self) -> bool:
-        """The next of those with the fewest preemptions."""
+        """The next of those with the fewest deviations."""
         for prefixes in self._pending:
             if prefixes:
                 self._prefix = prefixes.pop()
@@ -279,9 +279,8 @@ class Exhaustive:
             # Who spins has had his turn, or his would be endless schedules of no preemption.
             if choice != point.usual and not (point.rested and choice == point.current):
                 cost = not isinstance(choice, Cancel) and point.preempts(choice)
-                preemptions = self._preemptions + cost
-                if self._bound is None or preemptions <= self._bound:
-                    self._push(preemptions, (*self._prefix, (point.anchor, choice)))
+                if self._bound is None or self._preemptions + cost <= self._bound:
+                    self._push((*self._prefix, (point.anchor, choice)))
 
     def end(self, schedule: Schedule, failed: bool) -> None:
         """Nothing to learn."""
@@ -289,16 +288,16 @@ class Exhaustive:
 
     def split(self, executions: int) -> Exhaustive | None:
         """Take a part away, for a worker that executes so many; None if nothing is left."""
-        part: list[tuple[int, Prefix]] = []
-        for preemptions, prefixes in enumerate(self._pending):
+        part: list[Prefix] = []
+        for prefixes in self._pending:
             while prefixes and len(part) < min(executions, PREFIXES):
-                part.append((preemptions, prefixes.pop()))
+                part.append(prefixes.pop())
         return Exhaustive(self._bound, part) if part else None
 
     def merge(self, part: object) -> None:
         """Take back what a worker has left of a part."""
         assert isinstance(part, Exhaustive)
-        for preemptions, prefixes in enumerate(part._pending):
+        for prefixes in part._pending:
             for prefix in prefixes:
-                self._push(preemptions, prefix)
+                self._push(prefix)
         self.complete = not any(self._pending)

@@ -133,30 +133,30 @@ def shortest(explored: Explored, rules: Rules, max_executions: int) -> tuple[Exe
     If so many executions do not come across any, it is the one that was found before, shrunk.
     """
     found: list[Execution] = []
-    strategy = Exhaustive(PREEMPTIONS)
-    passed = False
 
     def on_execution(execution: Execution) -> bool:
-        nonlocal passed
-        best = found[-1].schedule if found else None
-        schedule = execution.schedule
-        passed = best is not None and schedule.preemptions > best.preemptions
         if execution.outcome.kind is not None and (
-            best is None or _length(schedule) < _length(best)
+            not found or _length(execution.schedule) < _length(found[-1].schedule)
         ):
             found.append(execution)
-        return passed or execution.outcome.kind == "livelock"
+        return execution.outcome.kind == "livelock"
 
-    explore(
-        explored.scenario,
-        rules,
-        strategy,
-        joined=False,
-        max_executions=max_executions,
-        on_execution=on_execution,
-    )
+    complete = True
+    for preemptions in range(PREEMPTIONS + 1):
+        if found or not complete:
+            break
+        strategy = Exhaustive(preemptions)
+        max_executions -= explore(
+            explored.scenario,
+            rules,
+            strategy,
+            joined=False,
+            max_executions=max_executions,
+            on_execution=on_execution,
+        )
+        complete = strategy.complete
     if found:
-        return found[-1], passed or strategy.complete
+        return found[-1], complete
     assert explored.first is not None
 
     def fails(deviations: Deviations) -> Deviations | None:
