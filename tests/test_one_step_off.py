@@ -563,7 +563,7 @@ async def test_check_finds_an_idle_page_kept_while_a_claim_waits(order: str) -> 
         pools.check()
         pools._waiters._pressure = True
         with pytest.raises(
-            PoolCorruption, match="^a claim waits while a pool has an idle page to spare$"
+            PoolCorruption, match=r"^a claim waits while a pool has an idle page to spare$"
         ):
             pools.check()
         pools._waiters._pressure = False
