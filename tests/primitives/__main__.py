@@ -14,7 +14,7 @@ from . import SUBJECTS
 from ._measure import Measured, Record, load, measure, versions
 from .findings import FINDINGS, Finding
 
-MAX_EXECUTIONS = 3_000
+MAX_EXECUTIONS = 5_000
 """Of one subject, on one backend, with one way to cancel."""
 TRIES = {"asyncio": 1, "trio": 20}
 """trio runs what is ready at one time in any order."""
