@@ -16,7 +16,7 @@ from ._execute import Program, execute, make_failure, once
 from ._outcome import LabError
 from ._parallel import Shareable, execute_in_parallel
 from ._result import Exploration, Failure
-from ._schedule import Strategy, parse_token
+from ._schedule import SLICE, Strategy, parse_token
 from ._strategies import Exhaustive, Fifo, Pct, Random
 from ._trace import spell
 from ._warnings import collect_unheard
@@ -125,6 +125,8 @@ def explore(
         )
     else:
         executed = execute_in_parallel(program, chosen, executor, **options)
+    if isinstance(chosen, Exhaustive) and chosen.cut:
+        bound += f" in which no task that others wait for takes more than {SLICE} steps in a row"
     # Two may have been shrunk to the same one.
     failures: dict[str, Failure] = {}
     for failure in executed.failures:

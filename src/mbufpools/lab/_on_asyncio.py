@@ -28,9 +28,13 @@ from anyio._backends._asyncio import (  # scopes are made outside of a task, too
     CancelScope,
     _task_states,
 )
+from anyio._backends._asyncio import (
+    TaskGroup as _TaskGroup,
+)
 
 from ._cancelling import declare_spawn
 from ._declare import recorder
+from ._housekeeping import TICKS, is_runner, only_gc_of_asyncio
 from ._outcome import LabError, Outcome, only, refuse
 from ._picture import picture, place
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
@@ -63,6 +67,7 @@ def explore_on_asyncio(
         )
     hooks = sys.get_asyncgen_hooks()
     try:
+        _group_class._spawn = _spawn_ours
         if _reparent is not None:
             _scope_class._reparent = _reparent_ours
         while (schedule := next_schedule()) is not None:
@@ -81,6 +86,7 @@ def explore_on_asyncio(
             del outcome  # and what its error holds
     finally:
         sys.set_asyncgen_hooks(*hooks)
+        _group_class._spawn = _spawn
         if _reparent is not None:
             _scope_class._reparent = _reparent
 
@@ -88,8 +94,12 @@ def explore_on_asyncio(
 class _Scope(CancelScope):
     """The lab's own, around what a task runs."""
 
+    lab_in_group = False
+    """It is around a task of one of anyio's groups, which look at no result."""
+
 
 _scope_class: Any = CancelScope
+_group_class: Any = _TaskGroup
 _reparent: Any = getattr(CancelScope, "_reparent", None)
 """Of anyio 4.14 and later."""
 
@@ -99,6 +109,23 @@ def _reparent_ours(scope: CancelScope, parent: CancelScope) -> None:
     around it, goes along."""
     outer = scope._parent_scope
     _reparent(outer if isinstance(outer, _Scope) else scope, parent)
+
+
+_spawn: Any = _TaskGroup._spawn
+_spawn_parameters = inspect.signature(_spawn)
+
+
+def _spawn_ours(*args: Any, **options: Any) -> Any:
+    """Tell the loop that one of anyio's groups makes a task, and what waits for its start."""
+    loop: Any = asyncio.get_running_loop()
+    if not isinstance(loop, _Loop):
+        return _spawn(*args, **options)
+    status = _spawn_parameters.bind(*args, **options).arguments.get("task_status")
+    loop.spawning = True, getattr(status, "_future", None)
+    try:
+        return _spawn(*args, **options)
+    finally:
+        loop.spawning = False, None
 
 
 class _Task(asyncio.Task[Any]):
@@ -230,6 +257,14 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._tasks: dict[Name, weakref.ref[_Task]] = {}
         self._running: Name | None = None
         self._injecting = bool(schedule.cancel_by)
+        self.spawning: tuple[bool, Any] = False, None
+        """Whether one of anyio's groups makes a task, and what tells it that it has started."""
+        self._starting: dict[Name, asyncio.Future[Any]] = {}
+        """Tasks that `TaskGroup.start` waits for, and what tells it that they have started."""
+        self._runners: set[Name] = set()
+        """Those that run the pools' own task queue."""
+        self._ticks = 0
+        self._quiet_since = 0
         self._complaint: Outcome | None = None
         self._thread_id: int | None = threading.get_ident()
         self._main: _Task | None = None
@@ -257,8 +292,14 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             path = (*parent.lab_name, parent.lab_children)
             parent.lab_children += 1
         scope = body = None
+        runs_gc = name is not None and is_runner(name)
+        if runs_gc:
+            self._runners.add(path)
         if self._injecting:
             scope = _Scope()
+            scope.lab_in_group, started = self.spawning
+            if started is not None:
+                self._starting[path] = started
             body, coro = coro, _in_scope(coro, scope)
         task = _Task.__new__(_Task)
         task.lab_loop = self
@@ -269,7 +310,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         # asyncio's own default counts the tasks of all executions.
         name = name or f"Task-{spell(path)}"
         task.__init__(coro, loop=self, name=name, context=context)  # type: ignore[misc]  # as it is made
-        self._schedule.spawned(path)
+        self._schedule.spawned(path, spared=runs_gc)
         return task
 
     def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:
@@ -361,7 +402,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                     continue
                 idle = 0
                 if steps or schedule.may_cancel:
-                    choice = schedule.choose({name: it[1] for name, it in steps.items()})
+                    starting = {it for it, started in self._starting.items() if not _over(started)}
+                    choice = schedule.choose({name: it[1] for name, it in steps.items()}, starting)
                     if isinstance(choice, Cancel):
                         self._inject(choice)
                         continue
@@ -370,7 +412,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                         continue
                 if not self._jump():
                     return Outcome(
-                        "stall", "every task waits, and nothing can wake one", self._picture()
+                        "stall",
+                        "every task waits, and nothing can wake one",
+                        self._picture(),
+                        quiet_since=self._quiet_since if self._ticks >= TICKS else None,
                     )
         except Livelock:
             return Outcome(
@@ -380,6 +425,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             )
         except Stop:
             return Outcome(stopped=True)
+        except SystemExit as error:
+            return Outcome("exception", f"SystemExit: {error}", error=error)
 
     def _look_for_lost_errors(self) -> None:
         """asyncio complains of an exception that nobody has looked at when its task is collected,
@@ -398,6 +445,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         handle, ready = self._steps[name]
         step = self._schedule.begin(name, ready.causes)  # at the limit it raises
         del self._steps[name]
+        if name not in self._runners:
+            self._ticks, self._quiet_since = 0, len(self._schedule.steps)
         if recorder.active:
             recorder.task = name
             recorder.accesses = step.accesses
@@ -457,6 +506,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             heapq.heappop(timers)
         if not timers or timers[0]._when == math.inf:
             return False
+        if self._ticks >= TICKS and only_gc_of_asyncio(timers):
+            return False
+        self._ticks += 1
         self._now = max(self._now, timers[0]._when)
         self._origin = self._schedule.jumped()
         if recorder.active:
@@ -554,7 +606,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self.close()
 
 
-def _over(task: asyncio.Task[Any]) -> bool:
+def _over(task: asyncio.Future[Any]) -> bool:
     """True if it is over; for the lab's own use, so no access."""
     return asyncio.Future.done(task)
 
@@ -577,7 +629,7 @@ def _name_of(task: Any) -> Name | None:
 def _close_if_not_begun(task: _Task) -> None:
     """A task that is cancelled before it begins closes its coroutine; ours, around it, does not."""
     if (
-        task.lab_body is not None
+        inspect.iscoroutine(task.lab_body)
         and inspect.getcoroutinestate(task.lab_body) == inspect.CORO_CREATED
     ):
         task.lab_body.close()
@@ -595,6 +647,10 @@ async def _call(program: Program) -> Any:
     return await program()
 
 
-async def _in_scope(coroutine: Any, scope: CancelScope) -> Any:
+async def _in_scope(coroutine: Any, scope: _Scope) -> Any:
     with scope:
         return await coroutine
+    # The lab has cancelled it. A group of anyio's is content that it ends; who waits for its result
+    # is told that there is none, as by a scope around them both.
+    if not scope.lab_in_group:
+        raise asyncio.CancelledError

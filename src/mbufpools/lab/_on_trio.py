@@ -25,6 +25,7 @@ from trio._core._run import GLOBAL_RUN_CONTEXT, CancelStatus, Nursery, Runner
 
 from ._cancelling import declare_spawn
 from ._declare import recorder
+from ._housekeeping import TICKS, is_runner, only_gc_of_trio
 from ._outcome import LabError, Outcome, only, refuse
 from ._picture import picture, place
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
@@ -106,6 +107,10 @@ class _Machine(trio.abc.Instrument):
         self._ends: dict[Nursery, int] = {}
         self._nurseries: dict[Name, list[Nursery]] = {}
         self._scopes: dict[Name, trio.CancelScope] = {}
+        self._runners: set[Name] = set()
+        """Those that run the pools' own task queue."""
+        self._ticks = 0
+        self._quiet_since = 0
         self._origin = 0
         self._running: Name | None = None
         self._outcome = Outcome()
@@ -180,6 +185,8 @@ class _Machine(trio.abc.Instrument):
             self._scopes,
         ):
             table.clear()
+        self._runners.clear()
+        self._ticks = self._quiet_since = 0
         self._outcome = Outcome()
         self._origin, self._running, self._ending = 0, None, False
         self.clock.restart()
@@ -244,7 +251,10 @@ class _Machine(trio.abc.Instrument):
             path = (*self._running, count)
         self._names[task] = path
         self._tasks[path] = task
-        schedule.spawned(path)
+        runs_gc = is_runner(task.name)
+        if runs_gc:
+            self._runners.add(path)
+        schedule.spawned(path, spared=runs_gc)
         if recorder.active:
             declare_spawn(nursery._cancel_status)
         parent = self._names.get(nursery.parent_task)
@@ -296,7 +306,8 @@ class _Machine(trio.abc.Instrument):
                     path = self._names[task]
                     if path not in self._ready:
                         self._ready[path] = task, Ready(len(schedule.steps), self._origin)
-                choice = schedule.choose({path: it[1] for path, it in self._ready.items()})
+                ready_now = {path: it[1] for path, it in self._ready.items()}
+                choice = schedule.choose(ready_now, self._starting(schedule))
                 if isinstance(choice, Cancel):
                     self._inject(choice)
                     tasks = [task for task in queue if task in self._names]
@@ -322,8 +333,18 @@ class _Machine(trio.abc.Instrument):
         self._end()
         return None
 
+    def _starting(self, schedule: Schedule) -> set[Name]:
+        """Tasks that `Nursery.start` waits for."""
+        if not schedule.may_cancel:
+            return set()
+        return {
+            path for path, task in self._tasks.items() if task._eventual_parent_nursery is not None
+        }
+
     def _begin(self, schedule: Schedule, path: Name, ready: Ready) -> None:
         causes = ready.causes
+        if path not in self._runners:
+            self._ticks, self._quiet_since = 0, len(schedule.steps) + 1
         nurseries = self._nurseries.get(path)
         if nurseries:
             for nursery in [it for it in nurseries if it._closed]:
@@ -365,7 +386,7 @@ class _Machine(trio.abc.Instrument):
         self._step_is_over(schedule)
         if schedule.may_cancel:
             try:
-                choice = schedule.choose({})
+                choice = schedule.choose({}, self._starting(schedule))
             except Stop:
                 self._outcome.stopped = True
                 self._end()
@@ -373,12 +394,17 @@ class _Machine(trio.abc.Instrument):
             if isinstance(choice, Cancel):
                 self._inject(choice)
                 return False
-        if deadline == math.inf:
+        quiet = self._ticks >= TICKS and only_gc_of_trio(GLOBAL_RUN_CONTEXT.runner.deadlines)
+        if deadline == math.inf or quiet:
             self._outcome = Outcome(
-                "stall", "every task waits, and nothing can wake one", self._picture()
+                "stall",
+                "every task waits, and nothing can wake one",
+                self._picture(),
+                quiet_since=self._quiet_since if self._ticks >= TICKS else None,
             )
             self._end()
             return False
+        self._ticks += 1
         try:
             self._origin = schedule.jumped()
         except Livelock:

@@ -69,3 +69,5 @@ class Outcome:
     value: Any = None
     stopped: bool = False
     """It was given up: it could show nothing new."""
+    quiet_since: int | None = None
+    """The steps after which only the gc of pools ran, if it stalled so."""

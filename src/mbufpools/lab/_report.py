@@ -22,7 +22,9 @@ def report(token: str, schedule: Schedule, outcome: Outcome) -> str:
     lines = [f"{outcome.kind}: {outcome.message}"]
     lines += [f"  {line}" for line in outcome.where]
     lines.append("schedule (task: its steps in a row, and where it stops):")
-    story = list(_story(schedule))
+    story = list(_story(schedule, outcome.quiet_since))
+    if outcome.quiet_since is not None:
+        story.append("  from here on only the gc of the pools runs, and finds nothing to do")
     if len(story) > LONGEST:
         left_out = f"  ... {len(story) - LONGEST} more lines ..."
         story[LONGEST // 2 : -LONGEST // 2] = [left_out]
@@ -35,7 +37,8 @@ def report(token: str, schedule: Schedule, outcome: Outcome) -> str:
     return "\n".join(lines)
 
 
-def _story(schedule: Schedule) -> Iterator[str]:
+def _story(schedule: Schedule, length: int | None) -> Iterator[str]:
+    steps = schedule.steps[:length]
     deviations: dict[tuple[Name, int], list[str]] = {}
     for anchor, choice in schedule.deviations.items():
         if isinstance(choice, Cancel):
@@ -44,13 +47,13 @@ def _story(schedule: Schedule) -> Iterator[str]:
         else:
             told = f"here {spell(choice)} runs, which would not by the usual rule"
         deviations.setdefault((anchor.task, anchor.number), []).append(told)
-    width = max((len(spell(step.task)) for step in schedule.steps), default=0)
+    width = max((len(spell(step.task)) for step in steps), default=0)
     first = 0
-    for number, step in enumerate(schedule.steps):
-        following = schedule.steps[number + 1 : number + 2]
+    for number, step in enumerate(steps):
+        following = steps[number + 1 : number + 2]
         here = deviations.get((step.task, step.number), [])
         if here or not following or following[0].task != step.task:
-            begin, end = schedule.steps[first].number, step.number
+            begin, end = steps[first].number, step.number
             numbers = str(begin) if begin == end else f"{begin} to {end}"
             places = schedule.places or ()
             place = places[number] if number < len(places) else ""

@@ -10,7 +10,7 @@ what a token spells. Uses `_outcome` and `_trace`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -18,6 +18,7 @@ from ._outcome import LabError
 from ._trace import CLOCK, MAIN, Name, Step, spell
 
 __all__ = [
+    "SLICE",
     "Anchor",
     "Cancel",
     "Choice",
@@ -35,6 +36,10 @@ __all__ = [
 
 SLICE = 20
 """Steps in a row after which a task that is still ready stands back for the others."""
+
+
+FREE = 100
+"""So many times the limit of steps is the limit for those of the clock and the pools' gc, too."""
 
 
 class Stop(Exception):
@@ -91,8 +96,11 @@ class Point:
     """What has happened."""
 
     def preempts(self, choice: Choice) -> bool:
-        """True if the choice keeps a task from going on that could."""
-        return self.current is not None and not self.rested and choice != self.current
+        """True if the choice keeps a task from going on whose turn it is: the one that runs, or,
+        if that has run for so long, the others."""
+        if self.current is None:
+            return False
+        return choice == self.current if self.rested else choice != self.current
 
 
 class Strategy(Protocol):
@@ -131,9 +139,11 @@ class Schedule:
     __slots__ = (
         "_cancelled",
         "_current",
+        "_free",
         "_in_a_row",
         "_known",
         "_numbers",
+        "_spared",
         "_step_limit",
         "_strategy",
         "cancel_by",
@@ -156,6 +166,8 @@ class Schedule:
         self._in_a_row = 0
         self._cancelled = 0
         self._known: set[Name] = set()
+        self._spared: set[Name] = set()
+        self._free = 0
         self.injected: Cancel | None = None
         self.steps: list[Step] = []
         self.deviations: Deviations = {}
@@ -165,8 +177,10 @@ class Schedule:
         self.places: list[str] | None = None
         """For each step, where the task stood after it; only if somebody asks, by a list."""
 
-    def choose(self, ready: Mapping[Name, Ready]) -> Choice:
+    def choose(self, ready: Mapping[Name, Ready], starting: Set[Name] = frozenset()) -> Choice:
         """Choose among the tasks that can run, or a cancellation; `CLOCK` if there is neither.
+
+        A task that is `starting` is cancelled by way of who waits for that.
 
         Raises:
             LabError: the strategy's choice cannot run: the program is not the same any more.
@@ -177,7 +191,7 @@ class Schedule:
             self._current or CLOCK, self._numbers.get(self._current or CLOCK, 0), self._cancelled
         )
         by_rule = usual(ready, current, rested)
-        cancellable = self._cancellable(ready) if self.cancel_by else ()
+        cancellable = self._cancellable(ready, starting) if self.cancel_by else ()
         point = Point(anchor, ready, current, rested, by_rule, cancellable, self.steps)
         choice = self._strategy.choose(point)
         if not isinstance(choice, Cancel) and choice not in (ready or (CLOCK,)):
@@ -194,9 +208,11 @@ class Schedule:
             self._cancelled += 1
         elif point.preempts(choice):
             self.preemptions += 1
+            if rested:
+                self._in_a_row = 0  # it goes on for as long again
         return choice
 
-    def _cancellable(self, ready: Mapping[Name, Ready]) -> tuple[Cancel, ...]:
+    def _cancellable(self, ready: Mapping[Name, Ready], starting: Set[Name]) -> tuple[Cancel, ...]:
         """A task may be cancelled once in an execution: as soon as it waits, and when it has been
         woken and has not run yet. One that has not begun waits nowhere yet."""
         if self.injected is not None:
@@ -205,7 +221,7 @@ class Schedule:
         tasks = {name for name, it in ready.items() if it.since >= latest - 1}
         if self._current is not None and self._current in self._known:
             tasks.add(self._current)
-        begun = sorted(tasks & self._numbers.keys())
+        begun = sorted(tasks & self._numbers.keys() - self._spared - starting)
         return tuple(Cancel(task, by) for task in begun for by in self.cancel_by)
 
     @property
@@ -213,9 +229,11 @@ class Schedule:
         """True if the lab may still cancel a task in this execution."""
         return bool(self.cancel_by) and self.injected is None
 
-    def spawned(self, task: Name) -> None:
-        """A task is there."""
+    def spawned(self, task: Name, *, spared: bool) -> None:
+        """A task is there; if it is spared, the lab does not cancel it."""
         self._known.add(task)
+        if spared:
+            self._spared.add(task)
 
     def ended(self, task: Name) -> None:
         """A task is over."""
@@ -223,7 +241,10 @@ class Schedule:
 
     def begin(self, task: Name, causes: int) -> Step:
         """A task runs. Raises `Livelock` at the limit."""
-        if len(self.steps) >= self._step_limit:
+        if task in self._spared and self._current == CLOCK:
+            self._free += 2  # the gc of pools ticks for as long as somebody sleeps
+        taken = len(self.steps)
+        if taken - self._free >= self._step_limit or taken >= self._step_limit * FREE:
             raise Livelock
         number = self._numbers.get(task, 0) + 1
         self._numbers[task] = number

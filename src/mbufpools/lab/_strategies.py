@@ -224,9 +224,13 @@ class Exhaustive:
     """Every schedule with at most so many preemptions, those with the fewest deviations from the
     rule first, each once.
 
-    To preempt is to run another task while the one that ran could go on. Where it cannot, each
-    task that can run is tried. With cancellation: each of these schedules, and each of them again
-    with one cancellation at every place for it, which is a deviation, too.
+    To preempt is to run another task while the one that ran could go on, or to let one go on that
+    has run for `SLICE` steps while others wait. The latter is not done without a bound, for a task
+    that spins could go on for ever: `cut` is then True.
+
+    Where the one that ran cannot go on, each task that can run is tried. With cancellation: each
+    of these schedules, and each of them again with one cancellation at every place for it, which
+    is a deviation, too.
 
     Args:
         max_preemptions: the bound; None is none.
@@ -244,6 +248,8 @@ class Exhaustive:
         self._prefix: Prefix = ()
         self._left = 0
         self._preemptions = 0
+        self.cut = False
+        """Some schedules were left out, in which a task takes more steps in a row."""
 
     def _push(self, prefix: Prefix) -> None:
         while len(self._pending) <= len(prefix):
@@ -276,8 +282,11 @@ class Exhaustive:
     def _branch(self, point: Point) -> None:
         choices: list[Choice] = [*point.cancellable, *sorted(point.ready, reverse=True)]
         for choice in choices:
-            # Who spins has had his turn, or his would be endless schedules of no preemption.
-            if choice != point.usual and not (point.rested and choice == point.current):
+            if choice == point.usual:
+                continue
+            if self._bound is None and point.rested and choice == point.current:
+                self.cut = True
+            else:
                 cost = not isinstance(choice, Cancel) and point.preempts(choice)
                 if self._bound is None or self._preemptions + cost <= self._bound:
                     self._push((*self._prefix, (point.anchor, choice)))
@@ -300,4 +309,5 @@ class Exhaustive:
         for prefixes in part._pending:
             for prefix in prefixes:
                 self._push(prefix)
+        self.cut = self.cut or part.cut
         self.complete = not any(self._pending)

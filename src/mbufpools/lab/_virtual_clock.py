@@ -20,6 +20,7 @@ from typing import NoReturn
 import trio
 from trio._core._run import GLOBAL_RUN_CONTEXT, CancelStatus, Runner
 
+from ._housekeeping import TICKS, is_runner, only_gc_of_trio
 from ._virtual_time import Stalled, where_it_waits
 
 __all__ = ["VirtualClock", "lift_shields"]
@@ -63,6 +64,8 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument):
     def _restart(self) -> None:
         self._now = 0.0
         self._something_ran = True
+        self._ticks = 0
+        """Jumps since anybody has run but the gc of pools."""
         self._idle_since = 0.0  # in real time
         self.stalled: Stalled | None = None
 
@@ -81,6 +84,8 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument):
     def task_scheduled(self, task: trio.lowlevel.Task) -> None:
         """Called by trio when a task becomes ready."""
         self._something_ran = True
+        if not is_runner(task.name):
+            self._ticks = 0
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
         """Called by trio when no task can run: how long to wait for I/O, in real seconds."""
@@ -92,7 +97,10 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument):
             return 0
         if GLOBAL_RUN_CONTEXT.runner.waiting_for_idle:
             return math.inf  # they wake first, and trio knows when
-        if deadline < math.inf:
+        if deadline < math.inf and not (
+            self._ticks >= TICKS and only_gc_of_trio(GLOBAL_RUN_CONTEXT.runner.deadlines)
+        ):
+            self._ticks += 1
             self._now = deadline
             return 0
         patience_left = self._idle_since + self._patience - time.monotonic()

@@ -6,7 +6,7 @@ equals its deadline, not before.
 
 Real time still passes outside: sockets and threads work, but take no virtual time. So a timer
 beats a thread that is still at work, and a program that spins until the clock has moved spins
-for ever. Uses no other room.
+for ever. Uses `_housekeeping`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ import selectors
 from collections.abc import Iterable
 from typing import Any
 
+from ._housekeeping import TICKS, is_runner, only_gc_of_asyncio
+
 __all__ = ["Stalled", "VirtualTimeLoop", "where_it_waits"]
 
 _LIBRARIES = {"anyio", "asyncio", "trio"}
 
 
 class Stalled(RuntimeError):
-    """Every task waits, and no timer, I/O or thread is left that could wake one.
+    """Every task waits, and no timer, I/O or thread is left that could wake one. (The gc of open
+    pools ticks for ever, and does not count.)
 
     Attributes:
         seconds: when, in seconds of virtual time.
@@ -72,6 +75,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def __init__(self, patience: float = 1.0) -> None:
         self._now = 0.0
         self._patience = patience
+        self._jumps = 0
+        self._waits: list[tuple[asyncio.Task[Any], Any]] = []
         super().__init__(_JumpingSelector(self))
         self._be_exact()
 
@@ -92,11 +97,29 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def _jump(self) -> bool:
         """Move to the next deadline, or return False when there is none."""
         timers = self._scheduled  # type: ignore[attr-defined]  # asyncio's own heap
-        if not timers or timers[0]._when == math.inf:
+        if not timers or timers[0]._when == math.inf or self._is_quiet():
             return False
         self._now = timers[0]._when
         self._be_exact()
         return True
+
+    def _is_quiet(self) -> bool:
+        """True if for long nobody has run but the gc of pools, and nobody else ever will."""
+        self._jumps += 1
+        if self._jumps % TICKS:
+            return False
+        before, self._waits = (
+            self._waits,
+            [
+                (task, task._fut_waiter)  # type: ignore[attr-defined]  # another one if it has run
+                for task in asyncio.all_tasks(self)
+                if not is_runner(task.get_name())
+            ],
+        )
+        known = dict(before)
+        return all(known.get(task) is waits for task, waits in self._waits) and only_gc_of_asyncio(
+            self._scheduled  # type: ignore[attr-defined]  # asyncio's own heap
+        )
 
     def _be_exact(self) -> None:
         # asyncio fires all timers below `time() + _clock_resolution`: here, those up to `time()`.
