@@ -21,8 +21,9 @@ The rooms of the engine, each using only those before it:
 ``_strategies``     fifo, random, PCT, exhaustive, replay
 ``_dpor``           partial-order reduction
 ``_declare``        what steps touch; ``_cancelling`` for cancellations
-``_picture``        where every task stands
-``_on_asyncio``     the machine that steers asyncio; ``_on_trio`` the one for trio
+``_picture``        where every task stands; ``_housekeeping`` knows when only a gc still runs
+``_on_asyncio``     the machine that steers asyncio, with ``_in_order`` for its sets; ``_on_trio``
+                    the one for trio
 ``_report``         a failure as a story; ``_shrink`` makes it short
 ``_execute``        executions, one after another; ``_parallel`` on several processes
 ``_explore``        `explore` and `replay`

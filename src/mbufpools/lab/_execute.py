@@ -1,7 +1,7 @@
 """Executions, one after another, as a strategy says; and what fails is shrunk.
 
-Uses `_cancelling`, `_declare`, `_dpor`, `_outcome`, `_report`, `_result`, `_schedule`, `_shrink`,
-`_strategies`, `_threads`, `_warnings` and, by name of the backend, a machine.
+Uses `_cancelling`, `_declare`, `_dpor`, `_in_order`, `_outcome`, `_report`, `_result`, `_schedule`,
+`_shrink`, `_strategies`, `_threads`, `_warnings` and, by name of the backend, a machine.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from ._cancelling import declaring_cancellations
 from ._declare import declaring
 from ._dpor import Dpor
+from ._in_order import sets_in_order
 from ._outcome import LabError, Outcome, discard_refused, raise_refused
 from ._report import report
 from ._result import Failure
@@ -89,6 +90,7 @@ def execute(
     with ExitStack() as stack:
         leaks = stack.enter_context(listening())
         stack.enter_context(forbidding_threads())
+        stack.enter_context(sets_in_order())
         if isinstance(strategy, Dpor):
             _machine(backend)  # so that what it loads declares, too
             stack.enter_context(declaring())
@@ -118,7 +120,7 @@ def once(
         schedule.places = []
         return schedule
 
-    with listening() as leaks, forbidding_threads():
+    with listening() as leaks, forbidding_threads(), sets_in_order():
         _machine(backend)(program, next_schedule, lambda *result: results.append(result), leaks)
     raise_refused()
     schedule, outcome = results[0]

@@ -67,6 +67,8 @@ def explore_on_asyncio(
         )
     hooks = sys.get_asyncgen_hooks()
     try:
+        if recorder.active:
+            vars(asyncio)["Future"] = _OwnFuture
         _group_class._spawn = _spawn_ours
         if _reparent is not None:
             _scope_class._reparent = _reparent_ours
@@ -86,6 +88,7 @@ def explore_on_asyncio(
             del outcome  # and what its error holds
     finally:
         sys.set_asyncgen_hooks(*hooks)
+        vars(asyncio)["Future"] = _plain_future
         _group_class._spawn = _spawn
         if _reparent is not None:
             _scope_class._reparent = _reparent
@@ -142,6 +145,16 @@ class _Task(asyncio.Task[Any]):
         if recorder.active:
             recorder.touch((self.lab_name, "cancel"), True)
         return super().cancel(msg)
+
+    def cancelling(self) -> int:
+        if recorder.active:
+            recorder.touch((self.lab_name, "cancel"), False)
+        return super().cancelling()
+
+    def uncancel(self) -> int:
+        if recorder.active:
+            recorder.touch((self.lab_name, "cancel"), True)
+        return super().uncancel()
 
     def _look(self) -> None:
         """Somebody looks whether it is over, or what came of it."""
@@ -232,6 +245,21 @@ class _Future(asyncio.Future[Any]):
     __iter__ = __await__
 
 
+class _AnyFuture(type):
+    """Whatever was a future still is one."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, _plain_future)
+
+
+class _OwnFuture(_Future, metaclass=_AnyFuture):
+    """What ``asyncio.Future()`` makes meanwhile."""
+
+    def __init__(self, *, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        super().__init__(loop=loop or asyncio.get_running_loop())
+
+
+_plain_future = asyncio.Future
 _BaseEventLoop: Any = asyncio.BaseEventLoop
 """Not typed: what is overridden is what asyncio calls, its private parts among it."""
 
@@ -443,7 +471,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
     def _step(self, name: Name) -> None:
         handle, ready = self._steps[name]
-        step = self._schedule.begin(name, ready.causes)  # at the limit it raises
+        causes = ready.causes | self._joined.pop(name, 0)
+        step = self._schedule.begin(name, causes)  # at the limit it raises
         del self._steps[name]
         if name not in self._runners:
             self._ticks, self._quiet_since = 0, len(self._schedule.steps)
@@ -608,7 +637,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
 def _over(task: asyncio.Future[Any]) -> bool:
     """True if it is over; for the lab's own use, so no access."""
-    return asyncio.Future.done(task)
+    return _plain_future.done(task)
 
 
 def _owner(callback: Any) -> Any:

@@ -1,0 +1,52 @@
+"""asyncio's sets of tasks, walked in the order in which they were filled.
+
+`asyncio.as_completed` and `asyncio.wait` put what they are given into a set, and so do different
+things in two runs of the same schedule: a set is walked by address. Uses no other room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["sets_in_order"]
+
+
+class _InOrder(set[Any]):
+    """A set that remembers in which order it was filled, as long as it is filled one by one."""
+
+    def __init__(self, items: Iterable[Any] = ()) -> None:
+        super().__init__()
+        self._order: dict[Any, None] = {}
+        for item in items:
+            self.add(item)
+
+    def add(self, item: Any) -> None:
+        super().add(item)
+        self._order[item] = None
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from [item for item in self._order if item in self]
+        yield from [item for item in super().__iter__() if item not in self._order]
+
+    def pop(self) -> Any:
+        for item in self:
+            self.remove(item)
+            return item
+        raise KeyError("pop from an empty set")
+
+
+@contextmanager
+def sets_in_order() -> Iterator[None]:
+    """Have `asyncio.tasks` make its sets so; inside another, no more."""
+    tasks: Any = asyncio.tasks
+    if hasattr(tasks, "set"):
+        yield
+        return
+    tasks.set = _InOrder
+    try:
+        yield
+    finally:
+        del tasks.set
