@@ -30,7 +30,8 @@ async def give_one() -> int:
 
 
 async def a_task_that_returns() -> None:
-    assert await asyncio.create_task(give_one()) == 1
+    task = asyncio.create_task(give_one())
+    assert await task == 1
 
 
 async def several_that_return() -> None:
@@ -51,7 +52,7 @@ async def a_generator_is_left() -> None:
                 await asyncio.sleep(0)
                 yield number
         finally:
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # noqa: ASYNC102 - it is the loop that closes it
 
     async for _ in numbers():
         break
@@ -247,14 +248,14 @@ def test_how_often_a_task_was_cancelled_is_seen() -> None:
         async def look(task: asyncio.Task[None]) -> None:
             asked.append(task.cancelling())
 
-        sleeper: asyncio.Task[None] = asyncio.create_task(asyncio.sleep(0))
-        await asyncio.gather(
-            *(asyncio.create_task(do(sleeper)) for do in (look, cancel)), return_exceptions=True
-        )
+        async with asyncio.TaskGroup() as group:
+            sleeper = group.create_task(asyncio.sleep(0))
+            group.create_task(look(sleeper))
+            group.create_task(cancel(sleeper))
         assert asked == [0]
 
     (failure,) = lab.explore(program, strategy="dpor").failures
-    assert "assert [1] == [0]" in failure.report or "AssertionError" in failure.report
+    assert failure.report.startswith("exception: AssertionError")
 
 
 def test_the_sets_of_asyncio_are_walked_in_order() -> None:
