@@ -323,7 +323,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         runs_gc = name is not None and is_runner(name)
         if runs_gc:
             self._runners.add(path)
-        if self._injecting:
+        # What closes a generator that was left is no coroutine; the loop makes a task of it.
+        closes = not inspect.iscoroutine(coro)
+        if self._injecting and not closes:
             scope = _Scope()
             scope.lab_in_group, started = self.spawning
             if started is not None:
@@ -338,7 +340,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         # asyncio's own default counts the tasks of all executions.
         name = name or f"Task-{spell(path)}"
         task.__init__(coro, loop=self, name=name, context=context)  # type: ignore[misc]  # as it is made
-        self._schedule.spawned(path, spared=runs_gc)
+        self._schedule.spawned(path, spared=runs_gc or closes)
         return task
 
     def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:
@@ -658,7 +660,7 @@ def _name_of(task: Any) -> Name | None:
 def _close_if_not_begun(task: _Task) -> None:
     """A task that is cancelled before it begins closes its coroutine; ours, around it, does not."""
     if (
-        inspect.iscoroutine(task.lab_body)
+        task.lab_body is not None
         and inspect.getcoroutinestate(task.lab_body) == inspect.CORO_CREATED
     ):
         task.lab_body.close()
