@@ -59,8 +59,8 @@ types: $(READY)  ## mypy --strict
 
 # What only runs other programs, or the same code a great many times, is run without the tracer,
 # which would make it five times slower.
-SLOW = $(addprefix tests/test_,demos.py kernel_traces.py real_primitives.py zoo.py machine_finds.py \
-	lab_no_false_alarm.py lab_dpor.py)
+SLOW = $(addprefix tests/test_,demos.py kernel_traces.py real_primitives.py zoo.py machine.py \
+	machine_finds.py lab_no_false_alarm.py lab_dpor.py smp_model.py)
 coverage: $(READY)  ## the tests, and which branches they miss
 	$(BIN)/coverage run -m pytest $(SLOW:%=--ignore=%)
 	$(BIN)/coverage report
