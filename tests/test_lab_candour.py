@@ -168,6 +168,22 @@ def test_who_sleeps_for_long_with_open_pools_does_not_stall(backend: str) -> Non
     lab.run(program, backend=backend, patience=0)
 
 
+@BACKENDS
+def test_a_timeout_around_an_inner_scope_is_waited_for_with_open_pools(backend: str) -> None:
+    """On trio the task is not listed at the outer scope, whose deadline still wakes it."""
+    ends = []
+
+    async def program() -> None:
+        async with BufferPools("64 KiB", [4096]):
+            with anyio.move_on_after(1500), anyio.CancelScope():
+                await anyio.Event().wait()
+            ends.append(anyio.current_time())
+
+    lab.explore(program, backend=backend, strategy="fifo").assert_holds()
+    lab.run(program, backend=backend, patience=0)
+    assert ends == [1500, 1500]
+
+
 # What has been seen
 
 

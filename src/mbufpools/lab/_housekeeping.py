@@ -34,13 +34,14 @@ def only_gc_of_asyncio(timers: Iterable[Any]) -> bool:
 
 def only_gc_of_trio(deadlines: Any) -> bool:
     """True if every deadline of a run is the gc's."""
-    scopes = [
-        scope for when, _, scope in deadlines._heap if scope._registered_deadline == when < math.inf
+    hosts = [
+        list(scope._cancel_status._tasks) if scope._cancel_status is not None else []
+        for when, _, scope in deadlines._heap
+        if scope._registered_deadline == when < math.inf
     ]
-    return bool(scopes) and all(
-        _waits_for_gc(task.name, task.coro)
-        for scope in scopes
-        for task in (scope._cancel_status._tasks if scope._cancel_status is not None else ())
+    # A scope without tasks of its own has some further inside: the gc's has its own.
+    return bool(hosts) and all(
+        tasks and all(_waits_for_gc(task.name, task.coro) for task in tasks) for tasks in hosts
     )
 
 

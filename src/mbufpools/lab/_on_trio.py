@@ -51,7 +51,12 @@ _PRIVATE: list[tuple[Any, str]] = [
     (CancelStatus, "_tasks"),
     (Runner, "tasks"),
     (Runner, "spawn_impl"),
+    (Runner, "deadlines"),
+    (_run.Deadlines, "_heap"),
     (trio.lowlevel.Task, "_cancel_status"),
+    (trio.lowlevel.Task, "_eventual_parent_nursery"),
+    (trio.CancelScope, "_cancel_status"),
+    (trio.CancelScope, "_registered_deadline"),
 ]
 
 

@@ -28,6 +28,9 @@ __all__ = ["VirtualClock", "lift_shields"]
 _PRIVATE = [
     (CancelStatus, "_parent"),
     (CancelStatus, "_scope"),
+    (CancelStatus, "_tasks"),
+    (trio.CancelScope, "_cancel_status"),
+    (trio.CancelScope, "_registered_deadline"),
     (Runner, "main_task"),
     (Runner, "tasks"),
     (Runner, "waiting_for_idle"),
