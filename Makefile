@@ -20,7 +20,7 @@ ASYNC = --anyio --disable ASYNC112,ASYNC114,ASYNC124,ASYNC9
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test prove soak test-all check lint types coverage mutate mutants fix docs clean
+.PHONY: help demo test quick prove soak test-all check lint types coverage mutate mutants fix docs clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -28,17 +28,26 @@ help:  ## this list
 demo: $(READY)  ## see what a wakeup policy costs
 	$(BIN)/mbufpools demo
 
-test: $(READY)  ## the tests, on asyncio and on trio
-	$(BIN)/python -m pytest
+test: $(READY)  ## the tests, on asyncio and on trio, by two processes (JOBS=n for another number)
+	$(BIN)/python -m pytest $(SPREAD)
+
+# The core on one backend, without tests that start processes or explore for long.
+quick: $(READY)  ## the core's tests on asyncio, in seconds
+	$(BIN)/python -m pytest $(SPREAD) -k "not trio" tests/core \
+		--ignore=tests/core/test_stateful_planted.py
 
 prove: $(READY)  ## the long proofs, of which `make test` runs a quick form
 	$(BIN)/python -m pytest -m prove
 	$(BIN)/mbufpools smp --deep
 
+JOBS ?= 2
+# A process that has run out of tests takes some of another's.
+SPREAD = --numprocesses=$(JOBS) --dist=worksteal
+
 SEED ?= $(shell date +%s)
 soak: $(READY)  ## a million random operations on each backend (SEED=n to say which)
-	$(BIN)/mbufpools soak --seed $(SEED)
-	$(BIN)/mbufpools soak --seed $(SEED) --backend trio
+	$(BIN)/python -m tests.soak --seed $(SEED)
+	$(BIN)/python -m tests.soak --seed $(SEED) --backend trio
 
 test-all:  ## the tests on every Python found (PYTHONS="path path" to say which)
 	@set -e; for python in $(PYTHONS); do \
@@ -59,8 +68,8 @@ types: $(READY)  ## mypy --strict
 
 # What only runs other programs, or the same code a great many times, is run without the tracer,
 # which would make it five times slower.
-SLOW = $(addprefix tests/test_,demos.py kernel_traces.py real_primitives.py zoo.py machine.py \
-	machine_finds.py lab_no_false_alarm.py lab_dpor.py smp_model.py)
+SLOW = $(addprefix tests/,demokit/test_demos.py traces primitives zoo core/test_stateful.py \
+	core/test_stateful_planted.py lab/test_no_false_alarm.py lab/test_dpor.py smp/test_model.py)
 coverage: $(READY)  ## the tests, and which branches they miss
 	$(BIN)/coverage run -m pytest $(SLOW:%=--ignore=%)
 	$(BIN)/coverage report

@@ -20,7 +20,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 
 from mbufpools import Buffer, BufferPools, PoolSpec, PoolsStatistics, Wakeup
-from mbufpools.experiment import Demo, Options, Report, Table
+from mbufpools.demokit import Demo, Options, Report, Table
 
 DEMO = Demo("app", __doc__, policies=[Wakeup.DEFERRED])
 

@@ -24,7 +24,7 @@ from mbufpools import (
     Wakeup,
     lab,
 )
-from mbufpools.experiment import Demo, Options, Processes, Report, Table, tell
+from mbufpools.demokit import Demo, Options, Processes, Report, Table, tell
 
 DEMO = Demo("backlog", __doc__, policies=[Wakeup.NONE, Wakeup.DEFERRED, Wakeup.DIRECT])
 

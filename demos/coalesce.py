@@ -23,7 +23,7 @@ from mbufpools import (
     Wakeup,
     lab,
 )
-from mbufpools.experiment import Demo, Options, Processes, Report, Table, plural, tell
+from mbufpools.demokit import Demo, Options, Processes, Report, Table, plural, tell
 from mbufpools.mbufs import MCLBYTES
 
 DEMO = Demo("coalesce", __doc__)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import anyio
 
 from mbufpools import AccountedMemory, CurPage, MbufPools, PoolsStatistics, Wakeup, lab
-from mbufpools.experiment import Demo, Options, Processes, Report, Table, tell
+from mbufpools.demokit import Demo, Options, Processes, Report, Table, tell
 
 DEMO = Demo("hidden-items", __doc__, nmbclust=(8, 4096))
 

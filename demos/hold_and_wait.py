@@ -26,7 +26,7 @@ from mbufpools import (
     Wakeup,
     lab,
 )
-from mbufpools.experiment import Demo, Options, Report, Table, tell
+from mbufpools.demokit import Demo, Options, Report, Table, tell
 from mbufpools.mbufs import MCLBYTES, MSIZE
 
 DEMO = Demo("hold-and-wait", __doc__)

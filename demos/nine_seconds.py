@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import anyio
 
 from mbufpools import AccountedMemory, Event, EventKind, MbufPools, PoolsStatistics, Wakeup, lab
-from mbufpools.experiment import Demo, Options, Processes, Report, Table, sleeps_for_ever, tell
+from mbufpools.demokit import Demo, Options, Processes, Report, Table, sleeps_for_ever, tell
 
 DEMO = Demo("nine-seconds", __doc__, nmbclust=(256, 4096))
 

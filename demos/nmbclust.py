@@ -24,16 +24,7 @@ from mbufpools import (
     Wakeup,
     lab,
 )
-from mbufpools.experiment import (
-    Demo,
-    Options,
-    Processes,
-    Report,
-    Table,
-    plural,
-    sleeps_for_ever,
-    tell,
-)
+from mbufpools.demokit import Demo, Options, Processes, Report, Table, plural, sleeps_for_ever, tell
 from mbufpools.mbufs import LONG_MAX, MCLBYTES
 
 DEMO = Demo("nmbclust", __doc__)

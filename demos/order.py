@@ -30,7 +30,7 @@ from mbufpools import (
     Wakeup,
     lab,
 )
-from mbufpools.experiment import Demo, Options, Report, Table, tell
+from mbufpools.demokit import Demo, Options, Report, Table, tell
 
 DEMO = Demo("order", __doc__, policies=[Wakeup.DEFERRED])
 

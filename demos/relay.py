@@ -31,7 +31,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from mbufpools import Buffer, BufferPools, PoolSpec, PoolsStatistics, Wakeup
-from mbufpools.experiment import Demo, Options, Report, Table
+from mbufpools.demokit import Demo, Options, Report, Table
 from mbufpools.net import recv_into, send_all
 
 DEMO = Demo("relay", __doc__, policies=[Wakeup.DEFERRED])

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import anyio
 
 from mbufpools import AccountedMemory, MbufPools, PoolsStatistics, Wakeup, lab
-from mbufpools.experiment import Demo, Options, Processes, Report, Table, sleeps_for_ever, tell
+from mbufpools.demokit import Demo, Options, Processes, Report, Table, sleeps_for_ever, tell
 
 DEMO = Demo("stall", __doc__, nmbclust=(8, 4096))
 

@@ -101,7 +101,7 @@ def explore(request: pytest.FixtureRequest) -> Explore:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """How many schedules were executed for each test, and whether they were all."""
     told = list(_told(terminalreporter))
-    verbosity = terminalreporter.config.get_verbosity()
+    verbosity = terminalreporter.config.option.verbose
     if not told or verbosity < 0:
         return
     terminalreporter.section("explored")

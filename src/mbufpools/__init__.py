@@ -15,14 +15,14 @@ The rooms, each using only those before it:
 ``_policies``       wakeup, order, reclaim, curpage: the choices
 ``_page``           the pages of a pool, and where its next item comes from
 ``_request``        a pool's condition variable: the FIFO of parked getters
-``_home``           the event loop that a set lives on: clock, thread, the way home
+``_owner_loop``           the event loop that a set lives on: clock, thread, the way home
 ``_taskq``          `Task` and `TaskQueue`: coalescing, one runner, barrier
 ``_ledger``         debug mode: who holds what, and who writes to what he released
-``_commons``        what the pools of one set share
+``_state``        what the pools of one set share
 ``_buffer``         `Buffer`: the lease on one item
 ``_reservation``    `Reservation`: the lease on bytes of the budget
 ``_spec``           `PoolSpec`, and the geometry of pages
-``_line``           those who wait for the same
+``_queue``           those who wait for the same
 ``_waiters``        everybody who waits, and in which order they are served
 ``_pool``           `Pool`: get, put, wakeup, reclaim, limits
 ``_explain``        why am I waiting?
@@ -39,6 +39,7 @@ from __future__ import annotations
 from ._budget import Budget
 from ._buffer import Buffer, Buffers
 from ._bufferpools import BufferPools
+from ._debug import Holder
 from ._errors import (
     BufferInUse,
     ConfigurationError,
@@ -55,7 +56,6 @@ from ._errors import (
 )
 from ._events import Event, EventKind, Hook
 from ._explain import Explanation, WaitingRequest
-from ._ledger import Holder
 from ._memory import AccountedMemory, MappedMemory, Memory
 from ._policies import CurPage, Order, Reclaim, Wakeup
 from ._pool import Pool

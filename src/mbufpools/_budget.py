@@ -44,7 +44,7 @@ class Budget:
         "_limit",
         "_low_memory",
         "_peak",
-        "least",
+        "min_limit",
         "on_credit",
         "on_resize",
     )
@@ -55,7 +55,7 @@ class Budget:
         self._peak = 0
         self._drops = 0
         self._low_memory = False
-        self.least: Callable[[], int] = lambda: 1
+        self.min_limit: Callable[[], int] = lambda: 1
         """Bytes below which the limit cannot be set."""
         self.on_credit: Callable[[int], None] = lambda nbytes: None
         self.on_resize: Callable[[], None] = _nothing
@@ -137,10 +137,10 @@ class Budget:
                 nothing has changed.
         """
         limit = parse_bytes(limit, "the limit of a Budget")
-        least = self.least()
-        if limit < least:
+        min_limit = self.min_limit()
+        if limit < min_limit:
             raise ConfigurationError(
-                f"the limit cannot be set to {limit} bytes: the pools keep {least} as their "
+                f"the limit cannot be set to {limit} bytes: the pools keep {min_limit} as their "
                 f"minimum; lower their min_items (set_low_water) first"
             )
         self._limit = limit

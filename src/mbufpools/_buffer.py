@@ -113,9 +113,9 @@ class Buffer:
         if self._view is not None:
             self._revoke(self._view)
         self._page = None
-        ledger = self._pool.ledger
-        if ledger is not None:
-            ledger.poison(page, self._index, self._pool.stride, ledger.returned(self))
+        tracker = self._pool.tracker
+        if tracker is not None:
+            tracker.poison(page, self._index, self._pool.stride, tracker.released(self))
         self._pool._take_back(page, self._index, self._nbytes)
 
     def _revoke(self, view: memoryview) -> None:
@@ -157,8 +157,8 @@ class Buffer:
         page = getattr(self, "_page", None)
         if page is not None:
             self._page = None  # who keeps the warning keeps its source
-            ledger = self._pool.ledger
-            holder = None if ledger is None else ledger.returned(self)
+            tracker = self._pool.tracker
+            holder = None if tracker is None else tracker.released(self)
             self._pool._take_dropped(page, self._index, self._nbytes, self._view, holder)
             warnings.warn(
                 f"a buffer of {self._nbytes} bytes of pool {self._pool.name!r} was dropped "

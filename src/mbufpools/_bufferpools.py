@@ -21,22 +21,22 @@ from anyio.lowlevel import checkpoint_if_cancelled
 
 from ._budget import Budget
 from ._buffer import Buffer, Buffers
-from ._commons import Commons
+from ._debug import LeaseTracker
 from ._errors import ConfigurationError, OversizeRequest, PoolCorruption, RequestError
 from ._events import Hook, Observer
 from ._explain import Explanation, explain
-from ._home import Home
-from ._ledger import Ledger
-from ._line import Line, ManyRequest
 from ._memory import MappedMemory, Memory
+from ._owner_loop import OwnerLoop
 from ._policies import APPLICATION, CurPage, Order, Reclaim, Rules, Wakeup, choose
 from ._pool import Pool
 from ._request import Request
 from ._reservation import Reservation
+from ._set_state import SetState
 from ._sizes import require_count
 from ._spec import PoolSpec
 from ._statistics import PoolsStatistics
 from ._taskq import Task, TaskQueue
+from ._wait_queues import ManyRequest, WaitQueue
 from ._waiters import Waiters
 
 __all__ = ["BufferPools"]
@@ -143,20 +143,20 @@ class BufferPools:
         source: object = MappedMemory() if memory is None else memory
         if isinstance(source, type) or not isinstance(source, Memory):
             raise TypeError(f"memory is {source!r}; expected an instance, as AccountedMemory()")
-        self._home = Home(name)
+        self._owner_loop = OwnerLoop(name)
         self._budget = Budget(limit)
-        self._commons = Commons(
-            home=self._home,
+        self._state = SetState(
+            owner_loop=self._owner_loop,
             budget=self._budget,
             memory=source,
-            observer=Observer(self._home.now, hook),
+            observer=Observer(self._owner_loop.now, hook),
             rules=self._rules,
             curpage=choose(CurPage, curpage),
             fast_acquire=fast_acquire,
-            ledger=Ledger() if debug else None,
+            tracker=LeaseTracker() if debug else None,
         )
         self._waiters = Waiters(
-            self._commons, choose(Order, order), choose(Reclaim, reclaim), max_passes
+            self._state, choose(Order, order), choose(Reclaim, reclaim), max_passes
         )
         if isinstance(sizes, str | PoolSpec) or not isinstance(sizes, Iterable):
             raise TypeError(
@@ -167,7 +167,7 @@ class BufferPools:
             (size if isinstance(size, PoolSpec) else PoolSpec(size) for size in sizes),
             key=lambda spec: spec.item_size,
         )
-        self._pools = {spec.name: Pool(spec, self._commons, self._waiters) for spec in specs}
+        self._pools = {spec.name: Pool(spec, self._state, self._waiters) for spec in specs}
         self._check_specs(specs)
         self._by_size = list(self._pools.values())
         self._item_sizes = [spec.item_size for spec in specs]
@@ -176,12 +176,12 @@ class BufferPools:
             near_limit_margin = 2 * self._largest_page
         self._margin = require_count(near_limit_margin, "near_limit_margin", unit="bytes")
         self._taskq = TaskQueue(f"{name}.taskq")
-        self._taskq._observer = self._commons.observer  # one hook, which is removed but once
+        self._taskq._observer = self._state.observer  # one hook, which is removed but once
         self._wakeup_runs = 0
         self._wakeup_task = Task(self._run_wakeup, name="wakeup")
         self._gc_task = Task(self._gc, name="gc")
-        self._commons.in_task = self._taskq.in_task
-        self._budget.least = self._least_limit
+        self._state.in_task = self._taskq.in_task
+        self._budget.min_limit = self._min_limit
         self._budget.on_credit = self._page_left
         self._budget.on_resize = self._limit_changed
 
@@ -197,7 +197,7 @@ class BufferPools:
                 )
         if not self._rules.refuse_impossible:
             return
-        limit, kept = self._budget.limit, self._commons.kept_bytes
+        limit, kept = self._budget.limit, self._state.reserved_min_bytes
         for pool in self._pools.values():
             needed = kept + pool.page_size - min(pool.min_pages * pool.page_size, pool.page_size)
             if needed > limit:
@@ -287,9 +287,9 @@ class BufferPools:
         if not wants:
             raise RequestError(f"{self.name} was asked for no buffers; give at least one size")
         self._check_caller()
-        line = self._waiters.line_for(pool for pool, _ in wants)
-        request = ManyRequest(wants, next(self._commons.numbers), self._home.now())
-        return await self._wait_in(line, request)
+        queue = self._waiters.queue_for(pool for pool, _ in wants)
+        request = ManyRequest(wants, next(self._state.numbers), self._owner_loop.now())
+        return await self._wait_in(queue, request)
 
     def reserve(self, nbytes: int) -> Reserving:
         """Take `nbytes` bytes of the budget, without a buffer.
@@ -318,11 +318,11 @@ class BufferPools:
             ImpossibleRequest, RequestError, TypeError: as `reserve`.
         """
         self._check_request(nbytes)
-        if get_ident() != self._home.thread:
-            self._home.refuse()
-        self._home.empty_mailbox()
+        if get_ident() != self._owner_loop.thread:
+            self._owner_loop.raise_misuse()
+        self._owner_loop.run_deferred()
         reservation = self._waiters.try_acquire(
-            self._waiters.bytes_line, self._bytes_request(nbytes)
+            self._waiters.bytes_queue, self._bytes_request(nbytes)
         )
         if reservation is None:
             raise anyio.WouldBlock
@@ -330,15 +330,15 @@ class BufferPools:
 
     async def _reserve(self, nbytes: int) -> Reservation:
         self._check_caller()
-        return await self._wait_in(self._waiters.bytes_line, self._bytes_request(nbytes))
+        return await self._wait_in(self._waiters.bytes_queue, self._bytes_request(nbytes))
 
     def _bytes_request(self, nbytes: int) -> Request[Reservation]:
-        return Request(next(self._commons.numbers), nbytes, self._home.now())
+        return Request(next(self._state.numbers), nbytes, self._owner_loop.now())
 
-    async def _wait_in(self, line: Line, request: Request[T]) -> T:
+    async def _wait_in(self, queue: WaitQueue, request: Request[T]) -> T:
         await checkpoint_if_cancelled()
-        self._home.empty_mailbox()
-        return await self._waiters.acquire(line, request)
+        self._owner_loop.run_deferred()
+        return await self._waiters.acquire(queue, request)
 
     def _check_caller(self) -> None:
         self._by_size[0]._check_caller()
@@ -360,17 +360,17 @@ class BufferPools:
         """
         self._budget.resize(limit)
 
-    def _least_limit(self) -> int:
+    def _min_limit(self) -> int:
         """Asked before the budget's limit is changed."""
-        self._home.check_thread()
-        return max(1, self._commons.kept_bytes) if self._rules.refuse_impossible else 1
+        self._owner_loop.check_thread()
+        return max(1, self._state.reserved_min_bytes) if self._rules.refuse_impossible else 1
 
     # Waking
 
     def _page_left(self, nbytes: int) -> None:
         """The budget was credited (uipc_mbuf.c:m_pool_free, at its end)."""
         self._waiters.budget_credited()
-        if self._home.closed:
+        if self._owner_loop.closed:
             return
         if self._wakeup is Wakeup.DIRECT:
             self._run_wakeup()
@@ -391,7 +391,7 @@ class BufferPools:
     def _limit_changed(self) -> None:
         """The budget has a new limit (uipc_mbuf.c:nmbclust_update, at its end)."""
         self._waiters.budget_resized()
-        if self._home.closed:
+        if self._owner_loop.closed:
             return
         if self._wakeup in (Wakeup.NONE, Wakeup.DIRECT):
             self._wake_all()
@@ -408,8 +408,8 @@ class BufferPools:
 
     def _gc(self) -> None:
         """One run of the gc, the pools newest first (subr_pool.c:pool_gc_pages)."""
-        self._home.empty_mailbox()
-        self._commons.empty_quarantine()
+        self._owner_loop.run_deferred()
+        self._state.empty_quarantine()
         for pool in reversed(self._by_size):
             pool._gc()
         self._taskq.add_later(self._gc_task, GC_PERIOD)
@@ -417,7 +417,7 @@ class BufferPools:
     # Life
 
     async def __aenter__(self) -> Self:
-        self._home.enter()
+        self._owner_loop.enter()
         try:
             for pool in self._by_size:
                 pool.set_low_water(pool._min_items)
@@ -441,12 +441,12 @@ class BufferPools:
             self._report_leaks()
 
     def _close(self) -> None:
-        self._home.close()
-        self._home.empty_mailbox()
-        self._commons.empty_quarantine()
+        self._owner_loop.close()
+        self._owner_loop.run_deferred()
+        self._state.empty_quarantine()
         self._waiters.fail_all(
-            lambda line: anyio.ClosedResourceError(
-                f"{self.name} was closed while a request for {line.name} waited"
+            lambda queue: anyio.ClosedResourceError(
+                f"{self.name} was closed while a request for {queue.name} waited"
             )
         )
         for pool in self._by_size:
@@ -455,12 +455,12 @@ class BufferPools:
     def _report_leaks(self) -> None:
         out = {pool.name: pool.nout for pool in self._by_size if pool.nout}
         counts = [f"{count} of pool {name!r}" for name, count in out.items()]
-        reservations = self._commons.reservations
+        reservations = self._state.reservations
         if reservations:
             counts.append(f"{reservations} reservation{'s' if reservations > 1 else ''}")
         if counts:
-            ledger = self._commons.ledger
-            holders = "".join(f"\n  {holder}" for holder in ledger.holders()) if ledger else ""
+            tracker = self._state.tracker
+            holders = "".join(f"\n  {holder}" for holder in tracker.holders()) if tracker else ""
             warnings.warn(
                 f"{self.name} was closed with buffers still out: {', '.join(counts)}; "
                 f"their memory comes back when they are released"
@@ -480,8 +480,8 @@ class BufferPools:
         Raises:
             UsageError: the pools are open on another thread.
         """
-        self._home.check_thread()
-        return explain(self._commons, self._waiters, wakeup=self._wakeup_task.queued)
+        self._owner_loop.check_thread()
+        return explain(self._state, self._waiters, wakeup=self._wakeup_task.queued)
 
     def statistics(self) -> PoolsStatistics:
         """Return a snapshot of all counters. From any thread."""
@@ -492,7 +492,7 @@ class BufferPools:
             peak=budget.peak,
             drops=budget.drops,
             wakeup_runs=self._wakeup_runs,
-            reserved=self._commons.reserved,
+            reserved=self._state.reserved,
             debt=budget.debt,
             waits=self._waiters.statistics(),
             taskq=self._taskq.statistics(),
@@ -506,8 +506,8 @@ class BufferPools:
             pool.check()
         self._waiters.check()
         pages = sum(pool._lists.npages * pool.page_size for pool in self._by_size)
-        quarantined = sum(nbytes for _, nbytes, _ in self._commons.quarantine)
-        reserved = self._commons.reserved
+        quarantined = sum(nbytes for _, nbytes, _ in self._state.quarantine)
+        reserved = self._state.reserved
         if pages + quarantined + reserved != self._budget.allocated:
             raise PoolCorruption(
                 f"{self.name}: {self._budget.allocated} bytes are charged, but the pages take "

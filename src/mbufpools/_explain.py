@@ -3,7 +3,7 @@
 Who waits, for what, behind whom, and which limit is short by how much; in debug mode also who
 holds what is waited for, and whether he waits himself. A knot is told of only where nothing that
 the pools know of can undo it: nobody can be served, no page is idle, and none on its way home.
-Uses `_commons`, `_ledger`, `_line`, `_request` and `_waiters`, and changes nothing.
+Uses `_state`, `_ledger`, `_queue`, `_request` and `_waiters`, and changes nothing.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ._commons import Commons
-from ._ledger import Holder
-from ._line import Line
+from ._debug import Holder
 from ._request import Request
+from ._set_state import SetState
+from ._wait_queues import WaitQueue
 from ._waiters import Waiters
 
 if TYPE_CHECKING:
@@ -100,67 +100,67 @@ class Explanation:
             return f"nobody waits; {bytes_}"
         waiting_tasks = {waiter.task_id: waiter.number for waiter in self.waiters}
         count = len(self.waiters)
-        lines = [f"{count} {'waits' if count == 1 else 'wait'}; {bytes_}"]
+        queues = [f"{count} {'waits' if count == 1 else 'wait'}; {bytes_}"]
         if self.exported:
-            lines.append(
+            queues.append(
                 f"{self.exported} bytes are of pages that nobody holds, and something still "
                 f"exports (a slice of a view that was kept)"
             )
         told: tuple[Holder, ...] = ()
         for waiter in self.waiters:
-            lines.append(str(waiter))
+            queues.append(str(waiter))
             if waiter.holders and waiter.holders == told:
-                lines.append("    held: the same")
+                queues.append("    held: the same")
                 continue
             told = waiter.holders
             for holder in waiter.holders:
                 number = waiting_tasks.get(holder.task_id)
                 waits = f", which waits itself (#{number})" if number is not None else ""
-                lines.append(f"    held: {holder}{waits}")
+                queues.append(f"    held: {holder}{waits}")
         if self.stuck:
-            lines.append(
+            queues.append(
                 "every holder waits itself: unless one has handed on what it took, nothing moves "
                 "until one of them is cancelled; take all that a task needs at once, with get_many"
             )
         elif not self.debug:
-            lines.append("who holds what is known with debug=True")
-        return "\n".join(lines)
+            queues.append("who holds what is known with debug=True")
+        return "\n".join(queues)
 
 
-def explain(commons: Commons, waiters: Waiters, *, wakeup: bool) -> Explanation:
+def explain(state: SetState, waiters: Waiters, *, wakeup: bool) -> Explanation:
     """Explain everybody who waits; `wakeup` says whether a wakeup of all is on its way."""
-    budget = commons.budget
+    budget = state.budget
     in_order = waiters.in_order()
     waiting = {request.task_id for _, request in in_order}
-    exported = sum(nbytes for _, nbytes, _ in commons.quarantine)
+    exported = sum(nbytes for _, nbytes, _ in state.quarantine)
     held: set[Pool] = set()
     goes_first: int | None = 0 if waiters.ordered and budget.debt else None
     explained = []
-    firsts: dict[Line, int] = {}
-    for line, request in in_order:
-        at_limit = line.pool_at_limit()
-        lacking = line.cost(request) - max(0, budget.limit - budget.allocated)
-        behind = goes_first if waiters.ordered else firsts.get(line)
-        if behind is None and not held.isdisjoint(line.pools):
-            behind = _first_with(in_order, line)
-        firsts.setdefault(line, request.number)
+    firsts: dict[WaitQueue, int] = {}
+    for queue, request in in_order:
+        at_limit = queue.pool_at_limit()
+        lacking = queue.cost(request) - max(0, budget.limit - budget.allocated)
+        behind = goes_first if waiters.ordered else firsts.get(queue)
+        if behind is None and not held.isdisjoint(queue.pools):
+            behind = _first_with(in_order, queue)
+        firsts.setdefault(queue, request.number)
         limit, short = None, 0
         if at_limit is not None:
-            limit, short = at_limit.name, _over(at_limit, line)
-            held |= line.pools
+            limit, short = at_limit.name, _over(at_limit, queue)
+            held |= queue.pools
         elif lacking > 0:
             limit, short = "budget", lacking
             if goes_first is None:
                 goes_first = request.number
-        holders = _holders(commons, at_limit)
+        holders = _holders(state, at_limit)
         explained.append(
             WaitingRequest(
                 number=request.number,
-                wants=line.name,
+                wants=queue.name,
                 nbytes=request.nbytes,
                 task=request.task,
                 task_id=request.task_id,
-                seconds=(commons.home.now() - request.since) / 1_000_000,
+                seconds=(state.owner_loop.now() - request.since) / 1_000_000,
                 behind=behind,
                 limit=limit,
                 short=short,
@@ -171,7 +171,7 @@ def explain(commons: Commons, waiters: Waiters, *, wakeup: bool) -> Explanation:
         )
     if (
         exported
-        or commons.home.mailbox
+        or state.owner_loop.deferred
         or not waiters.nothing_idle()
         or any(waiter.limit is None and waiter.behind is None for waiter in explained)
     ):
@@ -179,32 +179,32 @@ def explain(commons: Commons, waiters: Waiters, *, wakeup: bool) -> Explanation:
     return Explanation(
         limit=budget.limit,
         allocated=budget.allocated,
-        reserved=commons.reserved,
+        reserved=state.reserved,
         exported=exported,
-        debug=commons.ledger is not None,
+        debug=state.tracker is not None,
         waiters=tuple(explained),
     )
 
 
-def _first_with(in_order: list[tuple[Line, Request[Any]]], line: Line) -> int | None:
-    """The oldest request that waits for one of the pools of `line`."""
+def _first_with(in_order: list[tuple[WaitQueue, Request[Any]]], queue: WaitQueue) -> int | None:
+    """The oldest request that waits for one of the pools of `queue`."""
     numbers = (
-        request.number for other, request in in_order if not other.pools.isdisjoint(line.pools)
+        request.number for other, request in in_order if not other.pools.isdisjoint(queue.pools)
     )
     return next(numbers, None)
 
 
-def _over(pool: Pool, line: Line) -> int:
-    count = dict(line.needs)[pool]
+def _over(pool: Pool, queue: WaitQueue) -> int:
+    count = dict(queue.needs)[pool]
     return pool.nout + count - (pool.hard_limit or 0)
 
 
-def _holders(commons: Commons, at_limit: Pool | None) -> tuple[Holder, ...]:
+def _holders(state: SetState, at_limit: Pool | None) -> tuple[Holder, ...]:
     """Who holds items of the pool that is at its limit, or any of the budget."""
-    if commons.ledger is None:
+    if state.tracker is None:
         return ()
     return tuple(
         holder
-        for holder in commons.ledger.holders()
+        for holder in state.tracker.holders()
         if at_limit is None or holder.pool == at_limit.name
     )

@@ -21,7 +21,7 @@ import anyio
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
 from ._buffer import Buffer
-from ._commons import Commons
+from ._debug import Holder, LeaseTracker
 from ._errors import (
     ConfigurationError,
     ForeignBuffer,
@@ -29,9 +29,9 @@ from ._errors import (
     UsageError,
 )
 from ._events import EventKind
-from ._ledger import Holder, Ledger
 from ._page import Page, PageLists
 from ._request import Request
+from ._set_state import SetState
 from ._sizes import require_count
 from ._spec import PoolSpec, stride_of
 from ._statistics import PoolStatistics
@@ -52,11 +52,11 @@ class Pool:
     come from another thread.
     """
 
-    def __init__(self, spec: PoolSpec, commons: Commons, waiters: Waiters) -> None:
-        self._commons = commons
+    def __init__(self, spec: PoolSpec, state: SetState, waiters: Waiters) -> None:
+        self._state = state
         self._waiters = waiters
-        self._home = commons.home
-        self._observer = commons.observer
+        self._owner_loop = state.owner_loop
+        self._observer = state.observer
         self.name = spec.name
         """Names the pool in its set, in messages and in statistics."""
         self.item_size = spec.item_size
@@ -66,13 +66,13 @@ class Pool:
         self.page_size = spec.page_size
         """Bytes of a page."""
         self.items_per_page = spec.items_per_page
-        self._lists = PageLists(spec.items_per_page, commons.curpage, commons.home.now)
-        self.line = waiters.line_of(self)
+        self._lists = PageLists(spec.items_per_page, state.curpage, state.owner_loop.now)
+        self.queue = waiters.add_pool(self)
         """The pool's condition variable: those who wait for an item of it."""
         self._hard_limit = spec.max_items
         self._max_idle_pages = spec.max_idle_pages
         self._min_items = spec.min_items
-        commons.kept_bytes += spec.min_pages * spec.page_size
+        state.reserved_min_bytes += spec.min_pages * spec.page_size
         self._nget = 0
         self._nfail = 0
 
@@ -114,10 +114,10 @@ class Pool:
         await checkpoint_if_cancelled()
         buffer = self._try(nbytes)
         if buffer is None:
-            self._home.empty_mailbox()
-            return await self._waiters.acquire(self.line, self._request(nbytes))
+            self._owner_loop.run_deferred()
+            return await self._waiters.acquire(self.queue, self._request(nbytes))
         self._observer.tell(EventKind.GET, self.name, nbytes)
-        if not self._commons.fast_acquire:
+        if not self._state.fast_acquire:
             try:
                 await cancel_shielded_checkpoint()
             except BaseException:
@@ -126,10 +126,10 @@ class Pool:
         return buffer
 
     def _check_caller(self) -> None:
-        if get_ident() != self._home.thread:
-            self._home.refuse()
-        self._home.check_loop()
-        if self._commons.in_task():
+        if get_ident() != self._owner_loop.thread:
+            self._owner_loop.raise_misuse()
+        self._owner_loop.check_loop()
+        if self._state.in_task():
             raise UsageError(
                 f"a task of the pools' own queue cannot wait for pool {self.name!r}: the wakeup "
                 f"that would serve it is queued behind this very task; use get_nowait, or do the "
@@ -137,38 +137,38 @@ class Pool:
             )
 
     def _get_nowait(self, nbytes: int) -> Buffer:
-        if get_ident() != self._home.thread:
-            self._home.refuse()
+        if get_ident() != self._owner_loop.thread:
+            self._owner_loop.raise_misuse()
         buffer = self._try(nbytes)
         if buffer is not None:
             self._observer.tell(EventKind.GET, self.name, nbytes)
-        elif self._waiters.may_help:
-            self._home.empty_mailbox()
-            buffer = self._waiters.try_acquire(self.line, self._request(nbytes))
+        elif self._waiters.slow_path_may_serve:
+            self._owner_loop.run_deferred()
+            buffer = self._waiters.try_acquire(self.queue, self._request(nbytes))
         else:
-            self._waiters.refuse_impossible(self.line, self._request(nbytes))
+            self._waiters.refuse_impossible(self.queue, self._request(nbytes))
         if buffer is None:
             self._nfail += 1
             raise anyio.WouldBlock
         return buffer
 
     def _request(self, nbytes: int) -> Request[Buffer]:
-        return Request(next(self._commons.numbers), nbytes, self._home.now())
+        return Request(next(self._state.numbers), nbytes, self._owner_loop.now())
 
     def _try(self, nbytes: int) -> Buffer | None:
         """Take an item if nobody has a better right and the limits allow (``pool_do_get``)."""
         lists = self._lists
-        if self._waiters.busy:
+        if self._waiters.must_queue:
             return None
         if self._hard_limit is not None and lists.nout >= self._hard_limit:
             return None
         if lists.curpage is None:
-            if not self._commons.budget.charge(self.page_size):
+            if not self._state.budget.charge(self.page_size):
                 return None
             try:
                 self._add_page()
             except BaseException:
-                self._commons.budget.credit(self.page_size)
+                self._state.budget.credit(self.page_size)
                 raise
         return self._lease(nbytes)
 
@@ -177,10 +177,10 @@ class Pool:
         page, index = self._lists.take()
         self._nget += 1
         buffer = Buffer(self, page, index, nbytes)
-        ledger = self._commons.ledger
-        if ledger is not None:
-            ledger.examine(page, index, self.stride, self.name)
-            ledger.taken(buffer, self.name, nbytes, request)
+        tracker = self._state.tracker
+        if tracker is not None:
+            tracker.examine(page, index, self.stride, self.name)
+            tracker.acquired(buffer, self.name, nbytes, request)
         return buffer
 
     # Putting
@@ -203,10 +203,10 @@ class Pool:
         buffer.release()
 
     def _take_back(self, page: Page, index: int, nbytes: int) -> None:
-        if get_ident() == self._home.thread:
+        if get_ident() == self._owner_loop.thread:
             self._put(page, index, nbytes)
         else:
-            self._home.bring(partial(self._put, page, index, nbytes))
+            self._owner_loop.run_on_owner(partial(self._put, page, index, nbytes))
 
     def _take_dropped(
         self, page: Page, index: int, nbytes: int, view: memoryview | None, holder: Holder | None
@@ -219,22 +219,22 @@ class Pool:
                     view.release()
                 except BufferError:
                     return False
-            if self._commons.ledger is not None:
-                self._commons.ledger.poison(page, index, self.stride, holder)
+            if self._state.tracker is not None:
+                self._state.tracker.poison(page, index, self.stride, holder)
             return self._put(page, index, nbytes)
 
-        self._home.bring(bring_home)
+        self._owner_loop.run_on_owner(bring_home)
 
     def _put(self, page: Page, index: int, nbytes: int) -> bool:
         lists = self._lists
         lists.put_back(page, index)
         self._observer.tell(EventKind.PUT, self.name, nbytes)
-        if self._home.closed:
+        if self._owner_loop.closed:
             self._let_go_all()
-            self._commons.empty_quarantine()
+            self._state.empty_quarantine()
             return True
         if lists.nidle > self._max_idle_pages and (
-            lists.npages > self.min_pages or not self._commons.rules.put_keeps_minimum
+            lists.npages > self.min_pages or not self._state.rules.put_keeps_minimum
         ):
             self._let_go_idle_for(WAIT_FREE)
         self._waiters.item_returned(self)
@@ -249,23 +249,23 @@ class Pool:
         Raises:
             UsageError: the pools are open on another thread.
         """
-        self._home.check_thread()
+        self._owner_loop.check_thread()
         self._waiters.wakeup(self)
 
     # Pages
 
     def _add_page(self) -> None:
         """Add a page that was charged before. Raises MemoryError; the charge is the caller's."""
-        page = Page(self._commons.memory.allocate(self.page_size), self.items_per_page)
-        if self._commons.ledger is not None:
-            self._commons.ledger.poison_page(page, self.items_per_page, self.stride)
+        page = Page(self._state.memory.allocate(self.page_size), self.items_per_page)
+        if self._state.tracker is not None:
+            self._state.tracker.poison_page(page, self.items_per_page, self.stride)
         self._lists.insert(page)
         self._observer.tell(EventKind.PAGE_IN, self.name, self.page_size)
 
     def _let_go(self, page: Page) -> None:
         """Give an idle page back."""
         self._lists.remove(page)
-        self._commons.page_out(page.block, self.page_size, self.name)
+        self._state.page_out(page.block, self.page_size, self.name)
 
     def _let_go_all(self) -> None:
         while (page := self._lists.oldest_idle) is not None:
@@ -273,7 +273,7 @@ class Pool:
 
     def _let_go_idle_for(self, microseconds: int) -> None:
         page = self._lists.oldest_idle
-        if page is not None and self._home.now() - page.empty_since > microseconds:
+        if page is not None and self._owner_loop.now() - page.empty_since > microseconds:
             self._let_go(page)
 
     def _gc(self) -> None:
@@ -290,12 +290,12 @@ class Pool:
         Raises:
             UsageError: the pools are open on another thread.
         """
-        self._home.check_thread()
+        self._owner_loop.check_thread()
         pages = [page for _, page in self.spare_pages(0)]
         for page in pages:
             self._lists.remove(page)
         for page in pages:
-            self._commons.page_out(page.block, self.page_size, self.name)
+            self._state.page_out(page.block, self.page_size, self.name)
         return len(pages)
 
     def spare_pages(self, needed: int) -> Iterator[tuple[Pool, Page]]:
@@ -313,9 +313,9 @@ class Pool:
     # What those who serve the waiters ask
 
     @property
-    def ledger(self) -> Ledger | None:
+    def tracker(self) -> LeaseTracker | None:
         """Who holds what, in debug mode."""
-        return self._commons.ledger
+        return self._state.tracker
 
     @property
     def hard_limit(self) -> int | None:
@@ -358,17 +358,17 @@ class Pool:
             UsageError, MemoryError: as `get`.
         """
         require_count(items, f"the items to prime pool {self.name!r} with")
-        if get_ident() != self._home.thread:
-            self._home.refuse()
+        if get_ident() != self._owner_loop.thread:
+            self._owner_loop.raise_misuse()
         before = self._lists.npages
-        if not self._waiters.wants_pages:
+        if not self._waiters.claims_pages:
             for _ in range(-(-items // self.items_per_page)):
-                if not self._commons.budget.charge(self.page_size):
+                if not self._state.budget.charge(self.page_size):
                     break
                 try:
                     self._add_page()
                 except BaseException:
-                    self._commons.budget.credit(self.page_size)
+                    self._state.budget.credit(self.page_size)
                     raise
             self.wakeup()
         return (self._lists.npages - before) * self.items_per_page
@@ -387,18 +387,18 @@ class Pool:
             UsageError, MemoryError: as `get`.
         """
         require_count(items, f"the low water of pool {self.name!r}")
-        self._home.check_thread()
-        if self._lacking(items) > 0 and get_ident() != self._home.thread:
-            self._home.refuse()
-        limit = self._commons.budget.limit
+        self._owner_loop.check_thread()
+        if self._lacking(items) > 0 and get_ident() != self._owner_loop.thread:
+            self._owner_loop.raise_misuse()
+        limit = self._state.budget.limit
         pages = -(-items // self.items_per_page)
-        least = self._commons.kept_bytes + (pages - self.min_pages) * self.page_size
-        if self._commons.rules.refuse_impossible and least > limit:
+        least = self._state.reserved_min_bytes + (pages - self.min_pages) * self.page_size
+        if self._state.rules.refuse_impossible and least > limit:
             raise ConfigurationError(
                 f"the low water of pool {self.name!r} cannot be {items}: the minimum of all pools "
                 f"would take {least} bytes, and the limit is {limit}; raise the limit first"
             )
-        self._min_items, self._commons.kept_bytes = items, least
+        self._min_items, self._state.reserved_min_bytes = items, least
         self._waiters.minimum_changed(self)
         lacking = self._lacking(items)  # pages may have come for those who waited
         return lacking <= 0 or self.prime(lacking) >= lacking
@@ -418,7 +418,7 @@ class Pool:
             UsageError: the pools are open on another thread.
         """
         require_count(items, f"the high water of pool {self.name!r}")
-        self._home.check_thread()
+        self._owner_loop.check_thread()
         self._max_idle_pages = -(-items // self.items_per_page)
 
     def set_hard_limit(self, items: int | None) -> None:
@@ -432,7 +432,7 @@ class Pool:
                 nothing has changed.
             UsageError: the pools are open on another thread.
         """
-        self._home.check_thread()
+        self._owner_loop.check_thread()
         if items is not None:
             require_count(items, f"the hard limit of pool {self.name!r}")
             if items < self._lists.nout:
@@ -456,7 +456,7 @@ class Pool:
             nget=self._nget,
             nput=self._nget - lists.nout,
             nfail=self._nfail,
-            nwait=self.line.waits,
+            nwait=self.queue.waits,
             nout=lists.nout,
             npages=lists.npages,
             nidle=lists.nidle,
@@ -466,7 +466,7 @@ class Pool:
             min_pages=self.min_pages,
             max_idle_pages=self._max_idle_pages,
             hard_limit=self._hard_limit,
-            waiting=len(self.line.requests),
+            waiting=len(self.queue.requests),
         )
 
     def check(self) -> None:
@@ -474,11 +474,11 @@ class Pool:
         self._lists.check(self.name)
         if self._hard_limit is not None and self._lists.nout > self._hard_limit:
             raise PoolCorruption(f"pool {self.name!r} has more items out than its hard limit")
-        ledger = self._commons.ledger
-        if ledger is not None:
+        tracker = self._state.tracker
+        if tracker is not None:
             for page in self._lists.pages_with_free_items():
                 for index in page.free:
-                    damage = ledger.damage(page, index, self.stride, self.name)
+                    damage = tracker.damage(page, index, self.stride, self.name)
                     if damage is not None:
                         raise PoolCorruption(damage)
 
@@ -486,5 +486,5 @@ class Pool:
         lists = self._lists
         return (
             f"<Pool {self.name!r}: {lists.nout} of {self.item_size} bytes out, "
-            f"{lists.npages} pages, {len(self.line.requests)} waiting>"
+            f"{lists.npages} pages, {len(self.queue.requests)} waiting>"
         )

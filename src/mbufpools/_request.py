@@ -30,13 +30,13 @@ class Request(Generic[T]):
 
     __slots__ = (
         "_event",
-        "allows",
         "error",
-        "holds",
+        "granted",
         "nbytes",
         "number",
         "parked",
-        "passed",
+        "pass_limit",
+        "passes_before",
         "since",
         "task",
         "task_id",
@@ -57,11 +57,11 @@ class Request(Generic[T]):
         self.task_id = 0
         self.where = ""
         """File and line of the call, in debug mode."""
-        self.passed = 0
+        self.passes_before = 0
         """How many had passed a claim when it was made."""
-        self.allows: int | None = None
+        self.pass_limit: int | None = None
         """If it is a claim: the number of passes from which nobody passes it."""
-        self.holds: T | None = None
+        self.granted: T | None = None
         """What it was granted."""
         self.error: Exception | None = None
         """Why it never will be."""
@@ -70,11 +70,11 @@ class Request(Generic[T]):
     @property
     def settled(self) -> bool:
         """Granted or failed."""
-        return self.holds is not None or self.error is not None
+        return self.granted is not None or self.error is not None
 
-    def grant(self, holds: T) -> None:
+    def grant(self, granted: T) -> None:
         """Hand over what was asked for, and wake the task."""
-        self.holds = holds
+        self.granted = granted
         if self._event is not None:
             self._event.set()
 
@@ -101,8 +101,8 @@ class Request(Generic[T]):
         """What was granted, or the error; the request must be settled."""
         if self.error is not None:
             raise self.error
-        assert self.holds is not None
-        return self.holds
+        assert self.granted is not None
+        return self.granted
 
 
 class RequestQueue(Generic[T]):

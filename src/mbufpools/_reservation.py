@@ -1,4 +1,4 @@
-"""The lease on bytes of the budget, without a buffer. Uses `_commons` and `_errors`."""
+"""The lease on bytes of the budget, without a buffer. Uses `_state` and `_errors`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from threading import get_ident
 from types import TracebackType
 from typing import Any, Self
 
-from ._commons import Commons
 from ._errors import DoubleRelease
 from ._request import Request
+from ._set_state import SetState
 
 __all__ = ["Reservation"]
 
@@ -21,16 +21,16 @@ class Reservation:
     reported with a `ResourceWarning`, and its bytes go back within a second of the loop's clock.
     """
 
-    __slots__ = ("__weakref__", "_commons", "_nbytes", "_released")
+    __slots__ = ("__weakref__", "_nbytes", "_released", "_state")
 
-    def __init__(self, commons: Commons, nbytes: int, request: Request[Any] | None) -> None:
-        self._commons = commons
+    def __init__(self, state: SetState, nbytes: int, request: Request[Any] | None) -> None:
+        self._state = state
         self._nbytes = nbytes
         self._released = False
-        commons.reserved += nbytes
-        commons.reservations += 1
-        if commons.ledger is not None:
-            commons.ledger.taken(self, "bytes", nbytes, request)
+        state.reserved += nbytes
+        state.reservations += 1
+        if state.tracker is not None:
+            state.tracker.acquired(self, "bytes", nbytes, request)
 
     @property
     def nbytes(self) -> int:
@@ -56,12 +56,12 @@ class Reservation:
                 f"release each once, best by `with`"
             )
         self._released = True
-        if self._commons.ledger is not None:
-            self._commons.ledger.returned(self)
-        if get_ident() == self._commons.home.thread:
-            self._commons.unreserve(self._nbytes)
+        if self._state.tracker is not None:
+            self._state.tracker.released(self)
+        if get_ident() == self._state.owner_loop.thread:
+            self._state.unreserve(self._nbytes)
         else:
-            _bring(self._commons, self._nbytes)
+            _bring(self._state, self._nbytes)
 
     def __enter__(self) -> Self:
         return self
@@ -78,9 +78,9 @@ class Reservation:
     def __del__(self) -> None:
         if not getattr(self, "_released", True):
             self._released = True  # who keeps the warning keeps its source
-            if self._commons.ledger is not None:
-                self._commons.ledger.returned(self)
-            _bring(self._commons, self._nbytes)
+            if self._state.tracker is not None:
+                self._state.tracker.released(self)
+            _bring(self._state, self._nbytes)
             warnings.warn(
                 f"a reservation of {self._nbytes} bytes was dropped without a release",
                 ResourceWarning,
@@ -92,9 +92,9 @@ class Reservation:
         return f"<Reservation of {self._nbytes} bytes, {'released' if self._released else 'held'}>"
 
 
-def _bring(commons: Commons, nbytes: int) -> None:
+def _bring(state: SetState, nbytes: int) -> None:
     def bring_home() -> bool:
-        commons.unreserve(nbytes)
+        state.unreserve(nbytes)
         return True
 
-    commons.home.bring(bring_home)
+    state.owner_loop.run_on_owner(bring_home)

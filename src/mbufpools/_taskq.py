@@ -7,7 +7,7 @@ Models kern_task.c and its ``systqmp``. Two rules make it safe to wake others by
 - Its queued mark is cleared *before* its function is called, so an add made while it runs queues
   it again, and no wakeup is lost. Cleared afterwards, an add made in between would be swallowed.
 
-Time is kept in whole microseconds. Uses `_errors`, `_events`, `_home` and `_statistics`.
+Time is kept in whole microseconds. Uses `_errors`, `_events`, `_owner_loop` and `_statistics`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._errors import ConfigurationError, UsageError
 from ._events import EventKind, Hook, Observer
-from ._home import Home
+from ._owner_loop import OwnerLoop
 from ._statistics import TaskQueueStatistics
 
 __all__ = ["Task", "TaskQueue"]
@@ -102,8 +102,8 @@ class TaskQueue:
 
     def __init__(self, name: str = "taskq", *, hook: Hook | None = None) -> None:
         self.name = name
-        self._home = Home(f"task queue {name!r}")
-        self._observer = Observer(self._home.now, hook)
+        self._owner_loop = OwnerLoop(f"task queue {name!r}")
+        self._observer = Observer(self._owner_loop.now, hook)
         self._queue: OrderedDict[Task, None] = OrderedDict()
         self._timers: list[tuple[int, int, Task]] = []
         self._due: dict[Task, tuple[int, int]] = {}
@@ -150,7 +150,7 @@ class TaskQueue:
         fresh = task not in self._due
         task._clock = self
         self._armed += 1
-        due = (self._home.now() + round(seconds * 1_000_000), self._armed)
+        due = (self._owner_loop.now() + round(seconds * 1_000_000), self._armed)
         self._due[task] = due
         heapq.heappush(self._timers, (*due, task))
         if len(self._timers) > 2 * len(self._due) + 16:  # mostly set anew, or discarded
@@ -166,7 +166,7 @@ class TaskQueue:
         Raises:
             UsageError: the queue runs on another thread.
         """
-        self._home.check_thread()
+        self._owner_loop.check_thread()
         scheduled = self._due.pop(task, None) is not None
         if scheduled:
             task._clock = None
@@ -188,9 +188,9 @@ class TaskQueue:
             UsageError: the queue is not running: nobody would run the tasks.
             anyio.ClosedResourceError: the queue has ended, or ends meanwhile.
         """
-        if not self._home.open:
-            self._home.refuse()
-        self._home.check_loop()
+        if not self._owner_loop.open:
+            self._owner_loop.raise_misuse()
+        self._owner_loop.check_loop()
         if self.in_task():
             await checkpoint()
             return
@@ -203,7 +203,7 @@ class TaskQueue:
             self.discard(marker)
             raise
         if not marker.runs:
-            self._home.refuse()
+            self._owner_loop.raise_misuse()
 
     def in_task(self) -> bool:
         """True if the calling task is the queue's own runner, inside a task function."""
@@ -212,7 +212,7 @@ class TaskQueue:
     def statistics(self) -> TaskQueueStatistics:
         """Return a snapshot. Tasks whose time has come count as queued. From any thread; from
         another than the loop's, those are not counted whom the runner has not noticed yet."""
-        if self._home.thread == get_ident():
+        if self._owner_loop.thread == get_ident():
             self._add_due()
         return TaskQueueStatistics(
             name=self.name,
@@ -225,7 +225,7 @@ class TaskQueue:
         )
 
     async def __aenter__(self) -> TaskQueue:
-        self._home.enter()
+        self._owner_loop.enter()
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
         self._group.start_soon(self._run, name=f"mbufpools {self.name}")
@@ -285,14 +285,14 @@ class TaskQueue:
         for task in list(self._due):
             self.discard(task)
         self._timers.clear()
-        self._home.close()
+        self._owner_loop.close()
 
     def _refuse(self, task: Task) -> None:
         if not isinstance(task, Task):
             raise TypeError(f"{task!r} is no Task; make one of a function, Task(function)")
-        if self._home.closed:
-            self._home.refuse()
-        self._home.check_thread()
+        if self._owner_loop.closed:
+            self._owner_loop.raise_misuse()
+        self._owner_loop.check_thread()
         if task._queue not in (None, self) or task._clock not in (None, self):
             raise UsageError(
                 f"{task!r} cannot be added to {self.name!r}; a task belongs to one queue at a "
@@ -314,9 +314,9 @@ class TaskQueue:
     def _add_due(self) -> None:
         """Add the tasks whose time has come, ahead of what is added from now on."""
         timers = self._timers
-        if not timers or self._draining or not self._home.open:
+        if not timers or self._draining or not self._owner_loop.open:
             return
-        now = self._home.now()
+        now = self._owner_loop.now()
         while timers and timers[0][0] <= now:
             due, armed, task = heapq.heappop(timers)
             if self._due.get(task) == (due, armed):
@@ -336,7 +336,7 @@ class TaskQueue:
                     await self._wait_for_work()
             await self._run_round()
         except anyio.get_cancelled_exc_class() as cancelled:  # noqa: ASYNC103
-            if self._home.being_cancelled():
+            if self._owner_loop.being_cancelled():
                 raise
             self._fail(cancelled)
         except BaseException as error:  # noqa: BLE001 - `__aexit__` raises it
@@ -373,7 +373,7 @@ class TaskQueue:
         timers = self._timers
         while timers and self._due.get(timers[0][2]) != timers[0][:2]:
             heapq.heappop(timers)  # discarded, or set anew
-        deadline = self._home.loop_time(timers[0][0]) if timers else math.inf
+        deadline = self._owner_loop.loop_time(timers[0][0]) if timers else math.inf
         self._work = anyio.Event()
         with anyio.CancelScope(deadline=deadline):
             await self._work.wait()

@@ -148,7 +148,7 @@ class MbufPools(BufferPools):
             TypeError: not an integer.
             UsageError: the pools are open on another thread.
         """
-        self._home.check_thread()
+        self._owner_loop.check_thread()
         self._nmbclust = _check_nmbclust(nmbclust)
         self._budget.resize(nmbclust * MCLBYTES)
 

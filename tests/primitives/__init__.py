@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from . import exclusion, hand_off, stopping
+from tests.primitives import exclusion, hand_off, stopping
+
 from ._subject import BOTH, Subject
 
 __all__ = ["BOTH", "SUBJECTS", "Subject"]

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator
 
 from mbufpools import lab
+from tests.primitives import SUBJECTS
 
-from . import SUBJECTS
 from ._measure import Measured, Record, load, measure, versions
 from .findings import FINDINGS, Finding
 

@@ -6,7 +6,7 @@ They are for reading, and for the lab: its default strategy must find each bug a
 
 from __future__ import annotations
 
-from . import (
+from tests.zoo import (
     cancelling,
     checking,
     dataflow,
@@ -17,6 +17,7 @@ from . import (
     stopping,
     waking,
 )
+
 from ._specimen import BOTH, Specimen
 
 __all__ = ["BOTH", "ZOO", "Specimen"]

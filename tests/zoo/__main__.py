@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 
-from . import ZOO, Specimen
+from tests.zoo import ZOO, Specimen
 
 
 def print_table(specimens: Sequence[Specimen]) -> bool:

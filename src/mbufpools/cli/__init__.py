@@ -1,5 +1,5 @@
-"""The command ``mbufpools``: run the demos, replay recordings of the kernel, print statistics, soak
-the pools in random use, explore the schedules of a program, and those of the kernel's protocol.
+"""The command ``mbufpools``: run the demos, replay recordings of the kernel, print statistics,
+explore the schedules of a program, and those of the kernel's protocol.
 
 A command loads what it needs when it is asked for. A mistake of the caller's is
 one line on stderr and exit status 2; a run that came out otherwise than it should is 1.
@@ -71,12 +71,6 @@ def _run(arguments: argparse.Namespace) -> int:
             from ._explore import explore
 
             return explore(arguments)
-        case "soak":
-            from ._soak import soak
-
-            return soak(
-                arguments.operations, arguments.seed, arguments.backend, as_json=arguments.json
-            )
         case "smp":
             from ._smp import smp
 
@@ -132,19 +126,6 @@ def _parser() -> _Parser:
     )
     replay.add_argument("files", nargs="+", metavar="FILE", help="a .jsonl or .jsonl.xz file")
     replay.add_argument("--backend", default="asyncio", help="asyncio (the default) or trio")
-    soak = commands.add_parser(
-        "soak",
-        help="do a million random operations, and see that nothing breaks",
-        description="Do a great many random operations on many pool sets, with cancellations, "
-        "leaks and threads, in virtual time, and see that nothing breaks or is left.",
-        allow_abbrev=False,
-    )
-    soak.add_argument(
-        "--operations", metavar="N", default="1000000", help="how many (default: 1000000)"
-    )
-    soak.add_argument("--seed", metavar="S", default="0", help="of all chance (default: 0)")
-    soak.add_argument("--backend", default="asyncio", help="asyncio (the default) or trio")
-    soak.add_argument("--json", action="store_true", help="print one JSON object")
     _add_explore(commands)
     smp = commands.add_parser(
         "smp",

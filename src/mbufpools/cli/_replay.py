@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from mbufpools import lab
-from mbufpools.experiment import TraceError, read_trace
-from mbufpools.experiment import replay as replay_trace
-from mbufpools.experiment._demo import installed_backend
+from mbufpools.demokit._demo import installed_backend
+from mbufpools.traces import TraceError, read_trace
+from mbufpools.traces import replay as replay_trace
 
 __all__ = ["replay"]
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mbufpools.lab import LabError
-from mbufpools.lab.smp import VARIANTS, Verdict, tell, verdict
+from mbufpools.smp import VARIANTS, Verdict, tell, verdict
 
 __all__ = ["smp"]
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mbufpools import PoolsStatistics
-from mbufpools.experiment import plural
+from mbufpools.demokit import plural
 
 from ._demo import DemoError, load
 

@@ -10,7 +10,7 @@ anyio; trio only when asked for it.
 - `VirtualTimeLoop` is the asyncio event loop behind both.
 - `Stalled` is raised when every task waits and nothing can ever wake one.
 - `pytest_plugin` explores the tests that bear ``@pytest.mark.explore``.
-- `smp` is a model of the kernel's protocol on several CPUs, explored by the same engine.
+
 
 The rooms of the engine, each using only those before it:
 
@@ -21,7 +21,7 @@ The rooms of the engine, each using only those before it:
 ``_strategies``     fifo, random, PCT, exhaustive, replay
 ``_dpor``           partial-order reduction
 ``_declare``        what steps touch; ``_cancelling`` for cancellations
-``_picture``        where every task stands; ``_housekeeping`` knows when only a gc still runs
+``_task_dump``        where every task stands; ``_housekeeping`` knows when only a gc still runs
 ``_on_asyncio``     the machine that steers asyncio, with ``_in_order`` for its sets; ``_on_trio``
                     the one for trio
 ``_report``         a failure as a story; ``_shrink`` makes it short

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
-from ._trace import MAIN, Accesses, Name, Resource
+from ._steps import MAIN, Accesses, Name, Resource
 
 __all__ = ["Recorder", "Shared", "declaring", "recorder"]
 
@@ -27,10 +27,19 @@ T = TypeVar("T")
 class Recorder:
     """Takes down the accesses of the current step."""
 
-    __slots__ = ("_counts", "_elders", "_kept", "_names", "accesses", "active", "task", "task_name")
+    __slots__ = (
+        "_counts",
+        "_kept",
+        "_names",
+        "_preexisting",
+        "accesses",
+        "active",
+        "task",
+        "task_name",
+    )
 
     def __init__(self) -> None:
-        self._elders: dict[int, tuple[object, Resource]] = {}
+        self._preexisting: dict[int, tuple[object, Resource]] = {}
         """Things that were there before the exploration."""
         self.active = False
         self.task_name: Callable[[Any], Name | None] = lambda task: None
@@ -57,11 +66,11 @@ class Recorder:
         """The name of a thing."""
         name = self._names.get(id(thing))
         if name is None:
-            elder = self._elders.get(id(thing))
-            if elder is None:
-                elder = thing, ("before", len(self._elders))
-                self._elders[id(thing)] = elder
-            name = elder[1]
+            preexisting = self._preexisting.get(id(thing))
+            if preexisting is None:
+                preexisting = thing, ("before", len(self._preexisting))
+                self._preexisting[id(thing)] = preexisting
+            name = preexisting[1]
         return name
 
     def forget(self) -> None:
@@ -209,16 +218,16 @@ STATE: dict[str, dict[str, dict[str, bool]]] = {
     },
     "mbufpools._buffer": {"Buffer": {"_page": VALUE, "_view": VALUE}},
     "mbufpools._bufferpools": {"BufferPools": {"_wakeup_runs": VALUE}},
-    "mbufpools._commons": {
-        "Commons": {
-            "kept_bytes": VALUE,
+    "mbufpools._set_state": {
+        "SetState": {
+            "reserved_min_bytes": VALUE,
             "numbers": CHANGED,
             "quarantine": CHANGED,
             "reservations": VALUE,
             "reserved": VALUE,
         },
     },
-    "mbufpools._home": {"Home": {"_state": VALUE, "mailbox": CHANGED, "thread": VALUE}},
+    "mbufpools._owner_loop": {"OwnerLoop": {"_state": VALUE, "deferred": CHANGED, "thread": VALUE}},
     "mbufpools._page": {
         "PageLists": {
             "_empty": CHANGED,
@@ -242,7 +251,7 @@ STATE: dict[str, dict[str, dict[str, bool]]] = {
         },
     },
     "mbufpools._request": {
-        "Request": {"error": VALUE, "holds": VALUE},
+        "Request": {"error": VALUE, "granted": VALUE},
         "RequestQueue": {"_requests": CHANGED},
     },
     "mbufpools._reservation": {"Reservation": {"_released": VALUE}},
@@ -267,17 +276,17 @@ STATE: dict[str, dict[str, dict[str, bool]]] = {
             "_active": CHANGED,
             "_again": VALUE,
             "_cancellations": VALUE,
-            "_debt_allows": VALUE,
+            "_debt_pass_limit": VALUE,
             "_grants": VALUE,
             "_histogram": CHANGED,
-            "_many_lines": CHANGED,
+            "_many_queues": CHANGED,
             "_passes": VALUE,
             "_peak": VALUE,
             "_running": VALUE,
             "_short": CHANGED,
             "_waiting": VALUE,
             "_waits": VALUE,
-            "busy": VALUE,
+            "must_queue": VALUE,
         },
     },
 }

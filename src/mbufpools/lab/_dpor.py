@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ._schedule import Choice, Point, Schedule, Stop, usual
-from ._trace import CLOCK, Accesses, Name, Step, conflict, order
+from ._schedule import Choice, Point, Schedule, Stop, default
+from ._steps import CLOCK, Accesses, Name, Step, conflict, order
 
 __all__ = ["Dpor"]
 
@@ -83,7 +83,7 @@ class Dpor:
         if not awake:
             raise Stop
         current = point.current if point.current in awake else None
-        choice = usual(awake, current, point.rested and len(awake) > 1)
+        choice = default(awake, current, point.slice_used and len(awake) > 1)
         node.todo.append(_Branch(choice, {}))
         return choice
 

@@ -15,7 +15,8 @@ from typing import Any
 from ._cancelling import declaring_cancellations
 from ._declare import declaring
 from ._dpor import Dpor
-from ._in_order import sets_in_order
+from ._leaks import Leaks, collect_unheard, listening
+from ._ordered_sets import sets_in_order
 from ._outcome import LabError, Outcome, discard_refused, raise_refused
 from ._report import report
 from ._result import Failure
@@ -23,7 +24,6 @@ from ._schedule import Anchor, Cancel, Deviations, Schedule, Strategy, spell_tok
 from ._shrink import shrink
 from ._strategies import Replay
 from ._threads import forbidding_threads
-from ._warnings import Leaks, collect_unheard, listening
 
 __all__ = ["Executed", "Program", "Signature", "execute", "make_failure", "once"]
 
@@ -117,7 +117,7 @@ def once(
             return None
         cancel_by = tuple(sorted({it.by for it in deviations.values() if isinstance(it, Cancel)}))
         schedule = Schedule(strategy, step_limit=step_limit, cancel_by=cancel_by)
-        schedule.places = []
+        schedule.locations = []
         return schedule
 
     with listening() as leaks, forbidding_threads(), sets_in_order():
@@ -125,7 +125,7 @@ def once(
     raise_refused()
     schedule, outcome = results[0]
     strategy.end(schedule, outcome.kind is not None)
-    return outcome, schedule, strategy.unfit
+    return outcome, schedule, strategy.misfits
 
 
 def _shrunk(
@@ -174,13 +174,13 @@ def make_failure(
 
 def _machine(backend: str) -> Machine:
     if backend == "asyncio":
-        from ._on_asyncio import explore_on_asyncio
+        from ._asyncio_backend import explore_on_asyncio
 
         return explore_on_asyncio
     try:
         import trio  # noqa: F401 - to say what is missing
     except ImportError:
         raise ImportError("the trio backend needs trio: pip install mbufpools[trio]") from None
-    from ._on_trio import explore_on_trio
+    from ._trio_backend import explore_on_trio
 
     return explore_on_trio

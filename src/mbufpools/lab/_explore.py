@@ -13,13 +13,13 @@ from typing import Any
 
 from ._dpor import Dpor
 from ._execute import Program, execute, make_failure, once
+from ._leaks import collect_unheard
 from ._outcome import LabError
 from ._parallel import Shareable, execute_in_parallel
 from ._result import Exploration, Failure
 from ._schedule import SLICE, Strategy, parse_token
+from ._steps import spell
 from ._strategies import Exhaustive, Fifo, Pct, Random
-from ._trace import spell
-from ._warnings import collect_unheard
 
 __all__ = ["STRATEGIES", "explore", "replay"]
 
@@ -125,7 +125,7 @@ def explore(
         )
     else:
         executed = execute_in_parallel(program, chosen, executor, **options)
-    if isinstance(chosen, Exhaustive) and chosen.cut:
+    if isinstance(chosen, Exhaustive) and chosen.truncated:
         bound += f" in which no task that others wait for takes more than {SLICE} steps in a row"
     # Two may have been shrunk to the same one.
     failures: dict[str, Failure] = {}
@@ -160,9 +160,9 @@ def replay(program: Program, token: str, *, step_limit: int = STEP_LIMIT) -> Exp
     backend, deviations = parse_token(token)
     _check("fifo", backend, None, 1, 1, step_limit)
     begin = time.perf_counter()
-    outcome, schedule, unfit = once(program, backend, deviations, step_limit)
-    if unfit:
-        anchor = unfit[0]
+    outcome, schedule, misfits = once(program, backend, deviations, step_limit)
+    if misfits:
+        anchor = misfits[0]
         raise LabError(
             f"the token {token!r} does not fit the program: after step {anchor.number} of task "
             f"{spell(anchor.task)} it cannot do what the token says; explore it anew"

@@ -16,7 +16,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExe
 from dataclasses import dataclass, replace
 
 from ._execute import Executed, Program, Signature, execute
-from ._parcel import Parcel, pack
+from ._pickled import PickledProgram, pack
 from ._result import Failure
 from ._strategies import Exhaustive, Pct, Random
 
@@ -34,7 +34,7 @@ PARTS_AHEAD = 2 * (os.cpu_count() or 4)
 class _Part:
     """What a worker gets; it can be pickled if the program can."""
 
-    program: Program | Parcel
+    program: Program | PickledProgram
     backend: str
     strategy: Shareable
     cancel_by: tuple[str, ...]
@@ -56,7 +56,7 @@ class _Done:
 
 
 def _work(part: _Part) -> _Done:
-    program = part.program.load() if isinstance(part.program, Parcel) else part.program
+    program = part.program.load() if isinstance(part.program, PickledProgram) else part.program
     result = execute(
         program,
         part.strategy,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ._outcome import Outcome
 from ._schedule import Cancel, Schedule
-from ._trace import Name, spell
+from ._steps import Name, spell
 
 __all__ = ["report"]
 
@@ -55,9 +55,9 @@ def _story(schedule: Schedule, length: int | None) -> Iterator[str]:
         if here or not following or following[0].task != step.task:
             begin, end = steps[first].number, step.number
             numbers = str(begin) if begin == end else f"{begin} to {end}"
-            places = schedule.places or ()
-            place = places[number] if number < len(places) else ""
-            yield f"  {spell(step.task):{width}}: {numbers:8} {place}".rstrip()
+            locations = schedule.locations or ()
+            location = locations[number] if number < len(locations) else ""
+            yield f"  {spell(step.task):{width}}: {numbers:8} {location}".rstrip()
             yield from (f"  {'':{width}}  {told}" for told in here)
             first = number + 1
 

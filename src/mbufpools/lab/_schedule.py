@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from ._outcome import LabError
-from ._trace import CLOCK, MAIN, Name, Step, spell
+from ._steps import CLOCK, MAIN, Name, Step, spell
 
 __all__ = [
     "SLICE",
@@ -31,14 +31,14 @@ __all__ = [
     "Strategy",
     "parse_token",
     "spell_token",
-    "usual",
+    "default",
 ]
 
 SLICE = 20
 """Steps in a row after which a task that is still ready stands back for the others."""
 
 
-FREE = 100
+TICK_LIMIT_FACTOR = 100
 """So many times the limit of steps is the limit for those of the clock and the pools' gc, too."""
 
 
@@ -86,9 +86,9 @@ class Point:
     ready: Mapping[Name, Ready]
     current: Name | None
     """The task that ran last, if it can go on."""
-    rested: bool
+    slice_used: bool
     """True if `current` has run for so long that another takes over by the rule."""
-    usual: Name
+    default: Name
     """What the rule would choose."""
     cancellable: tuple[Cancel, ...]
     """What the lab may cancel here."""
@@ -100,7 +100,7 @@ class Point:
         if that has run for so long, the others."""
         if self.current is None:
             return False
-        return choice == self.current if self.rested else choice != self.current
+        return choice == self.current if self.slice_used else choice != self.current
 
 
 class Strategy(Protocol):
@@ -119,12 +119,12 @@ class Strategy(Protocol):
         """The execution is over."""
 
 
-def usual(ready: Mapping[Name, Ready], current: Name | None, rested: bool) -> Name:
+def default(ready: Mapping[Name, Ready], current: Name | None, slice_used: bool) -> Name:
     """What the rule chooses; if nobody can run, that the clock goes on."""
     if not ready:
         return CLOCK
     if current is not None:
-        if not rested:
+        if not slice_used:
             return current
         others = [name for name in ready if name != current]
         return min(others, key=lambda name: (ready[name].since, name))
@@ -139,18 +139,18 @@ class Schedule:
     __slots__ = (
         "_cancelled",
         "_current",
-        "_free",
+        "_exempt",
         "_in_a_row",
         "_known",
         "_numbers",
-        "_spared",
         "_step_limit",
         "_strategy",
+        "_ticks_taken",
         "cancel_by",
         "deviations",
         "injected",
         "left",
-        "places",
+        "locations",
         "preemptions",
         "steps",
     )
@@ -166,15 +166,15 @@ class Schedule:
         self._in_a_row = 0
         self._cancelled = 0
         self._known: set[Name] = set()
-        self._spared: set[Name] = set()
-        self._free = 0
+        self._exempt: set[Name] = set()
+        self._ticks_taken = 0
         self.injected: Cancel | None = None
         self.steps: list[Step] = []
         self.deviations: Deviations = {}
         self.preemptions = 0
         self.left: Mapping[Name, Ready] = {}
         """Tasks that could still have run when the main task was over."""
-        self.places: list[str] | None = None
+        self.locations: list[str] | None = None
         """For each step, where the task stood after it; only if somebody asks, by a list."""
 
     def choose(self, ready: Mapping[Name, Ready], starting: Set[Name] = frozenset()) -> Choice:
@@ -186,13 +186,13 @@ class Schedule:
             LabError: the strategy's choice cannot run: the program is not the same any more.
         """
         current = self._current if self._current in ready else None
-        rested = self._in_a_row >= SLICE and len(ready) > 1
+        slice_used = self._in_a_row >= SLICE and len(ready) > 1
         anchor = Anchor(
             self._current or CLOCK, self._numbers.get(self._current or CLOCK, 0), self._cancelled
         )
-        by_rule = usual(ready, current, rested)
+        by_rule = default(ready, current, slice_used)
         cancellable = self._cancellable(ready, starting) if self.cancel_by else ()
-        point = Point(anchor, ready, current, rested, by_rule, cancellable, self.steps)
+        point = Point(anchor, ready, current, slice_used, by_rule, cancellable, self.steps)
         choice = self._strategy.choose(point)
         if not isinstance(choice, Cancel) and choice not in (ready or (CLOCK,)):
             raise LabError(
@@ -208,7 +208,7 @@ class Schedule:
             self._cancelled += 1
         elif point.preempts(choice):
             self.preemptions += 1
-            if rested:
+            if slice_used:
                 self._in_a_row = 0  # it goes on for as long again
         return choice
 
@@ -221,7 +221,7 @@ class Schedule:
         tasks = {name for name, it in ready.items() if it.since >= latest - 1}
         if self._current is not None and self._current in self._known:
             tasks.add(self._current)
-        begun = sorted(tasks & self._numbers.keys() - self._spared - starting)
+        begun = sorted(tasks & self._numbers.keys() - self._exempt - starting)
         return tuple(Cancel(task, by) for task in begun for by in self.cancel_by)
 
     @property
@@ -229,11 +229,11 @@ class Schedule:
         """True if the lab may still cancel a task in this execution."""
         return bool(self.cancel_by) and self.injected is None
 
-    def spawned(self, task: Name, *, spared: bool) -> None:
+    def spawned(self, task: Name, *, exempt: bool) -> None:
         """A task is there; if it is spared, the lab does not cancel it."""
         self._known.add(task)
-        if spared:
-            self._spared.add(task)
+        if exempt:
+            self._exempt.add(task)
 
     def ended(self, task: Name) -> None:
         """A task is over."""
@@ -241,10 +241,13 @@ class Schedule:
 
     def begin(self, task: Name, causes: int) -> Step:
         """A task runs. Raises `Livelock` at the limit."""
-        if task in self._spared and self._current == CLOCK:
-            self._free += 2  # the gc of pools ticks for as long as somebody sleeps
+        if task in self._exempt and self._current == CLOCK:
+            self._ticks_taken += 2  # the gc of pools ticks for as long as somebody sleeps
         taken = len(self.steps)
-        if taken - self._free >= self._step_limit or taken >= self._step_limit * FREE:
+        if (
+            taken - self._ticks_taken >= self._step_limit
+            or taken >= self._step_limit * TICK_LIMIT_FACTOR
+        ):
             raise Livelock
         number = self._numbers.get(task, 0) + 1
         self._numbers[task] = number
@@ -255,10 +258,10 @@ class Schedule:
         self._cancelled = 0
         return step
 
-    def stopped_at(self, place: str) -> None:
+    def stopped_at(self, location: str) -> None:
         """Note where the task stands after its step."""
-        if self.places is not None:
-            self.places.append(place)
+        if self.locations is not None:
+            self.locations.append(location)
 
     def jumped(self) -> int:
         """The clock has moved, for nothing could run; return the mask of what came before."""

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from ._schedule import Anchor, Cancel, Choice, Deviations, Point, Schedule
-from ._trace import Name
+from ._steps import Name
 
 __all__ = ["Exhaustive", "Fifo", "Pct", "Prefix", "Random", "Replay"]
 
@@ -27,14 +27,14 @@ class Replay:
     """One given schedule.
 
     A deviation that does not fit, because the program is another one or others were left out, is
-    passed over, and noted in `unfit`.
+    passed over, and noted in `misfits`.
     """
 
     def __init__(self, deviations: Deviations) -> None:
         self._deviations = deviations
         self._done = False
         self.complete = False
-        self.unfit: list[Anchor] = []
+        self.misfits: list[Anchor] = []
         self._used: set[Anchor] = set()
 
     def begin(self) -> bool:
@@ -46,17 +46,17 @@ class Replay:
         """As the deviations say, else by the rule."""
         choice = self._deviations.get(point.anchor)
         if choice is None:
-            return point.usual
+            return point.default
         self._used.add(point.anchor)
         fits = choice in (point.cancellable if isinstance(choice, Cancel) else point.ready)
         if not fits:
-            self.unfit.append(point.anchor)
-            return point.usual
+            self.misfits.append(point.anchor)
+            return point.default
         return choice
 
     def end(self, schedule: Schedule, failed: bool) -> None:
         """Note the deviations that never came up."""
-        self.unfit += [anchor for anchor in self._deviations if anchor not in self._used]
+        self.misfits += [anchor for anchor in self._deviations if anchor not in self._used]
 
 
 class Fifo:
@@ -83,7 +83,7 @@ class Fifo:
         elif self._cancel[0] == point.anchor and self._cancel[1] in point.cancellable:
             return self._cancel[1]
         if not point.ready:
-            return point.usual
+            return point.default
         return min(point.ready, key=lambda name: (point.ready[name].since, name))
 
     def end(self, schedule: Schedule, failed: bool) -> None:
@@ -120,7 +120,7 @@ class Random:
         if point.cancellable and len(point.steps) >= self._cancel_at:
             return self._random.choice(point.cancellable)
         if len(point.ready) <= 1:
-            return point.usual
+            return point.default
         return self._random.choice(sorted(point.ready))
 
     def end(self, schedule: Schedule, failed: bool) -> None:
@@ -184,7 +184,7 @@ class Pct:
         if point.cancellable and len(point.steps) >= self._cancel_at:
             return self._random.choice(point.cancellable)
         if not point.ready:
-            return point.usual
+            return point.default
         for name in sorted(point.ready.keys() - self._priorities.keys()):
             self._priorities[name] = 1.0 + self._random.random()
         best = max(point.ready, key=self._priorities.__getitem__)
@@ -192,7 +192,7 @@ class Pct:
             self._changes.pop(0)
             self._demote(best)
             best = max(point.ready, key=self._priorities.__getitem__)
-        elif point.rested and best == point.current:
+        elif point.slice_used and best == point.current:
             self._demote(best)  # it spins, and by its priority it would for ever
             best = max(point.ready, key=self._priorities.__getitem__)
         return best
@@ -226,7 +226,7 @@ class Exhaustive:
 
     To preempt is to run another task while the one that ran could go on, or to let one go on that
     has run for `SLICE` steps while others wait. The latter is not done without a bound, for a task
-    that spins could go on for ever: `cut` is then True.
+    that spins could go on for ever: `truncated` is then True.
 
     Where the one that ran cannot go on, each task that can run is tried. With cancellation: each
     of these schedules, and each of them again with one cancellation at every place for it, which
@@ -248,7 +248,7 @@ class Exhaustive:
         self._prefix: Prefix = ()
         self._left = 0
         self._preemptions = 0
-        self.cut = False
+        self.truncated = False
         """Some schedules were left out, in which a task takes more steps in a row."""
 
     def _push(self, prefix: Prefix) -> None:
@@ -270,9 +270,9 @@ class Exhaustive:
 
     def choose(self, point: Point) -> Choice:
         """As the prefix says, then by the rule; and note what else could be done."""
-        choice: Choice = self._deviations.get(point.anchor, point.usual)
+        choice: Choice = self._deviations.get(point.anchor, point.default)
         if self._left:
-            self._left -= choice != point.usual
+            self._left -= choice != point.default
         elif len(point.ready) > 1 or point.cancellable:
             self._branch(point)
         if not isinstance(choice, Cancel):
@@ -282,10 +282,10 @@ class Exhaustive:
     def _branch(self, point: Point) -> None:
         choices: list[Choice] = [*point.cancellable, *sorted(point.ready, reverse=True)]
         for choice in choices:
-            if choice == point.usual:
+            if choice == point.default:
                 continue
-            if self._bound is None and point.rested and choice == point.current:
-                self.cut = True
+            if self._bound is None and point.slice_used and choice == point.current:
+                self.truncated = True
             else:
                 cost = not isinstance(choice, Cancel) and point.preempts(choice)
                 if self._bound is None or self._preemptions + cost <= self._bound:
@@ -309,5 +309,5 @@ class Exhaustive:
         for prefixes in part._pending:
             for prefix in prefixes:
                 self._push(prefix)
-        self.cut = self.cut or part.cut
+        self.truncated = self.truncated or part.truncated
         self.complete = not any(self._pending)

@@ -20,7 +20,7 @@ from typing import NoReturn
 import trio
 from trio._core._run import GLOBAL_RUN_CONTEXT, CancelStatus, Runner
 
-from ._housekeeping import TICKS, is_runner, only_gc_of_trio
+from ._background import TICKS, is_service, only_gc_of_trio
 from ._virtual_time import Stalled, where_it_waits
 
 __all__ = ["VirtualClock", "lift_shields"]
@@ -87,7 +87,7 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument):
     def task_scheduled(self, task: trio.lowlevel.Task) -> None:
         """Called by trio when a task becomes ready."""
         self._something_ran = True
-        if not is_runner(task.name):
+        if not is_service(task.name):
             self._ticks = 0
 
     def deadline_to_sleep_time(self, deadline: float) -> float:

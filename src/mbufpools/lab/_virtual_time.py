@@ -17,7 +17,7 @@ import selectors
 from collections.abc import Iterable
 from typing import Any
 
-from ._housekeeping import TICKS, is_runner, only_gc_of_asyncio
+from ._background import TICKS, is_service, only_gc_of_asyncio
 
 __all__ = ["Stalled", "VirtualTimeLoop", "where_it_waits"]
 
@@ -45,7 +45,7 @@ class Stalled(RuntimeError):
 
 def where_it_waits(name: str, coroutine: Any) -> str:
     """Say that a suspended task waits, and on which line: the last that is not a library's."""
-    place = ""
+    location = ""
     while coroutine is not None:
         kind = {"coroutine": "cr", "generator": "gi", "async_generator": "ag"}.get(
             type(coroutine).__name__
@@ -55,9 +55,9 @@ def where_it_waits(name: str, coroutine: Any) -> str:
             break
         code = frame.f_code
         if frame.f_globals.get("__name__", "").partition(".")[0] not in _LIBRARIES:
-            place = f" at {code.co_filename}:{frame.f_lineno}, in {code.co_name}"
+            location = f" at {code.co_filename}:{frame.f_lineno}, in {code.co_name}"
         coroutine = getattr(coroutine, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
-    return f"{name} waits{place}"
+    return f"{name} waits{location}"
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
@@ -113,7 +113,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             [
                 (task, task._fut_waiter)  # type: ignore[attr-defined]  # another one if it has run
                 for task in asyncio.all_tasks(self)
-                if not is_runner(task.get_name())
+                if not is_service(task.get_name())
             ],
         )
         known = dict(before)

@@ -60,7 +60,7 @@ from _pytest._io import TerminalWriter
 from ._execute import Program
 from ._explore import explore, replay
 from ._outcome import LabError
-from ._parcel import pack
+from ._pickled import pack
 from ._result import Exploration, ExplorationFailed, Failure
 from ._schedule import parse_token
 

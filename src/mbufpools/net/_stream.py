@@ -204,8 +204,8 @@ class ByteBoundReceiveStream(_End, ObjectReceiveStream[T_co]):
             entry = await request.park()
         except BaseException:
             queue.receivers.remove(request)
-            if request.holds is not None:
-                queue.give_back(request.holds)
+            if request.granted is not None:
+                queue.give_back(request.granted)
             raise
         finally:
             self._waiting.discard(request)

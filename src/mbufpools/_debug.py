@@ -1,0 +1,134 @@
+"""Debug mode: who holds what and where he took it, and who writes to what he no longer holds.
+
+The holder is noted when the lease is made; for a parked request it is the task that parked, for
+the one who grants is somebody else. Free items are filled with a pattern, which is looked at
+when they are handed out again (the kernel's ``pool_debug`` and its poison). Uses `_page` and
+`_request`.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+
+from ._page import Page
+from ._request import Request
+
+__all__ = ["Holder", "LeaseTracker", "caller", "current_task"]
+
+POISON = 0xDF
+
+_logger = logging.getLogger("mbufpools")
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds, or held, a lease."""
+
+    pool: str
+    """The pool's name, or ``bytes``."""
+    nbytes: int
+    task: str
+    """The name of the task that took it."""
+    task_id: int
+    where: str
+    """File and line of the call, outside of this library."""
+
+    def __str__(self) -> str:
+        what = f" of pool {self.pool!r}" if self.pool != "bytes" else ", reserved"
+        return f"{self.nbytes} bytes{what} by task {self.task!r} at {self.where}"
+
+
+class LeaseTracker:
+    """The holders of all leases of one pool set, and the pattern in its free items."""
+
+    def __init__(self) -> None:
+        self._holders: dict[int, Holder] = {}
+        """By the id of the lease. A plain dictionary, each of whose calls is one step: leases
+        come back from other threads, and from ``__del__``."""
+        self._last: weakref.WeakKeyDictionary[Page, dict[int, Holder]] = weakref.WeakKeyDictionary()
+        self.damages: list[str] = []
+        """Items that were written to while they were free."""
+
+    def acquired(self, lease: Any, pool: str, nbytes: int, request: Request[Any] | None) -> None:
+        """Note who took `lease`: the task of `request`, or the current one."""
+        if request is not None and request.task_id:
+            holder = Holder(pool, nbytes, request.task, request.task_id, request.where)
+        else:
+            task, task_id = current_task()
+            holder = Holder(pool, nbytes, task, task_id, caller(in_task=task_id != 0))
+        self._holders[id(lease)] = holder
+
+    def released(self, lease: Any) -> Holder | None:
+        """Forget who held `lease`, and return him."""
+        return self._holders.pop(id(lease), None)
+
+    def holders(self) -> list[Holder]:
+        """The holders of all leases that are out."""
+        return list(self._holders.values())
+
+    def poison(self, page: Page, index: int, stride: int, holder: Holder | None) -> None:
+        """Fill a free item with the pattern; `holder` was the last to hold it."""
+        if page.block.view is not None:
+            page.block.view[index * stride : (index + 1) * stride] = bytes([POISON]) * stride
+            last = self._last.setdefault(page, {})
+            last.pop(index, None)
+            if holder is not None:
+                last[index] = holder
+
+    def poison_page(self, page: Page, items: int, stride: int) -> None:
+        """Fill all items of a new page."""
+        for index in range(items):
+            self.poison(page, index, stride, None)
+
+    def examine(self, page: Page, index: int, stride: int, pool: str) -> None:
+        """Note a damage, and log it, if a free item does not bear the pattern."""
+        damage = self.damage(page, index, stride, pool)
+        if damage is not None:
+            self.damages.append(damage)
+            _logger.error("%s", damage)
+
+    def damage(self, page: Page, index: int, stride: int, pool: str) -> str | None:
+        """Say what was written to a free item, or return None."""
+        if page.block.view is None:
+            return None
+        item = bytes(page.block.view[index * stride : (index + 1) * stride])
+        rest = item.lstrip(bytes([POISON]))
+        if not rest:
+            return None
+        last = self._last.get(page, {}).get(index)
+        return (
+            f"an item of pool {pool!r} was written to after its release, from its byte "
+            f"{stride - len(rest)} on; it was last held as {last or 'nobody knows what'}"
+        )
+
+
+def current_task() -> tuple[str, int]:
+    """Name and id of the running task; no task at all is ``"no task"`` and 0."""
+    try:
+        task = anyio.get_current_task()
+    except (RuntimeError, LookupError):
+        return "no task", 0
+    return task.name or f"task {task.id}", task.id
+
+
+def caller(*, in_task: bool = True) -> str:
+    """File and line of the innermost call outside of this library.
+
+    Behind a callback of asyncio's, which no task has made, there is nobody but asyncio: then it
+    is the line in `mbufpools.net`.
+    """
+    package = __name__.partition(".")[0]
+    ours = (f"{package}._", f"{package}.net." if in_task else f"{package}._")
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        name = frame.f_globals.get("__name__", "")
+        if name != package and not name.startswith(ours):
+            break
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

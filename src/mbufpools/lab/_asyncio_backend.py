@@ -1,0 +1,687 @@
+"""The asyncio machine: an event loop that asks a schedule which task runs next.
+
+The clock is virtual, and there is no I/O. Plain callbacks are no choice: before each choice those
+that are ready run, in their order, one bounded pass of them, for anyio's cancellation queues itself
+again for as long as it takes. asyncio's own loop runs what is ready in its order; another order
+is what a program sees when a step takes longer, or a wakeup comes later.
+
+A task becomes ready because of a step, be it by way of callbacks: each handle remembers of which.
+Uses `_declare`, `_outcome`, `_schedule`, `_trace` and `_virtual_time`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import inspect
+import math
+import sys
+import threading
+import weakref
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+from types import MethodType
+from typing import Any
+
+from anyio._backends._asyncio import (  # scopes are made outside of a task, too
+    CancelScope,
+    _task_states,
+)
+from anyio._backends._asyncio import (
+    TaskGroup as _TaskGroup,
+)
+
+from ._background import TICKS, is_service, only_gc_of_asyncio
+from ._cancelling import declare_spawn
+from ._declare import recorder
+from ._leaks import Leaks
+from ._outcome import LabError, Outcome, only, refuse
+from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
+from ._steps import CLOCK, MAIN, Name, spell
+from ._task_dump import location, task_dump
+
+__all__ = ["explore_on_asyncio"]
+
+Program = Callable[[], Awaitable[Any]]
+
+IDLE_PASSES = 16
+"""Passes of callbacks, with no task ready, after which they are taken to only queue each other."""
+
+
+def explore_on_asyncio(
+    program: Program,
+    next_schedule: Callable[[], Schedule | None],
+    done: Callable[[Schedule, Outcome], None],
+    leaks: Leaks,
+) -> None:
+    """Execute `program` once for each schedule."""
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:
+        running = None
+    if running is not None:
+        raise LabError(
+            "the lab runs event loops of its own, so it cannot be called inside one; call it from "
+            "a plain function or test"
+        )
+    hooks = sys.get_asyncgen_hooks()
+    try:
+        if recorder.active:
+            vars(asyncio)["Future"] = _OwnFuture
+        _group_class._spawn = _spawn_ours
+        if _reparent is not None:
+            _scope_class._reparent = _reparent_ours
+        while (schedule := next_schedule()) is not None:
+            loop = _Loop(schedule)
+            leaks.begin()
+            asyncio._set_running_loop(loop)
+            sys.set_asyncgen_hooks(
+                firstiter=loop._asyncgen_firstiter_hook,
+                finalizer=loop._asyncgen_finalizer_hook,
+            )
+            try:
+                outcome = loop.execute(program)
+            finally:
+                asyncio._set_running_loop(None)
+            done(schedule, leaks.judge(outcome))
+            del outcome  # and what its error holds
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+        vars(asyncio)["Future"] = _plain_future
+        _group_class._spawn = _spawn
+        if _reparent is not None:
+            _scope_class._reparent = _reparent
+
+
+class _Scope(CancelScope):
+    """The lab's own, around what a task runs."""
+
+    lab_in_group = False
+    """It is around a task of one of anyio's groups, which look at no result."""
+
+
+_scope_class: Any = CancelScope
+_group_class: Any = _TaskGroup
+_reparent: Any = getattr(CancelScope, "_reparent", None)
+"""Of anyio 4.14 and later."""
+
+
+def _reparent_ours(scope: CancelScope, parent: CancelScope) -> None:
+    """`TaskGroup.start` moves the scope of a task that has started into the group: ours, which is
+    around it, goes along."""
+    outer = scope._parent_scope
+    _reparent(outer if isinstance(outer, _Scope) else scope, parent)
+
+
+_spawn: Any = _TaskGroup._spawn
+_spawn_parameters = inspect.signature(_spawn)
+
+
+def _spawn_ours(*args: Any, **options: Any) -> Any:
+    """Tell the loop that one of anyio's groups makes a task, and what waits for its start."""
+    loop: Any = asyncio.get_running_loop()
+    if not isinstance(loop, _Loop):
+        return _spawn(*args, **options)
+    status = _spawn_parameters.bind(*args, **options).arguments.get("task_status")
+    loop.spawning = True, getattr(status, "_future", None)
+    try:
+        return _spawn(*args, **options)
+    finally:
+        loop.spawning = False, None
+
+
+class _Task(asyncio.Task[Any]):
+    """A task that knows its name in all schedules, and declares that it is cancelled or joined."""
+
+    lab_loop: _Loop
+    lab_name: Name
+    lab_children = 0
+    lab_scope: CancelScope | None = None
+    lab_body: Any = None
+    """What runs in that scope."""
+
+    def cancel(self, msg: Any = None) -> bool:
+        if recorder.active:
+            recorder.touch((self.lab_name, "cancel"), True)
+        return super().cancel(msg)
+
+    def cancelling(self) -> int:
+        if recorder.active:
+            recorder.touch((self.lab_name, "cancel"), False)
+        return super().cancelling()
+
+    def uncancel(self) -> int:
+        if recorder.active:
+            recorder.touch((self.lab_name, "cancel"), True)
+        return super().uncancel()
+
+    def _look(self) -> None:
+        """Somebody looks whether it is over, or what came of it."""
+        if recorder.active:
+            recorder.touch((self.lab_name, "end"), False)
+
+    def failed(self) -> bool:
+        """True if it was cancelled or raised; for the lab's own use, so no access."""
+        return super().cancelled() or self._exception is not None
+
+    def done(self) -> bool:
+        self._look()
+        return super().done()
+
+    def cancelled(self) -> bool:
+        self._look()
+        return super().cancelled()
+
+    def result(self) -> Any:
+        self._look()
+        return super().result()
+
+    def exception(self) -> BaseException | None:
+        self._look()
+        return super().exception()
+
+    # To await it, or to be called when it is over, comes after its end in every schedule.
+
+    def add_done_callback(self, function: Any, /, *, context: Context | None = None) -> None:
+        if super().done():
+            self.lab_loop._join(self)
+        super().add_done_callback(function, context=context)
+
+    def __await__(self) -> Any:
+        if super().done():
+            self.lab_loop._join(self)
+        return super().__await__()
+
+    __iter__ = __await__
+
+
+class _Future(asyncio.Future[Any]):
+    """A future that declares its accesses; made by ``loop.create_future()``."""
+
+    def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        recorder.made(self, "future")
+
+    def _touch(self, write: bool) -> None:
+        recorder.touch(recorder.name(self), write)
+
+    def set_result(self, result: Any, /) -> None:
+        self._touch(True)
+        super().set_result(result)
+
+    def set_exception(self, exception: Any, /) -> None:
+        self._touch(True)
+        super().set_exception(exception)
+
+    def cancel(self, msg: Any = None) -> bool:
+        self._touch(True)
+        return super().cancel(msg)
+
+    def done(self) -> bool:
+        self._touch(False)
+        return super().done()
+
+    def cancelled(self) -> bool:
+        self._touch(False)
+        return super().cancelled()
+
+    def result(self) -> Any:
+        self._touch(False)
+        return super().result()
+
+    def exception(self) -> BaseException | None:
+        self._touch(False)
+        return super().exception()
+
+    def add_done_callback(self, function: Any, /, *, context: Context | None = None) -> None:
+        self._touch(False)
+        super().add_done_callback(function, context=context)
+
+    def __await__(self) -> Any:
+        self._touch(False)
+        return super().__await__()
+
+    __iter__ = __await__
+
+
+class _AnyFuture(type):
+    """Whatever was a future still is one."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, _plain_future)
+
+
+class _OwnFuture(_Future, metaclass=_AnyFuture):
+    """What ``asyncio.Future()`` makes meanwhile."""
+
+    def __init__(self, *, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        super().__init__(loop=loop or asyncio.get_running_loop())
+
+
+_plain_future = asyncio.Future
+_BaseEventLoop: Any = asyncio.BaseEventLoop
+"""Not typed: what is overridden is what asyncio calls, its private parts among it."""
+
+
+class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
+    """An event loop for one execution."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__()
+        self._now = 0.0
+        self._schedule = schedule
+        self._steps: dict[Name, tuple[asyncio.Handle, Ready]] = {}
+        self._callbacks: deque[tuple[asyncio.Handle, int]] = deque()
+        self._origin = 0
+        """The steps because of which what runs now runs, as a mask."""
+        self._chains: dict[int, tuple[object, int]] = {}
+        """For the owner of each callback that was called: because of which steps, in all. One
+        that counts, as `asyncio.gather` and task groups do, makes who it wakes wait for all."""
+        self._ends: dict[Name, int] = {}
+        """For each task that is over: its last step."""
+        self._joined: dict[Name, int] = {}
+        """For each task, what its next step comes after, since it was told that a task is over."""
+        self._tasks: dict[Name, weakref.ref[_Task]] = {}
+        self._running: Name | None = None
+        self._injecting = bool(schedule.cancel_by)
+        self.spawning: tuple[bool, Any] = False, None
+        """Whether one of anyio's groups makes a task, and what tells it that it has started."""
+        self._starting: dict[Name, asyncio.Future[Any]] = {}
+        """Tasks that `TaskGroup.start` waits for, and what tells it that they have started."""
+        self._runners: set[Name] = set()
+        """Those that run the pools' own task queue."""
+        self._ticks = 0
+        self._quiet_since = 0
+        self._complaint: Outcome | None = None
+        self._thread_id: int | None = threading.get_ident()
+        self._main: _Task | None = None
+
+    # What asyncio asks of a loop
+
+    def time(self) -> float:
+        return self._now
+
+    def get_debug(self) -> bool:
+        return False
+
+    def create_future(self) -> asyncio.Future[Any]:
+        if recorder.active:
+            return _Future(loop=self)
+        return asyncio.Future(loop=self)
+
+    def create_task(
+        self, coro: Any, *, name: str | None = None, context: Context | None = None, **_: Any
+    ) -> _Task:
+        parent = None if self._running is None else self._task(self._running)
+        if parent is None:
+            path = MAIN if self._main is None else (*MAIN, -1 - len(self._tasks))
+        else:
+            path = (*parent.lab_name, parent.lab_children)
+            parent.lab_children += 1
+        scope = body = None
+        runs_gc = name is not None and is_service(name)
+        if runs_gc:
+            self._runners.add(path)
+        # What closes a generator that was left is no coroutine; the loop makes a task of it.
+        closes = not inspect.iscoroutine(coro)
+        if self._injecting and not closes:
+            scope = _Scope()
+            scope.lab_in_group, started = self.spawning
+            if started is not None:
+                self._starting[path] = started
+            body, coro = coro, _in_scope(coro, scope)
+        task = _Task.__new__(_Task)
+        task.lab_loop = self
+        task.lab_name = path  # before the first step is called for
+        task.lab_scope = scope
+        task.lab_body = body
+        self._tasks[path] = weakref.ref(task)
+        # asyncio's own default counts the tasks of all executions.
+        name = name or f"Task-{spell(path)}"
+        task.__init__(coro, loop=self, name=name, context=context)  # type: ignore[misc]  # as it is made
+        self._schedule.spawned(path, exempt=runs_gc or closes)
+        return task
+
+    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:
+        handle = asyncio.Handle(callback, args, self, context)
+        task = getattr(callback, "__self__", None)
+        if type(task) is _Task and type(callback) is not MethodType:
+            self._steps[task.lab_name] = (
+                handle,
+                Ready(len(self._schedule.steps), self._origin),
+            )
+        else:
+            self._callbacks.append((handle, self._origin))
+        return handle
+
+    def call_soon_threadsafe(
+        self, callback: Any, *args: Any, context: Context | None = None
+    ) -> Any:
+        if threading.get_ident() != self._thread_id:
+            raise refuse("a thread calls the loop; the lab explores one thread's schedules")
+        return self.call_soon(callback, *args, context=context)
+
+    def call_at(
+        self, when: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> Any:
+        timer: Any = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._scheduled, timer)
+        timer._scheduled = True
+        return timer
+
+    def _timer_handle_cancelled(self, handle: Any) -> None:
+        pass
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+        raise refuse(
+            f"the program runs {func!r} in a thread; the lab explores one thread's schedules, so "
+            f"call it directly, or give it a fake"
+        )
+
+    def _refuse_io(self, *_args: Any, **_options: Any) -> Any:
+        raise refuse(
+            "the program does I/O; the lab explores schedules in virtual time, so give it a fake "
+            "(`anyio.create_memory_object_stream`, say)"
+        )
+
+    add_reader = add_writer = remove_reader = remove_writer = _refuse_io
+    sock_recv = sock_recv_into = sock_sendall = sock_connect = sock_accept = _refuse_io
+    create_connection = create_server = create_datagram_endpoint = _refuse_io
+    create_unix_connection = create_unix_server = getaddrinfo = getnameinfo = _refuse_io
+    subprocess_exec = subprocess_shell = connect_read_pipe = connect_write_pipe = _refuse_io
+    add_signal_handler = _refuse_io
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if self._complaint is None and not isinstance(error, asyncio.CancelledError):
+            self._complaint = Outcome(
+                "exception",
+                f"{context.get('message', 'a callback failed')}: {error!r}",
+                error=error,
+            )
+
+    # One execution
+
+    def execute(self, program: Program) -> Outcome:
+        """Run `program` to its end, or to what keeps it from it."""
+        recorder.restart()
+        recorder.task_name = _name_of
+        self._main = main = self.create_task(_call(program), name="main")
+        try:
+            outcome = self._drive(main)
+            if not outcome.stopped:  # else who would have looked could not
+                self._look_for_lost_errors()
+        finally:
+            self._tear_down()
+        if self._complaint is None or outcome.kind is not None or outcome.stopped:
+            return outcome
+        return self._complaint
+
+    def _drive(self, main: asyncio.Task[Any]) -> Outcome:
+        steps, schedule = self._steps, self._schedule
+        idle = 0
+        try:
+            while True:
+                self._run_callbacks()
+                if _over(main):
+                    schedule.left = {name: ready for name, (_, ready) in steps.items()}
+                    return self._result(main)
+                if not steps and self._callbacks and idle < IDLE_PASSES:
+                    idle += 1
+                    continue
+                idle = 0
+                if steps or schedule.may_cancel:
+                    starting = {it for it, started in self._starting.items() if not _over(started)}
+                    choice = schedule.choose({name: it[1] for name, it in steps.items()}, starting)
+                    if isinstance(choice, Cancel):
+                        self._inject(choice)
+                        continue
+                    if choice != CLOCK:
+                        self._step(choice)
+                        continue
+                if not self._jump():
+                    return Outcome(
+                        "stall",
+                        "every task waits, and nothing can wake one",
+                        self._task_dump(),
+                        quiet_since=self._quiet_since if self._ticks >= TICKS else None,
+                    )
+        except Livelock:
+            return Outcome(
+                "livelock",
+                f"{len(schedule.steps)} steps, and no end",
+                self._task_dump(),
+            )
+        except Stop:
+            return Outcome(stopped=True)
+        except SystemExit as error:
+            return Outcome("exception", f"SystemExit: {error}", error=error)
+
+    def _look_for_lost_errors(self) -> None:
+        """asyncio complains of an exception that nobody has looked at when its task is collected,
+        which may be never; here it is now."""
+        for reference in self._tasks.values():
+            task: Any = reference()
+            if task is not None and task is not self._main and _over(task) and task._log_traceback:
+                self.call_exception_handler(
+                    {
+                        "message": f"nobody looked at the exception of {task.get_name()!r}",
+                        "exception": task.exception(),
+                    }
+                )
+
+    def _step(self, name: Name) -> None:
+        handle, ready = self._steps[name]
+        causes = ready.causes | self._joined.pop(name, 0)
+        step = self._schedule.begin(name, causes)  # at the limit it raises
+        del self._steps[name]
+        if name not in self._runners:
+            self._ticks, self._quiet_since = 0, len(self._schedule.steps)
+        if recorder.active:
+            recorder.task = name
+            recorder.accesses = step.accesses
+            step.accesses[name, "cancel"] = False
+            step.accesses[MAIN, "end"] = False  # after it nobody runs
+        self._origin = 1 << len(self._schedule.steps) - 1
+        self._running = name
+        if not handle._cancelled:
+            handle._run()
+        self._running = None
+        task = self._task(name)
+        if task is None or _over(task):
+            if task is not None:
+                _close_if_not_begun(task)
+            self._ends[name] = self._origin
+            self._schedule.ended(name)
+            if recorder.active:
+                self._declare_end(name, task)
+        if self._schedule.locations is not None:
+            over = task is None or _over(task)
+            coroutine = None if task is None else task.get_coro()
+            self._schedule.stopped_at("it is over" if over else location(coroutine))
+
+    def _declare_end(self, name: Name, task: _Task | None) -> None:
+        recorder.touch((name, "end"), True)
+        # Of siblings that end well it does not matter who is first; `asyncio.gather` and task
+        # groups take the first that does not.
+        failed = task is not None and task.failed()
+        recorder.touch((name[:-1], "children"), failed)
+        state = None if task is None else _task_states.get(task)
+        if state is not None and state.cancel_scope is not None:
+            declare_spawn(state.cancel_scope)  # a cancellation does not reach it any longer
+
+    def _run_callbacks(self) -> None:
+        for _ in range(len(self._callbacks)):
+            handle: Any
+            handle, origin = self._callbacks.popleft()
+            if handle._cancelled:
+                continue
+            function = handle._callback
+            owner = _owner(function)
+            chain = self._chains.get(id(owner))
+            if chain is not None:
+                origin |= chain[1]
+            self._chains[id(owner)] = (owner, origin)
+            self._origin = origin
+            if recorder.active and isinstance(getattr(function, "__self__", None), CancelScope):
+                # It has declared whom it reaches, and tries again after whatever step comes next.
+                with recorder.elsewhere():
+                    handle._run()
+            else:
+                handle._run()
+
+    def _jump(self) -> bool:
+        timers = self._scheduled
+        while timers and timers[0]._cancelled:
+            heapq.heappop(timers)
+        if not timers or timers[0]._when == math.inf:
+            return False
+        if self._ticks >= TICKS and only_gc_of_asyncio(timers):
+            return False
+        self._ticks += 1
+        self._now = max(self._now, timers[0]._when)
+        self._origin = self._schedule.jumped()
+        if recorder.active:
+            recorder.accesses = self._schedule.steps[-1].accesses
+        while timers and timers[0]._when <= self._now:
+            timer = heapq.heappop(timers)
+            if not timer._cancelled:
+                self._callbacks.append((timer, self._origin))
+        return True
+
+    def _inject(self, choice: Cancel) -> None:
+        task = self._task(choice.task)
+        if task is None or _over(task):
+            return
+        if choice.by == "native":
+            task.cancel()
+        elif task.lab_scope is not None:
+            task.lab_scope.cancel()
+
+    def _join(self, task: _Task) -> None:
+        """The step that runs learns that a task is over. What it did before comes after nothing of
+        that task; what is scheduled now, and its next step, come after all of it."""
+        end = self._ends.get(task.lab_name, 0)
+        self._origin |= end
+        if self._running is not None:
+            self._joined[self._running] = self._joined.get(self._running, 0) | end
+
+    def _task(self, name: Name) -> _Task | None:
+        reference = self._tasks.get(name)
+        return None if reference is None else reference()
+
+    def _result(self, main: asyncio.Task[Any]) -> Outcome:
+        try:
+            return Outcome(value=main.result())
+        except asyncio.CancelledError as error:  # noqa: ASYNC103 - of another task
+            if self._schedule.injected is not None:
+                return Outcome()  # noqa: ASYNC104 - somebody cancelled it, and it ended
+            return Outcome(  # noqa: ASYNC104 - as above
+                "exception", "the program was cancelled by nobody", error=error
+            )
+        except LabError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - it is what was found
+            if only(asyncio.CancelledError, error) and self._schedule.injected is not None:
+                return Outcome()
+            return Outcome("exception", f"{type(error).__name__}: {error}", error=error)
+
+    # The end
+
+    def _task_dump(self) -> tuple[str, ...]:
+        tasks = [task for reference in self._tasks.values() if (task := reference()) is not None]
+        return task_dump(
+            [
+                (task.lab_name, _title(task), task.get_coro(), task.lab_name in self._steps)
+                for task in tasks
+                if not _over(task)
+            ]
+        )
+
+    def _tear_down(self) -> None:
+        """Cancel what is left, so that its clean-up runs, and let go of it."""
+        left = [
+            task
+            for reference in self._tasks.values()
+            if (task := reference()) is not None and not _over(task)
+        ]
+        recorder.forget()
+        for _ in range(3):
+            if not left:
+                break
+            for task in left:
+                _close_if_not_begun(task)
+                super(_Task, task).cancel()
+            for _ in range(1000):
+                self._run_callbacks()
+                if not self._steps and (not self._callbacks or all(_over(task) for task in left)):
+                    break
+                for name in list(self._steps):
+                    handle, _ready = self._steps.pop(name)
+                    handle._run()
+            left = [task for task in left if not _over(task)]
+        for task in left:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own
+        if self._asyncgens:
+            for generator in list(self._asyncgens):
+                closing = generator.aclose()
+                try:
+                    closing.send(None)
+                except BaseException:  # noqa: BLE001, ASYNC103 - nobody is left to tell
+                    pass
+        self._scheduled.clear()
+        self._callbacks.clear()
+        self._steps.clear()
+        self._thread_id = None
+        self.close()
+
+
+def _over(task: asyncio.Future[Any]) -> bool:
+    """True if it is over; for the lab's own use, so no access."""
+    return _plain_future.done(task)
+
+
+def _owner(callback: Any) -> Any:
+    """What a callback works for: an object, or the function itself."""
+    owner = getattr(callback, "__self__", None)
+    if owner is not None:
+        return owner
+    code = getattr(callback, "__code__", None)
+    if code is not None and "self" in code.co_freevars:
+        return callback.__closure__[code.co_freevars.index("self")].cell_contents
+    return callback
+
+
+def _name_of(task: Any) -> Name | None:
+    return task.lab_name if isinstance(task, _Task) else None
+
+
+def _close_if_not_begun(task: _Task) -> None:
+    """A task that is cancelled before it begins closes its coroutine; ours, around it, does not."""
+    if (
+        task.lab_body is not None
+        and inspect.getcoroutinestate(task.lab_body) == inspect.CORO_CREATED
+    ):
+        task.lab_body.close()
+
+
+def _title(task: _Task) -> str:
+    """A name for people: the one given, or that of the task's function."""
+    name = task.get_name()
+    if name != f"Task-{spell(task.lab_name)}":
+        return name
+    return getattr(task.lab_body or task.get_coro(), "__qualname__", name)
+
+
+async def _call(program: Program) -> Any:
+    return await program()
+
+
+async def _in_scope(coroutine: Any, scope: _Scope) -> Any:
+    with scope:
+        return await coroutine
+    # The lab has cancelled it. A group of anyio's is content that it ends; who waits for its result
+    # is told that there is none, as by a scope around them both.
+    if not scope.lab_in_group:
+        raise asyncio.CancelledError

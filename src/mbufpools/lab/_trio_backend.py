@@ -1,0 +1,487 @@
+"""The trio machine: trio's own scheduler, which asks a schedule which task runs next.
+
+trio takes all tasks that can run as a batch, sorts it (`_ALLOW_DETERMINISTIC_SCHEDULING`) and has
+its random source shuffle it. Ours leaves in the batch the one task that is chosen, and puts the
+others back. Tasks that are not the program's, trio's own and the lab's, run at once and are no
+choice. The clock is asked how long to sleep only when nothing can run: then it jumps, and without
+a deadline the program has stalled.
+
+Many executions share one `trio.run`, which takes longer to start than most of them take. All hooks
+are private to trio: they are checked before use, and put back at the end. Uses `_cancelling`,
+`_declare`, `_outcome`, `_task_dump`, `_schedule`, `_trace`, `_virtual_clock` and `_warnings`.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import trio
+from trio._core import _run
+from trio._core._run import GLOBAL_RUN_CONTEXT, CancelStatus, Nursery, Runner
+
+from ._background import TICKS, is_service, only_gc_of_trio
+from ._cancelling import declare_spawn
+from ._declare import recorder
+from ._leaks import Leaks
+from ._outcome import LabError, Outcome, only, refuse
+from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
+from ._steps import MAIN, Name
+from ._task_dump import location, task_dump
+from ._virtual_clock import lift_shields
+
+__all__ = ["explore_on_trio"]
+
+Program = Callable[[], Awaitable[Any]]
+
+EXECUTIONS = 500
+"""Executions that share one run of trio."""
+TEARDOWN_ROUNDS = 100
+"""How often the clock lets a torn-down program go on before its shields are lifted."""
+
+_PRIVATE: list[tuple[Any, str]] = [
+    (_run, "_r"),
+    (_run, "_ALLOW_DETERMINISTIC_SCHEDULING"),
+    (CancelStatus, "_parent"),
+    (CancelStatus, "_scope"),
+    (CancelStatus, "_children"),
+    (CancelStatus, "_tasks"),
+    (Runner, "tasks"),
+    (Runner, "spawn_impl"),
+    (Runner, "deadlines"),
+    (_run.Deadlines, "_heap"),
+    (trio.lowlevel.Task, "_cancel_status"),
+    (trio.lowlevel.Task, "_eventual_parent_nursery"),
+    (trio.CancelScope, "_cancel_status"),
+    (trio.CancelScope, "_registered_deadline"),
+]
+
+
+def explore_on_trio(
+    program: Program,
+    next_schedule: Callable[[], Schedule | None],
+    done: Callable[[Schedule, Outcome], None],
+    leaks: Leaks,
+) -> None:
+    """Execute `program` once for each schedule."""
+    missing = [name for owner, name in _PRIVATE if not hasattr(owner, name)]
+    if missing:
+        raise LabError(
+            f"the lab cannot control trio {trio.__version__}: it has no {', '.join(missing)}; "
+            f"use a release that the lab was tested with (0.32 to 0.35)"
+        )
+    if hasattr(GLOBAL_RUN_CONTEXT, "runner"):
+        raise LabError(
+            "the lab runs trio itself, so it cannot be called inside a run; call it from a plain "
+            "function or test"
+        )
+    more = True
+    while more:
+        machine = _Machine(program, next_schedule, done, leaks)
+        with machine.hooked():
+            more = trio.run(
+                machine.main, clock=machine.clock, restrict_keyboard_interrupt_to_checkpoints=True
+            )
+
+
+class _Machine(trio.abc.Instrument):
+    """Trio's random source, instrument and clock for the executions of one run."""
+
+    def __init__(
+        self,
+        program: Program,
+        next_schedule: Callable[[], Schedule | None],
+        done: Callable[[Schedule, Outcome], None],
+        leaks: Leaks,
+    ) -> None:
+        self._program = program
+        self._next_schedule = next_schedule
+        self._done = done
+        self._leaks = leaks
+        self.clock = _Clock(self)
+        self._schedule: Schedule | None = None
+        self._scope: trio.CancelScope | None = None
+        self._broken: BaseException | None = None
+        self._names: dict[trio.lowlevel.Task, Name] = {}
+        self._tasks: dict[Name, trio.lowlevel.Task] = {}
+        self._children: dict[Name, int] = {}
+        self._ready: dict[Name, tuple[trio.lowlevel.Task, Ready]] = {}
+        self._ends: dict[Nursery, int] = {}
+        self._nurseries: dict[Name, list[Nursery]] = {}
+        self._scopes: dict[Name, trio.CancelScope] = {}
+        self._runners: set[Name] = set()
+        """Those that run the pools' own task queue."""
+        self._ticks = 0
+        self._quiet_since = 0
+        self._origin = 0
+        self._running: Name | None = None
+        self._outcome = Outcome()
+        self._ending = False
+
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        """Put our hooks in the place of trio's own."""
+        spawn = Runner.spawn_impl
+        put: list[tuple[Any, str, Any]] = [
+            (_run, "_r", _Chooser(self)),
+            (_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
+            (trio._threads, "start_thread_soon", _refuse_thread),
+            (Runner, "spawn_impl", self._spawn_in_scope(spawn)),
+        ]
+        before = [(owner, name, getattr(owner, name)) for owner, name, _ in put]
+        for owner, name, value in put:
+            setattr(owner, name, value)
+        try:
+            yield
+        finally:
+            for owner, name, value in before:
+                setattr(owner, name, value)
+            self._names.clear()  # the recorder knows it, and through it would keep all
+
+    def _spawn_in_scope(self, spawn: Any) -> Any:
+        """Have each task run in a scope of its own, by which the lab can cancel it."""
+
+        def spawn_impl(
+            runner: Runner, async_fn: Any, args: Any, nursery: Any, name: Any, **options: Any
+        ) -> trio.lowlevel.Task:
+            schedule = self._schedule
+            if schedule is None or not schedule.cancel_by or options.get("system_task"):
+                return spawn(runner, async_fn, args, nursery, name, **options)  # type: ignore[no-any-return]
+            scope = trio.CancelScope()
+
+            async def in_scope(*arguments: Any) -> None:
+                with scope:
+                    await async_fn(*arguments)
+
+            task: trio.lowlevel.Task = spawn(
+                runner, in_scope, args, nursery, name or async_fn, **options
+            )
+            path = self._names.get(task)
+            if path is not None:
+                self._scopes[path] = scope
+            return task
+
+        return spawn_impl
+
+    async def main(self) -> bool:
+        """Execute one schedule after another; return whether there may be more."""
+        trio.lowlevel.add_instrument(self)
+        for _ in range(EXECUTIONS):
+            schedule = self._next_schedule()
+            if schedule is None:
+                return False
+            await self._execute(schedule)
+            self._done(schedule, self._leaks.judge(self._outcome))
+        return True
+
+    async def _execute(self, schedule: Schedule) -> None:
+        recorder.restart()
+        recorder.task_name = self._names.get
+        for table in (
+            self._names,
+            self._tasks,
+            self._children,
+            self._ready,
+            self._ends,
+            self._nurseries,
+            self._scopes,
+        ):
+            table.clear()
+        self._runners.clear()
+        self._ticks = self._quiet_since = 0
+        self._outcome = Outcome()
+        self._origin, self._running, self._ending = 0, None, False
+        self.clock.restart()
+        self._leaks.begin()
+        try:
+            async with trio.open_nursery() as nursery:
+                self._scope = nursery.cancel_scope
+                self._schedule = schedule
+                nursery.start_soon(self._run_program, name="main")
+        finally:
+            self._schedule = None
+        if self._broken is not None:
+            broken, self._broken = self._broken, None
+            raise broken
+
+    async def _run_program(self) -> None:
+        try:
+            self._outcome.value = await self._program()
+        except BaseException as error:  # noqa: BLE001, ASYNC103 - it is what was found
+            if not self._ending:
+                self._note_error(error)
+        finally:
+            if not self._ending and self._schedule is not None:
+                self._schedule.stopped_at("it is over")
+            self._end()
+
+    def _note_error(self, error: BaseException) -> None:
+        schedule = self._schedule
+        if isinstance(error, LabError):
+            self._broken = error
+        elif schedule is not None and schedule.injected is not None and only(trio.Cancelled, error):
+            pass  # somebody cancelled it, and it ended
+        else:
+            self._outcome = Outcome("exception", f"{type(error).__name__}: {error}", error=error)
+
+    def _end(self) -> None:
+        """The execution is over, or shall be: what is left is cancelled, in any order."""
+        if self._ending:
+            return
+        self._ending = True
+        recorder.forget()
+        assert self._scope is not None
+        self._scope.cancel()
+
+    # What trio tells
+
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        """Called by trio, in the step of the task that spawns."""
+        schedule = self._schedule
+        nursery = task.parent_nursery
+        if (
+            schedule is None
+            or nursery is None
+            or nursery is GLOBAL_RUN_CONTEXT.runner.system_nursery
+        ):
+            return
+        if self._running is None:
+            path = MAIN
+        else:
+            count = self._children.get(self._running, 0)
+            self._children[self._running] = count + 1
+            path = (*self._running, count)
+        self._names[task] = path
+        self._tasks[path] = task
+        runs_gc = is_service(task.name)
+        if runs_gc:
+            self._runners.add(path)
+        schedule.spawned(path, exempt=runs_gc)
+        if recorder.active:
+            declare_spawn(nursery._cancel_status)
+        parent = self._names.get(nursery.parent_task)
+        if parent is not None:
+            nurseries = self._nurseries.setdefault(parent, [])
+            if nursery not in nurseries:
+                nurseries.append(nursery)
+
+    def task_exited(self, task: trio.lowlevel.Task) -> None:
+        """Called by trio in the last step of a task."""
+        path = self._names.get(task)
+        if path is None or self._schedule is None:
+            return
+        self._schedule.ended(path)
+        nursery = task.parent_nursery
+        if recorder.active and nursery is not None:
+            declare_spawn(nursery._cancel_status)  # a cancellation does not reach it any longer
+        if nursery is not None:
+            self._ends[nursery] = self._ends.get(nursery, 0) | self._origin
+
+    # What trio asks
+
+    def choose(self, batch: list[trio.lowlevel.Task]) -> None:
+        """Leave in the batch what runs next, and put the others back."""
+        schedule = self._schedule
+        if schedule is None or self._ending:
+            return
+        queue = GLOBAL_RUN_CONTEXT.runner.runq
+        ours = [task for task in batch if task in self._names]
+        if len(ours) < len(batch):
+            others = [task for task in batch if task not in self._names]
+            queue.extend(ours)
+            batch[:] = others
+            return
+        self._step_is_over(schedule)
+        batch.clear()
+        chosen = self._choose(schedule, ours)
+        if chosen is None:
+            return
+        batch.append(chosen)
+
+    def _choose(
+        self, schedule: Schedule, tasks: list[trio.lowlevel.Task]
+    ) -> trio.lowlevel.Task | None:
+        queue = GLOBAL_RUN_CONTEXT.runner.runq
+        try:
+            while True:
+                for task in tasks:
+                    path = self._names[task]
+                    if path not in self._ready:
+                        self._ready[path] = task, Ready(len(schedule.steps), self._origin)
+                ready_now = {path: it[1] for path, it in self._ready.items()}
+                choice = schedule.choose(ready_now, self._starting(schedule))
+                if isinstance(choice, Cancel):
+                    self._inject(choice)
+                    tasks = [task for task in queue if task in self._names]
+                    for task in tasks:
+                        queue.remove(task)
+                    continue
+                break
+            chosen, ready = self._ready[choice]
+            self._begin(schedule, choice, ready)  # at the limit it raises, and all are put back
+            del self._ready[choice]
+            queue.extend(task for task, _ in self._ready.values())
+            return chosen
+        except Stop:
+            self._outcome.stopped = True
+        except Livelock:
+            self._outcome = Outcome(
+                "livelock", f"{len(schedule.steps)} steps, and no end", self._task_dump()
+            )
+        except BaseException as error:  # noqa: BLE001, ASYNC103 - raised outside of trio's scheduler
+            self._broken = error
+        queue.extend(task for task, _ in self._ready.values())
+        self._ready.clear()
+        self._end()
+        return None
+
+    def _starting(self, schedule: Schedule) -> set[Name]:
+        """Tasks that `Nursery.start` waits for."""
+        if not schedule.may_cancel:
+            return set()
+        return {
+            path for path, task in self._tasks.items() if task._eventual_parent_nursery is not None
+        }
+
+    def _begin(self, schedule: Schedule, path: Name, ready: Ready) -> None:
+        causes = ready.causes
+        if path not in self._runners:
+            self._ticks, self._quiet_since = 0, len(schedule.steps) + 1
+        nurseries = self._nurseries.get(path)
+        if nurseries:
+            for nursery in [it for it in nurseries if it._closed]:
+                # It has left the nursery in its last step, or was woken by the last that did: this
+                # step comes after all that was done in there.
+                nurseries.remove(nursery)
+                causes |= self._ends.pop(nursery, 0)
+        step = schedule.begin(path, causes)
+        self._running = path
+        self._origin = 1 << len(schedule.steps) - 1
+        if recorder.active:
+            recorder.task = path
+            recorder.accesses = step.accesses
+            step.accesses[path, "cancel"] = False
+
+    def _step_is_over(self, schedule: Schedule) -> None:
+        if self._running is not None and schedule.locations is not None:
+            task = self._tasks[self._running]
+            over = task not in GLOBAL_RUN_CONTEXT.runner.tasks
+            schedule.stopped_at("it is over" if over else location(task.coro))
+        self._running = None
+
+    def _inject(self, choice: Cancel) -> None:
+        scope = self._scopes.get(choice.task)
+        if scope is not None:
+            scope.cancel()
+
+    def nothing_can_run(self, deadline: float) -> bool:
+        """Called by the clock; True if it may jump to `deadline`, which may be infinite."""
+        schedule = self._schedule
+        if schedule is None:
+            return True
+        if self._ending:
+            self.clock.teardown_rounds += 1
+            if self.clock.teardown_rounds > TEARDOWN_ROUNDS:
+                for task in list(self._names):
+                    lift_shields(task)
+            return True
+        self._step_is_over(schedule)
+        if schedule.may_cancel:
+            try:
+                choice = schedule.choose({}, self._starting(schedule))
+            except Stop:
+                self._outcome.stopped = True
+                self._end()
+                return False
+            if isinstance(choice, Cancel):
+                self._inject(choice)
+                return False
+        quiet = self._ticks >= TICKS and only_gc_of_trio(GLOBAL_RUN_CONTEXT.runner.deadlines)
+        if deadline == math.inf or quiet:
+            self._outcome = Outcome(
+                "stall",
+                "every task waits, and nothing can wake one",
+                self._task_dump(),
+                quiet_since=self._quiet_since if self._ticks >= TICKS else None,
+            )
+            self._end()
+            return False
+        self._ticks += 1
+        try:
+            self._origin = schedule.jumped()
+        except Livelock:
+            self._outcome = Outcome(
+                "livelock", f"{len(schedule.steps)} steps, and no end", self._task_dump()
+            )
+            self._end()
+            return False
+        if recorder.active:
+            recorder.accesses = schedule.steps[-1].accesses
+        return True
+
+    def _task_dump(self) -> tuple[str, ...]:
+        alive = GLOBAL_RUN_CONTEXT.runner.tasks
+        return task_dump(
+            [
+                (path, task.name, task.coro, path in self._ready)
+                for task, path in self._names.items()
+                if task in alive
+            ]
+        )
+
+
+class _Chooser(random.Random):
+    """Stands for trio's random source."""
+
+    def __init__(self, machine: _Machine) -> None:
+        super().__init__(0)
+        self._machine = machine
+
+    def shuffle(self, batch: list[trio.lowlevel.Task]) -> None:  # type: ignore[override]
+        """Called by trio with all tasks that can run."""
+        if batch:
+            self._machine.choose(batch)
+
+
+class _Clock(trio.abc.Clock):
+    """Moves when nothing can run."""
+
+    def __init__(self, machine: _Machine) -> None:
+        self._machine = machine
+        self._now = 0.0
+        self.teardown_rounds = 0
+
+    def restart(self) -> None:
+        """Another execution begins, at 0."""
+        self._now = 0.0
+        self.teardown_rounds = 0
+
+    def start_clock(self) -> None:
+        """Called by trio when a run begins."""
+
+    def current_time(self) -> float:
+        """Seconds of virtual time."""
+        return self._now
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        """Called by trio when no task can run."""
+        if deadline <= self._now:
+            return 0
+        runner = GLOBAL_RUN_CONTEXT.runner
+        if runner.waiting_for_idle:
+            return math.inf
+        if runner.entry_queue.queue or runner.entry_queue.idempotent_queue:
+            return 0  # somebody called `run_sync_soon`
+        if self._machine.nothing_can_run(deadline) and deadline < math.inf:
+            self._now = deadline
+        return 0
+
+
+def _refuse_thread(function: Any, *_args: Any, **_options: Any) -> None:
+    raise refuse(
+        f"the program runs {function!r} in a thread; the lab explores one thread's schedules, so "
+        f"call it directly, or give it a fake"
+    )

@@ -1,0 +1,202 @@
+"""A scenario: a few processes that get and put, each on a CPU of its own, beside systqmp.
+
+First comes what has happened before, each operation to its end; then the programs run, in every
+order. An operation is a tuple, as in the recordings of the kernel: ``("get", pool)``,
+``("try", pool)``, ``("put", pool)``, ``("nmbclust", bytes)``; before the programs also
+``("advance", seconds)``, ``("hiwat", pool, pages)`` and ``("reclaim", pool)``. Uses the rooms of
+the kernel, `_machine`, `_outcome` and `_rules`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..lab._outcome import Outcome
+from ._kern_task import systqmp
+from ._kernel import SECOND, Kernel, Page, Pool, Shape, Task
+from ._machine import Code
+from ._rules import Rules
+from ._subr_pool import gc_pages, pool_get, pool_put, pool_reclaim, work_for_gc
+from ._uipc_mbuf import Budget
+
+__all__ = ["Model", "Operation", "Process", "Scenario"]
+
+Operation = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What is explored."""
+
+    name: str
+    what: str
+    """In a sentence."""
+    limit: int
+    """Of the budget, in bytes."""
+    shapes: tuple[Shape, ...]
+    before: tuple[tuple[str, Operation], ...]
+    """Who did what."""
+    programs: tuple[tuple[Operation, ...], ...]
+    """Of CPU 1, CPU 2 and so on; each is run by the process of that number."""
+    cpus: int
+    """How many run at once: the programs', and systqmp's if it has something to do meanwhile."""
+    gc: bool = False
+    """The gc runs at the same time: idle pages have become old enough."""
+
+
+class Process:
+    """A process, what it holds, and what it waits for."""
+
+    def __init__(self, name: str, cpu: int) -> None:
+        self.name = name
+        self.cpu = cpu
+        self.held: list[tuple[Pool, Page]] = []
+        self.waits_for: Pool | None = None
+
+
+class Model:
+    """The kernel, and the processes."""
+
+    def __init__(
+        self, rules: Rules, shapes: tuple[Shape, ...], limit: int, *, cpus: int = 1
+    ) -> None:
+        self.kernel = kernel = Kernel(rules, shapes, limit, cpus=cpus)
+        self.machine = kernel.machine
+        self.budget = Budget(kernel)
+        kernel.page_alloc = self.budget.alloc
+        kernel.page_free = self.budget.free
+        self.gc = Task(kernel.machine, "pool_gc_task", self._gc)
+        self.processes: dict[str, Process] = {}
+        self._systqmp = self.machine.spawn("systqmp", systqmp(kernel))
+        self.machine.timer = self._tick
+        self.machine.settle()
+
+    @classmethod
+    def of(cls, scenario: Scenario, rules: Rules, *, joined: bool) -> Model:
+        """A scenario, about to begin, in one of the grains of the machine."""
+        model = cls(rules, scenario.shapes, scenario.limit, cpus=len(scenario.programs) + 1)
+        for who, operation in scenario.before:
+            model.perform(who, operation)
+        if scenario.gc:
+            model._tick()
+        machine = model.machine
+        sleepers = machine.threads[1:]
+        for cpu, program in enumerate(scenario.programs, 1):
+            process = model.process(f"P{cpu}")
+            process.cpu = cpu
+            machine.spawn(f"CPU {cpu}", model._program(process, program))
+        programs = machine.threads[1 + len(sleepers) :]
+        machine.begin([machine.threads[0], *programs, *sleepers], joined=joined)
+        return model
+
+    # Processes
+
+    def process(self, name: str) -> Process:
+        """The process of that name, made if there is none."""
+        return self.processes.setdefault(name, Process(name, 0))
+
+    def perform(self, who: str, operation: Operation) -> None:
+        """One operation of a process, and all that comes of it, before anything else happens."""
+        if operation[0] == "advance":
+            self.advance(round(float(operation[1]) * SECOND))
+            return
+        self.machine.spawn(who, self._operation(self.process(who), operation))
+        self.machine.settle()
+        self.machine.threads = [it for it in self.machine.threads if not it.done]
+
+    def _program(self, process: Process, program: Iterable[Operation]) -> Code[None]:
+        for operation in program:
+            yield from self._operation(process, operation)
+
+    def _operation(self, process: Process, operation: Operation) -> Code[None]:
+        kernel = self.kernel
+        match operation:
+            case ("get" | "try" as how, str(name)):
+                pool = kernel.pool(name)
+                if how == "get":
+                    process.waits_for = pool
+                page = yield from pool_get(
+                    kernel, pool, process.cpu, process.name, wait=how == "get"
+                )
+                process.waits_for = None
+                if page is not None:
+                    process.held.append((pool, page))
+            case ("put", str(name)):
+                held = next(it for it in reversed(process.held) if it[0].name == name)
+                process.held.remove(held)
+                yield from pool_put(kernel, held[0], process.cpu, held[1])
+            case ("nmbclust", int(limit)):
+                yield from self.budget.update(limit)
+            case ("hiwat", str(name), int(pages)):
+                kernel.pool(name).maxpages = pages
+            case ("reclaim", str(name)):
+                yield from pool_reclaim(kernel, kernel.pool(name))
+            case _:
+                raise ValueError(f"no operation {operation!r}")
+
+    # Time
+
+    def _gc(self) -> Code[None]:
+        yield from gc_pages(self.kernel)
+
+    def _queue_gc(self) -> None:
+        """``pool_gc_tick`` goes off."""
+        self.kernel.queue(self.gc)
+        self.kernel.tq_channel.wakeup_one()
+
+    def _tick(self) -> bool:
+        """Let time go on to the first run of the gc that finds something to do."""
+        at = work_for_gc(self.kernel)
+        if at is None:
+            return False
+        self.kernel.say("it is %g s: the gc is due", at / SECOND)
+        self.kernel.now = at
+        self._queue_gc()
+        return True
+
+    def advance(self, microseconds: int) -> None:
+        """Let time go by, with the gc in every second of it."""
+        kernel = self.kernel
+        end = kernel.now + microseconds
+        while (tick := (kernel.now // SECOND + 1) * SECOND) <= end:
+            kernel.now = tick
+            self._queue_gc()
+            self.machine.settle()
+        kernel.now = end
+
+    # The end
+
+    def judge(self) -> Outcome:
+        """Nobody can run, and time changes nothing: does anybody sleep who could be served?"""
+        told = []
+        for process in self.processes.values():
+            pool = process.waits_for
+            if pool is not None and (why := self._could_serve(pool)):
+                told.append(f"{process.name} sleeps in {pool.name} for ever, but {why}")
+        if not told:
+            return Outcome()
+        return Outcome("stall", told[0], tuple(told))
+
+    def _could_serve(self, pool: Pool) -> str:
+        """Where the memory is that a request of `pool` could be served from; or nothing."""
+        kernel = self.kernel
+        if pool.exhausted:
+            return ""
+        if pool.curpage is not None:
+            return f"its pages have {_items(pool.nfree)} free"
+        if pool.nfree:
+            return f"its pages have {_items(pool.nfree)} free, which it does not see"
+        if pool.cached:
+            return f"its caches hold {_items(len(pool.cached))}"
+        room = kernel.mem_limit.value - kernel.mem_alloc.value
+        if room >= pool.page_size:
+            return f"{room} bytes of the budget are free, and a page is {pool.page_size}"
+        kept = sum(each.kept_by_caches * each.page_size for each in kernel.pools)
+        if room + kept >= pool.page_size:
+            return f"{room} bytes of the budget are free, and the caches keep {kept} of others"
+        return ""
+
+
+def _items(number: int) -> str:
+    return f"{number} item{'s' * (number != 1)}"

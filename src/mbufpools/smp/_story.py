@@ -1,0 +1,74 @@
+"""A schedule as a story: who did what, in the kernel's words.
+
+Uses `_explore`, `_machine` and `_model`.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from itertools import groupby
+
+from ._model import Operation, Scenario
+from ._search import Execution
+
+__all__ = ["story"]
+
+WIDTH = 78
+LONGEST = 80
+"""Acts of a story that are told; only a story without end has more."""
+
+
+def story(execution: Execution, scenario: Scenario) -> str:
+    """Tell an execution: where it starts, who did what, and how it ends."""
+    told = execution.model.machine.told
+    assert told is not None
+    lines = _fill(f"{_upper(scenario.what)}. {_pools(scenario)}")
+    lines.append("")
+    for cpu, program in enumerate(scenario.programs, 1):
+        lines.append(f"CPU {cpu} runs P{cpu}: {', then '.join(map(_call, program))}")
+    lines.append("")
+    width = max((len(who) for who, _ in told), default=0)
+    for who, parts in groupby(told[:LONGEST], key=lambda part: part[0]):
+        for number, (_, what) in enumerate(parts):
+            label = who if not number else ""
+            lines += textwrap.wrap(
+                what,
+                WIDTH,
+                initial_indent=f"  {label:{width}}  ",
+                subsequent_indent=" " * (width + 6),
+            )
+    if len(told) > LONGEST:
+        lines.append("  and so on")
+    outcome = execution.outcome
+    end = outcome.where or ((outcome.message,) if outcome.message else ("nobody sleeps for ever",))
+    lines.append("")
+    lines += [line for part in end for line in _fill(f"{outcome.kind or 'end'}: {part}.")]
+    return "\n".join(lines)
+
+
+def _pools(scenario: Scenario) -> str:
+    pools = " and ".join(
+        f"{shape.per_page} to a page of {shape.page_size} bytes in {shape.name}"
+        for shape in scenario.shapes
+    )
+    return f"The budget has {scenario.limit} bytes; items are {pools}."
+
+
+def _call(operation: Operation) -> str:
+    match operation:
+        case "try", pool:
+            return f"pool_get({pool}, PR_NOWAIT)"
+        case "nmbclust", limit:
+            return f"nmbclust_update, to {limit} bytes"
+        case kind, pool:
+            return f"pool_{kind}({pool})"
+    raise AssertionError(operation)
+
+
+def _fill(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH)
+
+
+def _upper(text: str) -> str:
+    """With its first letter a capital; CPU 1 and P7 are."""
+    return text[0].upper() + text[1:]

@@ -1,0 +1,13 @@
+"""Recordings of the real kernel, and their replay through this library.
+
+- `read_trace` reads a recording, a `Trace` of `Step`s; a bad file is a `TraceError`.
+- `replay` runs a recording through `MbufPools`, operation by operation, and compares every field
+  of every line. A `Disagreement` names the first field that differs.
+"""
+
+from __future__ import annotations
+
+from ._recording import Step, Trace, TraceError, read_trace
+from ._replay import Disagreement, replay
+
+__all__ = ["Disagreement", "Step", "Trace", "TraceError", "read_trace", "replay"]

@@ -1,0 +1,345 @@
+"""Debug mode: who writes to what he released, who holds what, and who took what was leaked."""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+import sys
+import threading
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from mbufpools import (
+    AccountedMemory,
+    Buffer,
+    BufferInUse,
+    BufferPools,
+    Holder,
+    PoolCorruption,
+    PoolSpec,
+)
+from tests.kit.grants import entered, release_all, reserve, settle, taking
+
+THIS = re.escape(__file__)
+DAMAGE = (
+    r"an item of pool 'frames' was written to after its release, from its byte {byte} on; "
+    r"it was last held as {nbytes} bytes of pool 'frames' by task '{task}' at " + THIS + r":\d+"
+)
+
+
+def frames(**options: Any) -> BufferPools:
+    """One pool, ``frames``, with real memory."""
+    return BufferPools("64 KiB", [PoolSpec(512, name="frames", **options)], debug=True)
+
+
+# Poison
+
+
+async def write_late(pools: BufferPools, at: int = 0) -> memoryview:
+    """Keep a slice of a view, as nobody should, and return it after the release."""
+    buffer = await pools.get(100)
+    kept = buffer.view[at:]
+    buffer.release()
+    return kept
+
+
+@pytest.mark.caller
+async def test_a_write_through_a_slice_kept_beyond_the_release_is_found_by_check() -> None:
+    async with frames() as pools:
+        kept = await write_late(pools, at=7)
+        pools.check()
+        kept[0] = 1
+        with pytest.raises(PoolCorruption, match=DAMAGE.format(byte=7, nbytes=100, task=".*")):
+            pools.check()
+        kept.release()
+
+
+@pytest.mark.caller
+async def test_it_is_logged_with_the_last_holder_when_the_item_goes_out_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with frames() as pools, anyio.create_task_group() as tasks:
+        kept: list[memoryview] = []
+
+        async def careless() -> None:
+            kept.append(await write_late(pools))
+
+        tasks.start_soon(careless, name="the careless")
+        await settle()
+        kept[0][99] = 1
+        with caplog.at_level(logging.ERROR, logger="mbufpools"), await pools.get(1):
+            pass
+        assert [record.levelname for record in caplog.records] == ["ERROR"]
+        damage = DAMAGE.format(byte=99, nbytes=100, task="the careless")
+        assert re.search(damage, caplog.text)
+        kept[0].release()
+        pools.check()  # the release has poisoned it anew
+
+
+async def test_a_read_of_a_released_item_shows_the_pattern() -> None:
+    async with frames() as pools:
+        kept = await write_late(pools)
+        assert set(kept) == {0xDF}
+        kept.release()
+
+
+async def test_what_is_written_within_the_lease_is_no_damage() -> None:
+    async with frames() as pools:
+        for _ in range(3):
+            with await pools.get(512) as buffer:
+                buffer.view[:] = bytes(512)
+        with await pools.get_many([512] * 100) as buffers:
+            for buffer in buffers:
+                buffer.view[:] = b"x" * 512
+        pools.check()
+
+
+async def test_the_holder_of_a_damaged_item_is_not_one_who_held_it_long_before() -> None:
+    async with frames() as pools, anyio.create_task_group() as tasks:
+
+        async def innocent() -> None:
+            (await pools.get(10)).release()
+
+        tasks.start_soon(innocent, name="the innocent")
+        await settle()
+        buffer = await pools.get(100)
+        kept = buffer.view[:]
+        with pytest.warns(ResourceWarning, match="dropped without a release"):
+            del buffer
+        await settle()
+        kept[0] = 1
+        with pytest.raises(PoolCorruption) as found:
+            pools.check()
+        assert "the innocent" not in str(found.value)
+        kept[0] = 0xDF
+        kept.release()
+
+
+async def test_a_dropped_buffer_is_poisoned_as_well() -> None:
+    async with frames() as pools:
+        buffer = await pools.get(100)
+        kept = buffer.view[:]
+        kept[:] = bytes(100)
+        with pytest.warns(ResourceWarning, match="dropped without a release"):
+            del buffer
+        await settle()
+        assert set(kept) == {0xDF}
+        kept.release()
+        pools.check()
+
+
+async def test_without_debug_nothing_is_poisoned_or_looked_at() -> None:
+    async with BufferPools("64 KiB", [512]) as pools:
+        kept = await write_late(pools)
+        kept[:] = bytes(100)
+        pools.check()
+        kept.release()
+
+
+async def test_a_simulation_without_memory_has_nothing_to_poison() -> None:
+    pools = BufferPools("64 KiB", [512], debug=True, memory=AccountedMemory())
+    async with entered(pools):
+        with await pools.get(1), await pools.get_many([1] * 20):
+            pools.check()
+
+
+# Who took what
+
+
+@pytest.mark.caller
+async def test_the_report_of_leaks_tells_who_took_what_and_where() -> None:
+    pools = frames()
+    leases: list[Any] = []
+
+    async def take(nbytes: int) -> None:
+        leases.append(await pools.get(nbytes))
+
+    async def leak() -> None:
+        async with pools, anyio.create_task_group() as tasks:
+            rest = await pools.get_many([1] * 127)
+            tasks.start_soon(take, 42, name="the forgetful")
+            await settle()
+            tasks.start_soon(take, 43, name="the patient")
+            await settle()
+            assert pools.statistics().waiting == 1
+            rest.release()
+            await settle()
+            leases.append(pools.reserve_nowait(77))
+
+    with pytest.warns(ResourceWarning, match="closed with buffers still out") as reports:
+        await leak()
+    (report,) = [str(report.message) for report in reports]
+    assert "2 of pool 'frames', 1 reservation" in report
+    assert re.search(rf"42 bytes of pool 'frames' by task 'the forgetful' at {THIS}:\d+", report)
+    assert re.search(rf"77 bytes, reserved by task '.*' at {THIS}:\d+", report)
+    # Granted by somebody else's release, it is noted for the one who waited.
+    assert re.search(rf"43 bytes of pool 'frames' by task 'the patient' at {THIS}:\d+", report)
+    for lease in leases:
+        lease.release()
+
+
+async def test_without_debug_the_report_says_how_to_learn_more() -> None:
+    pools = BufferPools("64 KiB", [512])
+
+    async def leak() -> Any:
+        async with pools:
+            return await pools.get(1)
+
+    with pytest.warns(ResourceWarning, match=r"1 of pool '512'; .* \(debug=True tells who"):
+        buffer = await leak()
+    buffer.release()
+
+
+async def test_each_of_get_many_is_noted_with_its_pool() -> None:
+    pools = BufferPools("1 MiB", [512, 4096], debug=True)
+    async with pools, anyio.create_task_group() as tasks:
+        blocker = await pools.reserve(1024 * 1024)
+        one = await taking(tasks, pools.get_many, [4096, 1, 2])
+        waiter = await taking(tasks, reserve, pools, 1024 * 1024)
+        blocker.release()
+        await settle()
+        (explained,) = pools.explain().waiters
+        holders = [(holder.pool, holder.nbytes) for holder in explained.holders]
+        assert sorted(holders) == [("4096", 4096), ("512", 1), ("512", 2)]
+        assert all(isinstance(holder, Holder) for holder in explained.holders)
+        one.release()
+        await settle()
+        waiter.release()
+
+
+async def test_a_holder_is_forgotten_with_his_lease() -> None:
+    async with frames() as pools, anyio.create_task_group() as tasks:
+        kept = await pools.get(1)
+        with await pools.get(2):
+            pass
+        dropped = await pools.get(3)
+        with pytest.warns(ResourceWarning, match="dropped"):
+            del dropped
+        waiter = await taking(tasks, reserve, pools, 64 * 1024)
+        (explained,) = pools.explain().waiters
+        assert [holder.nbytes for holder in explained.holders] == [1]
+        kept.release()
+        await settle()
+        waiter.release()
+
+
+async def test_a_dropped_reservation_has_no_holder_any_more() -> None:
+    async with frames() as pools, anyio.create_task_group() as tasks:
+        kept = await pools.reserve(1)
+        dropped = await pools.reserve(3)
+        with pytest.warns(ResourceWarning, match="dropped"):
+            del dropped
+        waiter = await taking(tasks, reserve, pools, 64 * 1024)
+        (explained,) = pools.explain().waiters
+        assert [holder.nbytes for holder in explained.holders] == [1]
+        kept.release()
+        await settle()
+        waiter.release()
+
+
+@pytest.mark.real_time
+async def test_who_holds_what_can_be_looked_at_while_other_threads_release() -> None:
+    """A dictionary that changed under the one who goes through it would be an error."""
+    often = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        async with BufferPools("2 MiB", [64], debug=True, memory=AccountedMemory()) as pools:
+            tracker = pools.pools["64"].tracker
+            assert tracker is not None
+            for _ in range(5):
+                held = [pools.get_nowait(1) for _ in range(2000)]
+                thread = threading.Thread(target=release_all, args=(held,))
+                thread.start()
+                while thread.is_alive():
+                    assert len(list(tracker.holders())) <= 2000
+                await anyio.lowlevel.checkpoint()
+            assert not list(tracker.holders())
+    finally:
+        sys.setswitchinterval(often)
+
+
+# The buffer itself as a buffer
+
+exports = pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="a Python class exports a buffer from 3.12 on"
+)
+
+
+@exports
+async def test_a_buffer_can_be_given_to_whatever_wants_one() -> None:
+    async with BufferPools("64 KiB", [512]) as pools:
+        with await pools.get(100) as buffer:
+            with memoryview(buffer) as view:  # type: ignore[arg-type,unused-ignore]  # below 3.12
+                assert view.nbytes == 100
+                assert not view.readonly
+                view[:3] = b"abc"
+            assert bytes(buffer.view[:3]) == b"abc"
+            assert bytes(buffer)[:3] == b"abc"  # type: ignore[call-overload,unused-ignore]
+
+
+@exports
+async def test_its_release_is_refused_while_it_is_exported() -> None:
+    async with BufferPools("64 KiB", [512]) as pools:
+        buffer = await pools.get(100)
+        first = memoryview(buffer)  # type: ignore[arg-type,unused-ignore]  # below 3.12
+        second = memoryview(buffer)  # type: ignore[arg-type,unused-ignore]  # below 3.12
+        for view in (first, second):
+            with pytest.raises(BufferInUse):
+                buffer.release()
+            assert pools.statistics().nout == 1
+            view.release()
+        buffer.release()
+        with pytest.raises(ValueError, match="released"):
+            memoryview(buffer)  # type: ignore[arg-type,unused-ignore]  # below 3.12
+
+
+@exports
+async def test_an_array_of_numpy_over_it_is_seen() -> None:
+    """NumPy keeps a view, which the release can see, only of a type that has the method; of others
+    it keeps the address, and the array would lie over the next owner's bytes, or over none."""
+    assert hasattr(Buffer, "__release_buffer__")
+    numpy = pytest.importorskip("numpy")
+    async with BufferPools("64 KiB", [512]) as pools:
+        buffer = await pools.get(512)
+        array = numpy.frombuffer(buffer, dtype="u1")
+        part = array[10:20]
+        del array
+        with pytest.raises(BufferInUse):
+            buffer.release()
+        part[0] = 7
+        assert buffer.view[10] == 7
+        del part
+        buffer.release()
+        pools.check()
+
+
+@exports
+async def test_recv_into_a_buffer() -> None:
+    left, right = socket.socketpair()
+    with left, right:
+        async with BufferPools("64 KiB", [512]) as pools:
+            with await pools.get(100) as buffer:
+                left.sendall(b"hello")
+                assert right.recv_into(buffer) == 5  # type: ignore[arg-type,unused-ignore]
+                assert bytes(buffer.view[:5]) == b"hello"
+
+
+async def test_debug_changes_nothing_of_what_is_granted() -> None:
+    # Nor of the order, nor of the counters.
+    outcomes = []
+    for debug in (False, True):
+        pools = BufferPools("16 KiB", [512], debug=debug)
+        async with pools, anyio.create_task_group() as tasks:
+            rest = await pools.get_many([1] * 32)
+            ones = [await taking(tasks, pools.get, number) for number in (1, 2, 3)]
+            rest.release()
+            await settle()
+            for one in ones:
+                one.release()
+            statistics = pools.statistics()
+            outcomes.append((statistics.waits, statistics.pools["512"], statistics.drops))
+    assert outcomes[0] == outcomes[1]

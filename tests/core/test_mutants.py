@@ -1,0 +1,570 @@
+"""What tells the library from one that is a step off: mutation testing asked for each of these."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from mbufpools import (
+    AccountedMemory,
+    BufferPools,
+    ConfigurationError,
+    EventKind,
+    ImpossibleRequest,
+    MbufPools,
+    Order,
+    PoolCorruption,
+    PoolSpec,
+    Task,
+    Wakeup,
+)
+from mbufpools._memory import Block
+from mbufpools._request import Request, RequestQueue
+from tests.kit.grants import (
+    KIB,
+    ORDERED,
+    Ledger,
+    entered,
+    release_all,
+    reserve,
+    settle,
+    small_and_large,
+    taking,
+)
+
+PAGE = 4 * KIB
+A, B, C, D = (PAGE - 64 * step for step in (3, 2, 1, 0))
+
+
+def one_item_pages(limit_pages: int, **options: Any) -> BufferPools:
+    """Pools ``a`` to ``d``, with one item to a page of 4 KiB; two of ``a`` and of ``c`` may be
+    out."""
+    return BufferPools(
+        limit_pages * PAGE,
+        [
+            PoolSpec(A, name="a", items_per_page=1, max_items=2),
+            PoolSpec(B, name="b", items_per_page=1),
+            PoolSpec(C, name="c", items_per_page=1, max_items=2),
+            PoolSpec(D, name="d", items_per_page=1),
+        ],
+        memory=AccountedMemory(),
+        **options,
+    )
+
+
+class Refuses(AccountedMemory):
+    """A memory without the page of that number, counted from 1."""
+
+    def __init__(self, refused: int) -> None:
+        self.refused = refused
+        self.asked = 0
+
+    def allocate(self, nbytes: int) -> Block:
+        self.asked += 1
+        if self.asked == self.refused:
+            raise MemoryError("no page")
+        return super().allocate(nbytes)
+
+
+# Getting and putting
+
+
+@pytest.mark.parametrize("free", ["nothing", "an idle page of another pool"])
+async def test_a_buffer_taken_without_waiting_is_as_long_as_was_asked(free: str) -> None:
+    ledger = Ledger()
+    async with entered(small_and_large(1, hook=ledger)) as pools:
+        if free != "nothing":
+            pools.get_nowait(KIB).release()
+        ledger.clear()
+        with pools.get_nowait(3000) as buffer:
+            assert (buffer.nbytes, ledger.taken) == (3000, [3000])
+
+
+async def test_a_buffer_that_was_dropped_is_told_as_put_with_its_bytes() -> None:
+    ledger = Ledger()
+    async with entered(small_and_large(1, hook=ledger)) as pools:
+        buffer = await pools.get(700)
+        with pytest.warns(ResourceWarning, match="dropped without a release"):
+            del buffer
+        await settle()
+        (put,) = ledger.of(EventKind.PUT)
+        assert (put.name, put.nbytes) == ("small", 700)
+
+
+async def test_a_release_from_another_thread_is_told_as_put_with_its_bytes() -> None:
+    ledger = Ledger()
+    async with entered(small_and_large(1, hook=ledger)) as pools:
+        thread = threading.Thread(target=(await pools.get(700)).release)
+        thread.start()
+        thread.join()
+        await settle()
+        (put,) = ledger.of(EventKind.PUT)
+        assert (put.name, put.nbytes) == ("small", 700)
+
+
+# The end
+
+
+async def test_a_body_that_raises_does_not_wait_for_a_task_of_the_queue() -> None:
+    start = anyio.current_time()
+
+    async def slow() -> None:
+        await anyio.sleep(100)
+
+    with pytest.raises(LookupError):
+        async with small_and_large(1) as pools:
+            pools.taskq.add(Task(slow, name="slow"))
+            await settle()
+            raise LookupError
+    assert anyio.current_time() < start + 100
+
+
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 3])
+async def test_the_report_of_leaks_counts_reservations_and_says_who_took_them(
+    count: int, debug: bool
+) -> None:
+    pools = small_and_large(1, debug=debug)
+    leases: list[Any] = []
+
+    async def leak() -> None:
+        async with pools:
+            leases.extend(pools.reserve_nowait(7) for _ in range(count))
+
+    with pytest.warns(ResourceWarning) as reports:
+        await leak()
+    (report,) = reports
+    assert report.source is pools
+    out, *holders = str(report.message).splitlines()
+    reservations = "1 reservation" if count == 1 else f"{count} reservations"
+    assert out == (
+        f"BufferPools was closed with buffers still out: {reservations}; their memory comes back "
+        f"when they are released"
+        + ("" if debug else " (debug=True tells who took them, and where)")
+    )
+    assert len(holders) == (count if debug else 0)
+    assert all(
+        re.fullmatch(r"  7 bytes, reserved by task .* at .*:\d+", holder) for holder in holders
+    )
+    release_all(leases)
+
+
+# In debug mode
+
+
+async def test_a_damage_names_the_pool_when_the_item_goes_out_again() -> None:
+    async with BufferPools("64 KiB", [PoolSpec(512, name="frames")], debug=True) as pools:
+        buffer = await pools.get(100)
+        kept = buffer.view[:]
+        buffer.release()
+        kept[0] = 1
+        for look in (pools.check, pools.pools["frames"].check):
+            with pytest.raises(PoolCorruption, match=r"^an item of pool 'frames' was written to"):
+                look()
+        (await pools.get(1)).release()
+        assert pools._state.tracker is not None
+        (damage,) = pools._state.tracker.damages
+        assert damage.startswith("an item of pool 'frames' was written to")
+        kept.release()
+
+
+async def test_who_dropped_a_buffer_is_named_as_the_last_who_held_its_item() -> None:
+    async with BufferPools("64 KiB", [PoolSpec(512, name="frames")], debug=True) as pools:
+        buffer = await pools.get(100)
+        kept = buffer.view[:]
+        with pytest.warns(ResourceWarning, match="dropped without a release"):
+            del buffer
+        await settle()
+        kept[0] = 1
+        with pytest.raises(PoolCorruption, match="last held as 100 bytes of pool 'frames' by task"):
+            pools.check()
+        kept.release()
+
+
+async def test_a_late_write_is_found_in_a_page_whose_other_items_are_out() -> None:
+    async with BufferPools("64 KiB", [PoolSpec(512, name="frames")], debug=True) as pools:
+        with await pools.get(1):
+            buffer = await pools.get(100)
+            kept = buffer.view[:]
+            buffer.release()
+            kept[99] = 1
+            with pytest.raises(PoolCorruption, match="from its byte 99 on"):
+                pools.check()
+            kept[99] = 0xDF
+            kept.release()
+            pools.check()
+
+
+async def test_a_grant_by_somebody_elses_release_is_noted_for_the_one_who_waited() -> None:
+    pools = BufferPools(2 * PAGE, [PoolSpec(PAGE, items_per_page=1)], debug=True)
+    async with entered(pools), anyio.create_task_group() as tasks:
+        for take in (pools.get, many(pools), reserving(pools)):
+            everything = await pools.get_many([PAGE, PAGE])
+            waiter = await taking(tasks, take, PAGE)
+            everything.release()
+            await settle()
+            last = await taking(tasks, reserve, pools, 2 * PAGE)
+            (explained,) = pools.explain().waiters
+            (holder,) = explained.holders
+            assert holder.task_id == waiter.task_id
+            assert re.search(r"\.py:\d+$", holder.where)
+            waiter.release()
+            await settle()
+            last.release()
+
+
+def many(pools: BufferPools) -> Any:
+    async def take(nbytes: int) -> Any:
+        return await pools.get_many([nbytes])
+
+    return take
+
+
+def reserving(pools: BufferPools) -> Any:
+    async def take(nbytes: int) -> Any:
+        return await pools.reserve(nbytes)
+
+    return take
+
+
+# Who is served
+
+
+def test_a_request_leaves_its_queue_once_wherever_it_stands() -> None:
+    queue: RequestQueue[str] = RequestQueue()
+    first, second, third = (Request[str](number, 1, 0) for number in (1, 2, 3))
+    for request in (first, second, third):
+        queue.append(request)
+    assert queue.remove(second)
+    assert not queue.remove(second)
+    assert list(queue) == [first, third]
+    assert queue.head is first
+
+
+async def test_without_a_wakeup_a_cancelled_get_wakes_nobody_in_another_pool() -> None:
+    """Under barging only those behind him look again; the others sleep beside free memory, which
+    is what ``wakeup="none"`` shows."""
+    pools = small_and_large(1, order="barging", reclaim="gc", wakeup=Wakeup.NONE)
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = await pools.get(PAGE)
+        head = await taking(tasks, reserve, pools, PAGE)
+        asleep = await taking(tasks, pools.get, KIB)
+        held.release()
+        pools.pools["large"].reclaim()
+        head.cancel()
+        await settle()
+        assert asleep.waits
+        assert pools.budget.available == PAGE
+        asleep.cancel()
+
+
+async def test_a_put_serves_those_who_want_its_pool_and_leaves_the_rest_to_the_wakeup() -> None:
+    pools = one_item_pages(3, order="fifo", wakeup=Wakeup.NONE)
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = [await pools.get(A), await pools.get(C), await pools.get(C)]
+        claim = await taking(tasks, pools.get, B)
+        behind = await taking(tasks, pools.get, C)
+        held[0].release()
+        held[1].release()
+        await settle()
+        assert (pools.budget.available, claim.waits, behind.waits) == (2 * PAGE, True, True)
+        pools.resize(4 * PAGE)  # which always wakes
+        await settle()
+        release_all([held[2], claim.lease, behind.lease])
+
+
+async def test_a_put_that_serves_somebody_leaves_those_of_other_pools_to_the_wakeup() -> None:
+    pools = one_item_pages(3, order="fifo", wakeup=Wakeup.NONE)
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = [await pools.get(A), await pools.get(C), await pools.get(C)]
+        first = await taking(tasks, pools.get, C)
+        claim = await taking(tasks, pools.get, B)
+        held[0].release()
+        held[1].release()
+        await settle()
+        assert (pools.budget.available, first.waits, claim.waits) == (PAGE, False, True)
+        pools.resize(4 * PAGE)  # which always wakes
+        await settle()
+        release_all([held[2], first.lease, claim.lease])
+
+
+async def test_who_passes_a_claim_leaves_it_to_the_wakeup() -> None:
+    pools = small_and_large(2, order="bounded", wakeup=Wakeup.NONE, max_passes=1)
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = [await pools.get(KIB), await pools.get(PAGE)]
+        claim = await taking(tasks, reserve, pools, PAGE)
+        held[1].release()
+        await settle()
+        held.append(await pools.get(KIB))
+        assert (pools.statistics().waits.passes, pools.budget.available) == (1, PAGE)
+        assert claim.waits
+        pools.resize(3 * PAGE)  # which always wakes
+        await settle()
+        claim.release()
+        release_all(held)
+
+
+async def test_of_two_who_wait_at_a_maximum_the_first_says_how_many_may_pass() -> None:
+    pools = BufferPools(
+        100 * PAGE,
+        [
+            PoolSpec(KIB, name="small", items_per_page=4),
+            PoolSpec(PAGE, name="large", items_per_page=1, max_items=2),
+        ],
+        order="bounded",
+        max_passes=2,
+        memory=AccountedMemory(),
+    )
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held: list[Any] = [await pools.get_many([PAGE, PAGE])]
+        first = await taking(tasks, pools.get_many, [KIB, PAGE])
+        held.append(pools.get_nowait(KIB))
+        second = await taking(tasks, pools.get_many, [KIB, PAGE, PAGE])
+        held.append(pools.get_nowait(KIB))
+        with pytest.raises(anyio.WouldBlock):
+            pools.get_nowait(KIB)
+        release_all(held)
+        await settle()
+        first.release()
+        await settle()
+        second.release()
+
+
+@pytest.mark.parametrize("max_passes", [0, 2])
+async def test_a_debt_lets_just_so_many_gets_of_free_items_pass(max_passes: int) -> None:
+    pools = small_and_large(3, order="bounded", max_passes=max_passes)
+    async with entered(pools):
+        held: list[Any] = [await pools.get(PAGE), await pools.get(PAGE), await pools.get(KIB)]
+        pools.resize(2 * PAGE)
+        assert pools.budget.debt == PAGE
+        held += [pools.get_nowait(KIB) for _ in range(max_passes)]
+        with pytest.raises(anyio.WouldBlock):
+            pools.get_nowait(KIB)
+        release_all(held)
+
+
+async def test_a_page_stays_idle_when_the_claim_was_served_and_the_next_is_not_tried() -> None:
+    """The get of `b` behind it waits, and the budget has not refused it: nobody is short."""
+    pools = one_item_pages(3, order="fifo")
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = [await pools.get(A), await pools.get(C), await pools.get(C)]
+        claim = await taking(tasks, pools.get, B)
+        at_maximum = await taking(tasks, pools.get_many, [A, A, B])
+        behind = await taking(tasks, pools.get, B)
+        held[1].release()
+        await settle()
+        assert (claim.waits, at_maximum.waits, behind.waits) == (False, True, True)
+        held[2].release()
+        await settle()
+        assert pools.pools["c"].nidle == 1
+        pools.check()
+        at_maximum.cancel()
+        await settle()
+        release_all([held[0], claim.lease, behind.lease])
+
+
+async def test_pages_are_primed_behind_those_who_wait_at_a_maximum_or_are_held_up_there() -> None:
+    pools = one_item_pages(100, order="fifo")
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = [await pools.get(A), await pools.get(C), await pools.get(C)]
+        waiting = [
+            await taking(tasks, pools.get_many, [A, A, B]),
+            await taking(tasks, pools.get, C),
+            await taking(tasks, pools.get, B),
+        ]
+        assert all(one.waits for one in waiting)
+        assert pools.pools["d"].prime(1) == 1
+        release_all(held)
+        await settle()
+        release_all([one.lease for one in waiting])
+        await settle()
+
+
+@pytest.mark.parametrize("order", Order)
+async def test_no_page_is_primed_while_the_budget_is_short_for_somebody(order: Order) -> None:
+    pools = small_and_large(2, order=order)
+    async with entered(pools), anyio.create_task_group() as tasks:
+        with await pools.get(PAGE):
+            claim = await taking(tasks, reserve, pools, 2 * PAGE)
+            assert pools.budget.available == PAGE
+            assert pools.pools["small"].prime(1) == 0
+        await settle()
+        claim.release()
+
+
+async def test_an_idle_page_leaves_for_the_want_of_a_single_byte() -> None:
+    async with entered(small_and_large(2)) as pools, pools.reserve(1):
+        pools.get_nowait(KIB).release()
+        assert pools.pools["small"].nidle == 1
+        with pools.get_nowait(PAGE):
+            assert pools.pools["small"].nidle == 0
+
+
+async def test_each_cancelled_wait_is_counted() -> None:
+    async with entered(small_and_large(1)) as pools, anyio.create_task_group() as tasks:
+        with await pools.get(PAGE):
+            for count in (1, 2, 3):
+                (await taking(tasks, pools.get, PAGE)).cancel()
+                await settle()
+                assert pools.statistics().waits.cancellations == count
+
+
+@pytest.mark.parametrize("refused", [1, 2, 3])
+async def test_what_was_charged_for_pages_that_did_not_come_is_credited(refused: int) -> None:
+    pools = BufferPools(3 * PAGE, [PoolSpec(PAGE, items_per_page=1)], memory=Refuses(refused))
+    async with entered(pools):
+        with pytest.raises(MemoryError):
+            await pools.get_many([PAGE] * 3)
+        assert pools.budget.allocated == 0
+        pools.check()
+
+
+# The limit
+
+
+async def test_what_the_minimum_of_a_pool_covers_is_never_impossible() -> None:
+    pools = BufferPools(
+        PAGE, [PoolSpec(PAGE, items_per_page=1, min_items=1)], memory=AccountedMemory()
+    )
+    async with entered(pools), anyio.create_task_group() as tasks:
+        with await pools.get(PAGE):
+            waiter = await taking(tasks, pools.get, PAGE)
+            assert waiter.waits
+        await settle()
+        waiter.release()
+
+
+@pytest.mark.parametrize("make", [BufferPools, MbufPools])
+async def test_a_limit_of_one_byte_can_be_set_where_no_pool_keeps_a_minimum(make: Any) -> None:
+    pools = make(64 * KIB, [512]) if make is BufferPools else make(64)
+    async with entered(pools):
+        pools.budget.resize(1)
+        assert pools.budget.limit == 1
+
+
+async def test_whom_a_new_limit_makes_impossible_is_told_why() -> None:
+    async with entered(small_and_large(2)) as pools, anyio.create_task_group() as tasks:
+        held = await pools.get(PAGE)
+        waiter = await taking(tasks, reserve, pools, 2 * PAGE)
+        pools.resize(PAGE)
+        await settle()
+        assert isinstance(waiter.error, ImpossibleRequest)
+        assert str(waiter.error).startswith(
+            "a request for bytes can never be served: it takes 8192"
+        )
+        held.release()
+
+
+def test_a_low_water_of_nothing_can_be_set_outside_of_a_loop() -> None:
+    pools = small_and_large(1)
+    assert pools.pools["small"].set_low_water(0)
+
+
+def test_passes_are_counted_in_passes() -> None:
+    with pytest.raises(ConfigurationError, match="expected at least 0 passes"):
+        small_and_large(1, max_passes=-1)
+
+
+async def test_in_the_kernel_the_limit_can_be_set_below_what_pools_keep() -> None:
+    async with entered(MbufPools(64, memory=AccountedMemory())) as pools:
+        assert pools.pools["mbufpl"].set_low_water(16)
+        assert pools.budget.allocated == PAGE
+        pools.budget.resize(PAGE - 1)
+        assert pools.budget.debt == 1
+
+
+# What check() finds
+
+
+async def test_check_names_the_pool_whose_pages_are_broken() -> None:
+    async with entered(small_and_large(1)) as pools:
+        lists = pools.pools["large"]._lists
+        lists.nout += 1
+        with pytest.raises(PoolCorruption, match=r"^pool 'large': "):
+            pools.check()
+        lists.nout -= 1
+
+
+def set_to(name: str, value: Any) -> Callable[[Any], None]:
+    return lambda waiters: setattr(waiters, name, value)
+
+
+@pytest.mark.parametrize(
+    ("breaks", "says"),
+    [
+        (set_to("_waiting", 3), "2 requests stand in the lines, but 3 are counted"),
+        (
+            lambda waiters: setattr(waiters.bytes_queue.requests.head, "error", ValueError()),
+            "a settled request stands in a line",
+        ),
+        (
+            lambda waiters: waiters._active.clear(),
+            "the lines that somebody waits in are not those noted",
+        ),
+        (
+            lambda waiters: waiters._short.add(waiters._pool_queues[1]),
+            "a line without requests is noted as short",
+        ),
+        (set_to("_running", True), "the lines were left in the middle of a run"),
+        (set_to("_again", True), "the lines were left in the middle of a run"),
+        (set_to("must_queue", False), "newcomers are not sent where they should go"),
+        (set_to("_debt_pass_limit", 1), "a debt is noted that was paid"),
+    ],
+    ids=["count", "settled", "active", "short", "running", "again", "busy", "debt"],
+)
+async def test_check_finds_what_is_broken_in_the_lines(
+    breaks: Callable[[Any], None], says: str
+) -> None:
+    pools = small_and_large(2)
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = await pools.get(PAGE)
+        waiting = [
+            await taking(tasks, reserve, pools, 2 * PAGE),
+            await taking(tasks, pools.get, KIB),
+        ]
+        pools.check()
+        waiters = pools._waiters
+        head = waiters.bytes_queue.requests.head
+        assert head is not None
+        before = vars(waiters) | {name: set(vars(waiters)[name]) for name in ("_active", "_short")}
+        breaks(waiters)
+        with pytest.raises(PoolCorruption) as caught:
+            pools.check()
+        assert str(caught.value) == says
+        vars(waiters).update(before)
+        head.error = None
+        pools.check()
+        for one in waiting:
+            one.cancel()
+        await settle()
+        held.release()
+
+
+async def test_check_finds_that_newcomers_queue_though_nobody_waits() -> None:
+    async with entered(small_and_large(1)) as pools:
+        pools._waiters.must_queue = True
+        with pytest.raises(PoolCorruption, match="newcomers are not sent"):
+            pools.check()
+        pools._waiters.must_queue = False
+
+
+@pytest.mark.parametrize("order", ORDERED)
+async def test_check_finds_an_idle_page_kept_while_a_claim_waits(order: str) -> None:
+    pools = small_and_large(2, order=order, reclaim="gc")
+    async with entered(pools), anyio.create_task_group() as tasks:
+        pools.get_nowait(KIB).release()
+        claim = await taking(tasks, reserve, pools, 2 * PAGE)
+        pools.check()
+        pools._waiters._pressure = True
+        with pytest.raises(
+            PoolCorruption, match=r"^a claim waits while a pool has an idle page to spare$"
+        ):
+            pools.check()
+        pools._waiters._pressure = False
+        claim.cancel()
+        await settle()

@@ -1,0 +1,156 @@
+"""What the state machines are worth: bugs are planted in the library, and they find each.
+
+The search is seeded, so that it takes the same way each time, and what is found is not shrunk.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis
+import pytest
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from mbufpools import Budget, _waiters
+from mbufpools._page import PageLists
+from mbufpools._waiters import Waiters
+from tests.core.test_stateful import (
+    SETTINGS,
+    BuffersOnAsyncio,
+    BuffersOnTrio,
+    KernelOnAsyncio,
+    KernelOnTrio,
+)
+from tests.kit.stateful import Machine
+
+SEARCH = settings(
+    SETTINGS,
+    max_examples=600,
+    database=None,
+    derandomize=True,
+    phases=[Phase.generate],
+    print_blob=False,
+    report_multiple_bugs=False,
+)
+
+
+lost: list[Any] = []
+"""Leases that the library has lost; to be released in the end, or each would complain."""
+
+
+def around(
+    monkeypatch: pytest.MonkeyPatch, owner: type, name: str, bug: Callable[..., Any]
+) -> None:
+    """Replace a method by `bug`, which gets the method it replaces first."""
+    method = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda self, *args, **named: bug(method, self, *args, **named))
+
+
+def the_queue_is_not_run_when_a_head_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    def withdraw(method: Any, self: Any, *args: Any) -> None:
+        self.run = lambda *args, **named: None
+        try:
+            method(self, *args)
+        finally:
+            del self.run
+
+    around(monkeypatch, Waiters, "_withdraw", withdraw)
+
+
+def a_granted_item_is_lost_with_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_waiters, "_release", lost.append)
+
+
+def a_refused_page_stays_charged(monkeypatch: pytest.MonkeyPatch) -> None:
+    def credit(method: Any, self: Any, nbytes: int, **named: Any) -> None:
+        if named:  # a page that leaves; else a refund, or a reservation
+            method(self, nbytes, **named)
+
+    around(monkeypatch, Budget, "credit", credit)
+
+
+def a_put_does_not_show_its_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(method: Any, self: Any, *args: Any) -> None:
+        method(self, *args)
+        self._refresh = False
+
+    around(monkeypatch, PageLists, "__init__", init)
+
+
+def one_more_passes_than_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    around(monkeypatch, Waiters, "_allowance_now", lambda method, self: method(self) + 1)
+
+
+def a_debt_is_no_claim(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resized(method: Any, self: Any) -> None:
+        method(self)
+        self._debt_pass_limit = None
+        self._update_must_queue()
+
+    around(monkeypatch, Waiters, "budget_resized", resized)
+
+
+def the_impossible_sleep_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Waiters, "fail_impossible", lambda self: None)
+
+
+@pytest.mark.parametrize(
+    ("plant", "machine", "found"),
+    [
+        (the_queue_is_not_run_when_a_head_leaves, BuffersOnAsyncio, "waits, though it can be"),
+        (the_queue_is_not_run_when_a_head_leaves, KernelOnTrio, "the naive kernel says"),
+        (
+            a_granted_item_is_lost_with_its_task,
+            BuffersOnTrio,
+            "are out, .* are held|are those held",
+        ),
+        (a_granted_item_is_lost_with_its_task, KernelOnAsyncio, "the naive kernel says"),
+        (a_refused_page_stays_charged, BuffersOnAsyncio, "are charged, but the pages take"),
+        (a_refused_page_stays_charged, KernelOnTrio, "are charged, but the pages take"),
+        (a_put_does_not_show_its_item, BuffersOnTrio, "though it can be served"),
+        (a_put_does_not_show_its_item, KernelOnAsyncio, "the naive kernel says"),
+        (one_more_passes_than_may, BuffersOnAsyncio, "passed .*, and . may"),
+        (a_debt_is_no_claim, BuffersOnTrio, "the debt|can be served|pass is counted"),
+        (the_impossible_sleep_on, BuffersOnAsyncio, "can never be served, and were not told"),
+    ],
+)
+def test_a_planted_bug_is_found(
+    plant: Callable[[pytest.MonkeyPatch], None],
+    machine: type[Machine],
+    found: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plant(monkeypatch)
+    try:
+        with pytest.raises(Exception, match=found):
+            run_state_machine_as_test(machine, settings=SEARCH)
+    finally:
+        while lost:
+            lost.pop().release()
+
+
+class Envious(BuffersOnTrio):
+    """Fails when two hold something."""
+
+    def judge(self, compare: Callable[[], None] | None = None) -> None:
+        super().judge(compare)
+        assert len(self.holders()) < 2, "two hold something"
+
+
+def test_the_line_that_a_failure_prints_replays_it(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(machine: type[Machine], max_examples: int) -> tuple[str, list[str]]:
+        """What is told, and the steps of it."""
+        search = settings(SEARCH, max_examples=max_examples, print_blob=True)
+        with pytest.raises(AssertionError, match="two hold") as failure:
+            run_state_machine_as_test(machine, settings=search)
+        told = capsys.readouterr().out + "\n".join(getattr(failure.value, "__notes__", []))
+        return told, re.findall(r"^state\..*", told, re.MULTILINE)
+
+    told, steps = fail(Envious, 100)
+    line = re.search(r"@reproduce_failure\('(.*)', b'(.*)'\)", told)
+    assert line is not None
+    again = hypothesis.reproduce_failure(line[1], line[2].encode())(Envious)
+    assert fail(again, 1)[1] == steps

@@ -1,0 +1,503 @@
+"""The demos: each is run under every policy on both backends, and its figures are compared with
+what is known of the kernel."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mbufpools
+from mbufpools import BufferPools, CurPage, MbufPools, Order, PoolSpec, Wakeup
+from mbufpools.cli._demo import NAMES, load
+from mbufpools.mbufs import NMBCLUSTERS
+
+POLICIES = [str(policy) for policy in Wakeup]
+VIRTUAL = [name for name in NAMES if name not in ("app", "relay")]
+SCRIPTS = sorted(Path(load("stall").__file__ or "").parent.glob("*.py"))
+
+
+def run(name: str, *options: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """Run a demo that shall come out as it claims; return its JSON."""
+    assert load(name).main([*options, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert not err
+    figures: dict[str, Any] = json.loads(out)
+    assert figures["ok"] is True
+    assert figures["demo"] == name
+    assert figures["verdict"]
+    return figures
+
+
+@pytest.mark.parametrize("policy", [None, *POLICIES])
+@pytest.mark.parametrize("name", VIRTUAL)
+def test_a_demo_comes_out_the_same_on_both_backends(
+    name: str, policy: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [] if policy is None else ["--policy", policy]
+    on_asyncio = run(name, *options, "--backend", "asyncio", capsys=capsys)
+    on_trio = run(name, *options, "--backend", "trio", capsys=capsys)
+    assert on_asyncio == on_trio
+    shown = [row["policy"] for row in next(iter(tables(on_asyncio)))]
+    assert list(dict.fromkeys(shown)) == list(load(name).DEMO.options(options).policies)
+
+
+def tables(figures: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    return [value for name, value in figures.items() if isinstance(value, list) and name != "notes"]
+
+
+def by(rows: list[dict[str, Any]], *names: str) -> dict[Any, dict[str, Any]]:
+    """The rows by the cells `names`."""
+    if len(names) == 1:
+        return {row[names[0]]: row for row in rows}
+    return {tuple(row[name] for name in names): row for row in rows}
+
+
+# --- what each shows
+
+
+def test_the_stall_lasts_for_ever_without_the_patch_and_ends_at_nine_seconds_with_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = by(run("stall", capsys=capsys)["policies"], "policy", "margin")
+    assert rows["none", None] == {
+        "policy": "none",
+        "margin": None,
+        "woke_at": None,
+        "free": 16384,
+        "pages": 0,
+        "wakeup_runs": 0,
+        "drops": 2,  # a get that sleeps for want of a page has tried twice
+        "for_ever": True,
+    }
+    for key in (("deferred", None), ("direct", None), ("near-limit", 4096 + 16384)):
+        assert rows[key]["woke_at"] == 9.0
+        assert rows[key]["wakeup_runs"] == 1
+        assert rows[key]["drops"] == 2
+        assert rows[key]["free"] == 16384 - 4096
+        assert rows[key]["for_ever"] is False
+
+
+def test_near_limit_with_a_margin_of_the_wanted_page_stalls(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    figures = run("stall", "--policy", "near-limit", capsys=capsys)
+    small = by(figures["policies"], "margin")[4096]
+    assert small["woke_at"] is None
+    assert small["for_ever"] is True
+    assert small["free"] == 16384
+    assert small["wakeup_runs"] == 0
+
+
+@pytest.mark.parametrize("nmbclust", [8, 16, 80])
+def test_the_stall_is_the_same_with_a_larger_budget(
+    nmbclust: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = by(run("stall", "--nmbclust", str(nmbclust), capsys=capsys)["policies"], "policy")
+    assert rows["none"]["free"] == nmbclust * 2048
+    assert rows["none"]["for_ever"] is True
+    assert rows["deferred"]["woke_at"] == 9.0
+
+
+def test_deferred_wakes_once_a_run_of_the_gc_and_direct_once_a_page(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = by(run("coalesce", capsys=capsys)["policies"], "policy")
+    assert {row["pages"] for row in rows.values()} == {28}
+    assert {row["gc_runs"] for row in rows.values()} == {4}
+    assert rows["none"]["wakeups"] == 0
+    assert rows["deferred"]["wakeups"] == 4
+    assert rows["deferred"]["coalesced"] == 28 - 4
+    assert rows["deferred"]["refused"] == 0
+    assert rows["direct"]["wakeups"] == 28
+    assert rows["direct"]["coalesced"] == 0
+    assert rows["direct"]["refused"] == 6
+    assert rows["near-limit"]["wakeups"] < 4
+
+
+def test_the_detour_through_the_task_makes_nobody_wait_longer(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = by(run("coalesce", capsys=capsys)["policies"], "policy")
+    for policy in ("deferred", "direct", "near-limit"):
+        assert rows[policy]["mbuf_at"] == rows[policy]["cluster_at"] == 9.0
+    assert rows["none"]["mbuf_at"] is rows["none"]["cluster_at"] is None
+
+
+def test_page_frees_and_a_new_limit_make_one_wakeup_with_the_patch_and_three_without(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = by(run("nmbclust", capsys=capsys)["policies"], "policy")
+    for row in rows.values():
+        assert row["raised_at"] == 1.0  # a raised limit wakes under every policy
+        assert row["used_percent"] == 20480 * 100 // 8192
+        assert row["freed"] == 2
+    assert {policy: row["wakeups"] for policy, row in rows.items()} == {
+        "none": 1,  # the limit alone
+        "deferred": 1,
+        "direct": 3,
+        "near-limit": 1,
+    }
+    assert rows["none"]["woke_at"] is None
+    assert rows["deferred"]["woke_at"] == rows["direct"]["woke_at"] == 12.0
+
+
+def test_a_limit_out_of_range_is_refused_with_erange(capsys: pytest.CaptureFixture[str]) -> None:
+    most = (2**63 - 1) // 2048
+    rows = run("nmbclust", capsys=capsys)["limits"]
+    assert {row["nmbclust"]: row["result"] for row in rows} == {
+        -1: "ERANGE",
+        0: "ERANGE",
+        1: "accepted",
+        most: "accepted",
+        most + 1: "ERANGE",
+    }
+
+
+def test_seven_puts_wake_nobody_and_the_eighth_does_whatever_the_policy(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    figures = run("hidden-items", capsys=capsys)
+    rows = by(figures["wakers"], "policy", "curpage")
+    for policy in POLICIES:
+        assert rows[policy, "stale"]["woken_by"] == 8
+        assert rows[policy, "stale"]["beside"] == 7
+        assert rows[policy, "stale"]["drops"] == 2 + 7
+        assert rows[policy, "refreshed"]["woken_by"] == 1
+        assert rows[policy, "refreshed"]["drops"] == 2
+    assert [put["stale_free"] for put in figures["puts"]] == [1, 2, 3, 4, 5, 6, 7, 7]
+    assert [put["stale_asleep"] for put in figures["puts"]] == [True] * 7 + [False]
+    assert not any(put["refreshed_asleep"] for put in figures["puts"])
+
+
+def test_a_64k_cluster_waits_for_128_runs_of_the_gc(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = run("nine-seconds", capsys=capsys)
+    rows = by(figures["policies"], "policy", "reclaim")
+    for policy in ("deferred", "direct", "near-limit"):
+        assert rows[policy, False]["first_page_at"] == 9.0
+        assert rows[policy, False]["gc_runs"] == rows[policy, False]["pages"] == 128
+        assert rows[policy, False]["woke_at"] == 9.0 + 127
+        assert rows[policy, True]["woke_at"] == 0.0
+    assert rows["none", False]["for_ever"] is True
+    last = figures["trickle"][-1]
+    assert (last["page"], last["at"], last["nbytes"]) == (128, 136.0, 512 * 1024)
+
+
+def test_a_deferred_wakeup_waits_for_slow_work_and_the_sleepers_pile_up(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    figures = run("backlog", capsys=capsys)
+    rows = by(figures["policies"], "policy", "slow")
+    for slow, late in ((0.0, 0.0), (1.0, 0.9), (5.0, 4.9)):
+        waiting = 8 + 10 + round(100 * late)  # eight, and one every 10 ms, from 0.1 s before
+        deferred, direct, none = (rows[each, slow] for each in ("deferred", "direct", "none"))
+        for way in ("put", "gc", "nmbclust"):
+            assert (deferred[f"{way}_late"], deferred[f"{way}_asleep"]) == (late, waiting)
+        assert (direct["put_late"], direct["put_asleep"]) == (0.0, 18)
+        assert direct["gc_late"] == late, "the gc is behind the slow work itself"
+        assert none["put_late"] is none["gc_late"] is None
+        assert none["nmbclust_late"] == direct["nmbclust_late"] == 0.0, "as before the patch"
+    assert figures["verdict"].endswith(
+        "; in this run deferral costs 4.9 s and 490 sleepers over direct (put), 0 s and 0 sleepers "
+        "over direct (gc), 4.9 s and 490 sleepers over none (nmbclust)."
+    )
+
+
+def test_a_process_more_than_a_page_has_mbufs_and_nobody_gets_a_cluster(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    figures = run("hold-and-wait", capsys=capsys)
+    rows = by(figures["policies"], "policy", "takes", "processes")
+    for policy in POLICIES:
+        stuck = rows[policy, "m_clget", 17]
+        assert (stuck["through"], stuck["mbufs"], stuck["for_ever"]) == (0, 17, True)
+        assert stuck["short"] == 2 * 4096 + 16384 - 10 * 2048
+        cured = rows[policy, "get_many", 17]
+        assert (cured["through"], cured["in_order"], cured["for_ever"]) == (17, True, False)
+        assert cured["last_at"] == 1 + 3 * 10, "eight at a time"
+    assert rows["none", "m_clget", 16]["through"] == 16
+    assert rows["none", "m_clget", 100]["mbufs"] == 10 * 2048 // 256, "all memory is mbufs"
+    assert rows["none", "get_many", 100]["through"] == 100
+    assert [row["process"] for row in figures["who"]] == ["process 1", "process 2", "process 17"]
+    for row in figures["who"]:
+        assert (row["holds"], row["wants"]) == ("256 bytes of mbufpl", "2048 bytes of mcl2k")
+        assert row["seconds"] == 3600
+
+
+def test_a_claim_on_everything_is_passed_as_often_as_its_order_allows(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = by(run("order", capsys=capsys)["policies"], "order", "takes")
+    for takes in ("1", "2 at once"):
+        fifo, bounded, barging = (rows[order, takes] for order in ("fifo", "bounded", "barging"))
+        assert fifo["passed"] == fifo["during"] == 0
+        assert fifo["releases"] == fifo["out"]
+        assert bounded["passed"] <= bounded["out"]
+        assert bounded["releases"] <= bounded["out"] + bounded["passed"]
+        assert barging["releases"] is barging["after"] is None, "it starves"
+        assert barging["passed"] > 50 * barging["out"]
+        assert not any(row["knot"] for row in (fifo, bounded, barging))
+        for row in (fifo, bounded):  # afterwards the traffic flows as it does past a starving one
+            assert row["after"] == pytest.approx(barging["during"], rel=0.05)
+    assert rows["bounded", "1"]["passed"] == rows["bounded", "1"]["out"]
+    assert rows["bounded", "2 at once"]["passed"] == 0, "get_many passes nobody"
+
+
+def test_those_who_hold_one_and_ask_for_another_are_knotted_unless_they_barge(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    figures = run("order", capsys=capsys)
+    rows = by(figures["policies"], "order", "takes")
+    nested = {order: rows[order, "2 in turn"] for order in ("fifo", "bounded", "barging")}
+    assert [row["knot"] for row in nested.values()] == [True, True, False]
+    assert nested["fifo"]["passed"] == 0
+    assert nested["bounded"]["passed"] == nested["bounded"]["out"] > 0, "so many lived on"
+    said = [row["line"] for row in figures["explain"]]
+    assert said[0] == "9 wait; 32768 of 65536 bytes are allocated"
+    assert said[1].startswith("#1 task 'the claim' has waited 0.5 s for 65536 bytes")
+    assert any("at order.py:" in line for line in said)
+    assert not any("/" in line for line in said), "no names of this machine"
+    assert said[-1].endswith("with get_many")
+    for order in ("fifo", "bounded"):
+        untied = rows[order, "2 at once"]
+        assert untied["releases"] is not None, "get_many unties it"
+        assert not untied["knot"]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_all_that_the_app_was_sent_arrives_within_the_limit(
+    backend: str, policy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = run("app", "--backend", backend, "--policy", policy, capsys=capsys)
+    (total,) = figures["total"]
+    assert total["whole"] == total["senders"]
+    assert total["peak"] <= total["limit"] < total["nbytes"]
+    assert total["unreleased"] == 0
+    assert sum(pool["waited"] for pool in figures["pools"]) > 0
+    for pool in figures["pools"]:
+        assert pool["hiwat"] * pool["page_size"] <= total["limit"]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_the_relay_loses_no_byte_and_its_memory_does_not_grow_with_the_backlog(
+    backend: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = run("relay", "--backend", backend, capsys=capsys)
+    unbounded, pools = figures["relay"]
+    for row in (unbounded, pools):
+        assert row["lost"] == 0
+        assert row["whole"] == "64 of 64"
+        assert row["mib_per_second"] > 0
+        assert 0 < row["median_ms"] <= row["p99_ms"]
+    assert pools["growth_mib"] * 3 < unbounded["growth_mib"]
+    times = [row["seconds"] for row in figures["memory"]]
+    assert len(times) == 6
+    assert times == sorted(times)
+    measured = [row["BufferPools"] for row in figures["memory"] if row["BufferPools"] is not None]
+    assert measured
+    assert max(measured) <= pools["growth_mib"]
+
+
+# --- how they print
+
+
+def test_the_verdict_of_the_relay_is_computed_from_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    relay = load("relay")
+    lost = [relay.Outcome(nbytes=1, latencies=[0.5], seconds=1.0) for _ in range(2)]
+    for outcome, growth in zip(lost, (2**20, 2**22), strict=True):
+        outcome.measured.resident = [(0.0, 0), (1.0, growth)]
+    lost[1].measured.end = load("order").end_state([])
+    monkeypatch.setattr(relay.anyio, "run", lambda *args, **options: lost.pop(0))
+    assert relay.main([]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Verdict: NOT AS EXPECTED: the relay without a bound grew by 1.0 MiB" in out
+    everything = relay.CONNECTIONS * relay.FRAMES * relay.FRAME
+    assert f"{everything - 1} and {everything - 1} bytes were lost." in out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_demo_prints_at_most_80_columns_and_its_verdict_last(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = load(name)
+    assert module.main([]) == 0
+    out, err = capsys.readouterr()
+    assert not err
+    assert out.startswith((module.__doc__ or "").partition("\n")[0])
+    assert max(map(len, out.splitlines())) <= 80
+    assert out.rstrip("\n").split("\n\n")[-1].startswith("Verdict: ")
+    assert "NOT AS EXPECTED" not in out
+
+
+class ContraryPools(MbufPools):
+    """Pools that do the opposite of what they are told."""
+
+    def __init__(self, nmbclust: int = NMBCLUSTERS, **options: Any) -> None:
+        if "wakeup" in options:
+            wakes = options["wakeup"] is not Wakeup.NONE
+            options["wakeup"] = Wakeup.NONE if wakes else Wakeup.DEFERRED
+        if "curpage" in options:
+            stale = options["curpage"] is CurPage.STALE
+            options["curpage"] = CurPage.REFRESHED if stale else CurPage.STALE
+        super().__init__(nmbclust, **options)
+
+
+class RoomyPools(MbufPools):
+    """Pools in which no demo runs out of memory."""
+
+    def __init__(self, nmbclust: int = NMBCLUSTERS, **options: Any) -> None:
+        super().__init__(1024 * nmbclust, **options)
+
+
+class ContraryOrder(BufferPools):
+    """Pools in which those barge who should not, and the other way round."""
+
+    def __init__(self, limit: int, sizes: list[int | str | PoolSpec], **options: Any) -> None:
+        barging = options["order"] is Order.BARGING
+        options["order"] = Order.FIFO if barging else Order.BARGING
+        super().__init__(limit, sizes, **options)
+
+
+CONTRARY: dict[str, tuple[str, type[BufferPools]]] = {
+    "hold-and-wait": ("MbufPools", RoomyPools),  # no policy cures it
+    "order": ("BufferPools", ContraryOrder),
+}
+
+
+@pytest.mark.parametrize("name", VIRTUAL)
+def test_a_verdict_is_computed_from_the_run(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(load(name), *CONTRARY.get(name, ("MbufPools", ContraryPools)))
+    assert load(name).main([]) == 1
+    assert "\n\nVerdict: NOT AS EXPECTED: " in capsys.readouterr().out
+    assert load(name).main(["--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["ok"] is False
+
+
+def test_the_verdict_of_the_app_is_computed_from_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = load("app")
+    monkeypatch.setattr(app, "LIMIT", "64 MiB")  # more memory than senders
+    assert app.main([]) == 1
+    out = " ".join(capsys.readouterr().out.split())
+    assert "Verdict: NOT AS EXPECTED:" in out
+    assert "; 0 of 256 records waited for memory" in out
+
+
+def test_a_limit_that_shows_no_stall_is_told_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert load("stall").main(["--policy", "none", "--nmbclust", "12"]) == 1
+    assert capsys.readouterr().out.endswith(
+        "Verdict: NOT AS EXPECTED: under none process 2 did not have to sleep.\n"
+    )
+
+
+# --- what they refuse
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("option", "listed"),
+    [
+        ("--policy=always", "'always'; expected one of none, deferred, direct, near-limit"),
+        ("--backend=curio", "'curio'; expected one of asyncio, trio"),
+        ("--colour=red", "'--colour=red'; expected one of --policy, --backend, "),
+    ],
+)
+def test_a_wrong_option_is_one_line_that_lists_the_right_ones(
+    name: str, option: str, listed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        load(name).main([option])
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert listed in err
+    assert err.startswith(f"{name}: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("value", ["7", "4097", "-1", "many", "9" * 5000])
+def test_a_limit_that_a_demo_cannot_use_is_one_line_that_tells_the_range(
+    value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        load("stall").main([f"--nmbclust={value}"])
+    assert caught.value.code == 2
+    err = capsys.readouterr().err
+    assert err.endswith("expected a number from 8 to 4096\n")
+    assert err.count("\n") == 1
+
+
+def test_a_backend_that_is_not_installed_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        load("stall").main(["--backend", "trio"])
+    assert "trio is not installed: pip install mbufpools[trio]" in capsys.readouterr().err
+
+
+# --- the scripts
+
+
+def test_every_script_is_a_demo_and_every_demo_a_script() -> None:
+    assert {script.stem.replace("_", "-") for script in SCRIPTS} == set(NAMES)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_a_demo_uses_public_names_only(script: Path) -> None:
+    rooms = {f"mbufpools{room}" for room in ("", ".lab", ".demokit", ".mbufs", ".net")}
+    for node in ast.walk(ast.parse(script.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            assert node.module is not None
+            if node.module.startswith("mbufpools"):
+                assert node.module in rooms
+                public = getattr(sys.modules.get(node.module), "__all__", ())
+                assert {alias.name for alias in node.names} <= {*public, "lab"}
+        elif isinstance(node, ast.Attribute):
+            assert not node.attr.startswith("_"), f"line {node.lineno}"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
+def test_a_demo_says_what_it_does_in_a_title_and_a_few_lines(script: Path) -> None:
+    doc = ast.get_docstring(ast.parse(script.read_text("utf-8")))
+    assert doc is not None
+    title, _, text = doc.partition("\n\n")
+    assert "\n" not in title
+    assert len(title) < 80
+    assert 3 <= len(text.splitlines()) <= 7
+
+
+def test_a_script_runs_by_itself() -> None:
+    script = next(script for script in SCRIPTS if script.stem == "stall")
+    done = subprocess.run(
+        [sys.executable, script, "--policy", "deferred"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("under deferred process 2 wakes at 9 s.\n")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_end_state_of_a_demo_is_that_of_its_first_run(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    end = load(name).end_state(["--policy", "deferred"])
+    assert isinstance(end, mbufpools.PoolsStatistics)
+    assert not capsys.readouterr().out
+    if name == "stall":
+        assert end.pools["mbufpl"].nout == 1
+        assert load(name).end_state([]).pools["mbufpl"].waiting == 1  # the first policy is none

@@ -1,0 +1,1 @@
+"""Helpers that several tests share. None of these modules holds a test."""

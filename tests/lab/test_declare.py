@@ -1,0 +1,138 @@
+"""What the lab has to know of everybody's state, for partial-order reduction to be sound."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import anyio.streams.memory
+import pytest
+import trio
+
+import mbufpools
+from mbufpools import lab
+from mbufpools.lab._declare import STATE, declaring, recorder
+
+CORE = Path(mbufpools.__file__).parent
+NOT_SHARED = {
+    "Block": {"_mapping", "view"},  # set when its page has left the lists
+    "Observer": {"hook"},  # taken off when it fails
+    "Request": {"_event"},  # set by the task that parks; who grants looks at what it holds, too
+    "OwnerLoop": {"_clock", "_current", "_run_soon", "_start", "_token"},  # set with `_state`
+    "TaskQueue": {"_group", "_runner_id"},  # set when the queue is entered
+    "Reserving": {"_reservation"},  # of one `async with`
+}
+"""Attributes that are set outside of ``__init__`` and need no declaration."""
+
+
+def attributes_set_later() -> Iterator[tuple[str, str, str]]:
+    """Module, class and attribute, for each that a method of the core sets after ``__init__``."""
+    for path in sorted(CORE.glob("_*.py")):
+        for cls in ast.parse(path.read_text("utf-8")).body:
+            if not isinstance(cls, ast.ClassDef):
+                continue
+            for function in cls.body:
+                if isinstance(
+                    function, ast.FunctionDef | ast.AsyncFunctionDef
+                ) and function.name not in ("__init__", "_wire"):
+                    for node in ast.walk(function):
+                        if (
+                            isinstance(node, ast.Attribute)
+                            and not isinstance(node.ctx, ast.Load)
+                            and isinstance(node.value, ast.Name)
+                            and node.value.id == "self"
+                        ):
+                            yield f"mbufpools.{path.stem}", cls.name, node.attr
+
+
+def test_all_state_of_the_core_that_changes_is_declared() -> None:
+    undeclared = {
+        (cls, attribute)
+        for module, cls, attribute in attributes_set_later()
+        if attribute not in STATE.get(module, {}).get(cls, {})
+        and attribute not in NOT_SHARED.get(cls, set())
+    }
+    assert not undeclared
+
+
+def test_what_is_declared_is_there() -> None:
+    """A name of another release declares nothing, and the reduction would be unsound."""
+    for module, classes in STATE.items():
+        assert module in sys.modules, module
+        for name, attributes in classes.items():
+            cls = getattr(sys.modules[module], name)
+            source = Path(sys.modules[module].__file__ or "").read_text("utf-8")
+            for attribute in attributes:
+                if attribute == "_is_shutdown" and sys.version_info < (3, 13):
+                    continue
+                assert attribute in source, f"{module}.{name}.{attribute}"
+                assert cls is not None
+
+
+def test_declarations_are_taken_back() -> None:
+    before = dict(vars(anyio.Condition)), dict(vars(mbufpools.Budget)), dict(vars(trio.Event))
+    with declaring():
+        assert dict(vars(mbufpools.Budget)) != before[1]
+    after = dict(vars(anyio.Condition)), dict(vars(mbufpools.Budget)), dict(vars(trio.Event))
+    assert after == before
+
+
+def test_a_thing_has_the_same_name_in_every_execution() -> None:
+    class Thing:
+        pass
+
+    elder = Thing()
+    names = []
+    recorder.restart()
+    for _ in range(2):
+        recorder.restart()
+        first, second = Thing(), Thing()
+        names.append([recorder.made(first), recorder.made(second), recorder.name(elder)])
+    assert names[0] == names[1]
+    assert len(set(names[0])) == 3
+
+
+def test_a_shared_value_is_a_plain_value_outside_of_an_exploration() -> None:
+    shared = lab.Shared(1)
+    shared.value += 1
+    assert shared.update(lambda value: value * 10) == 20
+    assert shared.value == 20
+    assert repr(shared) == "Shared(20)"
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_plain_attribute_fools_dpor_and_a_shared_value_does_not(backend: str) -> None:
+    """As the documents say."""
+
+    class Plain:
+        value = 0
+
+    async def program(shared: Plain | lab.Shared[int]) -> None:
+        async def add() -> None:
+            value = shared.value
+            await anyio.lowlevel.checkpoint()
+            shared.value = value + 1
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(add)
+            group.start_soon(add)
+        assert shared.value == 2
+
+    async def undeclared() -> None:
+        await program(Plain())
+
+    async def declared() -> None:
+        await program(lab.Shared(0))
+
+    fooled = lab.explore(undeclared, strategy="dpor", backend=backend)
+    assert fooled.complete
+    assert not fooled.failures
+    assert fooled.executions == 1
+    for exploration in (
+        lab.explore(undeclared, backend=backend),
+        lab.explore(declared, strategy="dpor", backend=backend),
+    ):
+        assert [failure.kind for failure in exploration.failures] == ["exception"]

@@ -1,0 +1,368 @@
+"""Exploration shared out to workers: the same schedules, and the same failures."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import multiprocessing
+import pickle
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from mbufpools import lab
+from mbufpools.lab import _execute, _parallel
+from mbufpools.lab._pickled import PickledProgram, pack
+from mbufpools.lab._shrink import shrink
+
+
+class AtOnce(Executor):
+    """Does its work when it is given, in this process, on copies as pickle makes them."""
+
+    def __init__(self, *, by_reference: bool = False) -> None:
+        self.parts = 0
+        self._by_reference = by_reference
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
+        self.parts += 1
+        future: Future[Any] = Future()
+        try:
+            if not self._by_reference:
+                function, args = pickle.loads(pickle.dumps((function, args)))
+            result = function(*args, **options)
+            future.set_result(result if self._by_reference else pickle.loads(pickle.dumps(result)))
+        except Exception as error:  # noqa: BLE001 - it is the future's
+            future.set_exception(error)
+        return future
+
+
+SEEN: list[str] = []
+"""The order in which the tasks of each execution ended."""
+
+
+async def race(*, users: int = 3, passes: int = 1) -> None:
+    order = []
+
+    async def user(number: int) -> None:
+        for _ in range(passes):
+            await checkpoint()
+            order.append(str(number))
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(users):
+            tasks.start_soon(user, number)
+    SEEN.append("".join(order))
+
+
+async def wrong_in_three_ways() -> None:
+    """Which failure comes depends on who is first."""
+    first = asyncio.get_running_loop().create_future()
+    order: list[int] = []
+
+    async def user(number: int) -> None:
+        await checkpoint()
+        order.append(number)
+        if number == 2 and order[0] == 2:
+            await first  # nobody will
+        if number == 1 and order[0] == 1:
+            raise ValueError("one is first")
+        await checkpoint()
+        if order == [0, 2, 1]:
+            raise KeyError("two is before one")
+
+    await asyncio.gather(*(user(number) for number in range(3)))
+
+
+async def raises_what_cannot_be_pickled() -> None:
+    error = RuntimeError("it holds a function")
+    error.args = (*error.args, lambda: None)
+    raise error
+
+
+async def opens_a_connection() -> None:
+    await asyncio.open_connection("localhost", 1)
+
+
+async def spins() -> None:
+    for _ in range(10**6):
+        await checkpoint()
+
+
+@pytest.fixture
+def seen() -> Iterator[list[str]]:
+    SEEN.clear()
+    yield SEEN
+    SEEN.clear()
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as executor:
+        yield executor
+
+
+def what(exploration: lab.Exploration) -> set[str]:
+    """Each failure, without its schedule."""
+    return {failure.report.partition("\nschedule")[0] for failure in exploration.failures}
+
+
+BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+# --- the same schedules
+
+
+@BACKENDS
+@pytest.mark.parametrize("part", [1, 7, 200])
+@pytest.mark.parametrize("max_preemptions", [1, None])
+def test_exhaustive_covers_each_schedule_once_in_parts_of_any_size(
+    backend: str,
+    part: int,
+    max_preemptions: int | None,
+    seen: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_parallel, "PART", part)
+    options: dict[str, Any] = {"backend": backend, "max_preemptions": max_preemptions}
+    alone = lab.explore(race, **options)
+    orders = Counter(seen)
+    seen.clear()
+    executor = AtOnce()
+    shared = lab.explore(race, executor=executor, **options)
+    assert shared == alone
+    assert shared.complete
+    assert Counter(seen) == orders
+    assert executor.parts >= shared.executions / part
+
+
+@BACKENDS
+@pytest.mark.parametrize("strategy", ["random", "pct"])
+def test_random_strategies_execute_the_seeds_that_they_would_alone(
+    backend: str, strategy: str, seen: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_parallel, "PART", 8)
+    # Parts that go out before one has come back measure anew how long the program is.
+    monkeypatch.setattr(_parallel, "PARTS_AHEAD", 1)
+    options: dict[str, Any] = {
+        "backend": backend,
+        "strategy": strategy,
+        "max_executions": 100,
+        "seed": 5,
+        "depth": 2,
+    }
+    alone = lab.explore(race, **options)
+    orders = list(seen)
+    seen.clear()
+    executor = AtOnce()
+    shared = lab.explore(race, executor=executor, **options)
+    assert shared == alone
+    assert seen == orders
+    assert len(set(orders)) > 5
+    assert executor.parts == 13
+
+
+def test_every_cancellation_is_covered_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_parallel, "PART", 10)
+    program = functools.partial(race, users=2)
+    alone = lab.explore(program, cancel=True)
+    shared = lab.explore(program, cancel=True, executor=AtOnce())
+    assert shared == alone
+    assert shared.complete
+
+
+def test_parts_end_at_the_limit_of_executions() -> None:
+    shared = lab.explore(race, max_executions=33, executor=AtOnce())
+    assert shared.executions == 33
+    assert not shared.complete
+
+
+# --- the same failures
+
+
+@pytest.mark.parametrize("part", [20, 200])
+def test_all_failures_are_found_and_each_is_told_once(
+    part: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_parallel, "PART", part)
+    options: dict[str, Any] = {"max_failures": None, "max_preemptions": 1}
+    alone = lab.explore(wrong_in_three_ways, **options)
+    shared = lab.explore(wrong_in_three_ways, executor=AtOnce(), **options)
+    assert what(shared) == what(alone)
+    assert len(alone.failures) == len(shared.failures) == 3
+    (stall,) = (failure for failure in shared.failures if failure.kind == "stall")
+    assert "'wrong_in_three_ways.<locals>.user' waits" in stall.report  # not 'Task-1234'
+    assert shared.executions == alone.executions
+    for failure in shared.failures:
+        assert 1 <= failure.found_at <= shared.executions
+        (again,) = lab.replay(wrong_in_three_ways, failure.token).failures
+        assert again.report == failure.report
+
+
+def test_a_failure_that_one_worker_has_found_is_not_shrunk_by_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_parallel, "PART", 20)
+    monkeypatch.setattr(_parallel, "PARTS_AHEAD", 1)
+    shrunk: list[object] = []
+
+    def noted(*args: Any) -> Any:
+        shrunk.append(args)
+        return shrink(*args)
+
+    monkeypatch.setattr(_execute, "shrink", noted)
+    executor = AtOnce()
+    lab.explore(wrong_in_three_ways, max_failures=None, max_preemptions=1, executor=executor)
+    assert executor.parts > 1
+    assert len(shrunk) == 3
+
+
+def test_no_more_failures_than_asked_for() -> None:
+    shared = lab.explore(wrong_in_three_ways, max_failures=2, max_preemptions=1, executor=AtOnce())
+    assert len(shared.failures) == 2
+    assert not shared.complete
+
+
+def test_an_exception_that_cannot_be_pickled_is_in_the_report() -> None:
+    (failure,) = lab.explore(raises_what_cannot_be_pickled, executor=AtOnce()).failures
+    assert failure.error is None
+    assert "RuntimeError: ('it holds a function'" in failure.report
+
+
+# --- processes
+
+
+@BACKENDS
+def test_processes_find_as_many_schedules_as_one(
+    backend: str, processes: ProcessPoolExecutor
+) -> None:
+    progress: list[int] = []
+    options: dict[str, Any] = {"backend": backend, "on_progress": progress.append}
+    program = functools.partial(race, passes=2)
+    shared = lab.explore(program, max_preemptions=3, executor=processes, **options)
+    assert shared == lab.explore(program, max_preemptions=3, backend=backend)
+    assert shared.executions > 2 * _parallel.PART
+    assert progress == sorted(progress)
+    assert progress[-1] == shared.executions
+    assert shared.seconds > 0
+
+
+def test_processes_find_the_same_failures(processes: ProcessPoolExecutor) -> None:
+    options: dict[str, Any] = {"max_failures": None, "max_preemptions": 1}
+    alone = lab.explore(wrong_in_three_ways, **options)
+    shared = lab.explore(wrong_in_three_ways, executor=processes, **options)
+    assert what(shared) == what(alone)
+    assert shared.executions == alone.executions
+
+
+def test_livelocks_are_told_by_workers(processes: ProcessPoolExecutor) -> None:
+    (failure,) = lab.explore(spins, executor=processes, step_limit=50).failures
+    assert failure.kind == "livelock"
+
+
+def test_a_worker_s_exception_comes_through(processes: ProcessPoolExecutor) -> None:
+    with pytest.raises(lab.Unsupported, match="the program does I/O"):
+        lab.explore(opens_a_connection, executor=processes)
+    assert lab.explore(race, strategy="fifo").executions == 1  # and all goes on
+
+
+def test_what_is_given_out_is_taken_back_after_an_exception() -> None:
+    given: list[Future[Any]] = []
+
+    class Late(AtOnce):
+        """Only the first part is ever done."""
+
+        def submit(self, function: Callable[..., Any], /, *args: Any, **_: Any) -> Future[Any]:
+            given.append(super().submit(function, *args) if not given else Future())
+            return given[-1]
+
+    with pytest.raises(lab.Unsupported):
+        lab.explore(opens_a_connection, strategy="random", executor=Late())
+    assert len(given) > 1
+    assert all(future.cancelled() for future in given[1:])
+
+
+# --- what cannot be shared
+
+
+def test_a_program_of_no_module_is_refused_before_a_process_sees_it(
+    processes: ProcessPoolExecutor,
+) -> None:
+    async def local() -> None:
+        pass
+
+    with pytest.raises(ValueError, match=r"local cannot be given to other processes \(.*\); make"):
+        lab.explore(local, executor=processes)
+
+
+def test_an_executor_that_has_its_own_way_with_functions_may_use_it() -> None:
+    async def local() -> None:
+        await checkpoint()
+
+    assert lab.explore(local, executor=AtOnce(by_reference=True)).complete
+
+
+def test_threads_are_refused() -> None:
+    with ThreadPoolExecutor() as threads, pytest.raises(ValueError, match="use an executor of pro"):
+        lab.explore(race, executor=threads)
+
+
+def test_dpor_cannot_be_shared() -> None:
+    with pytest.raises(ValueError, match="cannot be shared out; use one of exhaustive, random"):
+        lab.explore(race, strategy="dpor", executor=AtOnce())
+
+
+# --- how a program finds its way
+
+
+def test_a_program_is_loaded_by_its_name() -> None:
+    parcel = pack(functools.partial(race, users=2))
+    assert parcel.title == "race"
+    assert parcel.module == __name__
+    assert parcel.file == __file__
+    program = pickle.loads(pickle.dumps(parcel)).load()
+    assert program.func is race
+
+
+def test_a_module_that_no_name_leads_to_is_loaded_from_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "nowhere.py"
+    file.write_text("async def program(): pass")
+    parcel = PickledProgram(
+        "program", b"cnowhere_to_be_seen\nprogram\n.", "nowhere_to_be_seen", str(file), ()
+    )
+    try:
+        program = parcel.load()
+        assert program.__module__ == "nowhere_to_be_seen"
+        assert program.__code__.co_filename == str(file)
+    finally:
+        sys.modules.pop("nowhere_to_be_seen", None)
+
+
+def test_a_module_of_the_same_name_is_not_mistaken(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    for place, number in (("one", 1), (".", 2)):
+        (tmp_path / place / "twice.py").write_text(f"async def program(): return {number}")
+    before = list(sys.path)
+    sys.path.insert(0, str(tmp_path / "one"))
+    parcel = PickledProgram(
+        "program", b"ctwice\nprogram\n.", "twice", str(tmp_path / "twice.py"), ()
+    )
+    try:
+        assert lab.run(parcel.load()) == 2
+    finally:
+        sys.path[:] = before
+        sys.modules.pop("twice", None)
+
+
+@pytest.mark.parametrize("file", [None, "/nowhere/at_all.py", "/nowhere/at_all.txt"])
+def test_a_program_that_a_worker_cannot_load_is_named(file: str | None) -> None:
+    parcel = PickledProgram("program", b"cat_all\nprogram\n.", "at_all", file, tuple(sys.path))
+    with pytest.raises(lab.LabError, match="a worker cannot load program from module 'at_all'"):
+        parcel.load()
+    sys.modules.pop("at_all", None)

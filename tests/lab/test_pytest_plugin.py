@@ -1,0 +1,866 @@
+"""The pytest plugin, tried on small suites, among the plugins that run async tests."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import mbufpools.lab.pytest_plugin  # noqa: F401 - pytester would drop it after each of its runs
+
+HEAD = """
+import asyncio, functools, logging, unittest, unittest.mock
+import anyio, pytest, trio
+from anyio.lowlevel import checkpoint
+from mbufpools import lab
+
+async def two(function):
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(function)
+        tasks.start_soon(function)
+
+def backend():
+    return "trio" if trio.lowlevel.in_trio_task() else "asyncio"
+"""
+
+RACE = """
+@pytest.mark.explore
+async def test_race():
+    count = 0
+
+    async def increase():
+        nonlocal count
+        value = count
+        await checkpoint()
+        count = value + 1
+
+    await two(increase)
+    assert count == 2
+"""
+
+SOUND = """
+@pytest.mark.explore
+async def test_sound():
+    count = 0
+
+    async def increase():
+        nonlocal count
+        await checkpoint()
+        count += 1
+
+    await two(increase)
+    assert count == 2
+"""
+
+INI = "[pytest]\nasyncio_default_fixture_loop_scope = function\n"
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester) -> pytest.Pytester:
+    pytester.makeini(INI)
+    return pytester
+
+
+def run(suite: pytest.Pytester, source: str, *options: str) -> pytest.RunResult:
+    (suite.path / "test_it.py").write_text(HEAD + source, "utf-8")
+    return suite.runpytest_inprocess("-p", "no:cacheprovider", *options)
+
+
+def replay_line(result: pytest.RunResult) -> list[str]:
+    """The arguments of the command that a failure has printed."""
+    lines = [line for line in result.outlines if "replay: pytest " in line]
+    program, *arguments = shlex.split(lines[0].partition("replay: ")[2])
+    assert program == "pytest"
+    return arguments
+
+
+# --- the mark
+
+
+def test_a_marked_test_is_explored_on_each_backend_as_a_test_of_its_own(
+    suite: pytest.Pytester,
+) -> None:
+    result = run(suite, SOUND, "-v")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "test_it.py::test_sound[[]asyncio[]] PASSED*",
+            "test_it.py::test_sound[[]trio[]] PASSED*",
+            "*= explored =*",
+            "test_it.py::test_sound[[]asyncio[]]: no failure in 6 executions (exhaustive on "
+            "asyncio): all of the schedules of at most 2 preemptions",
+            "test_it.py::test_sound[[]trio[]]: no failure in 6 executions (exhaustive on trio): "
+            "all of the schedules of at most 2 preemptions",
+        ]
+    )
+
+
+def test_the_options_of_the_mark_are_those_of_explore(suite: pytest.Pytester) -> None:
+    source = """
+    @pytest.mark.explore(strategy="random", max_executions=20, seed=3, cancel=True)
+    async def test_random():
+        await two(checkpoint)
+
+    @pytest.mark.explore(backends=["trio"], max_preemptions=None)
+    async def test_on_one():
+        assert backend() == "trio"
+
+    @pytest.mark.explore(backend="asyncio", strategy="dpor")
+    async def test_on_the_other():
+        assert backend() == "asyncio"
+    """
+    result = run(suite, _dedent(source), "-v")
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines_random(
+        [
+            "*::test_random[[]trio[]]: no failure in 20 executions (random on trio): not all of "
+            "the schedules, chosen at random, each with one cancellation at a time",
+            "*::test_on_one[[]trio[]]: no failure in 1 execution (exhaustive on trio): all of the "
+            "schedules",
+            "*::test_on_the_other[[]asyncio[]]: * (dpor on asyncio): all of the schedules that *",
+        ]
+    )
+
+
+def test_a_mark_on_a_class_or_a_module_is_for_the_coroutine_tests_in_it(
+    suite: pytest.Pytester,
+) -> None:
+    source = """
+    pytestmark = pytest.mark.explore(backend="trio", max_preemptions=1)
+
+    async def test_here():
+        assert backend() == "trio"
+
+    def test_plain():
+        pass
+
+    @pytest.mark.explore(max_preemptions=0)
+    class TestIn:
+        async def test_a_class(self):
+            await two(checkpoint)
+
+        @pytest.mark.explore(backends=["asyncio", "trio"])
+        @staticmethod
+        async def test_a_static_one():
+            await two(checkpoint)
+    """
+    result = run(suite, _dedent(source), "-v")
+    result.assert_outcomes(passed=5)
+    result.stdout.fnmatch_lines(
+        [
+            "*::test_here[[]trio[]]: * (exhaustive on trio): all of * at most 1 preemption",
+            "*::test_a_class[[]trio[]]: no failure in 2 * of at most 0 preemptions",
+            "*::test_a_static_one[[]asyncio[]]: no failure in 2 * of at most 0 preemptions",
+            "*::test_a_static_one[[]trio[]]: *",
+        ]
+    )
+
+
+def test_a_method_has_its_instance_and_a_parameter_its_value(suite: pytest.Pytester) -> None:
+    source = """
+    class TestIn:
+        def setup_method(self):
+            self.users = 2
+
+        @pytest.mark.explore
+        @pytest.mark.parametrize("more", [0, 1])
+        async def test_a_class(self, more):
+            assert self.users + more in (2, 3)
+            await two(checkpoint)
+    """
+    result = run(suite, _dedent(source), "-v")
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(["*::test_a_class[[]trio-1[]] PASSED*"])
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            "@pytest.mark.explore(stratgy='dpor')\nasync def test_it(): pass",
+            "test_it.py::test_it: @pytest.mark.explore knows no 'stratgy'; its options are "
+            "backend, backends, cancel, depth, max_executions, *",
+        ),
+        (
+            "@pytest.mark.explore('dpor')\nasync def test_it(): pass",
+            "*: @pytest.mark.explore takes its options by name, not 'dpor'",
+        ),
+        (
+            "@pytest.mark.explore(backend='trio', backends=())\nasync def test_it(): pass",
+            "*: @pytest.mark.explore takes backend or backends, not both",
+        ),
+        (
+            "@pytest.mark.explore\ndef test_it(): pass",
+            "test_it.py::test_it is marked to be explored, but is no `async def`; in a plain test "
+            "call the fixture `explore`",
+        ),
+    ],
+)
+def test_a_mark_that_cannot_be_is_told_when_tests_are_collected(
+    suite: pytest.Pytester, source: str, message: str
+) -> None:
+    result = run(suite, source)
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([message])
+    result.stdout.no_fnmatch_line("*Traceback*")
+
+
+def test_a_value_that_cannot_be_is_told_without_the_inside_of_the_lab(
+    suite: pytest.Pytester,
+) -> None:
+    source = """
+    @pytest.mark.explore(strategy="bfs", backend="asyncio")
+    async def test_strategy(): pass
+
+    @pytest.mark.explore(backend="curio")
+    async def test_backend(): pass
+
+    @pytest.mark.explore(backend="asyncio")
+    async def test_io():
+        await asyncio.open_connection("localhost", 1)
+    """
+    result = run(suite, _dedent(source))
+    result.assert_outcomes(failed=3)
+    result.stdout.fnmatch_lines(
+        [
+            "no strategy 'bfs': expected one of fifo, random, pct, exhaustive, dpor",
+            "no backend 'curio': expected 'asyncio' or 'trio'",
+            "the program does I/O; *",
+            "FAILED test_it.py::test_io[[]asyncio[]] - the program does I/O*",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*lab/*.py*")
+
+
+def test_a_marked_test_that_pytest_does_not_make_is_not_taken_for_explored(
+    suite: pytest.Pytester,
+) -> None:
+    source = """
+    class TestCase(unittest.IsolatedAsyncioTestCase):
+        @pytest.mark.explore
+        async def test_it(self):
+            pass
+    """
+    result = run(suite, _dedent(source))
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*::test_it is marked to be explored, and cannot be: *"])
+
+
+def test_what_only_looks_like_a_test_is_left_to_pytest(suite: pytest.Pytester) -> None:
+    result = run(suite, SOUND + "\ntest_mock = unittest.mock.MagicMock()\n", "-W", "ignore")
+    result.assert_outcomes(passed=2)
+
+
+# --- among others
+
+
+AMONG = {
+    "asyncio's automatic mode": ("", "-o", "asyncio_mode=auto"),
+    "asyncio's strict mode, marked": ("pytestmark = pytest.mark.asyncio",),
+    "trio's automatic mode": ("", "-o", "trio_mode=true"),
+    "trio, marked": ("pytestmark = pytest.mark.trio",),
+    "anyio's automatic mode": ("", "-o", "anyio_mode=auto"),
+    "anyio, marked": ("pytestmark = pytest.mark.anyio",),
+}
+
+
+@pytest.mark.parametrize("among", AMONG)
+def test_no_plugin_for_async_tests_grabs_an_explored_one(
+    suite: pytest.Pytester, among: str
+) -> None:
+    marks, *options = AMONG[among]
+    runs_on = among.partition("'")[0].partition(",")[0]
+    other = f"""
+    async def test_of_theirs():
+        assert {runs_on!r} in (backend(), "anyio")
+        await anyio.sleep(0)
+
+    class TestIn:
+        @pytest.mark.{runs_on}
+        @pytest.mark.explore
+        @pytest.mark.parametrize("users", [1, 2])
+        async def test_a_class(self, users):
+            await two(checkpoint)
+    """
+    result = run(suite, SOUND + RACE + _dedent(other) + marks, *options, "-v", "-W", "error")
+    theirs = 2 if runs_on == "anyio" else 1
+    result.assert_outcomes(passed=6 + theirs, failed=2)
+    result.stdout.fnmatch_lines_random(
+        [
+            "*::test_sound[[]asyncio[]]: no failure in 6 executions *",
+            "*::test_sound[[]trio[]]: no failure in 6 executions *",
+            "*::test_a_class[[]asyncio-1[]]: no failure in 6 executions *",
+            "*::test_a_class[[]trio-2[]]: no failure in 6 executions *",
+            "FAILED test_it.py::test_race[[]asyncio[]] - exception: AssertionError: assert 1 == 2",
+            "FAILED test_it.py::test_race[[]trio[]] - exception: AssertionError: assert 1 == 2",
+        ]
+    )
+
+
+def test_a_suite_without_any_of_them_explores_as_well(suite: pytest.Pytester) -> None:
+    suite.makeini("[pytest]")
+    nobody = ("-p", "no:asyncio", "-p", "no:trio", "-p", "no:anyio")
+    run(suite, SOUND, *nobody).assert_outcomes(passed=2)
+
+
+def test_the_door_costs_those_who_do_not_explore_nothing(suite: pytest.Pytester) -> None:
+    (suite.path / "test_plain.py").write_text(
+        "import sys\n"
+        "def test_it():\n"
+        "    assert '_mbufpools_pytest' in sys.modules\n"
+        "    assert not [name for name in sys.modules if name.split('.')[0] == 'mbufpools']\n",
+        "utf-8",
+    )
+    result = suite.runpytest_subprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=1)
+    result.stdout.no_fnmatch_line("*explored*")
+
+
+# --- failures
+
+
+def test_a_failure_is_told_by_its_report_and_not_by_the_inside_of_the_lab(
+    suite: pytest.Pytester,
+) -> None:
+    result = run(suite, RACE)
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "_* test_race[[]asyncio[]] _*",
+            "exception: AssertionError: assert 1 == 2",
+            "schedule (task: its steps in a row, and where it stops):",
+            "  *here 0.1 runs, which would not by the usual rule",
+            "Traceback (most recent call last):",
+            '  File "*test_it.py", line *, in test_race',
+            "AssertionError: assert 1 == 2",
+            "replay: pytest 'test_it.py::test_race[[]asyncio[]]' --explore-token 'asyncio:0.0@1>*'",
+            "",
+            "1 failure found in 2 executions (exhaustive on asyncio): not all of the *",
+            "FAILED test_it.py::test_race[[]asyncio[]] - exception: AssertionError: assert 1 == 2",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*lab/*.py*")
+
+
+def test_the_line_that_a_failure_prints_replays_it_with_the_traceback_of_the_program(
+    suite: pytest.Pytester,
+) -> None:
+    line = replay_line(run(suite, RACE))
+    result = suite.runpytest_inprocess(*line, "-p", "no:cacheprovider")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "_* test_race[[]asyncio[]] _*",
+            "    async def test_race():",
+            ">       assert count == 2",
+            "E       assert 1 == 2",
+            "test_it.py:*: AssertionError",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*explored*")
+    result.stdout.no_fnmatch_line("*lab/*.py*")
+
+
+def test_the_line_is_right_from_where_pytest_was_called(suite: pytest.Pytester) -> None:
+    (suite.path / "sub").mkdir()
+    (suite.path / "sub" / "test_it.py").write_text(HEAD + RACE, "utf-8")
+    suite.chdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir("sub")
+        line = replay_line(suite.runpytest_inprocess("-p", "no:cacheprovider"))
+        assert line[0] == "test_it.py::test_race[asyncio]"
+        suite.runpytest_inprocess(*line, "-p", "no:cacheprovider").assert_outcomes(failed=1)
+
+
+def test_a_stall_is_replayed_by_its_report(suite: pytest.Pytester) -> None:
+    source = """
+    @pytest.mark.explore(backend="trio")
+    async def test_stall():
+        event = anyio.Event()
+        await event.wait()
+    """
+    result = run(suite, _dedent(source))
+    waits = (
+        "  task 0 '*' waits at *test_it.py:*, in test_stall, for *Event: set() was never called*"
+    )
+    result.stdout.fnmatch_lines(["stall: every task waits, and nothing can wake one", waits])
+    again = suite.runpytest_inprocess(*replay_line(result), "-p", "no:cacheprovider")
+    again.assert_outcomes(failed=1)
+    again.stdout.fnmatch_lines(["stall: every task waits, and nothing can wake one", waits])
+
+
+def test_a_cancellation_is_replayed(suite: pytest.Pytester) -> None:
+    source = """
+    @pytest.mark.explore(backend="asyncio", cancel=True)
+    async def test_it():
+        lock = anyio.Lock()
+        await lock.acquire()
+        await checkpoint()
+        lock.release()
+
+    @pytest.mark.explore(backend="asyncio", cancel=True)
+    async def test_told():
+        try:
+            await checkpoint()
+        except asyncio.CancelledError:
+            raise ValueError("cancelled") from None
+    """
+    result = run(suite, _dedent(source))
+    result.assert_outcomes(passed=1, failed=1)
+    again = suite.runpytest_inprocess(*replay_line(result), "-p", "no:cacheprovider")
+    again.stdout.fnmatch_lines(["E *ValueError: cancelled"])
+
+
+def test_all_the_failures_asked_for_are_told_each_with_its_line(suite: pytest.Pytester) -> None:
+    source = """
+    @pytest.mark.explore(backend="asyncio", max_failures=None)
+    async def test_it():
+        order = []
+
+        async def user():
+            order.append(1)
+            await checkpoint()
+            order.append(2)
+
+        await two(user)
+        raise ValueError(order) if order == [1, 2, 1, 2] else KeyError(order)
+    """
+    result = run(suite, _dedent(source))
+    lines = [line for line in result.outlines if line.startswith("replay: ")]
+    assert len(lines) == len(set(lines)) == 2
+    result.stdout.fnmatch_lines(
+        ["exception: ValueError: *", "", "exception: KeyError: *", "", "2 failures found in *"]
+    )
+
+
+def test_a_token_is_for_its_backend_alone(suite: pytest.Pytester) -> None:
+    result = run(suite, RACE, "--explore-token", "trio:0@1>0.1,0.1@1>0.0", "-rs")
+    result.assert_outcomes(skipped=1, failed=1)
+    result.stdout.fnmatch_lines(["SKIPPED * the token is of trio, this is asyncio"])
+
+
+def test_a_token_that_no_longer_fails_passes_and_the_summary_says_so(
+    suite: pytest.Pytester,
+) -> None:
+    result = run(suite, SOUND, "--explore-token", "trio:", "-k", "trio")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(
+        ["test_it.py::test_sound[[]trio[]]: the schedule of the token does not fail"]
+    )
+
+
+def test_a_token_that_does_not_fit_is_told(suite: pytest.Pytester) -> None:
+    result = run(suite, SOUND, "--explore-token", "trio:0@7>0.5", "-k", "trio")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["the token 'trio:0@7>0.5' does not fit the program: *"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--explore-token", "nonsense"), "ERROR: --explore-token: 'nonsense' is no token; *"),
+        (("--explore-jobs", "0"), "ERROR: --explore-jobs 0: expected a number of processes, *"),
+    ],
+)
+def test_an_option_that_cannot_be_is_a_usage_error(
+    suite: pytest.Pytester, options: tuple[str, str], message: str
+) -> None:
+    result = run(suite, SOUND, *options)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([message])
+
+
+def test_a_breakpoint_stops_in_the_replayed_schedule(suite: pytest.Pytester) -> None:
+    source = RACE.replace("count = value + 1", "breakpoint()\n        count = value + 1")
+    (suite.path / "test_it.py").write_text(HEAD + source, "utf-8")
+    result = suite.run(
+        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "trio"),
+        *("--explore-token", "trio:0@1>0.1,0.1@1>0.0"),
+        stdin=b"p 'value', value\nc\np 'value', value\nc\n",
+    )
+    result.assert_outcomes(failed=1, deselected=1)
+    result.stdout.fnmatch_lines(["(Pdb) ('value', 0)"] * 2)
+
+
+def test_to_quit_the_debugger_ends_the_session(suite: pytest.Pytester) -> None:
+    source = """
+    @pytest.mark.explore
+    async def test_it():
+        async def quits():
+            pytest.exit("enough")
+        await two(quits)
+
+    def test_then():
+        pass
+    """
+    for options in ((), ("--explore-token", "asyncio:")):
+        result = run(suite, _dedent(source), *options)
+        assert result.ret == pytest.ExitCode.INTERRUPTED
+        result.stdout.fnmatch_lines(["!* _pytest.outcomes.Exit: enough !*"])
+
+
+def test_a_test_may_skip_itself_and_be_expected_to_fail(suite: pytest.Pytester) -> None:
+    source = """
+    @pytest.mark.explore
+    async def test_skip():
+        async def skips():
+            pytest.skip("not today")
+        await two(skips)
+
+    @pytest.mark.explore
+    @pytest.mark.xfail(raises=AssertionError, strict=True)
+    async def test_known():
+        assert not backend()
+    """
+    result = run(suite, _dedent(source), "-rs")
+    result.assert_outcomes(skipped=2, xfailed=2)
+    result.stdout.fnmatch_lines(["SKIPPED * not today"])
+
+
+@pytest.mark.parametrize("then", ["pass", "await asyncio.open_connection('localhost', 1)"])
+def test_a_failure_that_does_not_come_again_is_told_all_the_same(
+    suite: pytest.Pytester, then: str
+) -> None:
+    source = f"""
+    CALLS = []
+
+    @pytest.mark.explore(backend="asyncio")
+    async def test_it():
+        CALLS.append(1)
+        assert len(CALLS) > 2, "in the beginning"
+        {then}
+    """
+    result = run(suite, _dedent(source))
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["exception: AssertionError: in the beginning*"])
+
+
+def test_what_is_shown_was_printed_and_logged_in_the_failing_schedule(
+    suite: pytest.Pytester,
+) -> None:
+    source = """
+    @pytest.fixture(autouse=True)
+    def before():
+        print("before")
+
+    @pytest.mark.explore(backend="asyncio")
+    async def test_it():
+        order = []
+
+        async def user():
+            print("a line")
+            logging.warning("a record")
+            order.append(1)
+            await checkpoint()
+            order.append(2)
+
+        await two(user)
+        assert order != [1, 1, 2, 2]
+    """
+    result = run(suite, _dedent(source))
+    result.assert_outcomes(failed=1)
+    assert result.outlines.count("before") == 1
+    assert result.outlines.count("a line") == 2
+    assert len([line for line in result.outlines if "a record" in line]) == 2
+    uncaptured = run(suite, _dedent(source), "-s")
+    assert len([line for line in uncaptured.outlines if "a line" in line]) > 2
+
+
+def test_what_a_test_has_printed_before_it_explores_is_kept(suite: pytest.Pytester) -> None:
+    source = """
+    def test_it(explore):
+        async def program():
+            print("inside")
+        print("before")
+        explore(program)
+        print("after")
+        assert False
+    """
+    result = run(suite, _dedent(source))
+    result.stdout.fnmatch_lines(["*Captured stdout call*", "before", "after"], consecutive=True)
+
+
+# --- the summary
+
+
+def test_an_exploration_that_is_not_complete_passes_and_is_told(suite: pytest.Pytester) -> None:
+    source = SOUND + SOUND.replace("test_sound", "test_large").replace(
+        "mark.explore", "mark.explore(max_executions=3)"
+    )
+    result = run(suite, source)
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(
+        [
+            "*= explored =*",
+            "test_it.py::test_large[[]asyncio[]]: no failure in 3 executions (*): not all of *",
+            "test_it.py::test_large[[]trio[]]: no failure in 3 executions (*): not all of *",
+            "2 of 4 explorations were complete",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*test_sound*")
+    run(suite, source, "-q").stdout.no_fnmatch_line("*explored*")
+
+
+def test_a_report_for_machines_holds_the_summary(suite: pytest.Pytester) -> None:
+    run(suite, SOUND, "--junit-xml=report.xml")
+    xml = (suite.path / "report.xml").read_text("utf-8")
+    assert xml.count('<property name="explored" value="no failure in 6 executions') == 2
+
+
+# --- fixtures
+
+
+FIXTURES = """
+@pytest.fixture
+def fresh():
+    return []
+
+@pytest.fixture(scope="session")
+def wide():
+    return [1]
+
+@pytest.fixture(scope="session")
+async def coroutine():
+    return [1]
+
+@pytest.fixture(params=[1, 2])
+def number(request):
+    return request.param
+"""
+
+
+@pytest.mark.parametrize(
+    ("fixture", "why"),
+    [
+        ("fresh", "all schedules would share one, and find in it what the last has left"),
+        ("number", "all schedules would share one, *"),
+        ("tmp_path", "all schedules would share one, *"),
+        ("explore", "all schedules would share one, *"),
+        ("coroutine", "it is a coroutine, of another event loop than any schedule's"),
+    ],
+)
+def test_a_fixture_that_schedules_must_not_share_is_refused(
+    suite: pytest.Pytester, fixture: str, why: str
+) -> None:
+    source = f"""
+    @pytest.mark.explore(backend="asyncio")
+    async def test_it(wide, {fixture}):
+        pass
+    """
+    result = run(suite, FIXTURES + _dedent(source), "-p", "no:asyncio", "-W", "ignore")
+    assert not result.parseoutcomes().get("passed")
+    result.stdout.fnmatch_lines(
+        [f"test_it[[]asyncio*[]] is explored, and takes the fixture '{fixture}': {why}. Make it *"]
+    )
+
+
+def test_fixtures_of_a_wider_scope_and_those_that_are_no_arguments_are_set_up_once(
+    suite: pytest.Pytester,
+) -> None:
+    source = """
+    MADE = []
+
+    @pytest.fixture(autouse=True)
+    def around():
+        MADE.append("around")
+
+    @pytest.fixture
+    def used():
+        MADE.append("used")
+
+    @pytest.mark.explore(backend="asyncio")
+    @pytest.mark.usefixtures("used")
+    @pytest.mark.parametrize("wanted", [[1]])
+    async def test_it(wide, wanted, request):
+        assert wide == wanted
+        assert request.node.name == "test_it[asyncio-wanted0]"
+        await two(checkpoint)
+        assert MADE == ["around", "used"]
+    """
+    run(suite, FIXTURES + _dedent(source)).assert_outcomes(passed=1)
+
+
+# --- the fixture `explore`
+
+
+def test_the_fixture_explores_programs_of_ones_own(suite: pytest.Pytester) -> None:
+    source = """
+    @pytest.mark.parametrize("backend", ["asyncio", "trio"])
+    def test_it(explore, backend, tmp_path):
+        async def program():
+            await two(checkpoint)
+            assert tmp_path.exists()
+
+        found = explore(program, backend=backend, max_preemptions=1)
+        assert isinstance(found, lab.Exploration)
+        assert found.complete
+        assert found.backend == backend
+        assert not explore(program, strategy="random", max_executions=7).complete
+    """
+    result = run(suite, _dedent(source), "-v")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*::test_it[[]trio[]]: no failure in 4 executions (exhaustive on trio): *",
+            "*::test_it[[]trio[]]: no failure in 7 executions (random on asyncio): *",
+        ]
+    )
+
+
+SECOND_FAILS = """
+def test_it(explore):
+    async def sound():
+        await two(checkpoint)
+
+    async def fails():
+        await checkpoint()
+        raise ValueError("here")
+
+    assert explore(sound).executions
+    explore(fails)
+"""
+
+
+def test_the_fixture_asserts_at_the_line_that_calls_it(suite: pytest.Pytester) -> None:
+    result = run(suite, SECOND_FAILS)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            ">       explore(fails)",
+            "E       *ExplorationFailed: exception: ValueError: here",
+            "E       replay: pytest test_it.py::test_it --explore-token 2/asyncio:",
+            "test_it.py:*: ExplorationFailed",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*_explore.py*")
+
+
+def test_the_line_of_a_later_call_replays_that_call(suite: pytest.Pytester) -> None:
+    line = replay_line(run(suite, SECOND_FAILS))
+    result = suite.runpytest_inprocess(*line, "-p", "no:cacheprovider")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            ">       explore(fails)",
+            '>       raise ValueError("here")',
+            "E       ValueError: here",
+            "test_it.py:*: ValueError",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*lab/*.py*")
+
+
+def test_the_fixture_says_what_cannot_be_explored_at_the_line_that_calls_it(
+    suite: pytest.Pytester,
+) -> None:
+    source = """
+    def test_it(explore):
+        async def program():
+            await anyio.to_thread.run_sync(print)
+        explore(program)
+    """
+    result = run(suite, _dedent(source))
+    result.stdout.fnmatch_lines(
+        [">       explore(program)", "E *Unsupported: the program starts a thread *"]
+    )
+    result.stdout.no_fnmatch_line("*_on_asyncio.py*")
+
+
+# --- processes
+
+
+def test_jobs_explore_the_same_schedules_and_find_the_same(suite: pytest.Pytester) -> None:
+    source = (
+        SOUND
+        + RACE
+        + """
+class TestIn:
+    def setup_method(self):
+        self.users = [1]
+
+    @pytest.mark.explore(backend="trio")
+    @pytest.mark.parametrize("more", [(2, 3)])
+    async def test_a_class(self, more):
+        assert [*self.users, *more] == [1, 2, 3]
+
+    @pytest.mark.explore(backend="asyncio")
+    @pytest.mark.parametrize("function", [lambda: 1])
+    async def test_a_function(self, function):
+        pass
+
+@pytest.mark.explore(backend="asyncio", strategy="dpor")
+async def test_dpor():
+    pass
+
+def test_fixture(explore):
+    async def program():
+        pass
+    assert explore(program).complete
+
+@pytest.mark.explore(backend="asyncio")
+async def test_io():
+    await asyncio.open_connection("localhost", 1)
+
+@pytest.mark.explore(backend="asyncio")
+async def test_skip():
+    pytest.skip("not today")
+"""
+    )
+    result = run(suite, source, "--explore-jobs", "2", "-v", "--import-mode=importlib")
+    result.assert_outcomes(passed=5, failed=4, skipped=1)
+    result.stdout.fnmatch_lines(
+        [
+            "exception: AssertionError: assert 1 == 2",
+            "replay: pytest 'test_it.py::test_race[[]asyncio[]]' --explore-token '*'",
+            "TestIn.test_a_function cannot be given to other processes (*); make it a function *",
+            "the program does I/O; *",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*process.py*")
+    result.stdout.fnmatch_lines_random(
+        [
+            "*::test_sound[[]asyncio[]]: no failure in 6 executions *",
+            "*::test_sound[[]trio[]]: no failure in 6 executions *",
+            "*::test_a_class[[]trio-more0[]]: no failure in 1 execution *",
+            "*::test_dpor[[]asyncio[]]: no failure in 1 execution *",
+            "*::test_fixture: *; in one process, since others could not import the program",
+        ]
+    )
+
+
+def test_a_process_that_dies_is_told_and_another_takes_its_place(suite: pytest.Pytester) -> None:
+    source = """
+    import os, multiprocessing
+
+    @pytest.mark.explore(backend="asyncio")
+    async def test_dies():
+        if multiprocessing.parent_process() is not None:
+            os._exit(1)
+
+    @pytest.mark.explore(backend="asyncio")
+    async def test_then():
+        assert multiprocessing.parent_process() is not None
+    """
+    result = run(suite, _dedent(source), "--explore-jobs", "1")
+    result.assert_outcomes(passed=1, failed=1)  # one job is no process
+    result = run(suite, _dedent(source), "--explore-jobs", "2")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["a process that explored died: *"])
+
+
+def _dedent(source: str) -> str:
+    return re.sub("^    ", "", source, flags=re.MULTILINE)
+
+
+def test_a_wheel_holds_the_door() -> None:
+    """Beside the package, where the entry point looks for it."""
+    root = Path(__file__).resolve().parents[2]
+    project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))
+    (door,) = project["project"]["entry-points"]["pytest11"].values()
+    included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
+    assert f"src/{door}.py" in included
+    assert (root / "src" / f"{door}.py").is_file()

@@ -1,0 +1,540 @@
+"""What the lab says of a task that waits: for what, and who holds the memory that it waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import anyio
+import pytest
+import trio
+
+from mbufpools import AccountedMemory, BufferPools, MbufPools, PoolSpec, lab
+
+BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+Program = Callable[[], Awaitable[Any]]
+
+SERVE = (
+    "nobody has served it (a release, a page that leaves, a raised limit and the wakeup task would)"
+)
+HINT = "  who holds what is known with debug=True"
+KNOT = (
+    "  every holder waits itself: unless one has handed on what it took, nothing moves until one "
+    "of them is cancelled; take all that a task needs at once, with get_many"
+)
+GROUP = "the tasks of its group"
+UNFINISHED = "a future or task that is not done"
+
+
+def picture_of(program: Program, backend: str) -> list[str]:
+    """Where each task stands when the program stalls, the runner of the pools left out. It is the
+    same in every execution. Lines are not numbered here, and names bare."""
+    pictures = set()
+    for _ in range(2):
+        (failure,) = lab.explore(program, strategy="fifo", backend=backend).failures
+        assert failure.kind == "stall"
+        pictures.add(failure.report.partition("\nschedule (")[0])
+    (picture,) = pictures
+    picture = re.sub(r"\S*test_task_dump\.py:\d+", "HERE", picture)
+    picture = re.sub(r"\S*<locals>\.", "", picture.replace("'test", "' test"))
+    picture = re.sub(r"' ?(?=\w+')", "'", picture)
+    return [line[2:] for line in picture.splitlines()[1:] if ".taskq'" not in line]
+
+
+def waits_for(program: Program, backend: str, task: str = "0") -> str:
+    """What a task waits for."""
+    (line,) = (it for it in picture_of(program, backend) if it.startswith(f"task {task} "))
+    return line.partition(", for ")[2]
+
+
+def held(program: Program, backend: str) -> list[str]:
+    """What is told after the tasks."""
+    picture = picture_of(program, backend)
+    last = max(at for at, line in enumerate(picture) if line.startswith(("task ", "  called ")))
+    return picture[last + 1 :]
+
+
+# Who holds the memory
+
+
+def small_and_large(pages: int, **options: Any) -> BufferPools:
+    """Items of 1000 bytes, four to a page, and of 4000 bytes, one to a page."""
+    specs = [
+        PoolSpec(1000, name="small", items_per_page=4),
+        PoolSpec(4000, name="large", items_per_page=1, max_items=options.pop("at_most", None)),
+    ]
+    memory = AccountedMemory()
+    return BufferPools(pages * 4096, specs, name="lake", memory=memory, **options)
+
+
+@BACKENDS
+def test_a_stall_of_pools_tells_what_each_pool_has(backend: str) -> None:
+    async def program() -> None:
+        async with small_and_large(3) as pools:
+            with await pools.get(900), await pools.get(4000), await pools.reserve(4000):
+                await pools.get(3999)
+
+    assert picture_of(program, backend) == [
+        f"task 0 'main' waits at HERE, in program, for pool 'large': {SERVE}",
+        "lake: 12192 of 12288 bytes are allocated, 4000 of them reserved",
+        "  pool 'small': 4096 bytes of pages, 1 items out, 3 free",
+        "  pool 'large': 4096 bytes of pages, 1 items out, 0 free",
+        HINT,
+    ]
+
+
+@BACKENDS
+def test_in_debug_mode_it_tells_who_holds_what_and_who_waits_himself(backend: str) -> None:
+    async def program() -> None:
+        async with small_and_large(3, debug=True) as pools, anyio.create_task_group() as tasks:
+
+            async def hold() -> None:
+                with await pools.get_many([900, 900, 900]), await pools.get(800):
+                    await anyio.Event().wait()
+
+            async def reserve() -> None:
+                async with pools.reserve(96):
+                    await anyio.Event().wait()
+
+            async def hold_one_and_ask_another() -> None:
+                with await pools.get(4000):
+                    await anyio.sleep(1)
+                    await pools.get(4000)
+
+            tasks.start_soon(hold, name="a")
+            tasks.start_soon(reserve, name="b")
+            tasks.start_soon(hold_one_and_ask_another, name="c")
+
+    assert picture_of(program, backend) == [
+        f"task 0 'main' waits at HERE, in program, for {GROUP}",
+        "task 0.1 'a' waits at HERE, in hold, for anyio's Event: set() was never called since",
+        "task 0.2 'b' waits at HERE, in reserve, for anyio's Event: set() was never called since",
+        f"task 0.3 'c' waits at HERE, in hold_one_and_ask_another, for pool 'large': {SERVE}",
+        "lake: 8288 of 12288 bytes are allocated, 96 of them reserved",
+        "  pool 'small': 4096 bytes of pages, 4 items out, 0 free",
+        "  pool 'large': 4096 bytes of pages, 1 items out, 0 free",
+        "  held: 800 bytes of pool 'small' by task 'a' at HERE",
+        "  held: 3 x 900 bytes of pool 'small' by task 'a' at HERE",
+        "  held: 96 bytes, reserved by task 'b' at HERE",
+        "  held: 4000 bytes of pool 'large' by task 'c' at HERE, which waits itself (task 0.3)",
+    ]
+
+
+@BACKENDS
+def test_a_knot_is_told_of_once_for_all_who_wait(backend: str) -> None:
+    async def program() -> None:
+        async with small_and_large(2, debug=True) as pools, anyio.create_task_group() as tasks:
+
+            async def hold_one_and_ask_another() -> None:
+                with await pools.get(4000):
+                    await anyio.sleep(1)
+                    await pools.get(4000)
+
+            tasks.start_soon(hold_one_and_ask_another)
+            tasks.start_soon(hold_one_and_ask_another)
+
+    holds = "held: 4000 bytes of pool 'large' by task 'hold_one_and_ask_another' at HERE"
+    assert held(program, backend) == [
+        "lake: 8192 of 8192 bytes are allocated",
+        "  pool 'large': 8192 bytes of pages, 2 items out, 0 free",
+        f"  {holds}, which waits itself (task 0.1)",
+        f"  {holds}, which waits itself (task 0.2)",
+        KNOT,
+    ]
+
+
+@BACKENDS
+def test_the_maximum_of_a_pool_is_told(backend: str) -> None:
+    async def program() -> None:
+        async with small_and_large(9, at_most=1) as pools:
+            with await pools.get(4000):
+                await pools.get_many([900, 4000])
+
+    assert picture_of(program, backend) == [
+        f"task 0 'main' waits at HERE, in program, for 1 x small + 1 x large: {SERVE}",
+        "lake: 4096 of 36864 bytes are allocated",
+        "  pool 'large': 4096 bytes of pages, 1 items out of at most 1, 0 free",
+        HINT,
+    ]
+
+
+@BACKENDS
+def test_reservations_are_told_also_where_one_waits_for_bytes(backend: str) -> None:
+    async def program() -> None:
+        async with small_and_large(2) as pools, pools.reserve(5000):
+            await pools.reserve(5000)
+
+    assert picture_of(program, backend) == [
+        f"task 0 'main' waits at HERE, in program, for bytes: {SERVE}",
+        "lake: 5000 of 8192 bytes are allocated, 5000 of them reserved",
+        HINT,
+    ]
+
+
+@BACKENDS
+def test_a_page_that_something_exports_is_told(backend: str) -> None:
+    async def program() -> None:
+        sizes = [PoolSpec(4096, items_per_page=1), PoolSpec(64)]
+        async with BufferPools(4096, sizes, name="pond", debug=True) as pools:
+            buffer = await pools.get(4096)
+            kept = buffer.view[:10]
+            buffer.release()
+            try:
+                await pools.get(64)
+            finally:
+                kept.release()
+
+    assert held(program, backend) == [
+        "pond: 4096 of 4096 bytes are allocated",
+        "  4096 bytes are of pages that nobody holds, and something still exports (a slice of a "
+        "view that was kept)",
+    ]
+
+
+@BACKENDS
+def test_mbuf_pools_are_told_too_and_no_hint_where_nothing_is_held(backend: str) -> None:
+    async def impossible() -> None:
+        async with MbufPools(1) as pools:
+            await pools.get(4000)
+
+    async def program() -> None:
+        async with MbufPools(4, debug=True) as pools:
+            with await pools.get(100), await pools.get(60):
+                await pools.get(4000)
+
+    assert held(impossible, backend) == ["MbufPools: 0 of 2048 bytes are allocated"]
+    itself = "which waits itself (task 0)"
+    assert held(program, backend) == [
+        "MbufPools: 4096 of 8192 bytes are allocated",
+        "  pool 'mbufpl': 4096 bytes of pages, 2 items out, 14 free",
+        f"  held: 60 bytes of pool 'mbufpl' by task 'main' at HERE, {itself}",
+        f"  held: 100 bytes of pool 'mbufpl' by task 'main' at HERE, {itself}",
+        KNOT,
+    ]
+
+
+@BACKENDS
+def test_two_pool_sets_are_told_in_the_order_of_the_tasks(backend: str) -> None:
+    async def program() -> None:
+        async with (
+            BufferPools(4096, [PoolSpec(4096, items_per_page=1)], name="first") as first,
+            BufferPools(4096, [PoolSpec(4096, items_per_page=1)], name="second") as second,
+            anyio.create_task_group() as tasks,
+        ):
+            held = [await first.get(1), await second.get(1)]
+            assert len(held) == 2
+            for pools in (second, first, second):
+                tasks.start_soon(pools.get, 1)
+
+    pool = "  pool '4096': 4096 bytes of pages, 1 items out, 0 free"
+    allocated = "4096 of 4096 bytes are allocated"
+    assert held(program, backend) == [
+        f"second: {allocated}", pool, HINT, f"first: {allocated}", pool, HINT,
+    ]  # fmt: skip
+
+
+@BACKENDS
+def test_who_waits_for_something_else_is_not_bothered_with_pools(backend: str) -> None:
+    async def program() -> None:
+        async with small_and_large(2) as pools:
+            with await pools.get(1):
+                await anyio.Event().wait()
+
+    assert held(program, backend) == []
+
+
+@BACKENDS
+def test_what_is_told_does_not_depend_on_when_or_as_which_number_one_waits(backend: str) -> None:
+    """It tells failures apart, so one failure must look the same however it came about."""
+
+    async def program() -> None:
+        async with small_and_large(1) as pools, anyio.create_task_group() as tasks:
+            with await pools.get(4000):
+                tasks.start_soon(pools.get, 4000)
+                tasks.start_soon(pools.get, 4000)
+                await anyio.Event().wait()
+
+    exploration = lab.explore(program, backend=backend, max_failures=None)
+    assert exploration.executions > 1
+    assert len(exploration.failures) == 1
+
+
+# What a task waits for
+
+
+@pytest.mark.parametrize(
+    ("function", "queue", "expected"),
+    [
+        ("get", asyncio.Queue, "asyncio's Queue: put() was never called since"),
+        ("put", asyncio.LifoQueue, "asyncio's LifoQueue: get() was never called since"),
+        ("join", asyncio.Queue, "asyncio's Queue: task_done() was not called for every item"),
+    ],
+)
+def test_a_queue_is_served_by_what_the_waiter_lacks(
+    function: str, queue: type[asyncio.Queue[int]], expected: str
+) -> None:
+    async def program() -> None:
+        it = queue(1)
+        if function != "get":
+            await it.put(1)
+        await getattr(it, function)(*[2] * (function == "put"))
+
+    assert waits_for(program, "asyncio") == expected
+
+
+async def a_condition(make: Callable[[], Any], *, notify: bool, lock: bool) -> None:
+    """A task waits for a condition whose lock the main task holds for ever, after a notification
+    perhaps; or it waits for the lock only."""
+    condition = make()
+
+    async def wait() -> None:
+        async with condition:
+            await condition.wait()
+
+    async with anyio.create_task_group() as tasks:
+        if lock:
+            await condition.acquire()
+        tasks.start_soon(wait)
+        await anyio.sleep(1)
+        if notify:
+            await condition.acquire()
+            condition.notify()
+        await anyio.Event().wait()
+
+
+CONDITIONS = pytest.mark.parametrize(
+    ("make", "library", "backend"),
+    [
+        (asyncio.Condition, "asyncio", "asyncio"),
+        (trio.Condition, "trio", "trio"),
+        (anyio.Condition, "anyio", "asyncio"),
+        (anyio.Condition, "anyio", "trio"),
+    ],
+)
+
+
+@CONDITIONS
+@pytest.mark.parametrize(
+    ("notify", "lock", "expected"),
+    [
+        (False, False, "Condition: notify() was never called since"),
+        (True, False, "Lock: release() was never called since"),
+        (False, True, "Lock: release() was never called since"),
+    ],
+    ids=["waits", "was notified", "has not begun"],
+)
+def test_a_condition_is_told_from_its_lock(
+    make: Callable[[], Any], library: str, backend: str, notify: bool, lock: bool, expected: str
+) -> None:
+    async def program() -> None:
+        await a_condition(make, notify=notify, lock=lock)
+
+    assert waits_for(program, backend, "0.0") == f"{library}'s {expected}"
+
+
+def test_a_barrier_counts_who_has_come() -> None:
+    async def program() -> None:
+        barrier = asyncio.Barrier(3)
+        await asyncio.gather(barrier.wait(), barrier.wait())
+
+    for task in ("0.0", "0.1"):
+        assert waits_for(program, "asyncio", task) == (
+            "asyncio's Barrier: 2 of 3 have called wait()"
+        )
+
+
+def test_who_comes_while_a_barrier_lets_others_out_waits_for_no_further_call() -> None:
+    async def program() -> None:
+        barrier = asyncio.Barrier(2)
+        vars(barrier)["_state"] = vars(asyncio.locks)["_BarrierState"].DRAINING
+        await barrier.wait()
+
+    told = waits_for(program, "asyncio")
+    assert told == "asyncio's Condition: notify() was never called since"
+
+
+async def drained(limiter: Any) -> None:
+    """Take the only permit, as somebody else, and ask for one more."""
+    if hasattr(limiter, "acquire_on_behalf_of"):
+        await limiter.acquire_on_behalf_of("somebody")
+    else:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(limiter.acquire)
+    await limiter.acquire()
+
+
+@pytest.mark.parametrize(
+    ("make", "expected", "backends"),
+    [
+        (lambda: asyncio.Lock(), "asyncio's Lock", ["asyncio"]),
+        (lambda: asyncio.BoundedSemaphore(1), "asyncio's BoundedSemaphore", ["asyncio"]),
+        (lambda: trio.Semaphore(1), "trio's Semaphore", ["trio"]),
+        (lambda: trio.CapacityLimiter(1), "trio's CapacityLimiter", ["trio"]),
+        (lambda: anyio.Semaphore(1), "anyio's Semaphore", ["asyncio", "trio"]),
+        (lambda: anyio.CapacityLimiter(1), "anyio's CapacityLimiter", ["asyncio", "trio"]),
+    ],
+)
+def test_permits_come_by_a_release(
+    make: Callable[[], Any], expected: str, backends: Sequence[str]
+) -> None:
+    async def program() -> None:
+        await drained(make())
+
+    for backend in backends:
+        assert waits_for(program, backend) == f"{expected}: release() was never called since"
+
+
+def test_a_lock_of_trio_is_one_in_its_strict_form_too() -> None:
+    async def program() -> None:
+        lock = trio.StrictFIFOLock()
+        await lock.acquire()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lock.acquire)
+            await trio.Event().wait()
+
+    told = waits_for(program, "trio", "0.0")
+    assert told == "trio's StrictFIFOLock: release() was never called since"
+
+
+def test_an_own_kind_of_a_primitive_is_told_as_what_it_is_made_of() -> None:
+    class Turnstile(asyncio.Semaphore):
+        pass
+
+    async def program() -> None:
+        await Turnstile(0).acquire()
+
+    told = waits_for(program, "asyncio")
+    assert told == "asyncio's Semaphore: release() was never called since"
+
+
+@BACKENDS
+@pytest.mark.parametrize("end", ["send", "receive"])
+def test_streams_and_channels_tell_of_their_other_end(end: str, backend: str) -> None:
+    async def streams() -> None:
+        sender, receiver = anyio.create_memory_object_stream[int](0)
+        with sender, receiver:
+            await (sender.send(1) if end == "send" else receiver.receive())
+
+    async def channels() -> None:
+        sender, receiver = trio.open_memory_channel[int](0)
+        with sender, receiver:
+            await (sender.send(1) if end == "send" else receiver.receive())
+
+    other = "receive(), or the close of the receivers"
+    if end == "receive":
+        other = "send(), or the close of the senders"
+    side = end.capitalize()
+    assert waits_for(streams, backend) == (
+        f"anyio's MemoryObject{side}Stream: {other} was never called since"
+    )
+    if backend == "trio":
+        assert waits_for(channels, backend) == (
+            f"trio's Memory{side}Channel: {other} was never called since"
+        )
+
+
+# Futures, tasks, groups
+
+
+async def forever() -> None:
+    """Waits for an event that nobody sets."""
+    await anyio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda: asyncio.get_running_loop().create_future(),
+        lambda: asyncio.create_task(forever()),
+        lambda: asyncio.gather(forever(), forever()),
+        lambda: asyncio.shield(asyncio.create_task(forever())),
+        lambda: asyncio.wait([asyncio.create_task(forever())]),
+        lambda: asyncio.wait_for(asyncio.get_running_loop().create_future(), None),
+    ],
+    ids=["future", "task", "gather", "shield", "wait", "wait_for"],
+)
+def test_a_bare_future_is_said_to_be_unfinished(wait: Callable[[], Awaitable[Any]]) -> None:
+    async def program() -> None:
+        await wait()
+
+    assert waits_for(program, "asyncio") == UNFINISHED
+
+
+@BACKENDS
+def test_a_sleep_is_for_nothing_that_is_unfinished(backend: str) -> None:
+    assert waits_for(anyio.sleep_forever, backend) == ""
+
+    async def program() -> None:
+        await anyio.sleep_forever()
+
+    assert picture_of(program, backend) == ["task 0 'main' waits at HERE, in program"]
+
+
+@BACKENDS
+def test_the_end_of_a_group_waits_for_its_tasks(backend: str) -> None:
+    async def of_anyio() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(forever)
+
+    async def of_asyncio() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(forever())
+
+    async def of_trio() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(forever)
+
+    for program in (of_anyio, of_asyncio if backend == "asyncio" else of_trio):
+        assert waits_for(program, backend) == GROUP
+
+
+@BACKENDS
+def test_the_start_of_a_task_waits_for_started(backend: str) -> None:
+    async def never_started(*, task_status: Any) -> None:  # noqa: ASYNC128 - as its name says
+        await forever()
+
+    async def of_anyio() -> None:
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(never_started)
+
+    async def of_trio() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(never_started)
+
+    expected = "a task that it starts: started() was never called since"
+    assert waits_for(of_anyio, backend) == expected
+    if backend == "trio":
+        assert waits_for(of_trio, backend) == expected
+
+
+# The way there
+
+
+@BACKENDS
+def test_the_way_is_followed_through_generators_and_dunder_await(backend: str) -> None:
+    async def events() -> AsyncIterator[int]:
+        await anyio.Event().wait()
+        yield 1
+
+    class Eventually:
+        def __await__(self) -> Any:
+            return forever().__await__()
+
+    async def program() -> None:
+        async for _ in events():
+            pass
+
+    async def another() -> None:
+        await Eventually()
+
+    what = "for anyio's Event: set() was never called since"
+    assert picture_of(program, backend) == [
+        f"task 0 'main' waits at HERE, in events, {what}",
+        "  called at HERE, in program",
+    ]
+    assert picture_of(another, backend) == [
+        f"task 0 'main' waits at HERE, in forever, {what}",
+        "  called at HERE, in another",
+    ]

@@ -1,0 +1,697 @@
+"""`recv_into` and `send_all` on sockets of every kind, on asyncio, uvloop and trio."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import pickle
+import random
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+import trio
+from anyio.lowlevel import checkpoint
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from mbufpools import Buffer, BufferInUse, BufferPools, PoolSpec, UseAfterRelease
+from mbufpools.net import Piece, SendFailed, recv_into, send_all
+from mbufpools.net._send import IOV_MAX
+from tests.kit.network import (
+    LARGE,
+    LOOPS,
+    NARROW,
+    checked,
+    connected,
+    read,
+    read_slowly,
+    reset,
+    send,
+    turns,
+)
+
+pytestmark = pytest.mark.real_time
+
+
+@pytest.fixture(params=LOOPS)
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+def plain(sock: socket.socket) -> socket.socket:
+    return sock
+
+
+def trio_socket(sock: socket.socket) -> Any:
+    return trio.socket.from_stdlib_socket(sock)
+
+
+def trio_stream(sock: socket.socket) -> Any:
+    return trio.SocketStream(trio_socket(sock))
+
+
+KINDS = [plain, trio_socket, trio_stream]
+Kind = Callable[[socket.socket], Any]
+
+
+async def taken(pools: BufferPools, contents: list[bytes]) -> list[Buffer]:
+    """A buffer for each of these."""
+    buffers = []
+    for content in contents:
+        buffer = await pools.get(len(content))
+        buffer.view[:] = content
+        buffers.append(buffer)
+    return buffers
+
+
+def native_cancel_only(anyio_backend: Any) -> None:
+    if anyio_backend[0] == "trio":
+        pytest.skip("trio has no cancellation beside its scopes")
+
+
+def drain(sock: socket.socket) -> None:
+    """Read what there is."""
+    with pytest.raises(BlockingIOError):
+        while True:
+            sock.recv(1 << 20)
+
+
+# --- receiving
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_bytes_come_into_the_buffer_and_zero_is_the_end(kind: Kind) -> None:
+    with connected() as (ours, theirs):
+        async with checked() as pools:
+            with await pools.get(100) as buffer:
+                theirs.sendall(b"hello")
+                assert await recv_into(kind(ours), buffer) == 5
+                assert bytes(buffer.view[:5]) == b"hello"
+                theirs.shutdown(socket.SHUT_WR)
+                assert await recv_into(kind(ours), buffer) == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_receive_that_waits_is_woken_by_the_bytes(kind: Kind) -> None:
+    with connected() as (ours, theirs):
+        async with checked() as pools, anyio.create_task_group() as tasks:
+            with await pools.get(100) as buffer:
+                tasks.start_soon(send_later, theirs, b"later")
+                assert await recv_into(kind(ours), buffer, 10) == 5
+                assert bytes(buffer.view[10:15]) == b"later"
+
+
+async def send_later(sock: socket.socket, data: bytes) -> None:
+    await turns()
+    sock.sendall(data)
+
+
+async def test_a_start_leaves_the_bytes_before_it_alone() -> None:
+    with connected() as (ours, theirs):
+        async with checked() as pools:
+            with await pools.get(8) as buffer:
+                theirs.sendall(b"0123456789")
+                assert await recv_into(ours, buffer, 5) == 3
+                assert await recv_into(ours, buffer) == 7
+                assert bytes(buffer.view) == b"34567892"
+
+
+@pytest.mark.parametrize("start", [-1, 8, 9])
+async def test_a_start_outside_of_the_buffer_is_refused(start: int) -> None:
+    with connected() as (ours, _):
+        async with checked() as pools:
+            refused = pytest.raises(ValueError, match=f"start is {start}; expected 0 to 7")
+            with await pools.get(8) as buffer, refused:
+                await recv_into(ours, buffer, start)
+
+
+async def test_bytes_of_an_anyio_stream_are_copied_into_the_buffer() -> None:
+    async def serve(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            await stream.send(b"hello " * 1000)
+
+    async with checked() as pools:
+        async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+            address = listener.extra(anyio.abc.SocketAttribute.local_address)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(listener.serve, serve)
+                async with await anyio.connect_tcp(*address[:2]) as stream:
+                    data = b""
+                    with await pools.get(100) as buffer:
+                        while nbytes := await recv_into(stream, buffer, 1):
+                            assert nbytes <= 99
+                            data += buffer.view[1 : 1 + nbytes]
+                tasks.cancel_scope.cancel()
+        assert data == b"hello " * 1000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_cancelled_receive_leaves_nothing_exported_and_takes_nothing(kind: Kind) -> None:
+    with connected() as (ours, theirs):
+        async with checked() as pools:
+            buffer = await pools.get(100)
+            with anyio.move_on_after(0.01) as scope:
+                await recv_into(kind(ours), buffer)
+            assert scope.cancelled_caught
+            buffer.release()
+            with await pools.get(100) as buffer:
+                theirs.sendall(b"hello")
+                assert await recv_into(kind(ours), buffer) == 5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_receive_in_a_cancelled_scope_leaves_the_bytes_in_the_socket(kind: Kind) -> None:
+    with connected() as (ours, theirs):
+        async with checked() as pools:
+            with await pools.get(100) as buffer:
+                theirs.sendall(b"hello")
+                await turns()
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    await recv_into(kind(ours), buffer)
+                assert scope.cancelled_caught
+                assert await recv_into(kind(ours), buffer) == 5
+
+
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("first", ["bytes", "cancel"])
+async def test_a_native_cancel_around_the_arrival_loses_no_byte(
+    waits: bool, first: str, anyio_backend: Any
+) -> None:
+    native_cancel_only(anyio_backend)
+    with connected() as (ours, theirs):
+        async with checked() as pools:
+            with await pools.get(100) as buffer:
+                for count in range(6):  # how many turns the bytes have to be noticed
+                    task = asyncio.create_task(recv_into(ours, buffer))
+                    if waits:
+                        await turns()
+                    if first == "bytes":
+                        theirs.sendall(b"hello")
+                        for _ in range(count):
+                            await asyncio.sleep(0)
+                        task.cancel()
+                    else:
+                        task.cancel()
+                        theirs.sendall(b"hello")
+                    (result,) = await asyncio.gather(task, return_exceptions=True)
+                    got = result if isinstance(result, int) else await recv_into(ours, buffer)
+                    assert got == 5
+
+
+@pytest.mark.parametrize("start", [0, 10])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_receive_does_not_write_into_a_buffer_that_was_released(
+    kind: Kind, start: int
+) -> None:
+    with connected() as (ours, theirs):
+        async with checked() as pools, anyio.create_task_group() as tasks:
+            buffer = await pools.get(100)
+
+            async def receive() -> None:
+                with pytest.raises(UseAfterRelease, match="pool '4096'"):
+                    await recv_into(kind(ours), buffer, start)
+
+            tasks.start_soon(receive)
+            await turns()
+            buffer.release()
+            theirs.sendall(b"hello")
+            await turns()
+            with await pools.get(100) as buffer:  # debug mode examines the item
+                assert await recv_into(ours, buffer) == 5
+
+
+async def test_a_receive_that_succeeds_at_once_lets_others_run() -> None:
+    with connected() as (ours, theirs):
+        async with checked() as pools, anyio.create_task_group() as tasks:
+            theirs.sendall(bytes(100))
+            await turns()
+            ran = 0
+
+            async def other() -> None:
+                nonlocal ran
+                while True:
+                    ran += 1
+                    await checkpoint()
+
+            tasks.start_soon(other)
+            with await pools.get(1) as buffer:
+                for _ in range(20):
+                    await recv_into(ours, buffer)
+            assert ran >= 10
+            tasks.cancel_scope.cancel()
+
+
+async def test_a_reset_by_the_peer_is_a_broken_resource() -> None:
+    with connected() as (ours, theirs):
+        async with checked() as pools:
+            reset(theirs)
+            broken = pytest.raises(anyio.BrokenResourceError)
+            with await pools.get(100) as buffer, broken as caught:
+                await recv_into(ours, buffer)
+            assert isinstance(caught.value.__cause__, ConnectionResetError)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_closed_socket_is_a_closed_resource(kind: Kind, anyio_backend: Any) -> None:
+    if kind is not plain and anyio_backend[0] != "trio":
+        pytest.skip("trio's sockets are closed on trio only")
+    with connected() as (ours, _):
+        ours = kind(ours)
+        if isinstance(ours, trio.SocketStream):
+            ours.socket.close()
+        else:
+            ours.close()
+        async with checked() as pools:
+            with await pools.get(100) as buffer:
+                with pytest.raises(anyio.ClosedResourceError):
+                    await recv_into(ours, buffer)
+                with pytest.raises(anyio.ClosedResourceError):
+                    await send_all(ours, [buffer])
+
+
+async def test_one_that_waits_hears_of_the_closing() -> None:
+    with connected() as (ours, _):
+        async with checked() as pools, anyio.create_task_group() as tasks:
+
+            async def receive() -> None:
+                with await pools.get(100) as buffer, pytest.raises(anyio.ClosedResourceError):
+                    await recv_into(ours, buffer)
+
+            tasks.start_soon(receive)
+            await turns()
+            anyio.notify_closing(ours)
+            ours.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_two_tasks_cannot_receive_from_one_socket(kind: Kind) -> None:
+    with connected() as (ours, theirs):
+        ours = kind(ours)
+        async with checked() as pools, anyio.create_task_group() as tasks:
+
+            async def receive() -> None:
+                with await pools.get(100) as buffer:
+                    assert await recv_into(ours, buffer) == 5
+
+            tasks.start_soon(receive)
+            await turns()
+            busy = pytest.raises(anyio.BusyResourceError, match="receiving from")
+            with await pools.get(100) as buffer, busy:
+                await recv_into(ours, buffer)
+            theirs.sendall(b"hello")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: 7, "7 is no socket"),
+        (lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM), "SOCK_DGRAM"),
+        (
+            lambda: ssl.create_default_context().wrap_socket(
+                socket.socket(), server_hostname="localhost", do_handshake_on_connect=False
+            ),
+            "ssl.SSLSocket cannot be waited for",
+        ),
+        (lambda: asyncio.trsock.TransportSocket(socket.socket()), "TransportSocket"),  # type: ignore[attr-defined]
+        (lambda: BufferedByteReceiveStream, "is no socket"),
+    ],
+)
+async def test_what_is_no_such_socket_is_refused_with_what_is(
+    make: Callable[[], Any], message: str
+) -> None:
+    wrong = make()
+    async with checked() as pools:
+        with await pools.get(100) as buffer:
+            for use in (recv_into, lambda sock, buffer: send_all(sock, [buffer])):
+                if hasattr(wrong, "setblocking"):
+                    wrong.setblocking(False)
+                with pytest.raises(TypeError, match=message) as caught:
+                    await use(wrong, buffer)
+                assert "expected a connected stream socket" in str(caught.value)
+                assert not buffer.released
+    for sock in (wrong, getattr(wrong, "_sock", None)):
+        if isinstance(sock, socket.socket):
+            sock.close()
+
+
+async def test_a_socket_that_blocks_is_refused() -> None:
+    with connected() as (ours, _):
+        ours.setblocking(True)
+        async with checked() as pools:
+            refused = pytest.raises(ValueError, match=r"setblocking\(False\)")
+            with await pools.get(100) as buffer, refused:
+                await recv_into(ours, buffer)
+
+
+async def test_what_is_no_buffer_is_refused() -> None:
+    with connected() as (ours, _), pytest.raises(TypeError, match="expected a Buffer"):
+        await recv_into(ours, bytearray(5))  # type: ignore[arg-type]
+
+
+async def test_a_released_buffer_is_refused() -> None:
+    with connected() as (ours, _):
+        async with checked() as pools:
+            (buffer,) = await pools.get_many([100])
+            buffer.release()
+            with pytest.raises(UseAfterRelease, match="pool '4096'"):
+                await recv_into(ours, buffer)
+            with pytest.raises(UseAfterRelease, match="pool '4096'"):
+                await send_all(ours, [buffer])
+
+
+# --- sending
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_buffers_are_sent_in_order_and_released(kind: Kind) -> None:
+    with connected() as (ours, theirs):
+        async with checked() as pools:
+            buffers = await taken(pools, [b"one ", b"two ", b"threeXX", b"Y", b" four"])
+            pieces: list[Piece] = [*buffers[:2], (buffers[2], 5), (buffers[3], 0), buffers[4]]
+            await send_all(kind(ours), iter(pieces))
+            assert all(buffer.released for buffer in buffers)
+            assert await read(theirs, 18) == b"one two three four"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_many_megabytes_through_a_slow_reader_arrive_whole(kind: Kind) -> None:
+    nbytes, sent, received = 4 << 20, hashlib.sha256(), hashlib.sha256()
+    with connected(SO_SNDBUF=65536) as (ours, theirs):
+        sock = kind(ours)
+        async with checked("128 KiB") as pools, anyio.create_task_group() as tasks:
+            tasks.start_soon(read_slowly, theirs, received.update)
+            chance = random.Random(1)
+            while nbytes > 0:
+                contents = [chance.randbytes(chance.choice([1, 700, 16384])) for _ in range(3)]
+                await send_all(sock, await taken(pools, contents))
+                for content in contents:
+                    sent.update(content)
+                    nbytes -= len(content)
+            ours.shutdown(socket.SHUT_WR)
+    assert sent.digest() == received.digest()
+
+
+async def test_more_buffers_than_one_system_call_takes_are_sent() -> None:
+    with connected() as (ours, theirs):
+        async with checked("8 MiB", [PoolSpec(64, items_per_page=64)]) as pools:
+            contents = [b"%06d" % number for number in range(2 * IOV_MAX + 3)]
+            await send_all(ours, await taken(pools, contents))
+            assert await read(theirs, 6 * len(contents)) == b"".join(contents)
+
+
+async def test_kafka_19012_a_buffer_is_free_for_others_only_when_its_send_is_through() -> None:
+    """Kafka freed buffers whose send was in flight; who got them next wrote into that send."""
+    ends: list[tuple[int, Buffer]] = []
+
+    class Watched(socket.socket):
+        taken = 0
+
+        def sendmsg(self, buffers: Any, *args: Any) -> int:
+            count = super().sendmsg(buffers, *args)
+            Watched.taken += count
+            for end, buffer in ends:
+                assert not buffer.released or end <= Watched.taken - count
+            return count
+
+    received = hashlib.sha256()
+    sent = hashlib.sha256()
+    with connected(SO_SNDBUF=32768, SO_RCVBUF=32768) as (ours, theirs):
+        watched = Watched(fileno=ours.detach())
+        watched.setblocking(False)
+        # The pools hold four buffers, and two greedy tasks write into whatever is free.
+        async with (
+            checked("64 KiB", [PoolSpec(16384, items_per_page=1)]) as pools,
+            anyio.create_task_group() as tasks,
+            anyio.create_task_group() as others,
+        ):
+
+            async def scribble() -> None:
+                while True:
+                    with await pools.get(16384) as buffer:
+                        buffer.view[:] = b"\xff" * 16384
+
+            tasks.start_soon(read_slowly, theirs, received.update)
+            others.start_soon(scribble)
+            others.start_soon(scribble)
+            for number in range(60):
+                buffers = list(await pools.get_many([16384, 16000]))
+                for buffer in buffers:
+                    buffer.view[:] = bytes([number]) * buffer.nbytes
+                    sent.update(buffer.view)
+                    ends.append(((ends[-1][0] if ends else 0) + buffer.nbytes, buffer))
+                await send_all(watched, buffers)
+                assert all(end <= Watched.taken for end, _ in ends)
+            others.cancel_scope.cancel()
+            watched.close()
+    assert Watched.taken == ends[-1][0]
+    assert sent.digest() == received.digest()
+
+
+async def test_memory_comes_back_while_the_rest_waits_for_the_peer() -> None:
+    with connected(**NARROW) as (ours, theirs):
+        async with checked("2 MiB", [PoolSpec(16384, items_per_page=1)]) as pools:
+            buffers = await taken(pools, [bytes([n]) * 16384 for n in range(64)])
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(send_all, ours, buffers)
+                await turns()
+                through = [buffer.released for buffer in buffers]
+                assert through == sorted(through, reverse=True)
+                assert 0 < sum(through) < len(buffers)
+                assert pools.statistics().nout == len(buffers) - sum(through)
+                await read(theirs, 64 * 16384)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_after_a_cancelled_send_what_has_not_gone_is_still_the_callers(kind: Kind) -> None:
+    with connected(**NARROW) as (ours, theirs):
+        sock = kind(ours)
+        async with checked("2 MiB", [PoolSpec(16384, items_per_page=1)]) as pools:
+            contents = [bytes([n]) * 16384 for n in range(64)]
+            buffers = await taken(pools, contents)
+            with anyio.move_on_after(0.02) as scope:
+                await send_all(sock, buffers)
+            assert scope.cancelled_caught
+            gone = sum(buffer.released for buffer in buffers)
+            assert 0 < gone < len(buffers)
+            assert all(buffer.view == contents[n] for n, buffer in enumerate(buffers) if n >= gone)
+            for buffer in buffers[gone:]:
+                buffer.release()
+            ours.shutdown(socket.SHUT_WR)
+            data = await read(theirs, 64 * 16384)
+            assert gone * 16384 <= len(data) < (gone + 1) * 16384
+            assert b"".join(contents).startswith(data)
+
+
+async def test_a_native_cancel_of_a_send_leaves_what_has_not_gone(anyio_backend: Any) -> None:
+    native_cancel_only(anyio_backend)
+    with connected(**NARROW) as (ours, theirs):
+        async with checked("2 MiB", [PoolSpec(16384, items_per_page=1)]) as pools:
+            for turn in range(5):
+                buffers = await taken(pools, [bytes(16384)] * 50)
+                task = asyncio.create_task(send_all(ours, buffers))
+                for _ in range(turn):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                assert task.cancelled()
+                for buffer in buffers:
+                    if not buffer.released:
+                        buffer.release()
+                await turns()
+                drain(theirs)
+
+
+async def test_a_send_in_a_cancelled_scope_sends_nothing() -> None:
+    with connected() as (ours, theirs):
+        async with checked() as pools:
+            with await pools.get(100) as buffer:
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    await send_all(ours, [buffer])
+                assert scope.cancelled_caught
+                assert not buffer.released
+            await turns()
+            with pytest.raises(BlockingIOError):
+                theirs.recv(1)
+
+
+async def test_an_error_tells_how_many_bytes_had_gone() -> None:
+    with connected(**NARROW) as (ours, theirs):
+        async with checked("2 MiB", [PoolSpec(16384, items_per_page=1)]) as pools:
+            buffers = await taken(pools, [bytes(16384)] * 64)
+            async with anyio.create_task_group() as tasks:
+                failures: list[SendFailed] = []
+
+                async def sending() -> None:
+                    with pytest.raises(SendFailed, match="bytes were handed") as caught:
+                        await send_all(ours, buffers)
+                    failures.append(caught.value)
+
+                tasks.start_soon(sending)
+                await turns()
+                reset(theirs)
+            (failure,) = failures
+            gone = sum(buffer.released for buffer in buffers)
+            assert gone * 16384 <= failure.sent < (gone + 1) * 16384
+            assert (failure.nbytes, gone > 0) == (64 * 16384, True)
+            assert isinstance(failure.__cause__, ConnectionError)
+            assert isinstance(failure, anyio.BrokenResourceError)
+            for buffer in buffers[gone:]:
+                buffer.release()
+
+
+async def test_a_send_of_buffers_that_cannot_be_sent_sends_nothing() -> None:
+    with connected() as (ours, theirs):
+        async with checked() as pools:
+            with await pools.get_many([100, 100]) as (first, second):
+                wrong: list[tuple[Any, type[Exception], str]] = [
+                    ([first, b"bytes"], TypeError, "expected a Buffer, or a pair"),
+                    ([first, (second, True)], TypeError, "expected a Buffer, or a pair"),
+                    ([first, (second, 101)], ValueError, "cannot send 101 bytes"),
+                    ([first, (second, -1)], ValueError, "cannot send -1 bytes"),
+                    ([first, first], ValueError, "twice"),
+                ]
+                for pieces, error, message in wrong:
+                    with pytest.raises(error, match=message):
+                        await send_all(ours, pieces)
+                assert not first.released
+            await turns()
+            with pytest.raises(BlockingIOError):
+                theirs.recv(1)
+
+
+async def test_nothing_to_send_is_a_checkpoint_all_the_same() -> None:
+    with connected() as (ours, _):
+        async with checked():
+            await send_all(ours, [])
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await send_all(ours, [])
+            assert scope.cancelled_caught
+
+
+async def test_an_exported_view_does_not_stop_the_send_and_stays_out() -> None:
+    with connected() as (ours, theirs):
+        async with checked() as pools:
+            buffers = await taken(pools, [b"one", b"two", b"three"])
+            export = pickle.PickleBuffer(buffers[1].view)
+            with pytest.raises(BufferInUse):
+                await send_all(ours, buffers)
+            assert await read(theirs, 11) == b"onetwothree"
+            assert [buffer.released for buffer in buffers] == [True, False, True]
+            export.release()
+            buffers[1].release()
+
+
+async def test_two_tasks_cannot_send_to_one_socket() -> None:
+    with connected(**NARROW) as (ours, theirs):
+        async with (
+            checked(2 * LARGE, [PoolSpec(LARGE, items_per_page=1)]) as pools,
+            anyio.create_task_group() as tasks,
+        ):
+            one, two = await taken(pools, [b"1" * LARGE, b"two"])
+            tasks.start_soon(send_all, ours, [one])
+            await turns()
+            with two, pytest.raises(anyio.BusyResourceError, match="sending to"):
+                await send_all(ours, [two])
+            assert await read(theirs, LARGE) == b"1" * LARGE
+
+
+async def test_a_buffer_released_by_somebody_else_ends_the_send() -> None:
+    with connected(**NARROW) as (ours, theirs):
+        async with (
+            checked(2 * LARGE, [PoolSpec(LARGE, items_per_page=1)]) as pools,
+            anyio.create_task_group() as tasks,
+        ):
+            (buffer,) = await taken(pools, [b"1" * LARGE])
+
+            async def sending() -> None:
+                with pytest.raises(UseAfterRelease, match=rf"\d+ of {LARGE} bytes had gone"):
+                    await send_all(ours, [buffer])
+
+            tasks.start_soon(sending)
+            await turns()
+            buffer.release()
+            theirs.recv(LARGE)
+
+
+async def test_an_anyio_stream_is_sent_copies_and_buffers_are_released() -> None:
+    received = bytearray()
+
+    async def serve(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            async for data in stream:
+                received.extend(data)
+        tasks.cancel_scope.cancel()
+
+    contents = [bytes([n]) * 16384 for n in range(50)]
+    async with (
+        checked() as pools,
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as tasks,
+    ):
+        address = listener.extra(anyio.abc.SocketAttribute.local_address)
+        tasks.start_soon(listener.serve, serve)
+        async with await anyio.connect_tcp(*address[:2]) as stream:
+            buffers = await taken(pools, contents)
+            await send_all(stream, buffers)
+            await send_all(stream, [(await pools.get(5), 0)])
+        await anyio.sleep_forever()
+    assert received == b"".join(contents)
+
+
+async def test_a_failing_anyio_stream_tells_how_many_bytes_had_gone() -> None:
+    class Failing(anyio.abc.ByteSendStream):
+        left = 2
+
+        async def send(self, item: bytes) -> None:
+            if not self.left:
+                raise anyio.BrokenResourceError
+            self.left -= 1
+
+        async def aclose(self) -> None:
+            pass
+
+    async with checked() as pools:
+        buffers = await taken(pools, [b"one", b"four", b"three"])
+        with pytest.raises(SendFailed) as caught:
+            await send_all(Failing(), buffers)
+        assert (caught.value.sent, caught.value.nbytes) == (7, 12)
+        assert [buffer.released for buffer in buffers] == [True, True, False]
+        buffers[2].release()
+
+
+# --- both
+
+
+async def test_bytes_go_from_socket_to_socket_through_four_buffers() -> None:
+    data = random.Random(5).randbytes(4 << 20)
+    received = bytearray()
+    with connected() as (left, source), connected(SO_SNDBUF=32768) as (sink, right):
+
+        async def relay(pools: BufferPools) -> None:
+            while True:
+                await anyio.wait_readable(source)
+                with await pools.get(16384) as buffer:
+                    nbytes = await recv_into(source, buffer)
+                    if not nbytes:
+                        break
+                    await send_all(sink, [(buffer, nbytes)])
+            sink.shutdown(socket.SHUT_WR)
+
+        async def feed() -> None:
+            await send(left, data)
+            left.shutdown(socket.SHUT_WR)
+
+        async with (
+            checked("64 KiB", [PoolSpec(16384, items_per_page=1)]) as pools,
+            anyio.create_task_group() as tasks,
+        ):
+            tasks.start_soon(feed)
+            tasks.start_soon(relay, pools)
+            tasks.start_soon(read_slowly, right, received.extend)
+    assert received == data

@@ -1,0 +1,140 @@
+"""The benchmarks run, in a small form; what they measure is for people to read."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Import a benchmark, which is a script."""
+    spec = importlib.util.spec_from_file_location(
+        f"benchmark_{name}", ROOT / "benchmarks" / f"{name}.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def lab_benchmark(monkeypatch: pytest.MonkeyPatch) -> Any:
+    module = load("lab", monkeypatch)
+    monkeypatch.setattr(module, "ROUNDS", 1)
+    return module
+
+
+def rows(out: str, tool: str) -> list[list[str]]:
+    """The cells of a tool's lines."""
+    lines = [line.split("  ") for line in out.splitlines()]
+    cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
+    return [line for line in cells if len(line) > 1 and line[1] == tool]
+
+
+def test_the_lab_s_counts_are_the_same_on_each_backend_and_meet_the_bar(
+    lab_benchmark: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab_benchmark.main(["--counts", "--only", "lab", "--users", "2", "3"])
+    out = capsys.readouterr().out
+    lines = rows(out, "lab")
+    assert [line[0] for line in lines[::3]] == ["asyncio", "anyio on asyncio", "anyio on trio"]
+    assert lines[0][2:] == lines[3][2:] == lines[6][2:]
+    stall, race, two, three = (int(cell) for cell in lines[0][3:])
+    assert lines[0][2] == "dpor"
+    assert stall <= 2
+    assert race <= 3
+    assert two <= 32
+    assert three <= 52
+    assert "detangle" not in out
+    assert "a second" not in out
+
+
+def test_the_lab_s_rates_have_a_line_for_each_place_and_strategy(
+    lab_benchmark: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab_benchmark.main(["--rates", "--only", "lab", "--users", "2"])
+    out = capsys.readouterr().out
+    lines = rows(out, "lab")
+    assert len(lines) == 9
+    assert all(float(line[3]) > 0 for line in lines)
+    assert "proof" not in out
+
+
+def test_a_peer_stands_beside_us_with_its_ratios(lab_benchmark: Any) -> None:
+    def explore(program: object, backend: str, limit: int) -> Any:
+        return lab_benchmark.Found(1200, False, True, 1.0)
+
+    peer = lab_benchmark.Tool("detangle", "slow", ("asyncio",), explore)
+    tools = (lab_benchmark.OURS[0], peer)
+    out = lab_benchmark.show_counts(lab_benchmark.count(tools, [2], 9999), [2], 9999)
+    assert rows(out, "detangle")[0][2:] == ["slow", "not found", "not found", "1200"]
+    assert rows(out, "lab")[3:] == [
+        ["asyncio", "lab", "dpor", "300.0"],
+        ["anyio on asyncio", "lab", "dpor", "300.0"],
+    ]
+    out = lab_benchmark.rates(tools, 2, 100, 1)
+    assert [line[3:] for line in rows(out, "detangle")] == [["1200", "1.00"]] * 2
+    on_asyncio, _, on_trio = rows(out, "lab")
+    assert float(on_asyncio[4]) > 0
+    assert len(on_trio) == 4
+
+
+def test_what_is_not_finished_is_said_to_be_more(lab_benchmark: Any) -> None:
+    tools = lab_benchmark.OURS[:1]
+    out = lab_benchmark.show_counts(lab_benchmark.count(tools, [3], 10), [3], 10)
+    assert [line[-1] for line in rows(out, "lab")] == ["> 10"] * 3
+    found = lab_benchmark.Found
+    assert lab_benchmark._ratio(found(90, False, False, 1), found(30, False, True, 1)) == "> 3.0"
+    assert lab_benchmark._ratio(found(90, False, True, 1), found(30, False, False, 1)) == "?"
+
+
+def test_a_false_alarm_is_no_count(lab_benchmark: Any) -> None:
+    def explore(program: object, backend: str, limit: int) -> Any:
+        return lab_benchmark.Found(1, True, False, 1.0)
+
+    alarm = lab_benchmark.Tool("alarm", "always", ("trio",), explore)
+    with pytest.raises(RuntimeError, match="a false alarm: alarm, always, anyio"):
+        lab_benchmark.count([alarm], [2], 10)
+
+
+def test_a_peer_that_is_not_there_cannot_be_asked_for(
+    lab_benchmark: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(lab_benchmark, "detangle", None)
+    with pytest.raises(SystemExit) as caught:
+        lab_benchmark.main(["--only", "detangle"])
+    assert caught.value.code == 2
+    assert "pip install detangle" in capsys.readouterr().err
+
+
+def test_detangle_finds_the_failures_and_raises_no_false_alarm(
+    lab_benchmark: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("detangle", reason="detangle is not installed")
+    lab_benchmark.main(["--counts", "--users", "2"])
+    for line in rows(capsys.readouterr().out, "detangle"):
+        assert all(cell.isdigit() for cell in line[3:]), line
+
+
+def test_a_claim_waits_longer_the_more_may_pass_and_starves_under_barging(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = load("passes", monkeypatch)
+    monkeypatch.setattr(module, "HOLDERS", (4,))
+    monkeypatch.setattr(module, "SEEDS", range(1))
+    fifo, _ = module.measure(module.Order.FIFO, None, 4)
+    bounded, _ = module.measure(module.Order.BOUNDED, 64, 4)
+    assert 0 < fifo < bounded < module.PATIENCE
+    module.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 7
+    assert "starves" in lines[-1]

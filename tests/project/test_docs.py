@@ -1,0 +1,56 @@
+"""The documents are true: the names that they point to exist, and their output is the output."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _places() -> list[str]:
+    text = (ROOT / "docs" / "kernel-map.md").read_text(encoding="utf-8")
+    return re.findall(r"^\|.*\| `([\w.]+)` \|$", text, re.MULTILINE)
+
+
+def test_the_kernel_map_has_rows() -> None:
+    assert len(_places()) > 30
+
+
+@pytest.mark.parametrize("place", _places())
+def test_each_name_in_the_kernel_map_exists(place: str) -> None:
+    module, *names = place.split(".")
+    found = importlib.import_module(f"mbufpools.{module}")
+    for name in names:
+        found = getattr(found, name)
+
+
+def test_the_output_in_the_documents_is_the_output() -> None:
+    check = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "produce.py"), "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert check.returncode == 0, check.stdout + check.stderr
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize(
+    ("document", "prints"), [("README.md", ""), ("docs/application.md", "b'hello'\n")]
+)
+def test_the_application_in_a_document_runs(document: str, prints: str, backend: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    (program,) = re.findall(
+        r"```python\n(import [^`]*?\nanyio\.run\(main\)[^`]*)```", text, re.DOTALL
+    )
+    program = program.replace("anyio.run(main)", f"anyio.run(main, backend={backend!r})")
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=False
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, prints, "")

@@ -1,0 +1,112 @@
+"""The library under every schedule of small programs: a quick form, and that it would find bugs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mbufpools import TaskQueue, lab
+from mbufpools._taskq import Task
+from mbufpools._waiters import Waiters
+from tests.proofs.__main__ import Job, jobs
+from tests.proofs.programs import POLICIES, SUBJECTS, Policy
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = (ROOT / "docs" / "guarantees.md").read_text("utf-8")
+BOUNDED = Policy("bounded", "deferred", "pressure")
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        pytest.param(job, id=f"{SUBJECTS[job.subject].name}, {job.policy}, {job.backend}")
+        for job in jobs(quick=True)
+    ],
+)
+def test_no_schedule_of_the_library_fails(job: Job) -> None:
+    exploration = job.run()
+    exploration.assert_holds()
+    assert exploration.complete
+
+
+def explore(subject: str, policy: Policy = BOUNDED) -> lab.Exploration:
+    (found,) = (it for it in SUBJECTS if it.name == subject)
+    return lab.explore(found.make(policy), max_preemptions=1)
+
+
+def test_the_proof_finds_a_queue_that_does_not_run_again_when_its_head_leaves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    withdraw = Waiters._withdraw
+
+    def careless(waiters: Waiters, *args: Any) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(waiters, "run", lambda *_args, **_options: None)
+            withdraw(waiters, *args)
+
+    monkeypatch.setattr(Waiters, "_withdraw", careless)
+    (failure,) = explore("the head of the queue leaves").failures
+    assert failure.kind == "exception"
+    assert "TimeoutError" in failure.report
+
+
+def test_the_proof_finds_a_grant_that_is_lost_to_a_cancellation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mbufpools._waiters._release", lambda holds: None)
+    (failure,) = explore("cancel a waiter by its scope").failures
+    assert failure.kind in ("exception", "leak")
+
+
+def test_the_proof_finds_a_mark_that_is_cleared_after_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run_one = TaskQueue._run_one
+
+    async def late(queue: TaskQueue, task: Task) -> None:
+        task._queue = queue
+        function = task.function
+
+        def restore() -> Any:
+            task._queue = queue  # `_run_one` has cleared it
+            return function()
+
+        task.function = restore
+        try:
+            await run_one(queue, task)
+        finally:
+            task.function = function
+            task._queue = None
+
+    monkeypatch.setattr(TaskQueue, "_run_one", late)
+    (failure,) = explore("task queue: add while it runs").failures
+    assert failure.kind == "exception"
+    assert "the last change was not looked at" in failure.report
+
+
+def test_the_document_tells_of_every_proof() -> None:
+    for subject in SUBJECTS:
+        for backend in subject.backends:
+            policies = len(POLICIES) if len(subject.policies) > 1 else "-"
+            row = rf"{re.escape(subject.name)} +{backend} +{policies} +{subject.preemptions} +all "
+            assert re.search(row + r"\d+ +none", DOCUMENT), (subject.name, backend)
+    assert re.search(r"Verdict: in \d+ schedules, all within their bounds and none", DOCUMENT)
+
+
+@pytest.mark.prove
+def test_the_library_is_proved_in_full() -> None:
+    proof = subprocess.run(
+        [sys.executable, "-m", "tests.proofs"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert proof.returncode == 0, proof.stdout
+    verdict = proof.stdout.strip().splitlines()[-1]
+    assert verdict in DOCUMENT, f"docs/guarantees.md is out of date: {verdict}"

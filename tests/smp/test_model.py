@@ -1,0 +1,338 @@
+"""The model of the kernel on several CPUs is the kernel: operation by operation it agrees with the
+recordings of the real one and with the library, and its two grains and the lab's strategies agree
+with each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from mbufpools import CurPage, Wakeup, lab
+from mbufpools.lab._dpor import Dpor
+from mbufpools.lab._outcome import Outcome
+from mbufpools.lab._schedule import Schedule, Strategy
+from mbufpools.lab._strategies import Exhaustive
+from mbufpools.smp import KERNEL, VARIANTS, Rules
+from mbufpools.smp._machine import ATOMIC, LEAVE, Channel, Code, Data, Machine, Mutex
+from mbufpools.smp._model import Operation, Scenario
+from mbufpools.smp._rules import Caches, Charge, Look, Mark
+from mbufpools.smp._scenarios import (
+    BY_NAME,
+    CLUSTER,
+    LARGE,
+    MBUF,
+    SCENARIOS,
+    SMALL,
+    shapes,
+)
+from mbufpools.smp._search import Execution, explore
+from mbufpools.traces import replay
+from mbufpools.traces._recording import parse_trace
+from tests.kit.smp_sequence import Sequence, rules_of
+from tests.traces.test_kernel_traces import RECORDINGS
+
+# Operation by operation
+
+OTHERWISE: tuple[dict[str, Any], ...] = (
+    {},
+    {"look": Look.LIST, "charge": Charge.ADD, "mark": Mark.LOCKED},
+    {"look": Look.LOCKED, "mark": Mark.EARLY},
+)
+"""Rules that only several CPUs can tell apart."""
+
+
+@pytest.mark.parametrize("rule", ["none", "deferred", "direct"])
+@pytest.mark.parametrize("curpage", ["refreshed", "stale"])
+def test_every_field_of_every_line_of_the_recordings_agrees(rule: str, curpage: str) -> None:
+    names = [name for name in RECORDINGS if name.endswith(f"-{rule}-{curpage}.jsonl")]
+    assert len(names) == 12
+    for name in names:
+        trace = parse_trace(RECORDINGS[name], name)
+        sequence = Sequence(rules_of(trace.wakeup, trace.curpage, **OTHERWISE[1]))
+        for step in trace.steps:
+            got = sequence.perform(step.operation, *step.arguments).state
+            pools = got["pools"]
+            expected = {key: value for key, value in step.state.items() if key != "pools"}
+            assert {key: got[key] for key in expected} == expected, (name, step)
+            for pool, counters in step.state["pools"].items():
+                assert {key: pools[pool][key] for key in counters} == counters, (name, step)
+
+
+pids = st.integers(1, 12)
+pools = st.sampled_from([MBUF, CLUSTER])
+operations = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["get", "try"]), pids, pools),
+        st.tuples(st.just("get"), pids, pools),
+        st.tuples(st.just("put"), pids),
+        st.tuples(st.just("advance"), st.sampled_from([0.25, 1.0, 1.25, 8.25, 9.0])),
+        st.tuples(st.just("nmbclust"), st.sampled_from([2, 4, 8, 10, 16, 20])),
+        st.tuples(st.just("hiwat"), pools, st.sampled_from([0, 8, 16])),
+        st.tuples(st.just("hardlimit"), pools, st.sampled_from([1, 3, 8])),
+        st.tuples(st.just("reclaim"), pools),
+    ),
+    min_size=5,
+    max_size=60,
+)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+@given(
+    wakeup=st.sampled_from(list(Wakeup)),
+    curpage=st.sampled_from(list(CurPage)),
+    others=st.sampled_from(OTHERWISE),
+    program=operations,
+)
+@example(
+    wakeup=Wakeup.DEFERRED,
+    curpage=CurPage.REFRESHED,
+    others={},
+    program=[("nmbclust", 8), ("get", 1, CLUSTER), ("get", 2, MBUF), ("put", 1), ("advance", 9.0)],
+)
+def test_on_random_programs_the_model_agrees_with_the_library(
+    backend: str, wakeup: Wakeup, curpage: CurPage, others: dict[str, Any], program: list[Any]
+) -> None:
+    sequence = Sequence(rules_of(wakeup, curpage, **others))
+    for operation, *arguments in program:
+        process = sequence.model.processes.get(str(arguments[0]))
+        busy = process is not None and (process.held or process.waits_for is not None)
+        if operation in ("get", "try") and busy:
+            continue
+        if operation == "put" and not (process is not None and process.held):
+            continue
+        sequence.perform(operation, *arguments)
+    disagreement = lab.run(replay, sequence.trace(wakeup, curpage), backend=backend)
+    assert disagreement is None, str(disagreement)
+
+
+# The grains, and the strategies
+
+State = tuple[object, ...]
+
+
+def states(
+    scenario: Scenario, rules: Rules, strategy: Strategy, *, joined: bool, most: int
+) -> set[State]:
+    """All states in which the schedules of a strategy end."""
+    found: set[State] = set()
+
+    def on_execution(execution: Execution) -> bool:
+        outcome, model = execution.outcome, execution.model
+        if outcome.kind == "corruption":  # it ends wherever the others happen to be
+            found.add((outcome.kind, outcome.message))
+        elif not outcome.stopped:
+            kernel = model.kernel
+            found.add(
+                (
+                    outcome.kind,
+                    outcome.message,
+                    tuple(sorted(kernel.granted)),
+                    kernel.now,
+                    kernel.drops,
+                    kernel.wakeup_runs,
+                    kernel.mem_alloc.value,
+                    tuple((it.nout, it.nget, it.npages, it.npagealloc) for it in kernel.pools),
+                )
+            )
+        return False
+
+    explore(
+        scenario, rules, strategy, joined=joined, max_executions=most, on_execution=on_execution
+    )
+    return found
+
+
+SMALL_ONES = [each for each in SCENARIOS if each.cpus == 2 or each.name in ("puts", "nmbclust-get")]
+
+
+@pytest.mark.parametrize("scenario", SMALL_ONES, ids=lambda scenario: str(scenario.name))
+@pytest.mark.parametrize("rules", [Rules(), KERNEL], ids=["cured", "kernel"])
+def test_reduction_ends_where_every_order_of_two_preemptions_ends(
+    scenario: Scenario, rules: Rules
+) -> None:
+    dpor = Dpor()
+    reduced = states(scenario, rules, dpor, joined=True, most=1_000)
+    assert dpor.complete
+    plain = Exhaustive(2)
+    assert states(scenario, rules, plain, joined=False, most=4_000) == reduced
+    assert plain.complete
+
+
+@pytest.mark.parametrize(("name", "schedules"), [("half-page", 10), ("put-frees", 805)])
+def test_the_smallest_scenarios_are_executed_in_every_order_without_reduction(
+    name: str, schedules: int
+) -> None:
+    scenario = BY_NAME[name]
+    reduced = states(scenario, Rules(), Dpor(), joined=True, most=100)
+    plain = Exhaustive(None)
+    executed = 0
+
+    def on_execution(execution: Execution) -> bool:
+        nonlocal executed
+        executed += 1
+        return execution.outcome.kind is not None
+
+    explore(scenario, Rules(), plain, joined=False, max_executions=2_000, on_execution=on_execution)
+    assert (executed, plain.complete) == (schedules, True)
+    assert states(scenario, Rules(), Exhaustive(None), joined=False, most=2_000) == reduced
+
+
+programs = st.lists(
+    st.sampled_from(
+        [
+            (("get", MBUF),),
+            (("get", CLUSTER),),
+            (("get", MBUF), ("put", MBUF)),
+            (("get", CLUSTER), ("put", CLUSTER)),
+            (("try", MBUF),),
+            (("put", CLUSTER),),
+            (("nmbclust", LARGE + SMALL),),
+        ]
+    ),
+    min_size=2,
+    max_size=2,
+)
+some_rules = st.builds(
+    Rules,
+    wakeup=st.sampled_from([VARIANTS[name].rules.wakeup for name in ("cured", "before", "direct")]),
+    credit_first=st.booleans(),
+    second_try=st.booleans(),
+    bump=st.booleans(),
+    page_serves=st.booleans(),
+    mark=st.sampled_from(Mark),
+    look=st.sampled_from(Look),
+    charge=st.sampled_from([Charge.ADD, Charge.COMPARE]),
+    stale=st.booleans(),
+    caches=st.sampled_from([Caches.NONE, Caches.NONE, *Caches]),
+    lists_serve=st.booleans(),
+)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    programs=programs,
+    rules=some_rules,
+    clusters=st.integers(1, 2),
+    limit=st.sampled_from([LARGE, LARGE + SMALL]),
+    gc=st.booleans(),
+)
+def test_on_random_scenarios_and_rules_reduction_ends_where_plain_exploration_ends(
+    programs: list[tuple[Operation, ...]], rules: Rules, clusters: int, limit: int, gc: bool
+) -> None:
+    before: list[tuple[str, Operation]] = []
+    for cpu, program in enumerate(programs, 1):
+        if program[0] == ("put", CLUSTER):
+            before += [(f"P{cpu}", ("get", CLUSTER))]
+    clusters = max(clusters, len(before))
+    scenario = Scenario(
+        "random",
+        "a random one",
+        limit,
+        shapes(1, clusters),
+        tuple(before) if before else (("P9", ("get", CLUSTER)), ("P9", ("put", CLUSTER))),
+        tuple(programs),
+        cpus=3,
+        gc=gc,
+    )
+    dpor = Dpor()
+    reduced = states(scenario, rules, dpor, joined=True, most=4_000)
+    plain = states(scenario, rules, Exhaustive(2), joined=False, most=500)
+    if dpor.complete:
+        assert plain <= reduced
+
+
+# The machine
+
+
+def tried(grain: str) -> set[tuple[bool, ...]]:
+    """Whether a mutex that another thread enters and leaves was free, in every schedule."""
+    found: set[tuple[bool, ...]] = set()
+    strategy = Exhaustive(None)
+    while strategy.begin():
+        machine = Machine()
+        mutex, data = Mutex(machine), Data(machine, "guarded")
+        free: list[bool] = []
+
+        def holder(mutex: Mutex = mutex, data: Data = data) -> Code[None]:
+            yield mutex
+            data.writes()
+            yield LEAVE
+            mutex.leave()
+
+        def gc(mutex: Mutex = mutex, free: list[bool] = free) -> Code[None]:
+            yield ATOMIC
+            free.append(mutex.enter_try())
+            if free[-1]:
+                yield LEAVE
+                mutex.leave()
+
+        threads = [machine.spawn("CPU 1", holder()), machine.spawn("systqmp", gc())]
+        machine.begin(threads, joined=grain == "joined")
+        schedule = Schedule(strategy)
+        assert machine.run(schedule, Outcome).kind is None
+        assert mutex.holder is None
+        strategy.end(schedule, False)
+        found.add(tuple(free))
+    assert strategy.complete
+    return found
+
+
+def test_only_split_a_mutex_can_be_found_taken() -> None:
+    assert tried("split") == {(True,), (False,)}
+    assert tried("joined") == {(True,)}
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_nobody_is_under_a_mutex_while_another_is(joined: bool) -> None:
+    strategy = Exhaustive(None)
+    executions = 0
+    while strategy.begin():
+        machine = Machine()
+        mutex = Mutex(machine)
+        inside: list[str] = []
+
+        def enter(name: str, mutex: Mutex = mutex, inside: list[str] = inside) -> Code[None]:
+            yield mutex
+            assert not inside
+            inside.append(name)
+            yield LEAVE
+            inside.remove(name)
+            mutex.leave()
+
+        threads = [machine.spawn(name, enter(name)) for name in ("a", "b", "c")]
+        machine.begin(threads, joined=joined)
+        schedule = Schedule(strategy)
+        assert machine.run(schedule, Outcome).kind is None
+        assert all(thread.done for thread in threads)
+        strategy.end(schedule, False)
+        executions += 1
+    assert executions >= 6
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_who_sleeps_is_woken_by_who_comes_after_and_not_by_who_came_before(joined: bool) -> None:
+    ends: set[tuple[bool, bool]] = set()
+    strategy = Exhaustive(None)
+    while strategy.begin():
+        machine = Machine()
+        channel = Channel(machine, "ident")
+
+        def sleep(channel: Channel = channel) -> Code[None]:
+            yield ATOMIC
+            yield channel
+
+        def wakeup(channel: Channel = channel) -> Code[None]:
+            yield ATOMIC
+            channel.wakeup_one()
+
+        sleeper, waker = machine.spawn("a", sleep()), machine.spawn("b", wakeup())
+        machine.begin([sleeper, waker], joined=joined)
+        schedule = Schedule(strategy)
+        machine.run(schedule, Outcome)
+        strategy.end(schedule, False)
+        ends.add((sleeper.done, waker.done))
+    assert ends == {(True, True), (False, True)}

@@ -1,0 +1,387 @@
+"""The kernel's protocol on several CPUs: the verdict on each rule, its story, the command line."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import pytest
+
+from mbufpools import smp
+from mbufpools.cli import main
+from mbufpools.lab import LabError
+from mbufpools.smp import VARIANTS, Rules, Verdict, tell
+from mbufpools.smp._model import Model
+from mbufpools.smp._scenarios import BY_NAME, DEEP, SCENARIOS, shapes
+from mbufpools.smp._search import count, replay, shortest
+
+
+@functools.cache
+def verdict(name: str) -> Verdict:
+    """The verdict on a variant; it is the same each time, and takes a moment."""
+    return smp.verdict(name)
+
+
+FAILING = {
+    # kind, fewest preemptions, where the memory is, schedules that are executed at most
+    "kernel": ("stall", 0, "its pages have 1 item free, which it does not see", 1_010),
+    "kernel-caches": ("stall", 0, "its caches hold 1 item", 1_010),
+    "before": ("stall", 0, "16384 bytes of the budget are free", 80),
+    "near-limit-small": ("stall", 0, "16384 bytes of the budget are free", 10),
+    "task-first": ("stall", 1, "16384 bytes of the budget are free", 250),
+    "mark-unlocked": ("corruption", 1, "is put on the list of systqmp twice", 80),
+    "mark-late": ("stall", 1, "16384 bytes of the budget are free", 60),
+    "mark-early": ("stall", 1, "16384 bytes of the budget are free", 90),
+    "no-second-try": ("stall", 1, "16384 bytes of the budget are free", 130),
+    "no-bump": ("stall", 1, "16384 bytes of the budget are free", 370),
+    "unlocked-look": ("stall", 1, "its pages have 1 item free", 470),
+    "add-then-check": ("stall", 1, "4096 bytes of the budget are free", 120),
+    "take-back-wakes": ("livelock", 0, "and no end", 1),
+    "new-page": ("stall", 1, "its pages have 1 item free", 90),
+    "stale": ("stall", 0, "its pages have 1 item free, which it does not see", 150),
+    "caches": ("stall", 0, "its caches hold 1 item", 520),
+    "caches-locked": ("stall", 0, "its caches hold 1 item", 1_010),
+    "cache-lists": ("stall", 1, "its pages have 1 item free", 20),
+}
+HOLDING = {
+    # schedules, at most
+    "cured": 2_000,
+    "direct": 2_000,
+    "near-limit": 2_000,
+    "mark-locked": 2_000,
+    "locked-look": 2_200,
+    "caches-drained": 3_300,
+}
+
+
+def test_every_variant_has_its_verdict_here() -> None:
+    assert {*FAILING, *HOLDING} == set(VARIANTS)
+    assert {name for name, variant in VARIANTS.items() if variant.scenarios} == set(FAILING)
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_a_broken_rule_fails(name: str) -> None:
+    kind, preemptions, where, most = FAILING[name]
+    found = verdict(name)
+    assert found.as_expected
+    assert not found.holds
+    first = found.findings[0]
+    assert (first.kind, first.preemptions) == (kind, preemptions)
+    assert where in first.message
+    assert first.shortest == (kind != "livelock")
+    assert found.schedules() <= most
+    assert found.summary == f"{first.kind}: {first.message}"
+
+
+@pytest.mark.parametrize("name", HOLDING)
+def test_a_right_rule_fails_in_no_schedule_of_two_and_three_cpus(name: str) -> None:
+    found = verdict(name)
+    assert found.as_expected
+    assert found.holds
+    assert [each.scenario for each in found.explored] == list(SCENARIOS)
+    assert all(each.complete and not each.failing for each in found.explored)
+    assert found.schedules() <= HOLDING[name]
+    assert found.summary == (f"no stall in all {found.schedules()} schedules of two and three CPUs")
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_a_rule_that_fails_with_two_cpus_fails_with_three(name: str) -> None:
+    cpus = {each.cpus for each in verdict(name).findings}
+    assert cpus == ({2} if name == "take-back-wakes" else {2, 3})
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_where_it_fails_the_cured_kernel_does_not(name: str) -> None:
+    for scenario in VARIANTS[name].scenarios:
+        (cured,) = [it for it in verdict("cured").explored if it.scenario.name == scenario]
+        assert not cured.failing
+
+
+def test_the_lists_of_the_caches_fail_nobody_if_they_are_served() -> None:
+    """The rest of that kernel's caches does not fail in this scenario, so the lists do."""
+    for scenario in VARIANTS["cache-lists"].scenarios:
+        explored = count(BY_NAME[scenario], VARIANTS["caches"].rules, 1_000)
+        assert (explored.failing, explored.complete) == (0, True)
+
+
+def test_the_patch_wakes_once_for_a_run_of_the_gc_where_the_direct_way_may_wake_twice() -> None:
+    wakeups = {
+        name: each.wakeups
+        for name in ("cured", "direct")
+        for each in verdict(name).explored
+        if each.scenario.name == "gc-two"
+    }
+    assert wakeups == {"cured": (1, 1), "direct": (1, 2)}
+
+
+def test_a_variant_that_there_is_not_is_told_the_right_ones() -> None:
+    with pytest.raises(ValueError, match=r"no variant 'patch'; expected one of cured, kernel, "):
+        smp.verdict("patch")
+
+
+# Stories
+
+
+def test_a_story_says_who_did_what_in_the_words_of_the_kernel() -> None:
+    assert verdict("unlocked-look").story == (
+        """\
+unlocked-look: a wakeup looks for requests without their lock, when a runner may have them
+
+CPU 1 puts a cluster, CPU 2 asks for one; the budget is used up. The budget
+has 16384 bytes; items are 1 to a page of 4096 bytes in mbufpl and 2 to a page
+of 16384 bytes in mcl2k.
+
+CPU 1 runs P1: pool_put(mcl2k)
+CPU 2 runs P2: pool_get(mcl2k)
+
+  CPU 2  m_pool_alloc(mcl2k): refused, it would be 32768 of 16384 bytes
+         pool_get(mcl2k): enqueues a request
+         pool_runqueue(mcl2k): takes the requests off their list
+         m_pool_alloc(mcl2k): refused, it would be 32768 of 16384 bytes
+  CPU 1  pool_put(mcl2k): the item goes back to its page
+         pool_wakeup(mcl2k): sees no request
+  CPU 2  pool_runqueue(mcl2k): puts P2 back on the list
+         pool_get(mcl2k): sleeps
+
+stall: P2 sleeps in mcl2k for ever, but its pages have 1 item free.
+None that fails has fewer:
+1 preemption, 22 steps; its token is put-get:clock@0>0.2,0.2@15>0.1
+in put-gets it takes 1 preemption, 28 steps: put-gets:clock@0>0.3,0.3@15>0.1
+in gc-get it takes 1 preemption, 35 steps: gc-get:clock@0>0.1,0.1@15>0.0"""
+    )
+
+
+def test_the_story_of_the_patch_that_is_missing_has_the_gc_in_it() -> None:
+    story = verdict("before").story
+    assert "pool_gc_pages: an idle page of mcl2k leaves" in story
+    assert "task_add(mbuf_mem_wakeup)" not in story
+    assert "CPU 1 runs P1: pool_get(mbufpl)" in story
+
+
+def test_a_story_without_end_is_cut() -> None:
+    story = verdict("take-back-wakes").story
+    assert "\n  and so on\n" in story
+    assert len(story.splitlines()) < 100
+
+
+def test_the_clock_has_its_part_in_a_story() -> None:
+    told = tell("cache-lists", verdict("cache-lists").findings[0].token)
+    assert "the clock  it is 9 s: the gc is due" in told
+    assert "pool_cache_gc(mcl2k): a list of the depot goes back to the pages" in told
+
+
+def test_every_story_fits_the_terminal_and_ends_with_the_failure() -> None:
+    for name in FAILING:
+        found = verdict(name)
+        told = tell(name, found.findings[0].token)
+        assert max(map(len, told.splitlines())) <= 80
+        assert found.findings[0].message in " ".join(told.split())
+        assert "CPU 1" in told
+
+
+def test_the_token_of_a_finding_is_its_schedule_again() -> None:
+    for name in FAILING:
+        for finding in verdict(name).findings:
+            execution = replay(BY_NAME, VARIANTS[name].rules, finding.token)
+            assert execution.outcome.kind == finding.kind
+            assert execution.outcome.message == finding.message
+            assert execution.token == finding.token
+            assert len(execution.schedule.steps) == finding.steps
+            assert execution.schedule.preemptions == finding.preemptions
+
+
+def test_a_schedule_of_one_kernel_is_told_of_another() -> None:
+    token = verdict("stale").findings[0].token
+    assert "end: nobody sleeps for ever." in tell("cured", token)
+
+
+@pytest.mark.parametrize(
+    "token", ["", "half-page", "full-page:", "half-page/split:", "half-page:0.1@x>0.2"]
+)
+def test_what_is_no_token_is_refused(token: str) -> None:
+    with pytest.raises(ValueError, match="is no token"):
+        tell("stale", token)
+
+
+def test_a_token_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(LabError, match="is of another variant"):
+        tell("cured", "half-page:0.1@99>0.2")
+
+
+def test_a_failure_that_plain_search_does_not_reach_is_the_one_that_was_found_shrunk() -> None:
+    rules = VARIANTS["mark-late"].rules
+    explored = count(BY_NAME["two-puts"], rules, 1_000)
+    execution, is_shortest = shortest(explored, rules, 1)
+    assert not is_shortest
+    assert execution.outcome.kind == "stall"
+    assert execution.token.startswith("two-puts/joined:")
+    again = replay(BY_NAME, rules, execution.token)
+    assert again.outcome == execution.outcome
+    assert explored.first is not None
+    assert len(execution.schedule.deviations) <= len(explored.first)
+
+
+def test_scenarios_have_names_of_their_own_and_say_what_they_are() -> None:
+    assert len(BY_NAME) == len(SCENARIOS) + len(DEEP)
+    for scenario in BY_NAME.values():
+        assert scenario.what
+        assert len(scenario.programs) in (scenario.cpus, scenario.cpus - 1)
+
+
+def test_an_operation_that_there_is_not_is_refused() -> None:
+    model = Model(Rules(), shapes(1, 1), 4096)
+    with pytest.raises(ValueError, match="no operation"):
+        model.perform("P1", ("borrow", "mbufpl"))
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("name", HOLDING)
+def test_a_right_rule_fails_in_no_schedule_of_more_operations_and_cpus(name: str) -> None:
+    found = smp.verdict(name, deep=True)
+    assert found.holds
+    assert [each.scenario for each in found.explored] == [*SCENARIOS, *DEEP]
+    assert found.plain
+    assert found.summary.endswith(
+        f"of two, three and four CPUs, nor in {found.plain} executed without reduction"
+    )
+
+
+# The command line
+
+
+def exit_status(*argv: str) -> int:
+    try:
+        return main(argv)
+    except SystemExit as caught:
+        status = caught.code
+    assert isinstance(status, int)
+    return status
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verdicts are found once for all tests."""
+
+    def cached(name: str, *, deep: bool) -> Verdict:
+        assert not deep
+        return verdict(name)
+
+    monkeypatch.setattr("mbufpools.cli._smp.verdict", cached)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_table_has_a_row_for_each_variant(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status("smp") == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    table = out.split("\n\n")[1].splitlines()[3:]
+    assert [row.split()[0] for row in table] == list(VARIANTS)
+    for row, name in zip(table, VARIANTS, strict=True):
+        found = verdict(name)
+        assert row.split()[1] == ("yes" if found.variant.in_kernel else "-")
+        assert row.split()[2] == (found.findings[0].kind if found.fails else "none")
+    assert "NOT AS EXPECTED" not in out
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_ending_counts_what_was_explored(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status("smp") == 0
+    ending = " ".join(capsys.readouterr().out.rpartition("\n\n")[2].split())
+    total = sum(verdict(name).schedules() for name in HOLDING)
+    assert ending.startswith("Verdict: nobody sleeps for ever under cured, direct, near-limit, ")
+    assert f"in {total} schedules, which are all" in ending
+    assert "add-then-check" in ending
+
+
+@pytest.mark.usefixtures("quick")
+def test_json_is_one_object_a_variant(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status("smp", "--json") == 0
+    objects = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [each["variant"] for each in objects] == list(VARIANTS)
+    for each in objects:
+        found = verdict(each["variant"])
+        assert each["fails"] == found.fails
+        assert each["summary"] == found.summary
+        assert len(each["scenarios"]) == len(found.explored)
+        assert len(each["findings"]) == len(found.findings)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("name", ["stale", "direct"])
+def test_a_variant_alone_is_told_as_its_story(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_status("smp", name) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(verdict(name).story)
+    assert ("gc-two" in out) == (name == "direct")
+    assert exit_status("smp", name, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["story"] == verdict(name).story
+
+
+def test_the_patch_loses_its_wakeup_on_who_is_between_his_second_try_and_his_sleep(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With the patch, but the kernel's look at the requests: the wakeup across pools is lost."""
+    (found,) = [it for it in verdict("unlocked-look").findings if it.scenario == "gc-get"]
+    assert exit_status("smp", "unlocked-look", "--token", found.token) == 0
+    told = capsys.readouterr().out
+    acts = [
+        "CPU 1    m_pool_alloc(mbufpl): refused",
+        "task_add(mbuf_mem_wakeup): it is queued",
+        "takes mbuf_mem_wakeup off the queue",
+        "pool_wakeup(mbufpl): sees no request",
+        "pool_runqueue(mbufpl): puts P1 back on the list",
+        "stall: P1 sleeps in mbufpl for ever, but 16384 bytes of the budget are free",
+    ]
+    assert sorted(acts, key=told.index) == acts
+    assert exit_status("smp", "unlocked-look", "--token", found.token, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["story"] == told.rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--token", "gc-get:"], "a token needs the variant that it is of"),
+        (["stale", "--token", "gc-get"], "argument --token: 'gc-get' is no token"),
+        (["stale", "--token", "gc-get:0.7@1>0.0"], "argument --token: the token "),
+    ],
+)
+def test_a_token_that_cannot_be_told_is_a_mistake(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_status("smp", *argv) == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.count("\n") == 1
+    assert err.startswith(f"mbufpools smp: {message}")
+
+
+def test_a_wrong_variant_is_told_the_right_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_status("smp", "patch") == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.count("\n") == 1
+    assert all(name in err for name in VARIANTS)
+
+
+def test_a_verdict_that_is_not_as_expected_fails_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = Verdict(VARIANTS["cured"], (), verdict("stale").findings)
+
+    def mistaken(name: str, *, deep: bool) -> Verdict:
+        assert not deep
+        return wrong if name == "cured" else verdict(name)
+
+    monkeypatch.setattr("mbufpools.cli._smp.verdict", mistaken)
+    assert exit_status("smp", "cured") == 1
+    assert exit_status("smp") == 1
+    assert "NOT AS EXPECTED: cured." in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_verdict_that_is_not_complete_says_so() -> None:
+    explored = count(BY_NAME["put-get"], VARIANTS["cured"].rules, 2)
+    found = Verdict(VARIANTS["cured"], (explored,), ())
+    assert not found.as_expected
+    assert found.summary == "no stall in 2 schedules of two CPUs, but there are more"
