@@ -63,7 +63,7 @@ class Sequence:
         """Perform an operation, and note it."""
         seen = len(self.kernel.granted)
         rv = self._perform(operation, arguments)
-        self.model.machine.settle()
+        self.model.processors.settle()
         now = self.kernel.now / SECOND
         state = {
             "t": now,

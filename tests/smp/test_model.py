@@ -11,13 +11,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mbufpools import CurPage, Wakeup, lab
-from mbufpools.lab._dpor import Dpor
-from mbufpools.lab._outcome import Outcome
-from mbufpools.lab._schedule import Schedule, Strategy
-from mbufpools.lab._strategies import Exhaustive
+from mbufpools.lab.engine import Dpor, Exhaustive, Outcome, Schedule, Strategy
 from mbufpools.smp import KERNEL, VARIANTS, Rules
-from mbufpools.smp._machine import ATOMIC, LEAVE, Channel, Code, Data, Machine, Mutex
 from mbufpools.smp._model import Operation, Scenario
+from mbufpools.smp._processors import ATOMIC, LEAVE, Channel, Code, Data, Mutex, Processors
 from mbufpools.smp._rules import Caches, Charge, Look, Mark
 from mbufpools.smp._scenarios import (
     BY_NAME,
@@ -245,7 +242,7 @@ def test_on_random_scenarios_and_rules_reduction_ends_where_plain_exploration_en
         assert plain <= reduced
 
 
-# The machine
+# The processors
 
 
 def tried(grain: str) -> set[tuple[bool, ...]]:
@@ -253,8 +250,8 @@ def tried(grain: str) -> set[tuple[bool, ...]]:
     found: set[tuple[bool, ...]] = set()
     strategy = Exhaustive(None)
     while strategy.begin():
-        machine = Machine()
-        mutex, data = Mutex(machine), Data(machine, "guarded")
+        processors = Processors()
+        mutex, data = Mutex(processors), Data(processors, "guarded")
         free: list[bool] = []
 
         def holder(mutex: Mutex = mutex, data: Data = data) -> Code[None]:
@@ -270,10 +267,10 @@ def tried(grain: str) -> set[tuple[bool, ...]]:
                 yield LEAVE
                 mutex.leave()
 
-        threads = [machine.spawn("CPU 1", holder()), machine.spawn("systqmp", gc())]
-        machine.begin(threads, joined=grain == "joined")
+        threads = [processors.spawn("CPU 1", holder()), processors.spawn("systqmp", gc())]
+        processors.begin(threads, joined=grain == "joined")
         schedule = Schedule(strategy)
-        assert machine.run(schedule, Outcome).kind is None
+        assert processors.run(schedule, Outcome).kind is None
         assert mutex.holder is None
         strategy.end(schedule, False)
         found.add(tuple(free))
@@ -291,8 +288,8 @@ def test_nobody_is_under_a_mutex_while_another_is(joined: bool) -> None:
     strategy = Exhaustive(None)
     executions = 0
     while strategy.begin():
-        machine = Machine()
-        mutex = Mutex(machine)
+        processors = Processors()
+        mutex = Mutex(processors)
         inside: list[str] = []
 
         def enter(name: str, mutex: Mutex = mutex, inside: list[str] = inside) -> Code[None]:
@@ -303,10 +300,10 @@ def test_nobody_is_under_a_mutex_while_another_is(joined: bool) -> None:
             inside.remove(name)
             mutex.leave()
 
-        threads = [machine.spawn(name, enter(name)) for name in ("a", "b", "c")]
-        machine.begin(threads, joined=joined)
+        threads = [processors.spawn(name, enter(name)) for name in ("a", "b", "c")]
+        processors.begin(threads, joined=joined)
         schedule = Schedule(strategy)
-        assert machine.run(schedule, Outcome).kind is None
+        assert processors.run(schedule, Outcome).kind is None
         assert all(thread.done for thread in threads)
         strategy.end(schedule, False)
         executions += 1
@@ -318,8 +315,8 @@ def test_who_sleeps_is_woken_by_who_comes_after_and_not_by_who_came_before(joine
     ends: set[tuple[bool, bool]] = set()
     strategy = Exhaustive(None)
     while strategy.begin():
-        machine = Machine()
-        channel = Channel(machine, "ident")
+        processors = Processors()
+        channel = Channel(processors, "ident")
 
         def sleep(channel: Channel = channel) -> Code[None]:
             yield ATOMIC
@@ -329,10 +326,10 @@ def test_who_sleeps_is_woken_by_who_comes_after_and_not_by_who_came_before(joine
             yield ATOMIC
             channel.wakeup_one()
 
-        sleeper, waker = machine.spawn("a", sleep()), machine.spawn("b", wakeup())
-        machine.begin([sleeper, waker], joined=joined)
+        sleeper, waker = processors.spawn("a", sleep()), processors.spawn("b", wakeup())
+        processors.begin([sleeper, waker], joined=joined)
         schedule = Schedule(strategy)
-        machine.run(schedule, Outcome)
+        processors.run(schedule, Outcome)
         strategy.end(schedule, False)
         ends.add((sleeper.done, waker.done))
     assert ends == {(True, True), (False, True)}

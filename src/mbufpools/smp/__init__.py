@@ -13,7 +13,7 @@ where the other CPUs may come first; the lab's own strategies explore the orders
 A *stall* is a process that sleeps although its request could be served from memory that nobody
 has, and that nothing will ever serve, though the gc run every second until it has nothing to do.
 
-The rooms, each using only those before it: ``_machine`` (threads, mutexes, atomic words),
+The rooms, each using only those before it: ``_processors`` (threads, mutexes, atomic words),
 ``_rules`` (the switches), ``_kernel`` (what the threads share), then the kernel's own files
 ``_pool_cache``, ``_kern_task``, ``_subr_pool``, ``_uipc_mbuf``; ``_model`` (processes, and what is
 a stall), ``_scenarios``, ``_variants``, ``_explore``, ``_story``, ``_verdict``.

@@ -1,12 +1,12 @@
 """The task queue and its one thread (kern_task.c: task_add, taskq_next_work, taskq_thread).
 
-Uses `_kernel`, `_machine` and `_rules`.
+Uses `_kernel`, `_processors` and `_rules`.
 """
 
 from __future__ import annotations
 
 from ._kernel import Kernel, Task
-from ._machine import ATOMIC, LEAVE, Code
+from ._processors import ATOMIC, LEAVE, Code
 from ._rules import Mark
 
 __all__ = ["systqmp", "task_add"]

@@ -1,6 +1,6 @@
 """What the threads of the kernel share: the pools, the budget, the task queue.
 
-Names are the kernel's, without their prefixes. Uses `_machine` and `_rules`.
+Names are the kernel's, without their prefixes. Uses `_processors` and `_rules`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ._machine import Channel, Code, Corrupted, Data, Machine, Mutex, Word
+from ._processors import Channel, Code, Corrupted, Data, Mutex, Processors, Word
 from ._rules import Rules
 
 __all__ = ["SECOND", "Cache", "Kernel", "Page", "Pool", "Request", "Shape", "Task"]
@@ -42,12 +42,12 @@ class Request:
 
     __slots__ = ("_data", "_page", "channel", "lock", "who")
 
-    def __init__(self, machine: Machine, who: str) -> None:
+    def __init__(self, processors: Processors, who: str) -> None:
         self.who = who
-        self.lock = Mutex(machine)
-        self._data = Data(machine, f"mem of {who}")
+        self.lock = Mutex(processors)
+        self._data = Data(processors, f"mem of {who}")
         self._page: Page | None = None
-        self.channel = Channel(machine, f"mem of {who}")
+        self.channel = Channel(processors, f"mem of {who}")
 
     @property
     def page(self) -> Page | None:
@@ -66,47 +66,47 @@ class Cache:
 
     __slots__ = ("active", "previous", "touched")
 
-    def __init__(self, machine: Machine, name: str) -> None:
+    def __init__(self, processors: Processors, name: str) -> None:
         self.active: list[Page] = []
         self.previous: list[Page] = []
-        self.touched = Data(machine, name)
+        self.touched = Data(processors, name)
 
 
 class Pool:
     """``struct pool``."""
 
-    def __init__(self, machine: Machine, shape: Shape, rules: Rules, cpus: int) -> None:
+    def __init__(self, processors: Processors, shape: Shape, rules: Rules, cpus: int) -> None:
         self.name = shape.name
         self.page_size = shape.page_size
         self.per_page = shape.per_page
         self.stale = rules.stale
-        self.lock = Mutex(machine)
-        self._pages = Data(machine, f"{shape.name} pages")
+        self.lock = Mutex(processors)
+        self._pages = Data(processors, f"{shape.name} pages")
         self.empty: list[Page] = []
         self.partial: list[Page] = []
         self.full: list[Page] = []
         self.curpage: Page | None = None
-        self.spare = Word(machine, f"{shape.name} nidle")
+        self.spare = Word(processors, f"{shape.name} nidle")
         """Whether any page is idle; the gc looks at it without the lock."""
-        self.requests_lock = Mutex(machine)
-        self._queue = Data(machine, f"{shape.name} requests")
+        self.requests_lock = Mutex(processors)
+        self._queue = Data(processors, f"{shape.name} requests")
         self.requests: list[Request] = []
         self.requesting = 0
-        self.listed = Word(machine, f"{shape.name} list")
+        self.listed = Word(processors, f"{shape.name} list")
         """Whether there are requests on the list; wakeups look at it without the lock."""
         self.unserved = 0
-        self.counted = Word(machine, f"{shape.name} count")
+        self.counted = Word(processors, f"{shape.name} count")
         """Whether any request is not served yet; the same."""
         self.hard_limit: int | None = None
         self.maxpages = 8
         self.nout = self.nget = self.nput = self.nfail = 0
         self.npagealloc = self.npagefree = self.hiwat = 0
-        self.caches = [Cache(machine, f"{shape.name} cache of {cpu}") for cpu in range(cpus)]
+        self.caches = [Cache(processors, f"{shape.name} cache of {cpu}") for cpu in range(cpus)]
         self.lists: list[list[Page]] = []
         """The depot."""
         self.lists_since = 0
-        self.depot = Data(machine, f"{shape.name} depot")
-        self.cache_lock = Mutex(machine)
+        self.depot = Data(processors, f"{shape.name} depot")
+        self.cache_lock = Mutex(processors)
 
     @property
     def npages(self) -> int:
@@ -234,10 +234,12 @@ class Task:
 
     __slots__ = ("function", "name", "onqueue")
 
-    def __init__(self, machine: Machine, name: str, function: Callable[[], Code[None]]) -> None:
+    def __init__(
+        self, processors: Processors, name: str, function: Callable[[], Code[None]]
+    ) -> None:
         self.name = name
         self.function = function
-        self.onqueue = Word(machine, f"{name} onqueue")
+        self.onqueue = Word(processors, f"{name} onqueue")
 
 
 class Kernel:
@@ -248,18 +250,18 @@ class Kernel:
     page_free: Callable[[Pool], Code[None]]
 
     def __init__(self, rules: Rules, shapes: Sequence[Shape], limit: int, *, cpus: int = 1) -> None:
-        self.machine = machine = Machine()
-        self.say = machine.say
+        self.processors = processors = Processors()
+        self.say = processors.say
         self.rules = rules
         self.now = 0
         """Microseconds since the start."""
-        self.pools = [Pool(machine, shape, rules, cpus) for shape in shapes]
+        self.pools = [Pool(processors, shape, rules, cpus) for shape in shapes]
         """In the order in which they are woken."""
-        self.mem_alloc = Word(machine, "mbuf_mem_alloc")
-        self.mem_limit = Word(machine, "mbuf_mem_limit", limit)
-        self.tq_lock = Mutex(machine)
-        self.tq = Data(machine, "systqmp")
-        self.tq_channel = Channel(machine, "systqmp")
+        self.mem_alloc = Word(processors, "mbuf_mem_alloc")
+        self.mem_limit = Word(processors, "mbuf_mem_limit", limit)
+        self.tq_lock = Mutex(processors)
+        self.tq = Data(processors, "systqmp")
+        self.tq_channel = Channel(processors, "systqmp")
         self.worklist: list[Task] = []
         self.drops = 0
         self.wakeup_runs = 0

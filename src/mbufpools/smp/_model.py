@@ -4,7 +4,7 @@ First comes what has happened before, each operation to its end; then the progra
 order. An operation is a tuple, as in the recordings of the kernel: ``("get", pool)``,
 ``("try", pool)``, ``("put", pool)``, ``("nmbclust", bytes)``; before the programs also
 ``("advance", seconds)``, ``("hiwat", pool, pages)`` and ``("reclaim", pool)``. Uses the rooms of
-the kernel, `_machine`, `_outcome` and `_rules`.
+the kernel, `_processors`, `_outcome` and `_rules`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..lab._outcome import Outcome
+from mbufpools.lab.engine import Outcome
+
 from ._kern_task import systqmp
 from ._kernel import SECOND, Kernel, Page, Pool, Shape, Task
-from ._machine import Code
+from ._processors import Code
 from ._rules import Rules
 from ._subr_pool import gc_pages, pool_get, pool_put, pool_reclaim, work_for_gc
 from ._uipc_mbuf import Budget
@@ -62,32 +63,32 @@ class Model:
         self, rules: Rules, shapes: tuple[Shape, ...], limit: int, *, cpus: int = 1
     ) -> None:
         self.kernel = kernel = Kernel(rules, shapes, limit, cpus=cpus)
-        self.machine = kernel.machine
+        self.processors = kernel.processors
         self.budget = Budget(kernel)
         kernel.page_alloc = self.budget.alloc
         kernel.page_free = self.budget.free
-        self.gc = Task(kernel.machine, "pool_gc_task", self._gc)
+        self.gc = Task(kernel.processors, "pool_gc_task", self._gc)
         self.processes: dict[str, Process] = {}
-        self._systqmp = self.machine.spawn("systqmp", systqmp(kernel))
-        self.machine.timer = self._tick
-        self.machine.settle()
+        self._systqmp = self.processors.spawn("systqmp", systqmp(kernel))
+        self.processors.timer = self._tick
+        self.processors.settle()
 
     @classmethod
     def of(cls, scenario: Scenario, rules: Rules, *, joined: bool) -> Model:
-        """A scenario, about to begin, in one of the grains of the machine."""
+        """A scenario, about to begin, in one of the grains of the processors."""
         model = cls(rules, scenario.shapes, scenario.limit, cpus=len(scenario.programs) + 1)
         for who, operation in scenario.before:
             model.perform(who, operation)
         if scenario.gc:
             model._tick()
-        machine = model.machine
-        sleepers = machine.threads[1:]
+        processors = model.processors
+        sleepers = processors.threads[1:]
         for cpu, program in enumerate(scenario.programs, 1):
             process = model.process(f"P{cpu}")
             process.cpu = cpu
-            machine.spawn(f"CPU {cpu}", model._program(process, program))
-        programs = machine.threads[1 + len(sleepers) :]
-        machine.begin([machine.threads[0], *programs, *sleepers], joined=joined)
+            processors.spawn(f"CPU {cpu}", model._program(process, program))
+        programs = processors.threads[1 + len(sleepers) :]
+        processors.begin([processors.threads[0], *programs, *sleepers], joined=joined)
         return model
 
     # Processes
@@ -101,9 +102,9 @@ class Model:
         if operation[0] == "advance":
             self.advance(round(float(operation[1]) * SECOND))
             return
-        self.machine.spawn(who, self._operation(self.process(who), operation))
-        self.machine.settle()
-        self.machine.threads = [it for it in self.machine.threads if not it.done]
+        self.processors.spawn(who, self._operation(self.process(who), operation))
+        self.processors.settle()
+        self.processors.threads = [it for it in self.processors.threads if not it.done]
 
     def _program(self, process: Process, program: Iterable[Operation]) -> Code[None]:
         for operation in program:
@@ -162,7 +163,7 @@ class Model:
         while (tick := (kernel.now // SECOND + 1) * SECOND) <= end:
             kernel.now = tick
             self._queue_gc()
-            self.machine.settle()
+            self.processors.settle()
         kernel.now = end
 
     # The end

@@ -1,13 +1,13 @@
 """The per-CPU caches of a pool (subr_pool.c: pool_cache_get, pool_cache_put, pool_cache_gc).
 
 What a CPU does to its own lists is one step, for it blocks the interrupts meanwhile. Uses
-`_kernel`, `_machine` and `_rules`.
+`_kernel`, `_processors` and `_rules`.
 """
 
 from __future__ import annotations
 
 from ._kernel import Kernel, Page, Pool
-from ._machine import ATOMIC, LEAVE, Code
+from ._processors import ATOMIC, LEAVE, Code
 
 __all__ = ["cache_drain", "cache_gc", "cache_get", "cache_put", "list_put", "put"]
 

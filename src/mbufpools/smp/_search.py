@@ -9,13 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..lab._dpor import Dpor
-from ..lab._outcome import LabError, Outcome
-from ..lab._schedule import Deviations, Schedule, Strategy, parse_token, spell_token
-from ..lab._shrink import shrink
-from ..lab._strategies import Exhaustive, Replay
-from ._machine import Told
+from mbufpools.lab.engine import (
+    Deviations,
+    Dpor,
+    Exhaustive,
+    LabError,
+    Outcome,
+    Replay,
+    Schedule,
+    Strategy,
+    parse_token,
+    shrink,
+    spell_token,
+)
+
 from ._model import Model, Scenario
+from ._processors import Told
 from ._rules import Rules
 
 __all__ = ["Execution", "Explored", "count", "explore", "replay", "shortest"]
@@ -49,7 +58,7 @@ def explore(
     """Execute the schedules of a strategy until there are no more, or so many, or `on_execution`
     says that it is enough; return how many there were.
 
-    `joined` is the grain of the machine; partial-order reduction needs it.
+    `joined` is the grain of the processors; partial-order reduction needs it.
     """
     executions = 0
     while executions < max_executions and strategy.begin():
@@ -65,8 +74,8 @@ def _execute(
 ) -> Execution:
     schedule = Schedule(strategy, step_limit=STEP_LIMIT)
     model = Model.of(scenario, rules, joined=joined)
-    model.machine.told = told
-    outcome = model.machine.run(schedule, model.judge)
+    model.processors.told = told
+    outcome = model.processors.run(schedule, model.judge)
     strategy.end(schedule, outcome.kind is not None)
     grain = f"/{JOINED}" if joined else ""
     return Execution(

@@ -1,6 +1,6 @@
 """A schedule as a story: who did what, in the kernel's words.
 
-Uses `_explore`, `_machine` and `_model`.
+Uses `_explore`, `_processors` and `_model`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LONGEST = 80
 
 def story(execution: Execution, scenario: Scenario) -> str:
     """Tell an execution: where it starts, who did what, and how it ends."""
-    told = execution.model.machine.told
+    told = execution.model.processors.told
     assert told is not None
     lines = _fill(f"{_upper(scenario.what)}. {_pools(scenario)}")
     lines.append("")

@@ -2,14 +2,14 @@
 pool_runqueue, pool_wakeup, pool_p_free, pool_gc_pages).
 
 ``yield lock`` enters a mutex, and what follows until ``lock.leave()`` is done under it. Uses
-`_kernel`, `_machine`, `_pool_cache` and `_rules`.
+`_kernel`, `_processors`, `_pool_cache` and `_rules`.
 """
 
 from __future__ import annotations
 
 from ._kernel import SECOND, Kernel, Page, Pool, Request
-from ._machine import ATOMIC, LEAVE, Code
 from ._pool_cache import cache_drain, cache_gc, cache_get, cache_put, list_put, put
+from ._processors import ATOMIC, LEAVE, Code
 from ._rules import Caches, Look
 
 __all__ = ["gc_pages", "pool_get", "pool_put", "pool_reclaim", "pool_wakeup", "work_for_gc"]
@@ -41,7 +41,7 @@ def pool_get(k: Kernel, pool: Pool, cpu: int, who: str, *, wait: bool = True) ->
         if brought and k.rules.page_serves:
             yield from pool_wakeup(k, pool)
         return page
-    request = Request(k.machine, who)
+    request = Request(k.processors, who)
     yield pool.requests_lock
     pool.enqueue(request)
     k.say("pool_get(%s): enqueues a request", pool.name)

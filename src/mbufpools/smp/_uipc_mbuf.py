@@ -1,14 +1,14 @@
 """The budget of all the pools (uipc_mbuf.c: m_pool_alloc, m_pool_free, m_pool_wakeup,
 nmbclust_update).
 
-Uses `_kern_task`, `_kernel`, `_machine`, `_rules` and `_subr_pool`.
+Uses `_kern_task`, `_kernel`, `_processors`, `_rules` and `_subr_pool`.
 """
 
 from __future__ import annotations
 
 from ._kern_task import task_add
 from ._kernel import Kernel, Pool, Task
-from ._machine import ATOMIC, Code
+from ._processors import ATOMIC, Code
 from ._rules import Charge, Mark, Wakeup
 from ._subr_pool import pool_wakeup
 
@@ -20,7 +20,7 @@ class Budget:
 
     def __init__(self, k: Kernel) -> None:
         self.k = k
-        self.task = Task(k.machine, "mbuf_mem_wakeup", self.wakeup)
+        self.task = Task(k.processors, "mbuf_mem_wakeup", self.wakeup)
 
     def alloc(self, pool: Pool) -> Code[bool]:
         """Charge a page; False if that is over the limit (``m_pool_alloc``)."""

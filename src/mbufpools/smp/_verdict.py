@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..lab._outcome import LabError
-from ..lab._strategies import Exhaustive
+from mbufpools.lab.engine import Exhaustive, LabError
+
 from ._model import Scenario
 from ._scenarios import BY_NAME, DEEP, SCENARIOS
 from ._search import Execution, Explored, count, explore, replay, shortest

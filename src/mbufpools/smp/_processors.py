@@ -1,20 +1,25 @@
-"""The machine: threads of a small kernel, each on a CPU of its own, run step by step.
+"""Several CPUs: the threads of a small kernel, each on a CPU of its own, run step by step.
 
-A thread is a generator. Each ``yield`` is a place where another CPU may do something: ``yield
-mutex`` enters a mutex, and what follows is done under it; ``yield LEAVE`` stands before it is left,
-``yield ATOMIC`` before an atomic operation; ``yield channel`` sleeps. What a thread does from one
-``yield`` to the next is one step.
+A thread is a generator. Each ``yield`` is a preemption point, where another CPU may act:
 
-The machine asks a `Schedule` for every step, as those of asyncio and trio do, so every strategy of
-the lab drives it. There are two grains. *Split*, each ``yield`` is a choice, and who wants a mutex
-that is held is not ready. *Joined*, a thread goes on to where it has left its mutex: what it does
-under it is one step. That loses nothing: nobody else can touch what the mutex guards meanwhile, and
-of the words that are looked at without it each is changed once. So joined is for partial-order
-reduction, which needs steps that do not keep others from running; split is for the rest, and to
-check the one by the other.
+- ``yield mutex`` enters a mutex, and what follows is done under it;
+- ``yield LEAVE`` comes before a mutex is left;
+- ``yield ATOMIC`` comes before an atomic operation;
+- ``yield channel`` sleeps.
 
-Every access declares itself, in both. Time goes on only when nobody can run: then the machine asks
-its `timer`. Uses `_outcome`, `_schedule` and `_trace`.
+What a thread does between one ``yield`` and the next is one step. `Processors.run` asks a
+`Schedule` for every step, as the lab's backends for asyncio and trio do, so every strategy of the
+lab can drive it.
+
+There are two grains. When the mutexes are *split*, each ``yield`` is a choice, and a thread that
+wants a held mutex is not ready. When they are *joined*, a thread runs on until it has left its
+mutex, so everything it does under the mutex is one step. Joining loses no outcome: no other thread
+can touch what the mutex guards, and each word that is read without the mutex changes at most once
+in such a step. Partial-order reduction needs the joined grain, because there a step never keeps
+another thread from running. All other exploration uses the split grain, and tests compare the two.
+
+Every access is declared, in both grains. Time passes only when no thread can run: then `run` calls
+the `timer`.
 """
 
 from __future__ import annotations
@@ -23,18 +28,27 @@ import enum
 from collections.abc import Callable, Generator
 from typing import Final, TypeVar
 
-from ..lab._outcome import Outcome
-from ..lab._schedule import Choice, Livelock, Ready, Schedule, Stop
-from ..lab._steps import Accesses, Name, Resource
+from mbufpools.lab.engine import (
+    Accesses,
+    Choice,
+    Livelock,
+    Name,
+    Outcome,
+    Ready,
+    Resource,
+    Schedule,
+    Stop,
+)
 
 __all__ = [
+    "ATOMIC",
     "LEAVE",
     "Channel",
     "Code",
     "Corrupted",
     "Data",
-    "Machine",
     "Mutex",
+    "Processors",
     "Thread",
     "Told",
     "Wanted",
@@ -45,7 +59,7 @@ T = TypeVar("T")
 
 
 class Corrupted(Exception):
-    """A structure of the kernel is broken; where the real one would panic, sooner or later."""
+    """A structure of the kernel is broken. The real kernel would panic sooner or later."""
 
 
 class _Place(enum.Enum):
@@ -56,92 +70,95 @@ class _Place(enum.Enum):
 LEAVE: Final = _Place.LEAVE
 """Yielded before a mutex is left."""
 ATOMIC: Final = _Place.ATOMIC
-"""Yielded before an atomic operation, or a look without a mutex."""
+"""Yielded before an atomic operation, or a read without a mutex."""
 
 
 class Mutex:
-    """A lock that spins: who wants it does not run until it is left."""
+    """A spinning lock: a thread that wants it does not run until the holder leaves it."""
 
-    __slots__ = ("_machine", "holder")
+    __slots__ = ("_processors", "holder")
 
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
+    def __init__(self, processors: Processors) -> None:
+        self._processors = processors
         self.holder: Thread | None = None
 
     def enter_try(self) -> bool:
-        """Enter if it is free (``mtx_enter_try``). Joined, it always is."""
+        """Enter the mutex if it is free (``mtx_enter_try``). In the joined grain it always is."""
         if self.holder is not None:
             return False
-        self.holder = self._machine.running
+        self.holder = self._processors.running
         return True
 
     def leave(self) -> None:
-        """Let the next one in (``mtx_leave``)."""
+        """Leave the mutex, so that another thread can enter it (``mtx_leave``)."""
         self.holder = None
-        machine = self._machine
-        for thread in machine.threads:
+        processors = self._processors
+        for thread in processors.threads:
             if thread.wants is self:
-                thread.since = machine.count
+                thread.since = processors.count
 
 
 class Data:
-    """What one mutex guards, or one CPU; and the record that a step has touched it."""
+    """The data that one mutex guards, or that one CPU owns. Declares which steps touch it."""
 
-    __slots__ = ("_key", "_machine")
+    __slots__ = ("_key", "_processors")
 
-    def __init__(self, machine: Machine, name: str) -> None:
-        self._machine = machine
+    def __init__(self, processors: Processors, name: str) -> None:
+        self._processors = processors
         self._key: Resource = (name,)
 
     def reads(self) -> None:
-        self._machine.accesses.setdefault(self._key, False)
+        """The running step reads this data."""
+        self._processors.accesses.setdefault(self._key, False)
 
     def writes(self) -> None:
-        self._machine.accesses[self._key] = True
+        """The running step writes this data."""
+        self._processors.accesses[self._key] = True
 
 
 class Channel:
-    """What a thread sleeps on. It leaves its mutex in the same step, so no wakeup is lost here."""
+    """What a thread sleeps on. The thread leaves its mutex in the same step, so no wakeup is lost
+    between the two."""
 
-    __slots__ = ("_data", "_machine", "sleepers")
+    __slots__ = ("_data", "_processors", "sleepers")
 
-    def __init__(self, machine: Machine, name: str) -> None:
-        self._machine = machine
-        self._data = Data(machine, f"{name} channel")
+    def __init__(self, processors: Processors, name: str) -> None:
+        self._processors = processors
+        self._data = Data(processors, f"{name} channel")
         self.sleepers: list[Thread] = []
 
     def slept(self, thread: Thread) -> None:
-        """Called by the machine for who yields the channel."""
+        """Add a thread that has yielded the channel. Only `Processors` calls it."""
         self.sleepers.append(thread)
         self._data.writes()
 
     def wakeup_one(self) -> None:
-        """Wake who has slept for the longest, if anybody sleeps (``wakeup_one``)."""
-        machine = self._machine
+        """Wake the thread that has slept the longest, if there is one (``wakeup_one``)."""
+        processors = self._processors
         self._data.writes()
         if self.sleepers:
             thread = self.sleepers.pop(0)
             thread.wants = ATOMIC
-            thread.since = machine.count
-            thread.causes |= machine.now
+            thread.since = processors.count
+            thread.causes |= processors.now
 
 
 class Word:
-    """An integer in memory, with atomic operations; or one that is looked at without its mutex."""
+    """An integer in memory that is read without a mutex, or changed by atomic operations."""
 
     __slots__ = ("_data", "value")
 
-    def __init__(self, machine: Machine, name: str, value: int = 0) -> None:
-        self._data = Data(machine, name)
+    def __init__(self, processors: Processors, name: str, value: int = 0) -> None:
+        self._data = Data(processors, name)
         self.value = value
 
     def load(self) -> int:
-        """Read it."""
+        """Read the word."""
         self._data.reads()
         return self.value
 
     def store(self, value: int) -> None:
-        """Write it. Those who look at it do not see that a value was written over by itself."""
+        """Write the word. A write of the value that it has counts as a read: no reader can tell."""
         if value != self.value:
             self._data.writes()
             self.value = value
@@ -149,7 +166,7 @@ class Word:
             self._data.reads()
 
     def add(self, number: int) -> int:
-        """Add to it, and return the sum (``atomic_add_long_nv``)."""
+        """Add to the word, and return the sum (``atomic_add_long_nv``)."""
         self._data.writes()
         self.value += number
         return self.value
@@ -157,13 +174,13 @@ class Word:
 
 Wanted = Mutex | Channel | _Place
 Code = Generator[Wanted, None, T]
-"""What a thread does; T is what it comes to."""
+"""What a thread executes; T is the type of the result."""
 Told = list[tuple[str, str]]
-"""Who did what, in words."""
+"""The actions of an execution: the thread's label, and what it did, in words."""
 
 
 class Thread:
-    """A thread, and the CPU that it runs on."""
+    """A thread and the CPU that it runs on."""
 
     __slots__ = ("causes", "code", "done", "label", "name", "since", "wants")
 
@@ -173,14 +190,14 @@ class Thread:
         self.code = code
         self.wants: Wanted = ATOMIC
         self.since = 0
-        """The step since which it could run."""
+        """The number of the step since which the thread can run."""
         self.causes = 0
-        """The steps that woke it, as a mask."""
+        """The bit mask of the steps that woke the thread."""
         self.done = False
 
     @property
     def ready(self) -> bool:
-        """It can take a step."""
+        """True if the thread can take a step."""
         wants = self.wants
         if type(wants) is Mutex:
             return wants.holder is None
@@ -190,38 +207,38 @@ class Thread:
         return f"<Thread {self.label}>"
 
 
-class Machine:
-    """The threads, and the step that is being taken."""
+class Processors:
+    """All threads, and the step that one of them is taking."""
 
     def __init__(self) -> None:
         self.threads: list[Thread] = []
         self.joined = True
         self.accesses: Accesses = {}
-        """What the step touches."""
+        """What the running step touches."""
         self.running: Thread | None = None
         self.now = 0
-        """The step, as a mask."""
+        """The bit mask of the running step."""
         self.count = 0
-        """Steps so far."""
+        """The number of steps so far."""
         self.told: Told | None = None
-        """Who did what, if anybody wants to hear it."""
+        """The actions so far; None if no story will be told."""
         self.timer: Callable[[], bool] = lambda: False
-        """Lets the clock go on to where somebody can run; False if there is no such time."""
+        """Moves the clock to the next time at which a thread can run; False if there is none."""
 
     def spawn(self, label: str, code: Code[None]) -> Thread:
-        """Add a thread."""
+        """Add a thread that executes `code`."""
         thread = Thread((0, len(self.threads)), label, code)
         self.threads.append(thread)
         return thread
 
     def say(self, text: str, *arguments: object) -> None:
-        """Tell what the thread that runs does; no cost to speak of if nobody listens."""
+        """Record in `told` what the running thread does. Costs almost nothing if `told` is None."""
         if self.told is not None:
             who = "the clock" if self.running is None else self.running.label
             self.told.append((who, text % arguments if arguments else text))
 
     def _advance(self, thread: Thread) -> None:
-        """Take one step of a thread."""
+        """Let a thread take one step."""
         self.running = thread
         wants = thread.wants
         if type(wants) is Mutex:
@@ -240,13 +257,13 @@ class Machine:
         self.running = None
 
     def settle(self) -> None:
-        """Run what can run, each thread for as long as it can, without letting time go on."""
+        """Run every thread for as long as it can run, one after another. No time passes."""
         while (thread := next((it for it in self.threads if it.ready), None)) is not None:
             while thread.ready:
                 self._advance(thread)
 
     def begin(self, threads: list[Thread], *, joined: bool) -> None:
-        """Forget how it came to be as it is: the next step is the first."""
+        """Start counting steps: the next one is the first of the execution."""
         self.threads = threads
         self.joined = joined
         self.accesses = {}
@@ -256,7 +273,8 @@ class Machine:
             thread.since = thread.causes = 0
 
     def run(self, schedule: Schedule, judge: Callable[[], Outcome]) -> Outcome:
-        """Take steps as `schedule` says until nobody can run any more, and judge what is then."""
+        """Take steps in the order of `schedule` until no thread can run; then return what `judge`
+        says about that state."""
         threads: dict[Choice, Thread] = {thread.name: thread for thread in self.threads}
         try:
             while True:
@@ -267,7 +285,9 @@ class Machine:
                 }
                 if ready:
                     choice = schedule.choose(ready)
-                    assert threads[choice].ready, "a step has touched what it does not declare"
+                    assert threads[choice].ready, (
+                        "a step has touched something that it does not declare"
+                    )
                     self._step(schedule, threads[choice])
                     continue
                 self.accesses = {}
@@ -279,7 +299,7 @@ class Machine:
                     if thread.ready:
                         thread.since, thread.causes = self.count, mask
         except Livelock:
-            return Outcome("livelock", f"{len(schedule.steps)} steps, and no end")
+            return Outcome("livelock", f"no end after {len(schedule.steps)} steps")
         except Stop:
             return Outcome(stopped=True)
         except Corrupted as error:
