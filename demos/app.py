@@ -13,7 +13,6 @@ import hashlib
 import math
 import random
 import socket
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import anyio
@@ -21,8 +20,6 @@ from anyio.streams.memory import MemoryObjectSendStream
 
 from mbufpools import Buffer, BufferPools, PoolSpec, PoolsStatistics, Wakeup
 from mbufpools.demokit import Demo, Options, Report, Table
-
-DEMO = Demo("app", __doc__, policies=[Wakeup.DEFERRED])
 
 SENDERS = 32
 RECORDS = 8
@@ -181,13 +178,7 @@ def report(options: Options) -> Report:
     return Report({"pools": table, "total": total}, verdict, ok, end)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return DEMO.main(report, argv)
-
-
-def end_state(argv: Sequence[str] | None = None) -> PoolsStatistics:
-    return DEMO.end_state(report, argv)
-
+DEMO = Demo("app", __doc__, report, policies=[Wakeup.DEFERRED])
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(DEMO.main())

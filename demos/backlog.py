@@ -9,7 +9,6 @@ work; `direct` wakes in the page free, and `none` (before the patch) in nmbclust
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -25,8 +24,6 @@ from mbufpools import (
     lab,
 )
 from mbufpools.demokit import Demo, Options, Processes, Report, Table, tell
-
-DEMO = Demo("backlog", __doc__, policies=[Wakeup.NONE, Wakeup.DEFERRED, Wakeup.DIRECT])
 
 SLOW = (0.0, 1.0, 5.0)
 """Seconds that the slow work takes."""
@@ -160,13 +157,7 @@ def expected(policy: Wakeup, way: str, slow: float) -> float | None:
     return round(max(0.0, BEGIN + slow - FREE), 3)  # behind the slow work, as the gc itself
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return DEMO.main(report, argv)
-
-
-def end_state(argv: Sequence[str] | None = None) -> PoolsStatistics:
-    return DEMO.end_state(report, argv)
-
+DEMO = Demo("backlog", __doc__, report, policies=[Wakeup.NONE, Wakeup.DEFERRED, Wakeup.DIRECT])
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(DEMO.main())

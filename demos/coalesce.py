@@ -9,7 +9,6 @@ free. What do the two cost, and does the detour make anybody wait longer?
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -25,8 +24,6 @@ from mbufpools import (
 )
 from mbufpools.demokit import Demo, Options, Processes, Report, Table, plural, tell
 from mbufpools.mbufs import MCLBYTES
-
-DEMO = Demo("coalesce", __doc__)
 
 IDLE = MbufPools().mclpools[:-1]
 """The pools with idle pages: those of clusters, but for 64k."""
@@ -122,13 +119,7 @@ def report(options: Options) -> Report:
     return Report({"policies": table}, tell(outcomes) + ".", ok, ends[0])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return DEMO.main(report, argv)
-
-
-def end_state(argv: Sequence[str] | None = None) -> PoolsStatistics:
-    return DEMO.end_state(report, argv)
-
+DEMO = Demo("coalesce", __doc__, report)
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(DEMO.main())

@@ -9,15 +9,12 @@ line cures it (`refreshed`). Do the wakeups?
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import anyio
 
 from mbufpools import AccountedMemory, CurPage, MbufPools, PoolsStatistics, Wakeup, lab
 from mbufpools.demokit import Demo, Options, Processes, Report, Table, tell
-
-DEMO = Demo("hidden-items", __doc__, nmbclust=(8, 4096))
 
 
 @dataclass
@@ -103,13 +100,7 @@ def report(options: Options) -> Report:
     return Report({"wakers": wakers, "puts": history}, verdict + ".", ok, ends[0])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return DEMO.main(report, argv)
-
-
-def end_state(argv: Sequence[str] | None = None) -> PoolsStatistics:
-    return DEMO.end_state(report, argv)
-
+DEMO = Demo("hidden-items", __doc__, report, nmbclust=(8, 4096))
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(DEMO.main())

@@ -9,7 +9,6 @@ they are 17, a second page of mbufs takes the room that every cluster needs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
@@ -28,8 +27,6 @@ from mbufpools import (
 )
 from mbufpools.demokit import Demo, Options, Report, Table, tell
 from mbufpools.mbufs import MCLBYTES, MSIZE
-
-DEMO = Demo("hold-and-wait", __doc__)
 
 NMBCLUST = 10
 ENOUGH = MbufPools().mbpool.items_per_page + 1
@@ -152,13 +149,7 @@ def report(options: Options) -> Report:
     return Report({"policies": table, "who": who}, verdict + ".", ok, ends[0])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return DEMO.main(report, argv)
-
-
-def end_state(argv: Sequence[str] | None = None) -> PoolsStatistics:
-    return DEMO.end_state(report, argv)
-
+DEMO = Demo("hold-and-wait", __doc__, report)
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(DEMO.main())

@@ -10,15 +10,12 @@ pages from becoming idle, and only make it longer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import anyio
 
 from mbufpools import AccountedMemory, Event, EventKind, MbufPools, PoolsStatistics, Wakeup, lab
 from mbufpools.demokit import Demo, Options, Processes, Report, Table, sleeps_for_ever, tell
-
-DEMO = Demo("nine-seconds", __doc__, nmbclust=(256, 4096))
 
 
 @dataclass
@@ -126,13 +123,7 @@ def trickle(page_outs: list[float]) -> Table:
     return table
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return DEMO.main(report, argv)
-
-
-def end_state(argv: Sequence[str] | None = None) -> PoolsStatistics:
-    return DEMO.end_state(report, argv)
-
+DEMO = Demo("nine-seconds", __doc__, report, nmbclust=(256, 4096))
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(DEMO.main())

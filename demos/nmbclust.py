@@ -10,7 +10,6 @@ what process 3 needs. How often are the pools woken, and does process 3 hear of 
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -26,8 +25,6 @@ from mbufpools import (
 )
 from mbufpools.demokit import Demo, Options, Processes, Report, Table, plural, sleeps_for_ever, tell
 from mbufpools.mbufs import LONG_MAX, MCLBYTES
-
-DEMO = Demo("nmbclust", __doc__)
 
 
 @dataclass
@@ -136,13 +133,7 @@ def try_limits() -> Table:
     return table
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return DEMO.main(report, argv)
-
-
-def end_state(argv: Sequence[str] | None = None) -> PoolsStatistics:
-    return DEMO.end_state(report, argv)
-
+DEMO = Demo("nmbclust", __doc__, report)
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(DEMO.main())

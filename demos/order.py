@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import random
 import textwrap
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
@@ -31,8 +30,6 @@ from mbufpools import (
     lab,
 )
 from mbufpools.demokit import Demo, Options, Report, Table, tell
-
-DEMO = Demo("order", __doc__, policies=[Wakeup.DEFERRED])
 
 ITEM, LIMIT = 2048, 65536
 TASKS, HALF = 8, 0.5
@@ -156,13 +153,7 @@ def in_part(lines: list[str]) -> list[str]:
     return [part for line in some for part in textwrap.wrap(line, 78, subsequent_indent=" " * 10)]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return DEMO.main(report, argv)
-
-
-def end_state(argv: Sequence[str] | None = None) -> PoolsStatistics:
-    return DEMO.end_state(report, argv)
-
+DEMO = Demo("order", __doc__, report, policies=[Wakeup.DEFERRED])
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(DEMO.main())

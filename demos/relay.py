@@ -21,7 +21,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,6 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from mbufpools import Buffer, BufferPools, PoolSpec, PoolsStatistics, Wakeup
 from mbufpools.demokit import Demo, Options, Report, Table
 from mbufpools.net import recv_into, send_all
-
-DEMO = Demo("relay", __doc__, policies=[Wakeup.DEFERRED])
 
 CONNECTIONS = 64
 FRAME = 16384
@@ -407,16 +405,10 @@ def mib(nbytes: int) -> float:
     return round(nbytes / 2**20, 1)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return DEMO.main(report, argv)
-
-
-def end_state(argv: Sequence[str] | None = None) -> PoolsStatistics:
-    return DEMO.end_state(report, argv)
-
+DEMO = Demo("relay", __doc__, report, policies=[Wakeup.DEFERRED])
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--serve"]:
         serve(*sys.argv[2:])
         raise SystemExit(0)
-    raise SystemExit(main())
+    raise SystemExit(DEMO.main())

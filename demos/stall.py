@@ -9,14 +9,10 @@ budget is free: does process 2 hear of it? `none` is the kernel without the patc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import anyio
 
 from mbufpools import AccountedMemory, MbufPools, PoolsStatistics, Wakeup, lab
 from mbufpools.demokit import Demo, Options, Processes, Report, Table, sleeps_for_ever, tell
-
-DEMO = Demo("stall", __doc__, nmbclust=(8, 4096))
 
 WANTED = MbufPools().mbpool.page_size
 """A margin for near-limit that looks sufficient: the page that process 2 wants."""
@@ -102,13 +98,7 @@ def report(options: Options) -> Report:
     return Report({"policies": table}, tell(outcomes) + ".", ok, ends[0], notes)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    return DEMO.main(report, argv)
-
-
-def end_state(argv: Sequence[str] | None = None) -> PoolsStatistics:
-    return DEMO.end_state(report, argv)
-
+DEMO = Demo("stall", __doc__, report, nmbclust=(8, 4096))
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(DEMO.main())

@@ -13,7 +13,8 @@ import pytest
 
 import mbufpools
 from mbufpools.cli import main
-from mbufpools.cli._demo import NAMES, DemoError, load
+from mbufpools.cli._demos import NAMES, find_demo, load
+from mbufpools.demokit import Mistake
 
 BACKENDS = ["asyncio", "trio"]
 
@@ -73,8 +74,13 @@ def test_a_missing_or_unknown_command_is_told_the_right_ones(
 def test_a_start_loads_only_what_the_command_needs() -> None:
     done = python("-X", "importtime", "-m", "mbufpools", "--version")
     assert "mbufpools.cli" in done.stderr
-    assert "mbufpools.demokit" not in done.stderr
-    assert "mbufpools.lab" not in done.stderr
+    for heavy in (
+        "mbufpools.lab",
+        "mbufpools.smp",
+        "mbufpools.traces",
+        "concurrent.futures.process",
+    ):
+        assert heavy not in done.stderr
 
 
 def test_a_reader_who_leaves_early_sees_no_traceback() -> None:
@@ -94,7 +100,7 @@ def test_an_interrupt_ends_without_a_traceback(monkeypatch: pytest.MonkeyPatch) 
     def interrupted(argv: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(load("stall"), "main", interrupted)
+    monkeypatch.setattr(find_demo("stall"), "main", interrupted)
     assert exit_status("demo", "stall") == 130
 
 
@@ -118,7 +124,7 @@ def test_demo_without_a_name_runs_all_in_order(capsys: pytest.CaptureFixture[str
 def test_demos_in_a_row_are_set_apart(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("mbufpools.cli._demo.NAMES", ("stall", "coalesce"))
+    monkeypatch.setattr("mbufpools.cli._demos.NAMES", ("stall", "coalesce"))
     assert exit_status("demo", "--policy", "none") == 0
     assert "beside" not in (out := capsys.readouterr().out)
     assert "bytes free.\n\n\nCoalescing: " in out
@@ -127,8 +133,8 @@ def test_demos_in_a_row_are_set_apart(
 def test_one_demo_that_fails_makes_the_status_of_all(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("mbufpools.cli._demo.NAMES", ("stall", "coalesce"))
-    monkeypatch.setattr(load("stall"), "main", lambda argv: 1)
+    monkeypatch.setattr("mbufpools.cli._demos.NAMES", ("stall", "coalesce"))
+    monkeypatch.setattr(find_demo("stall"), "main", lambda argv: 1)
     assert exit_status("demo") == 1
     assert "Coalescing" in capsys.readouterr().out
 
@@ -147,7 +153,7 @@ def test_an_unknown_demo_is_told_the_right_ones(
     [
         ("--policy=x", "none, deferred, direct, near-limit"),
         ("--backend=x", "asyncio, trio"),
-        ("--nmbclust=x", "a number from 8 to 4096"),
+        ("--nmbclust=x", "a whole number from 8 to 4096"),
     ],
 )
 def test_a_wrong_option_of_a_demo_is_told_the_right_ones(
@@ -169,19 +175,21 @@ def test_an_unknown_option_is_told_the_right_ones(
     argv: list[str], options: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert mistake(*argv, capsys=capsys) == (
-        f"mbufpools: {argv[0]} knows no '--fast'; its options are {options}"
+        f"mbufpools {argv[0]}: unexpected argument '--fast'; the options are {options}"
     )
 
 
 def test_an_argument_too_many_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     line = mistake("demo", "stall", "twice", capsys=capsys)
-    assert line.startswith("mbufpools: demo knows no 'twice'; its options are --policy, ")
+    assert line.startswith(
+        "mbufpools demo: unexpected argument 'twice'; the options are --policy, "
+    )
 
 
 def test_an_option_that_some_demo_lacks_is_told_before_any_has_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert "coalesce: no option" in mistake("demo", "--nmbclust=16", capsys=capsys)
+    assert "coalesce: unexpected argument" in mistake("demo", "--nmbclust=16", capsys=capsys)
 
 
 def forget(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
@@ -198,7 +206,7 @@ def test_demos_are_found_in_an_installed_package(
     monkeypatch.setattr(mbufpools, "__file__", str(tmp_path / "__init__.py"))
     forget(monkeypatch, "mbufpools_demo_nine_seconds")
     assert load("nine-seconds").here
-    with pytest.raises(DemoError, match="install mbufpools anew"):
+    with pytest.raises(Mistake, match="reinstall mbufpools"):
         load("app")
 
 

@@ -341,10 +341,10 @@ def test_a_file_s_tasks_are_told_by_its_name(capsys: pytest.CaptureFixture[str])
 # --- progress
 
 
-def test_progress_is_shown_on_a_terminal_alone(
+def test_progress_is_shown_only_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("mbufpools.cli._explore.PAUSE", 0)
+    monkeypatch.setattr("mbufpools.demokit._command_line.PAUSE", 0)
     many = ("programs:sound", "--strategy", "random", "--max-executions", "40")
     assert explore(capsys, *many)[2] == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
@@ -358,9 +358,9 @@ def test_progress_is_shown_on_a_terminal_alone(
     assert lines[-1].endswith(" a second")
 
 
-def test_progress_is_not_told_more_often_than_anybody_can_read(
+def test_progress_is_shown_at_most_ten_times_a_second(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("mbufpools.cli._explore.PAUSE", 1000)
+    monkeypatch.setattr("mbufpools.demokit._command_line.PAUSE", 1000)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert explore(capsys, "programs:sound")[2] == "\r\033[K"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mbufpools import MbufPools
-from mbufpools.demokit import Report, Table, plural, tell
+from mbufpools.demokit import Report, Table, conjunction, plural, tell
 
 
 def report(table: Table, verdict: str = "Well.", ok: bool = True, **rest: Any) -> Report:
@@ -75,10 +75,14 @@ def test_the_json_of_a_report_has_the_values_of_its_tables_on_one_line() -> None
     }
 
 
-def test_those_to_whom_the_same_happened_are_told_together() -> None:
+def test_policies_under_which_the_same_happened_are_named_together() -> None:
     outcomes = [("a", "it sleeps"), ("b", "it wakes"), ("c", "it sleeps"), ("d", "it sleeps")]
     assert tell(outcomes) == "under a, c and d it sleeps; under b it wakes"
     assert tell([("a", "it sleeps"), ("b", "it sleeps")]) == "under a and b it sleeps"
+
+
+def test_words_are_joined_as_in_a_sentence() -> None:
+    assert [conjunction("abc"[:count]) for count in (1, 2, 3)] == ["a", "a and b", "a, b and c"]
 
 
 def test_a_noun_follows_its_number() -> None:

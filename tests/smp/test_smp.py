@@ -278,7 +278,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not deep
         return verdict(name)
 
-    monkeypatch.setattr("mbufpools.cli._smp.verdict", cached)
+    monkeypatch.setattr("mbufpools.smp.verdict", cached)
 
 
 @pytest.mark.usefixtures("quick")
@@ -386,7 +386,7 @@ def test_a_verdict_that_is_not_as_expected_fails_the_command(
         assert not deep
         return wrong if name == "cured" else verdict(name)
 
-    monkeypatch.setattr("mbufpools.cli._smp.verdict", mistaken)
+    monkeypatch.setattr("mbufpools.smp.verdict", mistaken)
     assert exit_status("smp", "cured") == 1
     assert exit_status("smp") == 1
     assert "NOT AS EXPECTED: cured." in " ".join(capsys.readouterr().out.split())

@@ -30,7 +30,7 @@ from typing import Any
 import anyio
 
 from mbufpools import lab
-from mbufpools.demokit._report import Table, fill, plural
+from mbufpools.demokit import Table, fill, plural
 
 from ._counters import MemoryWatch, Tally
 from ._driver import Turmoil

@@ -336,6 +336,7 @@ def test_progress_goes_to_a_terminal_and_is_wiped(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr("mbufpools.demokit._command_line.PAUSE", 0)
     assert exit_status("--operations=500") == 0
     err = capsys.readouterr().err
     assert re.search(r"\d+ of 500 operations, \d+ a second", err)

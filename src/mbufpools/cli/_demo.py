@@ -1,82 +1,39 @@
-"""``mbufpools demo``: find the demo scripts and run them.
-
-In an installed package they lie beside the library, in a source checkout in its own directory.
-"""
+"""``mbufpools demo``: run one demo, or all of them."""
 
 from __future__ import annotations
 
-import importlib.util
+import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
-from types import ModuleType
 
-import mbufpools
+from mbufpools.demokit import Parser
 
-__all__ = ["NAMES", "DemoError", "demo", "load"]
+from . import _demos
 
-NAMES = (
-    "stall",
-    "coalesce",
-    "backlog",
-    "nmbclust",
-    "hidden-items",
-    "nine-seconds",
-    "hold-and-wait",
-    "order",
-    "app",
-    "relay",
-)
-"""The demos, in the order in which they are best read."""
+__all__ = ["add_to", "run"]
 
 
-class DemoError(Exception):
-    """No such demo, or no demos at all."""
+def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
+    """Add the verb to the command line."""
+    parser = commands.add_parser(
+        "demo",
+        help="run a demo, or all in turn",
+        description="Run a demo, or all in turn.",
+    )
+    _demos.add_demo_arguments(parser)
+    parser.set_defaults(run=run)
 
 
-def demo(name: str | None, options: Sequence[str]) -> int:
-    """Run the demo `name`, or all in turn; return the worst exit status."""
-    try:
-        modules = [load(each) for each in ([name] if name else NAMES)]
-    except DemoError as error:
-        sys.stderr.write(f"mbufpools demo: {error}\n")
-        return 2
-    for module in modules:
-        module.DEMO.options(options)  # a mistake is told before anything has run
-    as_json = "--json" in options
+def run(arguments: argparse.Namespace) -> int:
+    """Run the demo that was named, or all in turn; return the worst exit status."""
+    demos = [
+        _demos.find_demo(name) for name in ([arguments.name] if arguments.name else _demos.NAMES)
+    ]
+    options = _demos.demo_options(arguments)
+    for demo in demos:
+        demo.options(options)  # reports a mistake before any demo has run
     status = 0
-    for number, module in enumerate(modules):
-        if number and not as_json:
+    for number, demo in enumerate(demos):
+        if number and not arguments.json:
             sys.stdout.write("\n\n")
-        status = max(status, module.main(options))
+        status = max(status, demo.main(options))
     return status
-
-
-def load(name: str) -> ModuleType:
-    """Import the script of the demo `name`. Raises DemoError, which lists the names."""
-    if name not in NAMES:
-        raise DemoError(f"no demo {name!r}; expected one of {', '.join(NAMES)}")
-    file = name.replace("-", "_") + ".py"
-    package = Path(mbufpools.__file__).parent
-    places = (package / "_demos", package.parent.parent / "demos")
-    for place in places:
-        path = place / file
-        if path.is_file():
-            return _import(f"mbufpools_demo_{path.stem}", path)
-    raise DemoError(f"{file} is neither in {places[0]} nor in {places[1]}; install mbufpools anew")
-
-
-def _import(module_name: str, path: Path) -> ModuleType:
-    if module_name in sys.modules:
-        return sys.modules[module_name]
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # dataclasses look themselves up there
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[module_name]
-        raise
-    return module

@@ -7,92 +7,184 @@ import importlib
 import importlib.util
 import inspect
 import json
-import multiprocessing
 import os
 import shlex
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mbufpools import lab
+from mbufpools.demokit import (
+    Mistake,
+    Parser,
+    installed_backend,
+    one_of,
+    progress_line,
+    whole_number,
+)
 
-__all__ = ["explore"]
+if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
+
+    from mbufpools import lab
+
+__all__ = ["add_to", "run"]
 
 Program = Callable[[], Any]
 
 BACKENDS = {"asyncio": ("asyncio",), "trio": ("trio",), "both": ("asyncio", "trio")}
-BAR = 20
-"""Characters of the progress bar."""
-PAUSE = 0.1
-"""Seconds between two looks at the progress."""
 
 
-class _Mistake(Exception):
-    """The caller's, in one line."""
+# --- the command line
 
 
-@dataclass(frozen=True, slots=True)
-class _Order:
-    """What the command line asks for."""
+def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
+    """Add the verb to the command line."""
+    parser = commands.add_parser(
+        "explore",
+        help="execute an async program in every schedule, and say what fails",
+        description="Execute an `async def` without arguments in many schedules, in virtual time, "
+        "and say what fails and how to see it again.",
+    )
+    parser.add_argument("program", metavar="PROGRAM", help="module:function or file.py:function")
+    parser.add_argument(
+        "--strategy",
+        metavar="NAME",
+        default="exhaustive",
+        help="exhaustive (the default), dpor, random, pct or fifo",
+    )
+    parser.add_argument(
+        "--backend",
+        dest="backends",
+        type=_backends,
+        metavar="BACKEND",
+        default="asyncio",
+        help="asyncio (the default), trio or both",
+    )
+    for name, kind, default, purpose in (
+        ("max-preemptions", _bound, "2", "of exhaustive: a bound, or none (default: 2)"),
+        ("max-executions", whole_number(1), "10000", "stop after so many (default: 10000)"),
+        ("seed", whole_number(0), "0", "of random and pct (default: 0)"),
+        ("depth", whole_number(1), "3", "of pct: ordering constraints of the bug (default: 3)"),
+        ("jobs", whole_number(1), "1", "processes (default: 1)"),
+    ):
+        parser.add_argument(f"--{name}", type=kind, metavar="N", default=default, help=purpose)
+    parser.add_argument(
+        "--cancel", action="store_true", help="also cancel each task at each await point"
+    )
+    parser.add_argument(
+        "--cancel-by",
+        dest="cancel",
+        type=_cancel_by,
+        metavar="WAY",
+        help="as --cancel, but only by scope, or only native: Task.cancel()",
+    )
+    parser.add_argument("--token", help="execute only the schedule of this token")
+    parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    parser.set_defaults(run=run)
 
-    target: str
-    program: Program
-    backends: tuple[str, ...]
-    options: dict[str, Any]
-    jobs: int
-    token: str | None
-    json: bool
+
+def _backends(value: str) -> tuple[str, ...]:
+    return tuple(map(installed_backend, BACKENDS[one_of(list(BACKENDS))(value)]))
 
 
-def explore(arguments: argparse.Namespace) -> int:
+def _bound(value: str) -> int | None:
+    if value == "none":
+        return None
+    try:
+        return whole_number(0)(value)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error} or none") from None
+
+
+def _cancel_by(value: str) -> str:
+    if value not in ("scope", "native"):
+        raise argparse.ArgumentTypeError(f"{value!r}; expected scope or native")
+    return value
+
+
+# --- what it does
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Explore a program, and print what was found and how to see it again.
 
-    Returns the exit status: 1 if a schedule fails; 2 after a mistake on the command line, or for
-    a program that cannot be explored.
+    Returns the exit status: 1 if a schedule fails. Raises Mistake for what the lab refuses, such
+    as a program that cannot be explored.
     """
+    from concurrent.futures import BrokenExecutor
+
+    from mbufpools.lab import LabError
+
+    if arguments.cancel == "native" and "trio" in arguments.backends:
+        raise Mistake("argument --cancel-by: native is asyncio's; on trio there is only scope")
+    if arguments.jobs > 1 and arguments.strategy == "dpor":
+        raise Mistake("argument --jobs: dpor goes from one schedule to the next, in one process")
     try:
-        order = _order(arguments)
-        if order.token is not None:
-            return _replay(order, order.token)
-        return max(_explore(order, backend) for backend in order.backends)
-    except (_Mistake, ImportError, ValueError, lab.LabError, BrokenExecutor) as error:
-        message = " ".join(str(error).split("\n"))
-        sys.stderr.write(f"mbufpools explore: {message}\n")
-        return 2
+        program = _load(arguments.program)
+        if arguments.token is not None:
+            return _replay(program, arguments)
+        return max(_explore(program, arguments, backend) for backend in arguments.backends)
+    except (ImportError, ValueError, LabError, BrokenExecutor) as error:
+        raise Mistake(" ".join(str(error).split("\n"))) from error
 
 
-def _explore(order: _Order, backend: str) -> int:
-    with _workers(order.jobs) as executor, _progress(order.options["max_executions"]) as progress:
+def _explore(program: Program, arguments: argparse.Namespace, backend: str) -> int:
+    from mbufpools import lab
+
+    with (
+        _workers(arguments.jobs) as executor,
+        progress_line(arguments.max_executions, "executions", at_most=True) as progress,
+    ):
         found = lab.explore(
-            order.program,
+            program,
+            strategy=arguments.strategy,
             backend=backend,
+            max_preemptions=arguments.max_preemptions,
+            max_executions=arguments.max_executions,
+            seed=arguments.seed,
+            depth=arguments.depth,
+            cancel=arguments.cancel,
             executor=executor,
             on_progress=progress,
-            **order.options,
         )
-    _tell(order, found, str(found))
+    _print(arguments, found, str(found))
     return 1 if found.failures else 0
 
 
-def _replay(order: _Order, token: str) -> int:
-    found = lab.replay(order.program, token)
-    _tell(order, found, "" if found.failures else "the schedule of the token does not fail")
+def _replay(program: Program, arguments: argparse.Namespace) -> int:
+    from mbufpools import lab
+
+    found = lab.replay(program, arguments.token)
+    _print(arguments, found, "" if found.failures else "the schedule of the token does not fail")
     return 1 if found.failures else 0
 
 
-def _tell(order: _Order, found: lab.Exploration, summary: str) -> None:
-    if order.json:
-        sys.stdout.write(json.dumps(_as_json(order.target, found)) + "\n")
+@contextmanager
+def _workers(jobs: int) -> Iterator[ProcessPoolExecutor | None]:
+    """Yields the processes that share the work, or None if there is only this process."""
+    if jobs == 1:
+        yield None
+        return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as executor:
+        yield executor
+
+
+# --- what it prints
+
+
+def _print(arguments: argparse.Namespace, found: lab.Exploration, summary: str) -> None:
+    if arguments.json:
+        sys.stdout.write(json.dumps(_as_json(arguments.program, found)) + "\n")
         return
     for failure in found.failures:
-        sys.stdout.write(f"{_report(order.target, failure)}\n")
+        sys.stdout.write(f"{_report(arguments.program, failure)}\n")
         if summary:
             sys.stdout.write("\n")
     if summary:
@@ -120,67 +212,22 @@ def _as_json(target: str, found: lab.Exploration) -> dict[str, Any]:
     }
 
 
-# --- the command line
-
-
-def _order(arguments: argparse.Namespace) -> _Order:
-    if arguments.backend not in BACKENDS:
-        raise _Mistake(
-            f"argument --backend: {arguments.backend!r}; expected one of {', '.join(BACKENDS)}"
-        )
-    backends = BACKENDS[arguments.backend]
-    if arguments.cancel not in (False, True, "scope", "native"):
-        raise _Mistake(f"argument --cancel-by: {arguments.cancel!r}; expected scope or native")
-    if arguments.cancel == "native" and "trio" in backends:
-        raise _Mistake("argument --cancel-by: native is asyncio's; on trio there is only scope")
-    options = {
-        "strategy": arguments.strategy,
-        "max_preemptions": None
-        if arguments.max_preemptions == "none"
-        else _number("--max-preemptions", arguments.max_preemptions, 0, " or none"),
-        "max_executions": _number("--max-executions", arguments.max_executions, 1),
-        "seed": _number("--seed", arguments.seed, 0),
-        "depth": _number("--depth", arguments.depth, 1),
-        "cancel": arguments.cancel,
-    }
-    jobs = _number("--jobs", arguments.jobs, 1)
-    if jobs > 1 and arguments.strategy == "dpor":
-        raise _Mistake("argument --jobs: dpor goes from one schedule to the next, in one process")
-    return _Order(
-        arguments.program,
-        _load(arguments.program),
-        backends,
-        options,
-        jobs,
-        arguments.token,
-        arguments.json,
-    )
-
-
-def _number(option: str, value: str, least: int, otherwise: str = "") -> int:
-    if not value.isascii() or not value.isdigit() or int(value) < least:
-        raise _Mistake(
-            f"argument {option}: {value!r}; expected a whole number from {least} up{otherwise}"
-        )
-    return int(value)
-
-
 # --- the program
 
 
 def _load(target: str) -> Program:
     place, colon, name = target.rpartition(":")
     if not colon or not place or not name:
-        raise _Mistake(f"{target!r}: expected module:function or file.py:function")
+        raise Mistake(f"{target!r}: expected module:function or file.py:function")
     is_file = place.endswith(".py") or os.sep in place
     module = _import_file(Path(place)) if is_file else _import_module(place)
     found: Any = module
     for part in name.split("."):
         found = getattr(found, part, None)
     if found is None:
-        raise _Mistake(f"{place} has no function {name!r}{_others(module)}")
+        raise Mistake(f"{place} has no function {name!r}{_others(module)}")
     if not inspect.iscoroutinefunction(found):
-        raise _Mistake(f"{name} in {place} is no `async def`{_others(module)}")
+        raise Mistake(f"{name} in {place} is no `async def`{_others(module)}")
     needs = [
         parameter.name
         for parameter in inspect.signature(found).parameters.values()
@@ -188,7 +235,7 @@ def _load(target: str) -> Program:
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
     if needs:
-        raise _Mistake(f"{name} in {place} takes arguments ({', '.join(needs)}){_others(module)}")
+        raise Mistake(f"{name} in {place} takes arguments ({', '.join(needs)}){_others(module)}")
     program: Program = found
     return program
 
@@ -213,16 +260,16 @@ def _import_module(name: str) -> ModuleType:
 
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise _Mistake(f"there is no file {path}")
+        raise Mistake(f"there is no file {path}")
     sys.path.insert(0, str(path.resolve().parent))  # as for a script
     name = path.stem
     other = getattr(sys.modules.get(name), "__file__", None)
     if name in sys.stdlib_module_names or other not in (None, str(path.resolve())):
-        name = f"explored_{name}"  # what others import by that name must stay what it is
+        name = f"explored_{name}"  # that name must still import what it did before
     with _importing(str(path)):
         spec = importlib.util.spec_from_file_location(name, path.resolve())
         if spec is None or spec.loader is None:
-            raise _Mistake(f"{path} is no Python file")
+            raise Mistake(f"{path} is no Python file")
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         spec.loader.exec_module(module)
@@ -233,48 +280,9 @@ def _import_file(path: Path) -> ModuleType:
 def _importing(what: str) -> Iterator[None]:
     try:
         yield
-    except _Mistake:
+    except Mistake:
         raise
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = "" if frame.filename.startswith("<") else f" ({frame.filename}:{frame.lineno})"
-        raise _Mistake(f"cannot import {what}: {type(error).__name__}: {error}{where}") from error
-
-
-# --- processes, and progress
-
-
-@contextmanager
-def _workers(jobs: int) -> Iterator[ProcessPoolExecutor | None]:
-    if jobs == 1:
-        yield None
-        return
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as executor:
-        yield executor
-
-
-@contextmanager
-def _progress(limit: int) -> Iterator[Callable[[int], None] | None]:
-    """Tell on stderr how far it is, on a line that is written over; a terminal's alone."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    began = last = time.monotonic()
-
-    def tell(executions: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < PAUSE:
-            return
-        last = now
-        bar = ("#" * (BAR * executions // limit)).ljust(BAR, ".")
-        rate = executions / (now - began)
-        sys.stderr.write(
-            f"\r\033[K[{bar}] {executions} of at most {limit} executions, {rate:.0f} a second"
-        )
-        sys.stderr.flush()
-
-    try:
-        yield tell
-    finally:
-        sys.stderr.write("\r\033[K")
+        raise Mistake(f"cannot import {what}: {type(error).__name__}: {error}{where}") from error

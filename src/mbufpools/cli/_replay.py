@@ -4,30 +4,43 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 
-from mbufpools import lab
-from mbufpools.demokit._demo import installed_backend
-from mbufpools.traces import TraceError, read_trace
-from mbufpools.traces import replay as replay_trace
+from mbufpools.demokit import Parser, installed_backend
 
-__all__ = ["replay"]
+__all__ = ["add_to", "run"]
 
 
-def replay(files: Sequence[str], backend: str) -> int:
-    """Replay each file, and say whether every field agrees.
+def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
+    """Add the verb to the command line."""
+    parser = commands.add_parser(
+        "replay",
+        help="replay recordings of the kernel, and compare",
+        description="Replay recordings of the kernel's pools, and compare every field.",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a .jsonl or .jsonl.xz file")
+    parser.add_argument(
+        "--backend",
+        type=installed_backend,
+        metavar="BACKEND",
+        default="asyncio",
+        help="asyncio (the default) or trio",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Replay each file, and print whether every field agrees.
 
     Returns the worst exit status: 1 after a disagreement, 2 after a file that is no recording.
     """
-    try:
-        installed_backend(backend)
-    except argparse.ArgumentTypeError as error:
-        return _complain(f"argument --backend: {error}")
+    from mbufpools import lab
+    from mbufpools.traces import TraceError, read_trace, replay
+
     status = lines = agreeing = 0
-    for file in files:
+    for file in arguments.files:
         try:
             trace = read_trace(file)
-            disagreement = lab.run(replay_trace, trace, backend=backend)
+            disagreement = lab.run(replay, trace, backend=arguments.backend)
         except TraceError as error:
             status = _complain(str(error))
             continue
@@ -41,11 +54,14 @@ def replay(files: Sequence[str], backend: str) -> int:
         else:
             status = max(status, 1)
             sys.stdout.write(f"{disagreement}\n")
-    if len(files) > 1:
-        sys.stdout.write(f"{agreeing} of {len(files)} files agree, {lines} lines in all\n")
+    if len(arguments.files) > 1:
+        sys.stdout.write(
+            f"{agreeing} of {len(arguments.files)} files agree, {lines} lines in all\n"
+        )
     return status
 
 
 def _complain(message: str) -> int:
+    """Report a bad file without ending the command, as the other files are replayed too."""
     sys.stderr.write(f"mbufpools replay: {message}\n")
     return 2

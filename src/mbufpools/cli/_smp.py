@@ -2,60 +2,83 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import textwrap
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mbufpools.lab import LabError
-from mbufpools.smp import VARIANTS, Verdict, tell, verdict
+from mbufpools.demokit import Mistake, Parser, conjunction
 
-__all__ = ["smp"]
+if TYPE_CHECKING:
+    from mbufpools.smp import Verdict
+
+__all__ = ["add_to", "run"]
 
 WIDTH = 78
 COST = "gc-two"
 """The scenario in which the wakeups are counted: one run of the gc lets two pages go."""
 
 
-def smp(name: str | None, *, token: str | None, deep: bool, as_json: bool) -> int:
-    """Print the verdict on each variant, or on the one of that `name` with its story; or the
-    story of the schedule of a `token`.
+def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
+    """Add the verb to the command line."""
+    parser = commands.add_parser(
+        "smp",
+        help="explore the kernel's protocol on several CPUs, rule by rule",
+        description="Explore the orders of a model of the kernel's protocol on several CPUs: the "
+        "verdict on each rule that might be otherwise, or the story of one.",
+    )
+    parser.add_argument("variant", nargs="?", metavar="VARIANT", help="by default all, in a table")
+    parser.add_argument("--token", help="tell the schedule of this token, of that variant")
+    parser.add_argument("--deep", action="store_true", help="with more operations, on more CPUs")
+    parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    parser.set_defaults(run=run)
 
-    Returns the exit status: 1 if a variant fails that should hold, or the other way round; 2 if
-    there is no such variant, or no such token.
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the verdict on each variant; or on one variant, with its story; or the story of the
+    schedule of a token.
+
+    Returns the exit status: 1 if a variant fails that should hold, or the other way round.
+    Raises Mistake if there is no such variant, or no such token.
     """
-    if name is not None and name not in VARIANTS:
-        return _complain(f"no variant {name!r}; expected one of {', '.join(VARIANTS)}")
+    from mbufpools import smp
+    from mbufpools.lab import LabError
+
+    name, token, deep, as_json = (
+        arguments.variant,
+        arguments.token,
+        arguments.deep,
+        arguments.json,
+    )
+    if name is not None and name not in smp.VARIANTS:
+        raise Mistake(f"no variant {name!r}; expected one of {', '.join(smp.VARIANTS)}")
     if token is not None:
         if name is None:
-            return _complain("a token needs the variant that it is of")
+            raise Mistake("a token needs the variant that it is of")
         try:
-            told = tell(name, token)
+            told = smp.tell(name, token)
         except (ValueError, LabError) as error:
-            return _complain(f"argument --token: {error}")
+            raise Mistake(f"argument --token: {error}") from error
         _write(json.dumps({"variant": name, "token": token, "story": told}) if as_json else told)
         return 0
     if name is not None:
-        found = verdict(name, deep=deep)
+        found = smp.verdict(name, deep=deep)
         _write(json.dumps({**_plain(found), "story": found.story}) if as_json else _one(found))
         return int(not found.as_expected)
     if not as_json:
         _write(_HEAD.format("3 and 4 CPUs" if deep else "3 CPUs"))
     verdicts = []
-    for each in VARIANTS:
-        found = verdict(each, deep=deep)
+    for each in smp.VARIANTS:
+        found = smp.verdict(each, deep=deep)
         verdicts.append(found)
         _write(json.dumps(_plain(found)) if as_json else _row(found))
     if not as_json:
-        for line in ("", *_legend(), "", *_cost(verdicts), "", *_ending(verdicts)):
+        rules = {name: variant.rule for name, variant in smp.VARIANTS.items()}
+        for line in ("", *_legend(rules), "", *_cost(verdicts), "", *_ending(verdicts)):
             _write(line)
     return int(not all(found.as_expected for found in verdicts))
-
-
-def _complain(message: str) -> int:
-    sys.stderr.write(f"mbufpools smp: {message}\n")
-    return 2
 
 
 def _write(line: str) -> None:
@@ -136,7 +159,7 @@ def _schedules(found: Verdict, *cpus: int) -> str:
     return f"{failing} of {max(schedules, failing)}"
 
 
-def _legend() -> Iterator[str]:
+def _legend(rules: dict[str, str]) -> Iterator[str]:
     yield from _fill(
         "CPUs: how many of the schedules fail that partial-order reduction tells "
         "apart; where the verdict is `none`, of all there are. shortest: how often a CPU must "
@@ -144,10 +167,8 @@ def _legend() -> Iterator[str]:
         "`mbufpools smp VARIANT` tells it."
     )
     yield ""
-    for variant in VARIANTS.values():
-        yield from textwrap.wrap(
-            f"{variant.name:17}  {variant.rule}", WIDTH, subsequent_indent=" " * 19
-        )
+    for name, rule in rules.items():
+        yield from textwrap.wrap(f"{name:17}  {rule}", WIDTH, subsequent_indent=" " * 19)
 
 
 def _cost(verdicts: list[Verdict]) -> list[str]:
@@ -179,7 +200,7 @@ def _ending(verdicts: list[Verdict]) -> list[str]:
 
 
 def _list(names: list[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]])) or "nothing"
+    return conjunction(names) if names else "nothing"
 
 
 def _fill(text: str, indent: int = 0) -> list[str]:

@@ -1,36 +1,44 @@
-"""``mbufpools stat``: a demo's end state, as the kernel's own tools would print it.
+"""``mbufpools stat``: the end state of a demo, as the kernel's own tools would print it.
 
-The first block has the lines of ``netstat -m``, the second the columns of ``vmstat -m``: as
-there, a pool that nobody ever asked is left out. *Denied* are the page requests that the budget
-refused, *delayed* the gets that slept.
+The first block has the lines of ``netstat -m``, the second the columns of ``vmstat -m``. As in
+those tools, a pool that was never asked is left out. *Denied* are the page requests that the
+budget refused, *delayed* the gets that slept.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mbufpools import PoolsStatistics
-from mbufpools.demokit import plural
+from mbufpools.demokit import Parser, plural
 
-from ._demo import DemoError, load
+from . import _demos
 
-__all__ = ["asleep", "netstat", "stat", "vmstat"]
+__all__ = ["add_to", "asleep", "netstat", "run", "vmstat"]
 
 
-def stat(name: str | None, options: Sequence[str]) -> int:
-    """Run the demo `name`, by default the stall, and print its counters. Returns 0, or 2 if there
-    is no such demo."""
-    try:
-        module = load(name or "stall")
-    except DemoError as error:
-        sys.stderr.write(f"mbufpools stat: {error}\n")
-        return 2
-    statistics: PoolsStatistics = module.end_state(options)
-    if "--json" in options:
+def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
+    """Add the verb to the command line."""
+    parser = commands.add_parser(
+        "stat",
+        help="run a demo and print its counters as netstat -m and vmstat -m do",
+        description="Run a demo (by default the stall) and print its counters as netstat -m and "
+        "vmstat -m do.",
+    )
+    _demos.add_demo_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the demo that was named, by default the stall, and print its counters. Returns 0."""
+    demo = _demos.find_demo(arguments.name or "stall")
+    statistics = demo.end_state(_demos.demo_options(arguments))
+    if arguments.json:
         sys.stdout.write(json.dumps(_plain(statistics)) + "\n")
         return 0
     for line in (*netstat(statistics), "", *vmstat(statistics), "", *asleep(statistics)):
@@ -86,7 +94,8 @@ def _row(width: int, name: str, *cells: str | int) -> str:
 
 
 def asleep(statistics: PoolsStatistics) -> Iterator[str]:
-    """What the kernel's tools do not tell: who sleeps now, and how often all were woken."""
+    """What the kernel's tools do not show: how many requests sleep, and how often pools were
+    woken."""
     waiting = {pool.name: pool.waiting for pool in statistics.pools.values() if pool.waiting}
     where = ", ".join(f"{count} in {name}" for name, count in waiting.items())
     yield f"{plural(statistics.waiting, 'request')} asleep now" + (f" ({where})" if where else "")

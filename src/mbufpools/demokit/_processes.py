@@ -1,8 +1,8 @@
 """Processes that ask pools for memory: the actors of a scenario.
 
-A scenario says in which order things happen at one moment; tasks that are ready at one moment
-run in any order. So a get is started here and followed until it holds its item or sleeps, and
-only then does the scenario go on. Uses no other room.
+A scenario fixes the order of things that happen at one moment, but tasks that are ready at one
+moment may run in any order. So `Processes.get` starts a get and returns only once that get holds
+its item or sleeps; then the scenario continues.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ class Process:
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
         self.buffer: Buffer | None = None
-        """What it holds, from the grant to the put."""
+        """The item that the process holds, from the grant to the put."""
         self.asked_at = anyio.current_time()
         """Seconds of the loop's clock."""
         self.served_at: float | None = None
-        """Seconds of the loop's clock, or None if it sleeps."""
+        """Seconds of the loop's clock, or None as long as the process sleeps."""
         self._asked, self._served = anyio.Event(), anyio.Event()
 
     async def _run(self) -> None:
-        self._asked.set()  # from here to its sleep it goes without a pause
+        self._asked.set()  # from here until the get sleeps, no other task runs
         self.buffer = await self.pool.get()
         self.served_at = anyio.current_time()
         self._served.set()
 
     def put(self) -> None:
-        """Give its item back. Never blocks. Raises ValueError if it holds none."""
+        """Give the item back. Never blocks. Raises ValueError if the process holds none."""
         if self.buffer is None:
             raise ValueError(f"this process holds no item of pool {self.pool.name!r}")
         buffer, self.buffer = self.buffer, None
@@ -46,15 +46,18 @@ class Process:
 
 
 class Processes:
-    """A group of processes. An async context manager: at its end those who sleep are cancelled,
-    and what is held is put."""
+    """A group of processes.
+
+    An async context manager. At its end every process that sleeps is cancelled, and every item
+    that a process holds is put.
+    """
 
     def __init__(self) -> None:
         self._all: list[Process] = []
         self._group: TaskGroup | None = None
 
     async def get(self, pool: Pool) -> Process:
-        """Start a process that gets an item of `pool`; return once it holds it, or sleeps.
+        """Start a process that gets an item of `pool`; return once it holds the item or sleeps.
 
         Takes no virtual time. Raises RuntimeError outside ``async with``.
         """
@@ -84,7 +87,7 @@ class Processes:
         assert group is not None
         group.cancel_scope.cancel()
         try:
-            if isinstance(exc, Exception):  # the body's own passes as it is, not in a group
+            if isinstance(exc, Exception):  # the body's exception passes unwrapped, not in a group
                 await group.__aexit__(None, None, None)  # noqa: ASYNC102 - it only cancels
                 return None
             return await group.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102 - likewise
@@ -95,11 +98,11 @@ class Processes:
 
 
 def sleeps_for_ever(statistics: PoolsStatistics) -> bool:
-    """True if somebody sleeps and nothing is left that could wake him.
+    """True if a process sleeps and nothing is left that could wake it.
 
-    The proof is in the counters: no item is out, so nobody will put one; no pool has a page, so
-    none will leave; no task is queued, and none but the gc will be, which only lets pages leave.
-    It holds as long as nobody else comes: a new get, or a new limit.
+    The counters prove it: no item is out, so no put will come; no pool has a page, so no page
+    will leave; no task is queued, and only the gc is scheduled, which can do nothing but let
+    pages leave. The proof holds until a new get or a new limit comes from outside.
     """
     return (
         statistics.waiting > 0

@@ -1,7 +1,7 @@
-"""What a demo found: tables, notes, and a verdict, as plain text or as one JSON object.
+"""The result of a demo: tables, notes and a verdict, as plain text or as one JSON object.
 
-A table keeps its cells as values, and both forms are made of these, so the text cannot say
-anything else than the JSON. Uses no other room.
+A table keeps its cells as values. Both forms are made from these values, so the text and the JSON
+cannot differ.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 from mbufpools import PoolsStatistics
 
-__all__ = ["Cell", "Report", "Table", "fill", "plural", "tell"]
+__all__ = ["Cell", "Report", "Table", "conjunction", "fill", "plural", "tell"]
 
 Cell = str | int | float | bool | None
 
 WIDTH = 78
-"""Columns of prose: a terminal of 80 with some air."""
+"""Columns of prose: two less than a terminal of 80 has."""
 
 
 def fill(text: str) -> str:
@@ -33,15 +33,22 @@ def plural(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
 
 
+def conjunction(words: Sequence[str]) -> str:
+    """Join `words` as in a sentence: "a", "a and b", "a, b and c"."""
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
+
+
 def tell(outcomes: Iterable[tuple[str, str]]) -> str:
-    """Make a sentence of (policy, what happened), those together to whom the same happened."""
+    """Make a sentence of pairs (policy, what happened).
+
+    Policies under which the same happened are named together.
+    """
     groups: dict[str, list[str]] = {}
     for policy, happened in outcomes:
         groups.setdefault(happened, []).append(policy)
     return "; ".join(
-        f"under {' and '.join([', '.join(policies[:-1]), policies[-1]][len(policies) == 1 :])} "
-        f"{happened}"
-        for happened, policies in groups.items()
+        f"under {conjunction(policies)} {happened}" for happened, policies in groups.items()
     )
 
 
@@ -50,8 +57,8 @@ class Table:
 
     Args:
         columns: the name of each cell, and its header; a ``\\n`` in a header breaks the line.
-        title: a line above it.
-        none: how None is shown.
+        title: a line above the table.
+        none: the text that stands for None.
     """
 
     def __init__(self, columns: Mapping[str, str], *, title: str = "", none: str = "-") -> None:
@@ -61,7 +68,7 @@ class Table:
         self._none = none
 
     def add(self, **cells: Cell) -> None:
-        """Append a row. Raises TypeError unless it has exactly the cells of the columns."""
+        """Append a row. Raises TypeError if its cells are not exactly those of the columns."""
         if cells.keys() != self.columns.keys():
             raise TypeError(
                 f"a row has the cells {', '.join(cells)}; expected {', '.join(self.columns)}"
@@ -69,7 +76,7 @@ class Table:
         self.rows.append({name: cells[name] for name in self.columns})
 
     def __str__(self) -> str:
-        """The table in plain text: words to the left, numbers to the right."""
+        """The table in plain text. Words are aligned to the left, numbers to the right."""
         headers = [header.split("\n") for header in self.columns.values()]
         height = max(len(lines) for lines in headers)
         texts = [[""] * (height - len(lines)) + lines for lines in headers]
@@ -100,21 +107,21 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The outcome of a demo."""
+    """The result of a demo."""
 
     tables: Mapping[str, Table]
-    """By name; shown in this order."""
+    """The tables by name, in the order in which they are printed."""
     verdict: str
-    """What happened, in words made of the figures of this run."""
+    """A sentence that says what happened; it is made of the figures of this run."""
     ok: bool
-    """Whether that is what the demo claims."""
+    """True if the run showed what the demo claims."""
     end: PoolsStatistics
     """The counters at the end of the first run."""
     notes: Sequence[str] = ()
     """Paragraphs between the tables and the verdict."""
 
     def text(self) -> str:
-        """For people, 80 columns wide; the last paragraph is the verdict."""
+        """The report for people, at most 80 columns wide. Its last paragraph is the verdict."""
         verdict = "Verdict: " if self.ok else "Verdict: NOT AS EXPECTED: "
         paragraphs = [
             *map(str, self.tables.values()),
@@ -124,7 +131,7 @@ class Report:
         return "\n\n".join(paragraphs)
 
     def json(self, demo: str) -> str:
-        """For programs: one object on one line, with the rows of each table by its name."""
+        """The report for programs: one JSON object in one line, with the rows of each table."""
         return json.dumps(
             {
                 "demo": demo,

@@ -1,0 +1,140 @@
+"""What every command line of the project shares: a parser, types of arguments, a progress line.
+
+The command ``mbufpools``, the demos and the soak are all read by `Parser`. A mistake of the
+caller is one line on stderr that lists what is right, and exit status 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+__all__ = ["Mistake", "Parser", "installed_backend", "one_of", "progress_line", "whole_number"]
+
+BAR = 20
+"""Characters of the progress bar."""
+PAUSE = 0.1
+"""Seconds between two updates of the progress line."""
+
+
+class Mistake(Exception):
+    """A mistake on the command line that is found after the parsing. Its message is one line."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that reports each error in one line on stderr, and exits with status 2.
+
+    Options cannot be abbreviated. The namespace that `read` returns has one attribute more,
+    ``parser``: the parser of the subcommand, or this one if there is none.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+        self.set_defaults(parser=self)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message after the name of the command, and raise SystemExit(2)."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+    def read(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
+        """Read the command line `argv`, by default that of the process.
+
+        An argument that the command does not have is an error that lists its options.
+        """
+        arguments, unknown = self.parse_known_args(argv)
+        if unknown:
+            parser: Parser = arguments.parser
+            parser.error(f"unexpected argument {unknown[0]!r}; the options are {parser._options()}")
+        return arguments
+
+    def _options(self) -> str:
+        names = [
+            action.option_strings[-1]
+            for action in self._actions
+            if action.option_strings and action.dest != "help"
+        ]
+        return ", ".join(names) or "none"
+
+
+def one_of(values: Sequence[str]) -> Callable[[str], str]:
+    """The type of an argument that is one of `values`; its error lists them."""
+
+    def check(value: str) -> str:
+        if value not in values:
+            raise argparse.ArgumentTypeError(f"{value!r}; expected one of {', '.join(values)}")
+        return value
+
+    return check
+
+
+def whole_number(smallest: int, largest: int | None = None) -> Callable[[str], int]:
+    """The type of an argument that is a whole number from `smallest` to `largest`, inclusive.
+
+    Only ASCII digits are accepted: no sign, space or underscore.
+    """
+
+    def check(value: str) -> int:
+        # Python refuses to convert thousands of digits; no argument needs more than 20.
+        if value.isascii() and value.isdigit() and len(value) <= 20:
+            number = int(value)
+            if smallest <= number and (largest is None or number <= largest):
+                return number
+        end = "up" if largest is None else f"to {largest}"
+        raise argparse.ArgumentTypeError(
+            f"{value!r}; expected a whole number from {smallest} {end}"
+        )
+
+    return check
+
+
+def installed_backend(value: str) -> str:
+    """The type of ``--backend``: asyncio, or trio if it is installed."""
+    if value == "trio" and importlib.util.find_spec("trio") is None:
+        raise argparse.ArgumentTypeError(
+            "trio is not installed: pip install mbufpools[trio], or use asyncio"
+        )
+    return one_of(["asyncio", "trio"])(value)
+
+
+@contextmanager
+def progress_line(
+    goal: int, noun: str, *, at_most: bool = False
+) -> Iterator[Callable[[int], None] | None]:
+    """Show on stderr how far a long command has come, in one line that is overwritten.
+
+    Yields the function to call with the number of things done, or None if stderr is not a
+    terminal. The line is updated at most every `PAUSE` seconds, and removed at the end.
+
+    Args:
+        goal: how many things will be done.
+        noun: what is counted, in the plural.
+        at_most: the command may end before the goal.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    began = last = time.monotonic()
+
+    def show(done: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < PAUSE:
+            return
+        last = now
+        bar = ("#" * (BAR * done // goal)).ljust(BAR, ".")
+        rate = done / max(now - began, 1e-9)
+        sys.stderr.write(
+            f"\r\033[K[{bar}] {done} of {'at most ' if at_most else ''}{goal} {noun}, "
+            f"{rate:.0f} a second"
+        )
+        sys.stderr.flush()
+
+    try:
+        yield show
+    finally:
+        sys.stderr.write("\r\033[K")
