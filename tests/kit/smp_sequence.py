@@ -1,5 +1,5 @@
-"""The model of `mbufpools.smp` run operation by operation, as the recordings of the kernel are:
-each to its end, with all that comes of it, before the next begins."""
+"""Runs the model of `mbufpools.smp` one operation after another, like the recordings of the kernel:
+each operation and everything that it causes ends before the next begins."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ ERANGE, EINVAL = 34, 22
 
 
 def rules_of(wakeup: Wakeup, curpage: CurPage, **others: Any) -> Rules:
-    """The rules of a recording; `others` are those that only several CPUs can tell apart.
+    """The rules of a recording; `others` are rules that differ only on several CPUs.
 
-    A get that brings a page serves nobody: the kernel and the library do not, and it would be
-    seen.
+    A get that adds a page serves no request: neither the kernel nor the library does, and the
+    recordings would show it.
     """
     margin = 2 * max(shape.page_size for shape in SHAPES) if wakeup is Wakeup.NEAR_LIMIT else None
-    waking = {Wakeup.NONE: Waking.NONE, Wakeup.DIRECT: Waking.DIRECT}.get(wakeup, Waking.TASK)
+    waking = Waking.DEFERRED if wakeup is Wakeup.NEAR_LIMIT else Waking(wakeup.value)
     return Rules(
         wakeup=waking,
         margin=margin,
@@ -52,7 +52,7 @@ def rules_of(wakeup: Wakeup, curpage: CurPage, **others: Any) -> Rules:
 
 
 class Sequence:
-    """The model, and the state after each operation in the form of a recording."""
+    """The model, with the state after each operation in the form of a recording."""
 
     def __init__(self, rules: Rules) -> None:
         self.model = Model(rules, SHAPES, NMBCLUSTERS * MCLBYTES)
@@ -60,7 +60,7 @@ class Sequence:
         self.steps: list[Step] = []
 
     def perform(self, operation: str, *arguments: Any) -> Step:
-        """Perform an operation, and note it."""
+        """Perform an operation, and record the state after it."""
         seen = len(self.kernel.granted)
         rv = self._perform(operation, arguments)
         self.model.processors.settle()
@@ -110,7 +110,7 @@ class Sequence:
         return 0
 
     def trace(self, wakeup: Wakeup, curpage: CurPage) -> Trace:
-        """All of it as a recording."""
+        """All operations so far, as a recording."""
         return Trace("model", wakeup, curpage, tuple(self.steps))
 
 

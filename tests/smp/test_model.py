@@ -1,6 +1,6 @@
-"""The model of the kernel on several CPUs is the kernel: operation by operation it agrees with the
-recordings of the real one and with the library, and its two grains and the lab's strategies agree
-with each other."""
+"""The model of the kernel on several CPUs agrees with the kernel: operation by operation with the
+recordings of the real one and with the library. Its two grains and the lab's strategies agree with
+each other."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from mbufpools.smp import KERNEL, VARIANTS, Rules
 from mbufpools.smp._model import Operation, Scenario
 from mbufpools.smp._processors import ATOMIC, LEAVE, Channel, Code, Data, Mutex, Processors
 from mbufpools.smp._rules import Caches, Charge, Look, Mark
+from mbufpools.smp._rules import Wakeup as Rule
 from mbufpools.smp._scenarios import (
     BY_NAME,
     CLUSTER,
@@ -25,20 +26,28 @@ from mbufpools.smp._scenarios import (
     SMALL,
     shapes,
 )
-from mbufpools.smp._search import Execution, explore
+from mbufpools.smp._search import Execution, run_schedules
 from mbufpools.traces import replay
 from mbufpools.traces._recording import parse_trace
 from tests.kit.smp_sequence import Sequence, rules_of
 from tests.traces.test_kernel_traces import RECORDINGS
 
-# Operation by operation
+# The rules
+
+
+def test_the_wakeups_of_the_rules_have_the_names_of_the_library() -> None:
+    """Its fourth, near-limit, is a margin here."""
+    assert {str(rule) for rule in Rule} == {*map(str, Wakeup)} - {str(Wakeup.NEAR_LIMIT)}
+
+
+# One operation after another
 
 OTHERWISE: tuple[dict[str, Any], ...] = (
     {},
     {"look": Look.LIST, "charge": Charge.ADD, "mark": Mark.LOCKED},
     {"look": Look.LOCKED, "mark": Mark.EARLY},
 )
-"""Rules that only several CPUs can tell apart."""
+"""Rules that differ only on several CPUs."""
 
 
 @pytest.mark.parametrize("rule", ["none", "deferred", "direct"])
@@ -114,12 +123,12 @@ State = tuple[object, ...]
 def states(
     scenario: Scenario, rules: Rules, strategy: Strategy, *, joined: bool, most: int
 ) -> set[State]:
-    """All states in which the schedules of a strategy end."""
+    """The set of states in which the schedules of a strategy end."""
     found: set[State] = set()
 
     def on_execution(execution: Execution) -> bool:
         outcome, model = execution.outcome, execution.model
-        if outcome.kind == "corruption":  # it ends wherever the others happen to be
+        if outcome.kind == "corruption":  # the state of the other threads does not matter
             found.add((outcome.kind, outcome.message))
         elif not outcome.stopped:
             kernel = model.kernel
@@ -137,7 +146,7 @@ def states(
             )
         return False
 
-    explore(
+    run_schedules(
         scenario, rules, strategy, joined=joined, max_executions=most, on_execution=on_execution
     )
     return found
@@ -173,7 +182,14 @@ def test_the_smallest_scenarios_are_executed_in_every_order_without_reduction(
         executed += 1
         return execution.outcome.kind is not None
 
-    explore(scenario, Rules(), plain, joined=False, max_executions=2_000, on_execution=on_execution)
+    run_schedules(
+        scenario,
+        Rules(),
+        plain,
+        joined=False,
+        max_executions=2_000,
+        on_execution=on_execution,
+    )
     assert (executed, plain.complete) == (schedules, True)
     assert states(scenario, Rules(), Exhaustive(None), joined=False, most=2_000) == reduced
 
@@ -227,7 +243,7 @@ def test_on_random_scenarios_and_rules_reduction_ends_where_plain_exploration_en
     clusters = max(clusters, len(before))
     scenario = Scenario(
         "random",
-        "a random one",
+        "a random scenario",
         limit,
         shapes(1, clusters),
         tuple(before) if before else (("P9", ("get", CLUSTER)), ("P9", ("put", CLUSTER))),
@@ -242,11 +258,12 @@ def test_on_random_scenarios_and_rules_reduction_ends_where_plain_exploration_en
         assert plain <= reduced
 
 
-# The processors
+# Threads, mutexes, channels
 
 
-def tried(grain: str) -> set[tuple[bool, ...]]:
-    """Whether a mutex that another thread enters and leaves was free, in every schedule."""
+def enter_try_results(grain: str) -> set[tuple[bool, ...]]:
+    """The results of ``enter_try`` on a mutex that another thread enters and leaves, in all
+    schedules."""
     found: set[tuple[bool, ...]] = set()
     strategy = Exhaustive(None)
     while strategy.begin():
@@ -278,13 +295,13 @@ def tried(grain: str) -> set[tuple[bool, ...]]:
     return found
 
 
-def test_only_split_a_mutex_can_be_found_taken() -> None:
-    assert tried("split") == {(True,), (False,)}
-    assert tried("joined") == {(True,)}
+def test_enter_try_can_fail_only_in_the_split_grain() -> None:
+    assert enter_try_results("split") == {(True,), (False,)}
+    assert enter_try_results("joined") == {(True,)}
 
 
 @pytest.mark.parametrize("joined", [True, False])
-def test_nobody_is_under_a_mutex_while_another_is(joined: bool) -> None:
+def test_one_thread_at_a_time_is_under_a_mutex(joined: bool) -> None:
     strategy = Exhaustive(None)
     executions = 0
     while strategy.begin():
@@ -311,7 +328,7 @@ def test_nobody_is_under_a_mutex_while_another_is(joined: bool) -> None:
 
 
 @pytest.mark.parametrize("joined", [True, False])
-def test_who_sleeps_is_woken_by_who_comes_after_and_not_by_who_came_before(joined: bool) -> None:
+def test_a_sleeper_is_woken_by_a_later_wakeup_and_not_by_an_earlier_one(joined: bool) -> None:
     ends: set[tuple[bool, bool]] = set()
     strategy = Exhaustive(None)
     while strategy.begin():

@@ -11,6 +11,7 @@ from mbufpools import smp
 from mbufpools.cli import main
 from mbufpools.lab import LabError
 from mbufpools.smp import VARIANTS, Rules, Verdict, tell
+from mbufpools.smp import verdict as uncached_verdict
 from mbufpools.smp._model import Model
 from mbufpools.smp._scenarios import BY_NAME, DEEP, SCENARIOS, shapes
 from mbufpools.smp._search import count, replay, shortest
@@ -19,13 +20,13 @@ from tests.project.test_imports import GRAPH
 
 @functools.cache
 def verdict(name: str) -> Verdict:
-    """The verdict on a variant; it is the same each time, and takes a moment."""
-    return smp.verdict(name)
+    """The verdict on a variant, cached: it is always the same, and takes up to seconds."""
+    return uncached_verdict(name)
 
 
 FAILING = {
-    # kind, fewest preemptions, where the memory is, schedules that are executed at most
-    "kernel": ("stall", 0, "its pages have 1 item free, which it does not see", 1_010),
+    # kind, fewest preemptions, the free memory, the most schedules that are executed
+    "kernel": ("stall", 0, "its pages have 1 item free, which the pool does not see", 1_010),
     "kernel-caches": ("stall", 0, "its caches hold 1 item", 1_010),
     "before": ("stall", 0, "16384 bytes of the budget are free", 80),
     "near-limit-small": ("stall", 0, "16384 bytes of the budget are free", 10),
@@ -39,13 +40,13 @@ FAILING = {
     "add-then-check": ("stall", 1, "4096 bytes of the budget are free", 120),
     "take-back-wakes": ("livelock", 0, "no end after 400 steps", 1),
     "new-page": ("stall", 1, "its pages have 1 item free", 90),
-    "stale": ("stall", 0, "its pages have 1 item free, which it does not see", 150),
+    "stale": ("stall", 0, "its pages have 1 item free, which the pool does not see", 150),
     "caches": ("stall", 0, "its caches hold 1 item", 520),
     "caches-locked": ("stall", 0, "its caches hold 1 item", 1_010),
     "cache-lists": ("stall", 1, "its pages have 1 item free", 20),
 }
 HOLDING = {
-    # schedules, at most
+    # the most schedules that are explored
     "cured": 2_000,
     "direct": 2_000,
     "near-limit": 2_000,
@@ -66,7 +67,7 @@ def test_smp_uses_the_lab_through_its_public_engine_alone() -> None:
     assert imported == {"mbufpools.lab.engine"}
 
 
-def test_every_variant_has_its_verdict_here() -> None:
+def test_every_variant_has_an_expected_verdict_here() -> None:
     assert {*FAILING, *HOLDING} == set(VARIANTS)
     assert {name for name, variant in VARIANTS.items() if variant.scenarios} == set(FAILING)
 
@@ -86,7 +87,7 @@ def test_a_broken_rule_fails(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HOLDING)
-def test_a_right_rule_fails_in_no_schedule_of_two_and_three_cpus(name: str) -> None:
+def test_a_correct_rule_fails_in_no_schedule_of_two_and_three_cpus(name: str) -> None:
     found = verdict(name)
     assert found.as_expected
     assert found.holds
@@ -109,8 +110,8 @@ def test_where_it_fails_the_cured_kernel_does_not(name: str) -> None:
         assert not cured.failing
 
 
-def test_the_lists_of_the_caches_fail_nobody_if_they_are_served() -> None:
-    """The rest of that kernel's caches does not fail in this scenario, so the lists do."""
+def test_the_lists_of_the_caches_cause_no_stall_if_they_serve_requests() -> None:
+    """So the lists alone cause the failure: the other rules of the caches do not fail here."""
     for scenario in VARIANTS["cache-lists"].scenarios:
         explored = count(BY_NAME[scenario], VARIANTS["caches"].rules, 1_000)
         assert (explored.failing, explored.complete) == (0, True)
@@ -126,7 +127,7 @@ def test_the_patch_wakes_once_for_a_run_of_the_gc_where_the_direct_way_may_wake_
     assert wakeups == {"cured": (1, 1), "direct": (1, 2)}
 
 
-def test_a_variant_that_there_is_not_is_told_the_right_ones() -> None:
+def test_an_unknown_variant_is_answered_with_the_known_names() -> None:
     with pytest.raises(ValueError, match=r"no variant 'patch'; expected one of cured, kernel, "):
         smp.verdict("patch")
 
@@ -134,10 +135,10 @@ def test_a_variant_that_there_is_not_is_told_the_right_ones() -> None:
 # Stories
 
 
-def test_a_story_says_who_did_what_in_the_words_of_the_kernel() -> None:
+def test_a_story_says_what_each_cpu_did_in_the_words_of_the_kernel() -> None:
     assert verdict("unlocked-look").story == (
         """\
-unlocked-look: a wakeup looks for requests without their lock, when a runner may have them
+unlocked-look: a wakeup looks for requests without their lock, while a runner may have taken them
 
 CPU 1 puts a cluster, CPU 2 asks for one; the budget is used up. The budget
 has 16384 bytes; items are 1 to a page of 4096 bytes in mbufpl and 2 to a page
@@ -146,37 +147,37 @@ of 16384 bytes in mcl2k.
 CPU 1 runs P1: pool_put(mcl2k)
 CPU 2 runs P2: pool_get(mcl2k)
 
-  CPU 2  m_pool_alloc(mcl2k): refused, it would be 32768 of 16384 bytes
+  CPU 2  m_pool_alloc(mcl2k): refused, 32768 bytes would exceed 16384
          pool_get(mcl2k): enqueues a request
          pool_runqueue(mcl2k): takes the requests off their list
-         m_pool_alloc(mcl2k): refused, it would be 32768 of 16384 bytes
+         m_pool_alloc(mcl2k): refused, 32768 bytes would exceed 16384
   CPU 1  pool_put(mcl2k): the item goes back to its page
          pool_wakeup(mcl2k): sees no request
   CPU 2  pool_runqueue(mcl2k): puts P2 back on the list
          pool_get(mcl2k): sleeps
 
-stall: P2 sleeps in mcl2k for ever, but its pages have 1 item free.
-None that fails has fewer:
-1 preemption, 22 steps; its token is put-get:clock@0>0.2,0.2@15>0.1
-in put-gets it takes 1 preemption, 28 steps: put-gets:clock@0>0.3,0.3@15>0.1
-in gc-get it takes 1 preemption, 35 steps: gc-get:clock@0>0.1,0.1@15>0.0"""
+stall: P2 sleeps forever in mcl2k, but its pages have 1 item free.
+Shortest failing schedule: 1 preemption, 22 steps; its token is
+put-get:clock@0>0.2,0.2@15>0.1
+In put-gets: 1 preemption, 28 steps; put-gets:clock@0>0.3,0.3@15>0.1
+In gc-get: 1 preemption, 35 steps; gc-get:clock@0>0.1,0.1@15>0.0"""
     )
 
 
-def test_the_story_of_the_patch_that_is_missing_has_the_gc_in_it() -> None:
+def test_the_story_of_the_kernel_before_the_patch_has_the_gc_and_no_wakeup_task() -> None:
     story = verdict("before").story
     assert "pool_gc_pages: an idle page of mcl2k leaves" in story
     assert "task_add(mbuf_mem_wakeup)" not in story
     assert "CPU 1 runs P1: pool_get(mbufpl)" in story
 
 
-def test_a_story_without_end_is_cut() -> None:
+def test_the_story_of_a_livelock_is_cut() -> None:
     story = verdict("take-back-wakes").story
     assert "\n  and so on\n" in story
     assert len(story.splitlines()) < 100
 
 
-def test_the_clock_has_its_part_in_a_story() -> None:
+def test_a_story_says_when_time_passes() -> None:
     told = tell("cache-lists", verdict("cache-lists").findings[0].token)
     assert "the clock  it is 9 s: the gc is due" in told
     assert "pool_cache_gc(mcl2k): a list of the depot goes back to the pages" in told
@@ -191,7 +192,7 @@ def test_every_story_fits_the_terminal_and_ends_with_the_failure() -> None:
         assert "CPU 1" in told
 
 
-def test_the_token_of_a_finding_is_its_schedule_again() -> None:
+def test_the_token_of_a_finding_replays_its_schedule() -> None:
     for name in FAILING:
         for finding in verdict(name).findings:
             execution = replay(BY_NAME, VARIANTS[name].rules, finding.token)
@@ -202,25 +203,25 @@ def test_the_token_of_a_finding_is_its_schedule_again() -> None:
             assert execution.schedule.preemptions == finding.preemptions
 
 
-def test_a_schedule_of_one_kernel_is_told_of_another() -> None:
+def test_a_schedule_of_one_variant_can_be_told_for_another() -> None:
     token = verdict("stale").findings[0].token
-    assert "end: nobody sleeps for ever." in tell("cured", token)
+    assert "end: no process sleeps forever." in tell("cured", token)
 
 
 @pytest.mark.parametrize(
     "token", ["", "half-page", "full-page:", "half-page/split:", "half-page:0.1@x>0.2"]
 )
-def test_what_is_no_token_is_refused(token: str) -> None:
-    with pytest.raises(ValueError, match="is no token"):
+def test_a_string_that_is_not_a_token_is_refused(token: str) -> None:
+    with pytest.raises(ValueError, match=r"is (no|not a) token"):
         tell("stale", token)
 
 
 def test_a_token_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(LabError, match="is of another variant"):
+    with pytest.raises(LabError, match="belongs to another variant"):
         tell("cured", "half-page:0.1@99>0.2")
 
 
-def test_a_failure_that_plain_search_does_not_reach_is_the_one_that_was_found_shrunk() -> None:
+def test_a_failure_beyond_the_search_limit_is_the_first_one_found_shrunk() -> None:
     rules = VARIANTS["mark-late"].rules
     explored = count(BY_NAME["two-puts"], rules, 1_000)
     execution, is_shortest = shortest(explored, rules, 1)
@@ -233,22 +234,22 @@ def test_a_failure_that_plain_search_does_not_reach_is_the_one_that_was_found_sh
     assert len(execution.schedule.deviations) <= len(explored.first)
 
 
-def test_scenarios_have_names_of_their_own_and_say_what_they_are() -> None:
+def test_scenarios_have_unique_names_and_a_description() -> None:
     assert len(BY_NAME) == len(SCENARIOS) + len(DEEP)
     for scenario in BY_NAME.values():
         assert scenario.what
         assert len(scenario.programs) in (scenario.cpus, scenario.cpus - 1)
 
 
-def test_an_operation_that_there_is_not_is_refused() -> None:
+def test_an_unknown_operation_is_refused() -> None:
     model = Model(Rules(), shapes(1, 1), 4096)
-    with pytest.raises(ValueError, match="no operation"):
+    with pytest.raises(ValueError, match="unknown operation"):
         model.perform("P1", ("borrow", "mbufpl"))
 
 
 @pytest.mark.prove
 @pytest.mark.parametrize("name", HOLDING)
-def test_a_right_rule_fails_in_no_schedule_of_more_operations_and_cpus(name: str) -> None:
+def test_a_correct_rule_fails_in_no_schedule_of_more_operations_and_cpus(name: str) -> None:
     found = smp.verdict(name, deep=True)
     assert found.holds
     assert [each.scenario for each in found.explored] == [*SCENARIOS, *DEEP]
@@ -272,7 +273,7 @@ def exit_status(*argv: str) -> int:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Verdicts are found once for all tests."""
+    """The command uses the cached verdicts of these tests."""
 
     def cached(name: str, *, deep: bool) -> Verdict:
         assert not deep
@@ -300,8 +301,8 @@ def test_the_ending_counts_what_was_explored(capsys: pytest.CaptureFixture[str])
     assert exit_status("smp") == 0
     ending = " ".join(capsys.readouterr().out.rpartition("\n\n")[2].split())
     total = sum(verdict(name).schedules() for name in HOLDING)
-    assert ending.startswith("Verdict: nobody sleeps for ever under cured, direct, near-limit, ")
-    assert f"in {total} schedules, which are all" in ending
+    assert ending.startswith("Verdict: no process sleeps forever under cured, direct, near-limit, ")
+    assert f"in all {total} schedules" in ending
     assert "add-then-check" in ending
 
 
@@ -320,9 +321,7 @@ def test_json_is_one_object_a_variant(capsys: pytest.CaptureFixture[str]) -> Non
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("name", ["stale", "direct"])
-def test_a_variant_alone_is_told_as_its_story(
-    name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_variant_is_told_as_a_story(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_status("smp", name) == 0
     out = capsys.readouterr().out
     assert out.startswith(verdict(name).story)
@@ -331,20 +330,20 @@ def test_a_variant_alone_is_told_as_its_story(
     assert json.loads(capsys.readouterr().out)["story"] == verdict(name).story
 
 
-def test_the_patch_loses_its_wakeup_on_who_is_between_his_second_try_and_his_sleep(
+def test_the_patch_loses_its_wakeup_for_a_process_between_its_second_try_and_its_sleep(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """With the patch, but the kernel's look at the requests: the wakeup across pools is lost."""
+    """The patch's wakeup across pools is lost if the kernel looks at the requests unlocked."""
     (found,) = [it for it in verdict("unlocked-look").findings if it.scenario == "gc-get"]
     assert exit_status("smp", "unlocked-look", "--token", found.token) == 0
     told = capsys.readouterr().out
     acts = [
         "CPU 1    m_pool_alloc(mbufpl): refused",
-        "task_add(mbuf_mem_wakeup): it is queued",
+        "task_add(mbuf_mem_wakeup): the task is queued",
         "takes mbuf_mem_wakeup off the queue",
         "pool_wakeup(mbufpl): sees no request",
         "pool_runqueue(mbufpl): puts P1 back on the list",
-        "stall: P1 sleeps in mbufpl for ever, but 16384 bytes of the budget are free",
+        "stall: P1 sleeps forever in mbufpl, but 16384 bytes of the budget are free",
     ]
     assert sorted(acts, key=told.index) == acts
     assert exit_status("smp", "unlocked-look", "--token", found.token, "--json") == 0
@@ -354,12 +353,12 @@ def test_the_patch_loses_its_wakeup_on_who_is_between_his_second_try_and_his_sle
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--token", "gc-get:"], "a token needs the variant that it is of"),
-        (["stale", "--token", "gc-get"], "argument --token: 'gc-get' is no token"),
-        (["stale", "--token", "gc-get:0.7@1>0.0"], "argument --token: the token "),
+        (["--token", "gc-get:"], "--token needs the name of its variant"),
+        (["stale", "--token", "gc-get"], "argument --token: 'gc-get' is no"),
+        (["stale", "--token", "gc-get:0.7@1>0.0"], "argument --token: token "),
     ],
 )
-def test_a_token_that_cannot_be_told_is_a_mistake(
+def test_a_token_that_cannot_be_replayed_is_a_usage_error(
     argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_status("smp", *argv) == 2
@@ -369,7 +368,9 @@ def test_a_token_that_cannot_be_told_is_a_mistake(
     assert err.startswith(f"mbufpools smp: {message}")
 
 
-def test_a_wrong_variant_is_told_the_right_ones(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_answers_an_unknown_variant_with_the_known_names(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert exit_status("smp", "patch") == 2
     out, err = capsys.readouterr()
     assert not out

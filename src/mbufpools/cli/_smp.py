@@ -18,7 +18,7 @@ __all__ = ["add_to", "run"]
 
 WIDTH = 78
 COST = "gc-two"
-"""The scenario in which the wakeups are counted: one run of the gc lets two pages go."""
+"""The scenario in which the wakeups are counted: one run of the gc frees two pages."""
 
 
 def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -26,21 +26,25 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     parser = commands.add_parser(
         "smp",
         help="explore the kernel's protocol on several CPUs, rule by rule",
-        description="Explore the orders of a model of the kernel's protocol on several CPUs: the "
-        "verdict on each rule that might be otherwise, or the story of one.",
+        description="Explore the orders of steps in a model of the kernel's protocol on several "
+        "CPUs. Prints the verdict on each rule of the protocol, or the story of one variant.",
     )
-    parser.add_argument("variant", nargs="?", metavar="VARIANT", help="by default all, in a table")
-    parser.add_argument("--token", help="tell the schedule of this token, of that variant")
-    parser.add_argument("--deep", action="store_true", help="with more operations, on more CPUs")
+    parser.add_argument(
+        "variant", nargs="?", metavar="VARIANT", help="one variant; by default all, in a table"
+    )
+    parser.add_argument("--token", help="tell the schedule of this token of VARIANT")
+    parser.add_argument(
+        "--deep", action="store_true", help="explore also more operations and more CPUs"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the verdict on each variant; or on one variant, with its story; or the story of the
+    """Print the verdict on each variant, or on one variant with its story, or the story of the
     schedule of a token.
 
-    Returns the exit status: 1 if a variant fails that should hold, or the other way round.
+    Returns the exit status: 1 if a verdict is not as expected, or else 0.
     Raises Mistake if there is no such variant, or no such token.
     """
     from mbufpools import smp
@@ -56,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise Mistake(f"no variant {name!r}; expected one of {', '.join(smp.VARIANTS)}")
     if token is not None:
         if name is None:
-            raise Mistake("a token needs the variant that it is of")
+            raise Mistake("--token needs the name of its variant")
         try:
             told = smp.tell(name, token)
         except (ValueError, LabError) as error:
@@ -114,8 +118,8 @@ def _one(found: Verdict) -> str:
 
 
 _EXPLAINED = (
-    "wakeups: runs of m_pool_wakeup in a schedule; refused: pages that the budget was asked for "
-    "in vain."
+    "wakeups: runs of m_pool_wakeup in a schedule; refused: pages that the budget refused in a "
+    "schedule."
 )
 
 
@@ -130,8 +134,8 @@ def _range(ends: tuple[int, int]) -> str:
 # All of them
 
 _HEAD = """\
-The kernel's protocol on several CPUs: in which of all orders does a process
-sleep for ever, although there is memory for it?
+The kernel's protocol on several CPUs: in which orders of its steps does a
+process sleep forever, although there is memory for it?
 
                    in the
 variant            kernel  verdict     2 CPUs         {:13}  shortest
@@ -161,10 +165,10 @@ def _schedules(found: Verdict, *cpus: int) -> str:
 
 def _legend(rules: dict[str, str]) -> Iterator[str]:
     yield from _fill(
-        "CPUs: how many of the schedules fail that partial-order reduction tells "
-        "apart; where the verdict is `none`, of all there are. shortest: how often a CPU must "
-        "stand still while others go on, and steps, of the shortest schedule that fails: "
-        "`mbufpools smp VARIANT` tells it."
+        "CPUs: how many schedules fail, of those that partial-order reduction distinguishes; if "
+        "the verdict is `none`, all of them were explored. shortest: the shortest failing "
+        "schedule: how often a CPU must stop while others continue, and its steps. "
+        "`mbufpools smp VARIANT` tells its story."
     )
     yield ""
     for name, rule in rules.items():
@@ -179,9 +183,7 @@ def _cost(verdicts: list[Verdict]) -> list[str]:
         for each in found.explored
         if each.scenario.name == COST
     ]
-    return _fill(
-        f"Wakeups where one run of the gc lets two pages go ({COST}): {', '.join(counted)}."
-    )
+    return _fill(f"Wakeups if one run of the gc frees two pages ({COST}): {', '.join(counted)}.")
 
 
 def _ending(verdicts: list[Verdict]) -> list[str]:
@@ -189,9 +191,9 @@ def _ending(verdicts: list[Verdict]) -> list[str]:
     kernel = [found.variant.name for found in verdicts if found.fails and found.variant.in_kernel]
     total = sum(found.schedules() for found in holding)
     ending = (
-        f"Verdict: nobody sleeps for ever under {_list([it.variant.name for it in holding])}, in "
-        f"{total} schedules, which are all; of what the kernel does, with the patch or before, "
-        f"somebody may under {_list(kernel)}."
+        f"Verdict: no process sleeps forever under {_list([it.variant.name for it in holding])}, "
+        f"in all {total} schedules. Under the rules of the real kernel, with the patch or before "
+        f"it, a process may sleep forever: {_list(kernel)}."
     )
     if not all(found.as_expected for found in verdicts):
         wrong = [found.variant.name for found in verdicts if not found.as_expected]
@@ -208,7 +210,7 @@ def _fill(text: str, indent: int = 0) -> list[str]:
 
 
 def _plain(found: Verdict) -> dict[str, Any]:
-    """For programs."""
+    """The verdict as JSON values, for programs."""
     variant = found.variant
     return {
         "variant": variant.name,

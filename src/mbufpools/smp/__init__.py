@@ -1,22 +1,33 @@
-"""The kernel's protocol on several CPUs, with a switch for each rule that might be otherwise.
+"""The kernel's protocol on several CPUs, with a switch for each of its rules.
 
-A small model of OpenBSD's pools: two pools under one budget, per-CPU caches, the task queue with
-its thread, the gc. Every mutex is entered and left, and every atomic operation is done, at a place
-where the other CPUs may come first; the lab's own strategies explore the orders.
+This is a small model of OpenBSD's pools: two pools under one budget, per-CPU caches, the task
+queue with its thread, and the gc. Other CPUs may act before each mutex is entered or left, and
+before each atomic operation. The strategies of `mbufpools.lab.engine` explore the orders.
 
-- `VARIANTS` are the kernels, by name: the patch with all cures, the kernel as it is, and one for
-  each rule.
-- `verdict` explores one: the shortest schedule that stalls, as a story, or the number of schedules
-  of which none does.
-- `tell` is the story of one schedule, by the token of a finding.
+- `VARIANTS` holds the kernels by name: the patch with all cures, the kernel as it is, and one
+  kernel for each rule that is changed.
+- `verdict` explores one variant. It returns the shortest schedule that stalls, as a story, or the
+  number of schedules that were explored without a stall.
+- `tell` returns the story of one schedule, given the token of a finding.
 
-A *stall* is a process that sleeps although its request could be served from memory that nobody
-has, and that nothing will ever serve, though the gc run every second until it has nothing to do.
+A *stall* is a process that sleeps although its request could be served from memory that no process
+holds, and that nothing will ever serve: the gc has run until it finds nothing to do.
 
-The rooms, each using only those before it: ``_processors`` (threads, mutexes, atomic words),
-``_rules`` (the switches), ``_kernel`` (what the threads share), then the kernel's own files
-``_pool_cache``, ``_kern_task``, ``_subr_pool``, ``_uipc_mbuf``; ``_model`` (processes, and what is
-a stall), ``_scenarios``, ``_variants``, ``_explore``, ``_story``, ``_verdict``.
+===================  ==============================================================
+``_processors``      threads, mutexes, atomic words; runs a schedule
+``_rules``           the switches
+``_kernel``          the data that the threads share: pools, budget, task queue
+``_pool_cache``      per-CPU caches (subr_pool.c)
+``_kern_task``       the task queue (kern_task.c)
+``_subr_pool``       get, put, requests, gc (subr_pool.c)
+``_uipc_mbuf``       the budget and the wakeup (uipc_mbuf.c)
+``_model``           processes; decides what is a stall
+``_scenarios``       the scenarios that are explored
+``_variants``        the rules of each variant
+``_search``          counts schedules, finds the shortest that fails, replays one
+``_story``           tells a schedule in words
+``_verdict``         `verdict` and `tell`
+===================  ==============================================================
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The task queue and its one thread (kern_task.c: task_add, taskq_next_work, taskq_thread).
-
-Uses `_kernel`, `_processors` and `_rules`.
-"""
+"""The task queue and its one thread (kern_task.c: task_add, taskq_next_work, taskq_thread)."""
 
 from __future__ import annotations
 
@@ -13,23 +10,23 @@ __all__ = ["systqmp", "task_add"]
 
 
 def task_add(k: Kernel, task: Task, *, peeked: bool = False) -> Code[None]:
-    """Queue a task, unless it is queued already; then that run will do (``task_add``).
+    """Queue a task, unless it is queued already; then that one run is enough (``task_add``).
 
-    `peeked` is set if the mark was looked at before, and was not there.
+    `peeked` is True if the caller has read the mark already, and found it clear.
     """
     mark = k.rules.mark
     if not peeked and mark in (Mark.KERNEL, Mark.UNLOCKED):
         yield ATOMIC
         if task.onqueue.load():
-            k.say("task_add(%s): it is queued already", task.name)
+            k.say("task_add(%s): the task is queued already", task.name)
             return
     yield k.tq_lock
     queued = mark is not Mark.UNLOCKED and task.onqueue.load()
     if not queued:
         k.queue(task)
-        k.say("task_add(%s): it is queued", task.name)
+        k.say("task_add(%s): the task is queued", task.name)
     else:
-        k.say("task_add(%s): it is marked as queued", task.name)
+        k.say("task_add(%s): the task is marked as queued", task.name)
     yield LEAVE
     k.tq_lock.leave()
     if not queued:
@@ -38,7 +35,7 @@ def task_add(k: Kernel, task: Task, *, peeked: bool = False) -> Code[None]:
 
 
 def systqmp(k: Kernel) -> Code[None]:
-    """The thread: runs the tasks in their order, and sleeps when there is none."""
+    """Run the tasks in their order, and sleep when there is none (``taskq_thread``)."""
     late = k.rules.mark is Mark.LATE
     while True:
         yield k.tq_lock
@@ -59,6 +56,6 @@ def systqmp(k: Kernel) -> Code[None]:
         if late:
             yield k.tq_lock
             task.onqueue.store(0)
-            k.say("clears the mark of %s, which has run", task.name)
+            k.say("clears the mark of %s after the run", task.name)
             yield LEAVE
             k.tq_lock.leave()

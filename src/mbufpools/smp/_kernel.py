@@ -1,6 +1,7 @@
-"""What the threads of the kernel share: the pools, the budget, the task queue.
+"""The data that the threads of the kernel share: the pools, the budget, the task queue.
 
-Names are the kernel's, without their prefixes. Uses `_processors` and `_rules`.
+The names are the kernel's, without their prefixes. A name that ends in ``_seen`` is a word that
+other CPUs read without the mutex; it is stored before the mutex is left.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from ._rules import Rules
 __all__ = ["SECOND", "Cache", "Kernel", "Page", "Pool", "Request", "Shape", "Task"]
 
 SECOND = 1_000_000
-"""Microseconds."""
+"""One second in microseconds, the unit of all times here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A pool, before it is one."""
+    """What a pool is made of: its page size in bytes, and its items per page."""
 
     name: str
     page_size: int
@@ -27,31 +28,33 @@ class Shape:
 
 
 class Page:
-    """``struct pool_page_header``."""
+    """A page of items (``struct pool_page_header``)."""
 
     __slots__ = ("missing", "since")
 
     def __init__(self, now: int) -> None:
         self.missing = 0
+        """The number of its items that are not in the page."""
         self.since = now
-        """When it became empty, in microseconds."""
+        """The time at which the page became empty, in microseconds."""
 
 
 class Request:
-    """``struct pool_request`` and ``struct pool_get_memory``: who sleeps, and what he gets."""
+    """A sleeping process and the item that it gets (``struct pool_request`` and ``struct
+    pool_get_memory``)."""
 
-    __slots__ = ("_data", "_page", "channel", "lock", "who")
+    __slots__ = ("_data", "_page", "channel", "lock", "process")
 
-    def __init__(self, processors: Processors, who: str) -> None:
-        self.who = who
+    def __init__(self, processors: Processors, process: str) -> None:
+        self.process = process
         self.lock = Mutex(processors)
-        self._data = Data(processors, f"mem of {who}")
+        self._data = Data(processors, f"mem of {process}")
         self._page: Page | None = None
-        self.channel = Channel(processors, f"mem of {who}")
+        self.channel = Channel(processors, f"mem of {process}")
 
     @property
     def page(self) -> Page | None:
-        """Of the item, once there is one; under the lock."""
+        """The page of the granted item, or None; read and written under the lock."""
         self._data.reads()
         return self._page
 
@@ -62,7 +65,7 @@ class Request:
 
 
 class Cache:
-    """``struct pool_cache``: the lists of one CPU, an item being the page that it is of."""
+    """The lists of one CPU (``struct pool_cache``). An item is represented by its page."""
 
     __slots__ = ("active", "previous", "touched")
 
@@ -73,7 +76,7 @@ class Cache:
 
 
 class Pool:
-    """``struct pool``."""
+    """A pool (``struct pool``)."""
 
     def __init__(self, processors: Processors, shape: Shape, rules: Rules, cpus: int) -> None:
         self.name = shape.name
@@ -86,24 +89,24 @@ class Pool:
         self.partial: list[Page] = []
         self.full: list[Page] = []
         self.curpage: Page | None = None
-        self.spare = Word(processors, f"{shape.name} nidle")
-        """Whether any page is idle; the gc looks at it without the lock."""
+        self.nidle_seen = Word(processors, f"{shape.name} nidle")
+        """1 if a page is idle; the gc reads it without the lock."""
         self.requests_lock = Mutex(processors)
         self._queue = Data(processors, f"{shape.name} requests")
         self.requests: list[Request] = []
         self.requesting = 0
-        self.listed = Word(processors, f"{shape.name} list")
-        """Whether there are requests on the list; wakeups look at it without the lock."""
+        self.requests_seen = Word(processors, f"{shape.name} list")
+        """1 if the list has requests; wakeups read it without the lock."""
         self.unserved = 0
-        self.counted = Word(processors, f"{shape.name} count")
-        """Whether any request is not served yet; the same."""
+        self.unserved_seen = Word(processors, f"{shape.name} count")
+        """1 if a request is not served yet; wakeups read it without the lock."""
         self.hard_limit: int | None = None
         self.maxpages = 8
         self.nout = self.nget = self.nput = self.nfail = 0
         self.npagealloc = self.npagefree = self.hiwat = 0
         self.caches = [Cache(processors, f"{shape.name} cache of {cpu}") for cpu in range(cpus)]
         self.lists: list[list[Page]] = []
-        """The depot."""
+        """The depot: full lists of items, which any CPU can take."""
         self.lists_since = 0
         self.depot = Data(processors, f"{shape.name} depot")
         self.cache_lock = Mutex(processors)
@@ -118,50 +121,50 @@ class Pool:
 
     @property
     def cached(self) -> list[Page]:
-        """The pages of the items in the caches and in the depot."""
+        """The items in the caches and in the depot, each as its page."""
         lists = [items for it in self.caches for items in (it.active, it.previous)]
         return [page for items in (*lists, *self.lists) for page in items]
 
     @property
     def kept_by_caches(self) -> int:
-        """Pages of which nobody has an item, but a cache."""
+        """The number of pages whose missing items are all in caches."""
         cached = self.cached
         return sum(page.missing == cached.count(page) for page in set(cached))
 
     @property
     def nfree(self) -> int:
-        """Items in the pages, whether the pool sees them or not."""
+        """The number of free items in the pages, whether the pool sees them or not."""
         return sum(self.per_page - page.missing for page in (*self.empty, *self.partial))
 
-    # The pages, under the lock
+    # The pages; the caller holds the lock
 
     def reserve(self, items: int) -> None:
-        """Count items out, before they are (``pr_nout``)."""
+        """Count items as out before they are taken (``pr_nout``)."""
         self.nout += items
         if self.hard_limit is not None:
             self._pages.writes()
 
     @property
     def exhausted(self) -> bool:
-        """No more items may be out."""
+        """True if the hard limit allows no more items out."""
         return self.hard_limit is not None and self.nout >= self.hard_limit
 
     @property
     def dry(self) -> bool:
-        """The pool sees no free item."""
+        """True if the pool sees no free item."""
         self._pages.reads()
         return self.curpage is None
 
     def _changed(self) -> None:
         self._pages.writes()
-        self.spare.store(bool(self.empty))
+        self.nidle_seen.store(bool(self.empty))
 
     def _update_curpage(self) -> None:
         pages = self.partial or self.empty
         self.curpage = pages[-1] if pages else None
 
     def take(self) -> Page:
-        """Take an item of the current page."""
+        """Take an item from the current page."""
         page = self.curpage
         assert page is not None
         page.missing += 1
@@ -192,7 +195,7 @@ class Pool:
         self._changed()
 
     def insert(self, now: int) -> None:
-        """Add a page, of which an item is to be taken at once (``pool_p_insert``)."""
+        """Add a page; the caller takes an item from it at once (``pool_p_insert``)."""
         page = Page(now)
         if self.curpage is None:
             self.curpage = page
@@ -201,36 +204,38 @@ class Pool:
         self.hiwat = max(self.hiwat, self.npages)
 
     def idle_for(self, now: int) -> int:
-        """For how long the oldest idle page has been idle; -1 if there is none."""
+        """The microseconds for which the oldest idle page has been idle; -1 if there is none."""
         self._pages.reads()
         return now - self.empty[0].since if self.empty else -1
 
     def remove(self) -> None:
-        """Take the page off that has been idle for the longest (``pool_p_remove``)."""
+        """Remove the page that has been idle the longest (``pool_p_remove``)."""
         del self.empty[0]
         self.npagefree += 1
         self._update_curpage()
         self._changed()
 
-    # The requests, under their lock
+    # The requests; the caller holds their lock
 
     def enqueue(self, request: Request) -> None:
+        """Append a request to the list."""
         self.requests.append(request)
         self.unserved += 1
 
     def take_requests(self) -> list[Request]:
+        """Take all requests off the list."""
         requests, self.requests = self.requests, []
         return requests
 
     def show_requests(self) -> None:
-        """Before the lock is left: what can be seen without it is as it shall be seen."""
+        """Store the words that other CPUs read without the lock. Called before the lock is left."""
         self._queue.writes()
-        self.listed.store(bool(self.requests))
-        self.counted.store(bool(self.unserved))
+        self.requests_seen.store(bool(self.requests))
+        self.unserved_seen.store(bool(self.unserved))
 
 
 class Task:
-    """``struct task``."""
+    """A task of the task queue (``struct task``)."""
 
     __slots__ = ("function", "name", "onqueue")
 
@@ -243,20 +248,21 @@ class Task:
 
 
 class Kernel:
-    """All of it."""
+    """The state of the kernel, and the allocator of its pages."""
 
     page_alloc: Callable[[Pool], Code[bool]]
-    """The page allocator of the pools: charge a page, or refuse it."""
+    """The page allocator of the pools: charges a page to the budget; False if it is refused."""
     page_free: Callable[[Pool], Code[None]]
+    """Returns a page to the budget."""
 
     def __init__(self, rules: Rules, shapes: Sequence[Shape], limit: int, *, cpus: int = 1) -> None:
         self.processors = processors = Processors()
         self.say = processors.say
         self.rules = rules
         self.now = 0
-        """Microseconds since the start."""
+        """The time in microseconds since the start."""
         self.pools = [Pool(processors, shape, rules, cpus) for shape in shapes]
-        """In the order in which they are woken."""
+        """The pools, in the order in which they are woken."""
         self.mem_alloc = Word(processors, "mbuf_mem_alloc")
         self.mem_limit = Word(processors, "mbuf_mem_limit", limit)
         self.tq_lock = Mutex(processors)
@@ -266,14 +272,15 @@ class Kernel:
         self.drops = 0
         self.wakeup_runs = 0
         self.granted: list[tuple[str, int]] = []
-        """Who got an item that he was ready to wait for, in the order in which it was decided,
-        and when, in microseconds."""
+        """The processes that got an item from a get that may wait, in the order of the grants, each
+        with the time in microseconds."""
 
     def pool(self, name: str) -> Pool:
+        """The pool of that name."""
         return next(pool for pool in self.pools if pool.name == name)
 
     def queue(self, task: Task) -> None:
-        """Under the queue's lock: put a task on its list."""
+        """Put a task on the list of the queue; the caller holds the queue's lock."""
         if task in self.worklist:
             raise Corrupted(f"task {task.name} is put on the list of systqmp twice")
         task.onqueue.store(1)

@@ -1,10 +1,10 @@
 """A scenario: a few processes that get and put, each on a CPU of its own, beside systqmp.
 
-First comes what has happened before, each operation to its end; then the programs run, in every
-order. An operation is a tuple, as in the recordings of the kernel: ``("get", pool)``,
-``("try", pool)``, ``("put", pool)``, ``("nmbclust", bytes)``; before the programs also
-``("advance", seconds)``, ``("hiwat", pool, pages)`` and ``("reclaim", pool)``. Uses the rooms of
-the kernel, `_processors`, `_outcome` and `_rules`.
+First the operations of ``before`` run, each to its end. Then the programs run, in every order.
+
+An operation is a tuple, as in the recordings of the kernel: ``("get", pool)``, ``("try", pool)``,
+``("put", pool)``, ``("nmbclust", bytes)``; in ``before`` also ``("advance", seconds)``,
+``("hiwat", pool, pages)`` and ``("reclaim", pool)``.
 """
 
 from __future__ import annotations
@@ -28,26 +28,27 @@ Operation = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What is explored."""
+    """One situation that is explored."""
 
     name: str
     what: str
-    """In a sentence."""
+    """The scenario in a sentence."""
     limit: int
-    """Of the budget, in bytes."""
+    """The limit of the budget in bytes."""
     shapes: tuple[Shape, ...]
     before: tuple[tuple[str, Operation], ...]
-    """Who did what."""
+    """The operations before the exploration, each with the name of its process."""
     programs: tuple[tuple[Operation, ...], ...]
-    """Of CPU 1, CPU 2 and so on; each is run by the process of that number."""
+    """The programs of CPU 1, CPU 2 and so on; CPU 1 runs process P1."""
     cpus: int
-    """How many run at once: the programs', and systqmp's if it has something to do meanwhile."""
+    """The number of CPUs that run at once: those of the programs, and that of systqmp if it has
+    something to do."""
     gc: bool = False
-    """The gc runs at the same time: idle pages have become old enough."""
+    """True if the gc runs at the same time, because idle pages have become old enough."""
 
 
 class Process:
-    """A process, what it holds, and what it waits for."""
+    """A process, the items it holds, and the pool it waits for."""
 
     def __init__(self, name: str, cpu: int) -> None:
         self.name = name
@@ -57,7 +58,7 @@ class Process:
 
 
 class Model:
-    """The kernel, and the processes."""
+    """The kernel and the processes."""
 
     def __init__(
         self, rules: Rules, shapes: tuple[Shape, ...], limit: int, *, cpus: int = 1
@@ -75,10 +76,10 @@ class Model:
 
     @classmethod
     def of(cls, scenario: Scenario, rules: Rules, *, joined: bool) -> Model:
-        """A scenario, about to begin, in one of the grains of the processors."""
+        """The model at the start of a scenario's programs, in one of the grains of the mutexes."""
         model = cls(rules, scenario.shapes, scenario.limit, cpus=len(scenario.programs) + 1)
-        for who, operation in scenario.before:
-            model.perform(who, operation)
+        for name, operation in scenario.before:
+            model.perform(name, operation)
         if scenario.gc:
             model._tick()
         processors = model.processors
@@ -94,15 +95,15 @@ class Model:
     # Processes
 
     def process(self, name: str) -> Process:
-        """The process of that name, made if there is none."""
+        """The process of that name, which is created if there is none."""
         return self.processes.setdefault(name, Process(name, 0))
 
-    def perform(self, who: str, operation: Operation) -> None:
-        """One operation of a process, and all that comes of it, before anything else happens."""
+    def perform(self, name: str, operation: Operation) -> None:
+        """Perform one operation of a process, and everything that it causes, to its end."""
         if operation[0] == "advance":
             self.advance(round(float(operation[1]) * SECOND))
             return
-        self.processors.spawn(who, self._operation(self.process(who), operation))
+        self.processors.spawn(name, self._operation(self.process(name), operation))
         self.processors.settle()
         self.processors.threads = [it for it in self.processors.threads if not it.done]
 
@@ -134,7 +135,7 @@ class Model:
             case ("reclaim", str(name)):
                 yield from pool_reclaim(kernel, kernel.pool(name))
             case _:
-                raise ValueError(f"no operation {operation!r}")
+                raise ValueError(f"unknown operation {operation!r}")
 
     # Time
 
@@ -142,12 +143,12 @@ class Model:
         yield from gc_pages(self.kernel)
 
     def _queue_gc(self) -> None:
-        """``pool_gc_tick`` goes off."""
+        """Queue the gc task and wake the task queue's thread (``pool_gc_tick``)."""
         self.kernel.queue(self.gc)
         self.kernel.tq_channel.wakeup_one()
 
     def _tick(self) -> bool:
-        """Let time go on to the first run of the gc that finds something to do."""
+        """Move the time to the next run of the gc that finds work; False if there is none."""
         at = work_for_gc(self.kernel)
         if at is None:
             return False
@@ -157,7 +158,7 @@ class Model:
         return True
 
     def advance(self, microseconds: int) -> None:
-        """Let time go by, with the gc in every second of it."""
+        """Let time pass, with a run of the gc in every second."""
         kernel = self.kernel
         end = kernel.now + microseconds
         while (tick := (kernel.now // SECOND + 1) * SECOND) <= end:
@@ -169,33 +170,33 @@ class Model:
     # The end
 
     def judge(self) -> Outcome:
-        """Nobody can run, and time changes nothing: does anybody sleep who could be served?"""
+        """No thread can run, and time changes nothing: find the processes that could be served."""
         told = []
         for process in self.processes.values():
             pool = process.waits_for
             if pool is not None and (why := self._could_serve(pool)):
-                told.append(f"{process.name} sleeps in {pool.name} for ever, but {why}")
+                told.append(f"{process.name} sleeps forever in {pool.name}, but {why}")
         if not told:
             return Outcome()
         return Outcome("stall", told[0], tuple(told))
 
     def _could_serve(self, pool: Pool) -> str:
-        """Where the memory is that a request of `pool` could be served from; or nothing."""
+        """Say which memory could serve a request of `pool`; an empty string if none could."""
         kernel = self.kernel
         if pool.exhausted:
             return ""
         if pool.curpage is not None:
             return f"its pages have {_items(pool.nfree)} free"
         if pool.nfree:
-            return f"its pages have {_items(pool.nfree)} free, which it does not see"
+            return f"its pages have {_items(pool.nfree)} free, which the pool does not see"
         if pool.cached:
             return f"its caches hold {_items(len(pool.cached))}"
         room = kernel.mem_limit.value - kernel.mem_alloc.value
         if room >= pool.page_size:
-            return f"{room} bytes of the budget are free, and a page is {pool.page_size}"
+            return f"{room} bytes of the budget are free, and a page takes {pool.page_size}"
         kept = sum(each.kept_by_caches * each.page_size for each in kernel.pools)
         if room + kept >= pool.page_size:
-            return f"{room} bytes of the budget are free, and the caches keep {kept} of others"
+            return f"{room} bytes of the budget are free, and the caches keep {kept} more allocated"
         return ""
 
 

@@ -1,7 +1,6 @@
 """The per-CPU caches of a pool (subr_pool.c: pool_cache_get, pool_cache_put, pool_cache_gc).
 
-What a CPU does to its own lists is one step, for it blocks the interrupts meanwhile. Uses
-`_kernel`, `_processors` and `_rules`.
+What a CPU does to its own lists is one step, because the CPU blocks interrupts during it.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ __all__ = ["cache_drain", "cache_gc", "cache_get", "cache_put", "list_put", "put
 
 
 def cache_get(k: Kernel, pool: Pool, cpu: int) -> Code[Page | None]:
-    """Take an item from the cache of a CPU, else from a list of the depot
-    (``pool_cache_get``)."""
+    """Take an item from the cache of a CPU, or else from a list of the depot; None if both are
+    empty (``pool_cache_get``)."""
     cache = pool.caches[cpu]
     yield ATOMIC
     cache.touched.writes()
@@ -29,7 +28,7 @@ def cache_get(k: Kernel, pool: Pool, cpu: int) -> Code[Page | None]:
     yield LEAVE
     pool.cache_lock.leave()
     if not items:
-        k.say("pool_cache_get(%s): the cache is empty, and so is the depot", pool.name)
+        k.say("pool_cache_get(%s): the cache and the depot are empty", pool.name)
         return None
     k.say("pool_cache_get(%s): takes a list from the depot", pool.name)
     yield ATOMIC
@@ -40,26 +39,27 @@ def cache_get(k: Kernel, pool: Pool, cpu: int) -> Code[Page | None]:
 
 
 def cache_put(k: Kernel, pool: Pool, cpu: int, page: Page) -> Code[None]:
-    """Put an item into the cache of a CPU, a list that is full into the depot
+    """Put an item into the cache of a CPU. A list that is full goes to the depot
     (``pool_cache_put``)."""
     yield ATOMIC
     yield from list_put(k, pool, put(k, pool, cpu, page))
 
 
 def put(k: Kernel, pool: Pool, cpu: int, page: Page) -> list[Page]:
-    """In one step: put an item into the cache of a CPU; return a list for the depot."""
+    """Put an item into the cache of a CPU, in one step; return a full list for the depot, or an
+    empty one."""
     cache = pool.caches[cpu]
     cache.touched.writes()
     full: list[Page] = []
     if len(cache.active) >= k.rules.list_items:
         full, cache.previous, cache.active = cache.previous, cache.active, []
     cache.active.append(page)
-    k.say("pool_cache_put(%s): the item is in the cache", pool.name)
+    k.say("pool_cache_put(%s): the item goes to the cache", pool.name)
     return full
 
 
 def list_put(k: Kernel, pool: Pool, items: list[Page]) -> Code[None]:
-    """Put a list into the depot, if there is one (``pool_cache_list_free``)."""
+    """Put a list into the depot, unless it is empty (``pool_cache_list_free``)."""
     if items:
         yield pool.cache_lock
         pool.depot.writes()
@@ -72,8 +72,8 @@ def list_put(k: Kernel, pool: Pool, items: list[Page]) -> Code[None]:
 
 
 def cache_drain(k: Kernel, pool: Pool) -> Code[None]:
-    """Empty the caches of all CPUs, and the depot, into the pages. The kernel does so only when
-    it destroys a pool."""
+    """Move the items of all caches and of the depot back to the pages. The kernel does so only
+    when it destroys a pool."""
     items: list[Page] = []
     for cache in pool.caches:
         yield ATOMIC
@@ -91,15 +91,18 @@ def cache_drain(k: Kernel, pool: Pool) -> Code[None]:
         yield pool.lock
         for page in items:
             pool.put_back(page, k.now)
-        k.say("empties the caches of %s into its pages", pool.name)
+        k.say("moves the items in the caches of %s to its pages", pool.name)
         yield LEAVE
         pool.lock.leave()
 
 
 def cache_gc(k: Kernel, pool: Pool, wait: int) -> Code[bool]:
-    """Give a list of the depot back to the pages, if none was for long (``pool_cache_gc``).
+    """Move a list of the depot back to the pages (``pool_cache_gc``).
 
-    Return whether those who wait shall be served; in the kernel they are not.
+    It does nothing if the depot got its first list, or lost one here, within the last `wait`
+    microseconds.
+
+    Returns True if the caller must serve the waiting requests. The kernel does not serve them.
     """
     yield ATOMIC
     if not pool.cache_lock.enter_try():

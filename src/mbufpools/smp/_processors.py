@@ -234,8 +234,8 @@ class Processors:
     def say(self, text: str, *arguments: object) -> None:
         """Record in `told` what the running thread does. Costs almost nothing if `told` is None."""
         if self.told is not None:
-            who = "the clock" if self.running is None else self.running.label
-            self.told.append((who, text % arguments if arguments else text))
+            label = "the clock" if self.running is None else self.running.label
+            self.told.append((label, text % arguments if arguments else text))
 
     def _advance(self, thread: Thread) -> None:
         """Let a thread take one step."""

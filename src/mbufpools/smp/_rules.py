@@ -1,7 +1,7 @@
-"""The rules of the protocol that might be otherwise, each a switch.
+"""The rules of the protocol, each with a switch for its alternatives.
 
-`Rules()` is the patch on a kernel that is cured of all that the lab found; `KERNEL` is the patch on
-the kernel as it is. Uses no other room.
+`Rules()` is the patch on a kernel with a cure for every fault that the lab found. `KERNEL` is the
+patch on the kernel as it is.
 """
 
 from __future__ import annotations
@@ -13,91 +13,98 @@ __all__ = ["KERNEL", "Caches", "Charge", "Look", "Mark", "Rules", "Wakeup"]
 
 
 class Wakeup(enum.StrEnum):
-    """Who wakes the other pools when a page goes back to the budget."""
+    """What wakes the other pools when a page goes back to the budget.
+
+    The strings are those of `mbufpools.Wakeup`; its ``near-limit`` is a `Rules.margin` here.
+    """
 
     NONE = "none"
-    """Nobody: the kernel before the patch."""
-    TASK = "task"
-    """A task on systqmp: the patch."""
+    """Nothing wakes them: the kernel before the patch."""
+    DEFERRED = "deferred"
+    """A task on systqmp wakes them: the patch."""
     DIRECT = "direct"
-    """The page free itself: the reviewer's alternative."""
+    """The page free itself wakes them: the reviewer's alternative."""
 
 
 class Mark(enum.StrEnum):
-    """How the mark that says that a task is queued is kept (``TASK_ONQUEUE``)."""
+    """How the mark of a queued task is read and cleared (``TASK_ONQUEUE``)."""
 
     KERNEL = "kernel"
-    """Looked at without the mutex, then tested under it; cleared before the task runs."""
+    """The mark is read without the mutex, then tested under it, and cleared before the run."""
     LOCKED = "locked"
-    """Only tested under the mutex."""
+    """The mark is only tested under the mutex."""
     UNLOCKED = "unlocked"
-    """Only tested without the mutex."""
+    """The mark is only tested without the mutex."""
     LATE = "late"
-    """Cleared after the task has run."""
+    """The mark is cleared after the run."""
     EARLY = "early"
-    """Looked at before the budget is credited, as a CPU that reorders may do it."""
+    """The mark is read before the budget is credited, as a CPU that reorders reads may do."""
 
 
 class Look(enum.StrEnum):
     """How a wakeup finds out whether a pool has requests."""
 
     LIST = "list"
-    """Looks at the list without its mutex: the kernel's."""
+    """The wakeup reads the list without its mutex, as the kernel does."""
     COUNT = "count"
-    """Looks without a mutex at a count of those who were enqueued and not served yet."""
+    """The wakeup reads, without a mutex, the count of requests that are not served yet."""
     LOCKED = "locked"
-    """Enters the mutex first."""
+    """The wakeup enters the mutex first."""
 
 
 class Charge(enum.StrEnum):
     """How a page is charged to the budget."""
 
     ADD = "add"
-    """Added, compared, and taken back if it was too much: the kernel's."""
+    """The page is added, the sum compared, and the page taken back if the sum is too large, as the
+    kernel does."""
     COMPARE = "compare"
-    """Compared and added in one (a compare-and-swap)."""
+    """The sum is compared before the page is added, in one operation (a compare-and-swap)."""
     RETRY = "retry"
-    """As ``add``, and to take it back queues the wakeup, as a page free does."""
+    """As ``add``; taking the page back queues the wakeup, as a page free does."""
 
 
 class Caches(enum.StrEnum):
     """The per-CPU caches in front of a pool (``pool_cache``)."""
 
     NONE = "none"
+    """There are no caches."""
     KERNEL = "kernel"
-    """A put goes to the cache if there are no requests, and looks without their mutex."""
+    """A put goes to the cache if it sees no request; it looks without their mutex."""
     LOCKED = "locked"
-    """It looks under their mutex, and leaves it once the item is in the cache."""
+    """A put looks under their mutex, and leaves the mutex once the item is in the cache."""
     DRAINED = "drained"
-    """As the kernel's; but the gc empties all caches into the pages while anybody waits."""
+    """As ``kernel``; but while any request waits, the gc moves all cached items to the pages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What may be otherwise. The defaults are the patch, and the cures."""
+    """The rules of one kernel. The defaults are the patch with all cures."""
 
-    wakeup: Wakeup = Wakeup.TASK
+    wakeup: Wakeup = Wakeup.DEFERRED
     margin: int | None = None
-    """The wakeup only if less than so many bytes are free then; None is always."""
+    """The wakeup is added only if fewer bytes than this are free after the page has left; None:
+    always."""
     credit_first: bool = True
     """The budget is credited before the task is added."""
     second_try: bool = True
-    """Who has enqueued a request runs the queue once more before he sleeps."""
+    """A process that has enqueued a request runs the queue once more before it sleeps."""
     bump: bool = True
-    """Who finds the queue being run makes the runner go round again (``pr_requesting``)."""
+    """A CPU that finds the queue being run makes the runner go round again (``pr_requesting``)."""
     page_serves: bool = True
-    """A get that has brought a page serves those who wait for the other items of it."""
+    """A get that has added a page serves the requests that wait for its other items."""
     mark: Mark = Mark.KERNEL
     look: Look = Look.COUNT
     charge: Charge = Charge.COMPARE
     stale: bool = False
-    """A put shows no item of a full page to a pool that has no other (the kernel's)."""
+    """A put into a full page does not show the item to a pool that has no other free item, as in
+    the kernel."""
     caches: Caches = Caches.NONE
     lists_serve: bool = True
-    """A list that goes from the caches back to the pages serves those who wait."""
+    """A list that goes from the caches back to the pages serves the requests that wait."""
     list_items: int = 1
-    """Items of a list of a cache; the kernel's are 8 and more."""
+    """The number of items in a full list of a cache; the kernel has 8 or more."""
 
 
 KERNEL = Rules(look=Look.LIST, charge=Charge.ADD, stale=True, page_serves=False, lists_serve=False)
-"""The patch, on the kernel as it is, without its caches."""
+"""The patch on the kernel as it is, without its caches."""

@@ -1,8 +1,7 @@
-"""What is explored: a few operations on a few CPUs, chosen so that somebody must wait.
+"""The scenarios: a few operations on a few CPUs, chosen so that a process must wait.
 
-Pages are of the kernel's sizes, with one to three items in them instead of 8 or 16: what matters is
-whether a page is empty, partly used or full, and more items only make the schedules longer. Uses
-`_kernel` and `_model`.
+Pages have the kernel's sizes, but hold one to four items instead of 8 or 16. What matters is
+whether a page is empty, partly used or full; more items only make the schedules longer.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ __all__ = ["BY_NAME", "CLUSTER", "DEEP", "LARGE", "MBUF", "SCENARIOS", "SMALL", 
 
 MBUF, CLUSTER = "mbufpl", "mcl2k"
 SMALL, LARGE = 4096, 16384
-"""Bytes of their pages."""
+"""The sizes of their pages in bytes."""
 
 
 def shapes(mbufs: int, clusters: int) -> tuple[Shape, ...]:
-    """Both pools, with so many items to a page."""
+    """Both pools, with these numbers of items to a page."""
     return Shape(MBUF, SMALL, mbufs), Shape(CLUSTER, LARGE, clusters)
 
 
@@ -38,10 +37,10 @@ def _few_idle(pool: str) -> tuple[str, Operation]:
     return ("P9", ("hiwat", pool, 0))
 
 
-# The one page of the budget is idle, and about to leave.
+# The only page of the budget is idle, and about to leave.
 _IDLE = (*_get("P9", pool=CLUSTER), *_put("P9", pool=CLUSTER))
 
-# P1 and P8 hold the two items of one page, another is idle, and the next put makes it leave.
+# P1 and P8 hold the two items of one page; another page is idle, and the next put frees it.
 _ONE_LEAVES = (
     _few_idle(CLUSTER),
     *_get("P1", "P8", "P9", pool=CLUSTER),
@@ -51,8 +50,8 @@ _ONE_LEAVES = (
 
 
 def _two_leave(*putters: str) -> tuple[tuple[str, Operation], ...]:
-    """The putters and P8 hold the three items of one page of mbufs; two more are idle, and each
-    put makes one of them leave. P7 sleeps for a cluster, whose page needs the room of both."""
+    """The putters and P8 hold the three items of one mbuf page. Two more mbuf pages are idle, and
+    each put frees one of them. P7 sleeps for a cluster, whose page needs the room of both."""
     idle = ("P3", "P4", "P5", "P6")
     return (
         _few_idle(MBUF),
@@ -66,7 +65,7 @@ def _two_leave(*putters: str) -> tuple[tuple[str, Operation], ...]:
 SCENARIOS = (
     Scenario(
         "gc-get",
-        "the gc lets the only page go, a cluster's, while CPU 1 asks for an mbuf",
+        "the gc frees the only page, a cluster page, while CPU 1 asks for an mbuf",
         LARGE,
         shapes(1, 1),
         _IDLE,
@@ -76,7 +75,7 @@ SCENARIOS = (
     ),
     Scenario(
         "put-frees",
-        "a put on CPU 1 lets a page go, a cluster's; P7 sleeps for an mbuf",
+        "a put on CPU 1 frees a cluster page; P7 sleeps for an mbuf",
         2 * LARGE,
         shapes(1, 2),
         (*_ONE_LEAVES, *_get("P7", pool=MBUF)),
@@ -85,7 +84,7 @@ SCENARIOS = (
     ),
     Scenario(
         "two-puts",
-        "two puts on CPU 1 let two pages go, of mbufs; P7 sleeps for a cluster that needs both",
+        "two puts on CPU 1 free two mbuf pages; P7 sleeps for a cluster that needs both",
         LARGE + SMALL,
         shapes(3, 1),
         _two_leave("P1", "P1"),
@@ -112,8 +111,8 @@ SCENARIOS = (
     ),
     Scenario(
         "large-small",
-        "CPU 1 asks for a cluster, for which there is no room; CPU 2 for an mbuf, for which there "
-        "is",
+        "CPU 1 asks for a cluster, for which there is no room; CPU 2 asks for an mbuf, for which "
+        "there is room",
         LARGE + SMALL,
         shapes(1, 1),
         (*_get("P8", pool=CLUSTER),),
@@ -140,7 +139,7 @@ SCENARIOS = (
     ),
     Scenario(
         "gc-two",
-        "the gc lets two pages go in one run, one of each pool, while CPU 1 asks for a cluster",
+        "the gc frees two pages in one run, one of each pool, while CPU 1 asks for a cluster",
         LARGE + SMALL,
         shapes(1, 1),
         (*_get("P9", pool=MBUF), *_put("P9", pool=MBUF), *_IDLE),
@@ -150,7 +149,7 @@ SCENARIOS = (
     ),
     Scenario(
         "gc-put",
-        "the gc lets a page go, a cluster's, while a put on CPU 1 lets one go of mbufs",
+        "the gc frees a cluster page while a put on CPU 1 frees an mbuf page",
         LARGE + 2 * SMALL,
         shapes(2, 1),
         (
@@ -176,7 +175,7 @@ SCENARIOS = (
     # Three CPUs
     Scenario(
         "gc-gets",
-        "the gc lets the only page go, a cluster's, while CPU 1 and CPU 2 ask for an mbuf each",
+        "the gc frees the only page, a cluster page, while CPU 1 and CPU 2 ask for an mbuf each",
         LARGE,
         shapes(1, 1),
         _IDLE,
@@ -186,8 +185,8 @@ SCENARIOS = (
     ),
     Scenario(
         "gc-both",
-        "the gc lets the only page go, a cluster's, while CPU 1 asks for an mbuf, and CPU 2 for a "
-        "cluster, which it puts",
+        "the gc frees the only page, a cluster page, while CPU 1 asks for an mbuf; CPU 2 asks for "
+        "a cluster and puts it",
         LARGE,
         shapes(1, 1),
         _IDLE,
@@ -197,7 +196,7 @@ SCENARIOS = (
     ),
     Scenario(
         "put-frees-get",
-        "a put on CPU 1 lets a page go, a cluster's, while CPU 2 asks for an mbuf",
+        "a put on CPU 1 frees a cluster page while CPU 2 asks for an mbuf",
         2 * LARGE,
         shapes(1, 2),
         _ONE_LEAVES,
@@ -206,8 +205,7 @@ SCENARIOS = (
     ),
     Scenario(
         "puts",
-        "puts on CPU 1 and CPU 2 let two pages go, of mbufs; P7 sleeps for a cluster that needs "
-        "both",
+        "puts on CPU 1 and CPU 2 free two mbuf pages; P7 sleeps for a cluster that needs both",
         LARGE + SMALL,
         shapes(3, 1),
         _two_leave("P1", "P2"),
@@ -226,8 +224,8 @@ SCENARIOS = (
     ),
     Scenario(
         "large-small-put",
-        "CPU 1 asks for a cluster, for which there is no room until CPU 3 puts one; CPU 2 for an "
-        "mbuf, for which there is",
+        "CPU 1 asks for a cluster, for which there is no room until CPU 3 puts one; CPU 2 asks for "
+        "an mbuf, for which there is room",
         LARGE + SMALL,
         shapes(1, 1),
         (*_get("P3", pool=CLUSTER),),
@@ -275,7 +273,7 @@ DEEP = (
     ),
     Scenario(
         "gc-gets-put",
-        "as gc-gets, and CPU 1 puts its mbuf",
+        "like gc-gets, and CPU 1 puts its mbuf",
         LARGE,
         shapes(1, 1),
         _IDLE,
@@ -285,7 +283,7 @@ DEEP = (
     ),
     Scenario(
         "gc-both-put",
-        "as gc-both, and both put what they got",
+        "like gc-both, and both CPUs put what they got",
         LARGE,
         shapes(1, 1),
         _IDLE,
@@ -295,7 +293,7 @@ DEEP = (
     ),
     Scenario(
         "put-frees-gets",
-        "a put on CPU 1 lets a page go, a cluster's, while CPU 2 and CPU 3 ask for an mbuf each",
+        "a put on CPU 1 frees a cluster page while CPU 2 and CPU 3 ask for an mbuf each",
         2 * LARGE,
         shapes(2, 2),
         _ONE_LEAVES,
@@ -304,7 +302,7 @@ DEEP = (
     ),
     Scenario(
         "puts-get",
-        "as puts, and CPU 3 asks for a cluster that nobody has",
+        "like puts, and CPU 3 asks for a cluster that no process holds",
         LARGE + SMALL,
         shapes(3, 2),
         _two_leave("P1", "P2"),
@@ -322,7 +320,7 @@ DEEP = (
     ),
     Scenario(
         "put-gets-put",
-        "as put-gets, and CPU 3 puts its cluster, too",
+        "like put-gets, and CPU 3 also puts its cluster",
         LARGE,
         shapes(1, 2),
         (*_get("P1", "P8", pool=CLUSTER),),

@@ -1,7 +1,5 @@
 """Explore a scenario with the lab's strategies: count its schedules, find the shortest that fails,
-and execute one again.
-
-Uses `_dpor`, `_model`, `_outcome`, `_rules`, `_schedule`, `_shrink` and `_strategies`.
+and replay one.
 """
 
 from __future__ import annotations
@@ -27,18 +25,18 @@ from ._model import Model, Scenario
 from ._processors import Told
 from ._rules import Rules
 
-__all__ = ["Execution", "Explored", "count", "explore", "replay", "shortest"]
+__all__ = ["Execution", "Explored", "count", "run_schedules", "replay", "shortest"]
 
 STEP_LIMIT = 400
-"""Steps of an execution; those that end take half as many at most."""
+"""The step limit of an execution. Every execution that ends takes at most half as many."""
 PREEMPTIONS = 3
-"""Searched for the shortest schedule that fails."""
+"""The search for the shortest failing schedule allows at most this many preemptions."""
 JOINED = "joined"
 
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One execution."""
+    """One execution of a scenario, and the state at its end."""
 
     outcome: Outcome
     schedule: Schedule
@@ -46,7 +44,7 @@ class Execution:
     token: str
 
 
-def explore(
+def run_schedules(
     scenario: Scenario,
     rules: Rules,
     strategy: Strategy,
@@ -55,10 +53,10 @@ def explore(
     max_executions: int,
     on_execution: Callable[[Execution], bool],
 ) -> int:
-    """Execute the schedules of a strategy until there are no more, or so many, or `on_execution`
-    says that it is enough; return how many there were.
+    """Execute the schedules of a strategy, and return how many were executed.
 
-    `joined` is the grain of the processors; partial-order reduction needs it.
+    Ends when there are no more schedules, after `max_executions`, or when `on_execution` returns
+    True. `joined` is the grain of the mutexes; partial-order reduction needs the joined grain.
     """
     executions = 0
     while executions < max_executions and strategy.begin():
@@ -85,24 +83,26 @@ def _execute(
 
 @dataclass(slots=True)
 class Explored:
-    """The schedules of a scenario, one of each class that the accesses tell apart."""
+    """What exploring a scenario found: one schedule of each class that the accesses distinguish."""
 
     scenario: Scenario
     schedules: int = 0
     complete: bool = False
-    """There are no more."""
+    """True if there are no more schedules."""
     failing: int = 0
     first: Deviations | None = None
-    """Of the first that fails."""
+    """The deviations of the first schedule that fails."""
     wakeups: tuple[int, int] = (0, 0)
     """The fewest and the most runs of m_pool_wakeup in a schedule."""
     refused: tuple[int, int] = (0, 0)
-    """The same of pages that were asked for in vain."""
+    """The fewest and the most pages that the budget refused in a schedule."""
 
 
 def count(scenario: Scenario, rules: Rules, max_executions: int) -> Explored:
-    """Explore a scenario by partial-order reduction. A livelock ends it: there is no end to the
-    schedules of what has none itself."""
+    """Explore a scenario by partial-order reduction.
+
+    A livelock ends the exploration, because a program without an end has endless schedules.
+    """
     explored = Explored(scenario)
     wakeups: list[int] = []
     refused: list[int] = []
@@ -119,7 +119,7 @@ def count(scenario: Scenario, rules: Rules, max_executions: int) -> Explored:
         return outcome.kind == "livelock"
 
     strategy = Dpor()
-    explored.schedules = explore(
+    explored.schedules = run_schedules(
         scenario,
         rules,
         strategy,
@@ -136,10 +136,10 @@ def count(scenario: Scenario, rules: Rules, max_executions: int) -> Explored:
 
 
 def shortest(explored: Explored, rules: Rules, max_executions: int) -> tuple[Execution, bool]:
-    """The failing schedule of the fewest preemptions, and of those the fewest steps; and whether
-    all that are shorter have been executed.
+    """The failing schedule with the fewest preemptions, and among those the fewest steps.
 
-    If so many executions do not come across any, it is the one that was found before, shrunk.
+    Also returns True if every shorter schedule was executed. If `max_executions` are not enough to
+    find a failing schedule, the result is the first schedule that `count` found, shrunk.
     """
     found: list[Execution] = []
 
@@ -155,7 +155,7 @@ def shortest(explored: Explored, rules: Rules, max_executions: int) -> tuple[Exe
         if found or not complete:
             break
         strategy = Exhaustive(preemptions)
-        max_executions -= explore(
+        max_executions -= run_schedules(
             explored.scenario,
             rules,
             strategy,
@@ -184,19 +184,21 @@ def _length(schedule: Schedule) -> tuple[int, int]:
 
 
 def replay(scenarios: dict[str, Scenario], rules: Rules, token: str) -> Execution:
-    """Execute the schedule of a token, with what is told of it.
+    """Execute the schedule of a token, and record its story.
 
     Raises:
-        ValueError: no token.
-        LabError: it is no schedule of this variant.
+        ValueError: `token` is not a token of one of the scenarios.
+        LabError: the schedule is not possible in this variant.
     """
     where, deviations = parse_token(token)
     name, _, grain = where.partition("/")
     if name not in scenarios or grain not in ("", JOINED):
-        raise ValueError(f"{token!r} is no token: there is no scenario {where!r}")
+        raise ValueError(f"{token!r} is not a token: there is no scenario {where!r}")
     strategy = Replay(deviations)
     told: Told = []
     execution = _execute(scenarios[name], rules, strategy, bool(grain), told)
     if strategy.misfits:
-        raise LabError(f"the token {token!r} is of another variant: the schedule is not possible")
+        raise LabError(
+            f"token {token!r} belongs to another variant: its schedule is not possible here"
+        )
     return execution

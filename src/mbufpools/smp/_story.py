@@ -1,7 +1,4 @@
-"""A schedule as a story: who did what, in the kernel's words.
-
-Uses `_explore`, `_processors` and `_model`.
-"""
+"""A schedule as a story: which CPU did what, in the kernel's words."""
 
 from __future__ import annotations
 
@@ -15,11 +12,11 @@ __all__ = ["story"]
 
 WIDTH = 78
 LONGEST = 80
-"""Acts of a story that are told; only a story without end has more."""
+"""A story tells at most this many actions; only a livelock has more."""
 
 
 def story(execution: Execution, scenario: Scenario) -> str:
-    """Tell an execution: where it starts, who did what, and how it ends."""
+    """Tell an execution: the start, what each CPU did, and the end."""
     told = execution.model.processors.told
     assert told is not None
     lines = _fill(f"{_upper(scenario.what)}. {_pools(scenario)}")
@@ -27,10 +24,10 @@ def story(execution: Execution, scenario: Scenario) -> str:
     for cpu, program in enumerate(scenario.programs, 1):
         lines.append(f"CPU {cpu} runs P{cpu}: {', then '.join(map(_call, program))}")
     lines.append("")
-    width = max((len(who) for who, _ in told), default=0)
-    for who, parts in groupby(told[:LONGEST], key=lambda part: part[0]):
+    width = max((len(actor) for actor, _ in told), default=0)
+    for actor, parts in groupby(told[:LONGEST], key=lambda part: part[0]):
         for number, (_, what) in enumerate(parts):
-            label = who if not number else ""
+            label = "" if number else actor
             lines += textwrap.wrap(
                 what,
                 WIDTH,
@@ -40,7 +37,9 @@ def story(execution: Execution, scenario: Scenario) -> str:
     if len(told) > LONGEST:
         lines.append("  and so on")
     outcome = execution.outcome
-    end = outcome.where or ((outcome.message,) if outcome.message else ("nobody sleeps for ever",))
+    end = outcome.where or (
+        (outcome.message,) if outcome.message else ("no process sleeps forever",)
+    )
     lines.append("")
     lines += [line for part in end for line in _fill(f"{outcome.kind or 'end'}: {part}.")]
     return "\n".join(lines)
@@ -70,5 +69,5 @@ def _fill(text: str) -> list[str]:
 
 
 def _upper(text: str) -> str:
-    """With its first letter a capital; CPU 1 and P7 are."""
+    """The text with a capital first letter; ``capitalize`` would change the names of CPUs."""
     return text[0].upper() + text[1:]

@@ -1,8 +1,7 @@
-"""A pool: get, put, and those who wait (subr_pool.c: pool_get, pool_do_get, pool_put,
+"""A pool: get, put, and the requests that wait (subr_pool.c: pool_get, pool_do_get, pool_put,
 pool_runqueue, pool_wakeup, pool_p_free, pool_gc_pages).
 
-``yield lock`` enters a mutex, and what follows until ``lock.leave()`` is done under it. Uses
-`_kernel`, `_processors`, `_pool_cache` and `_rules`.
+``yield lock`` enters a mutex, and what follows until ``lock.leave()`` is done under it.
 """
 
 from __future__ import annotations
@@ -15,33 +14,38 @@ from ._rules import Caches, Look
 __all__ = ["gc_pages", "pool_get", "pool_put", "pool_reclaim", "pool_wakeup", "work_for_gc"]
 
 WAIT_FREE = SECOND
+"""A put frees a page only if it has been idle for longer than this (``pool_wait_free``)."""
 WAIT_GC = 8 * SECOND
+"""The gc frees a page only if it has been idle for longer than this (``pool_wait_gc``)."""
 
 
-def pool_get(k: Kernel, pool: Pool, cpu: int, who: str, *, wait: bool = True) -> Code[Page | None]:
-    """Take an item, if need be asleep (``pool_get``); None only if it may not wait."""
+def pool_get(
+    k: Kernel, pool: Pool, cpu: int, process: str, *, wait: bool = True
+) -> Code[Page | None]:
+    """Take an item; sleeps until there is one, or returns None if it may not wait
+    (``pool_get``)."""
     if k.rules.caches is not Caches.NONE:
         page = yield from cache_get(k, pool, cpu)
         if page is not None:
-            k.granted.append((who, k.now))
+            k.granted.append((process, k.now))
             return page
     yield pool.lock
-    page, brought = None, False
+    page, added = None, False
     if not pool.exhausted:
-        page, brought = yield from _do_get(k, pool)
+        page, added = yield from _do_get(k, pool)
     if page is None and not wait:
         pool.nfail += 1
     if page is not None and wait:
-        k.granted.append((who, k.now))
+        k.granted.append((process, k.now))
     yield LEAVE
     pool.lock.leave()
     if page is not None or not wait:
         if page is not None:
             k.say("pool_get(%s): takes an item", pool.name)
-        if brought and k.rules.page_serves:
+        if added and k.rules.page_serves:
             yield from pool_wakeup(k, pool)
         return page
-    request = Request(k.processors, who)
+    request = Request(k.processors, process)
     yield pool.requests_lock
     pool.enqueue(request)
     k.say("pool_get(%s): enqueues a request", pool.name)
@@ -61,18 +65,18 @@ def _sleep(k: Kernel, pool: Pool, request: Request) -> Code[Page]:
         yield request.channel
         yield request.lock
     page = request.page
-    k.say("pool_get(%s): has got its item", pool.name)
+    k.say("pool_get(%s): wakes with its item", pool.name)
     yield LEAVE
     request.lock.leave()
     return page
 
 
 def _get_done(k: Kernel, pool: Pool, request: Request, page: Page) -> Code[None]:
-    """``pool_get_done``"""
+    """Hand a page's item to a request, and wake its process (``pool_get_done``)."""
     yield request.lock
     request.page = page
-    k.granted.append((request.who, k.now))
-    k.say("pool_get_done(%s): hands an item to %s", pool.name, request.who)
+    k.granted.append((request.process, k.now))
+    k.say("pool_get_done(%s): hands an item to %s", pool.name, request.process)
     yield LEAVE
     request.lock.leave()
     yield ATOMIC
@@ -80,31 +84,36 @@ def _get_done(k: Kernel, pool: Pool, request: Request, page: Page) -> Code[None]
 
 
 def _do_get(k: Kernel, pool: Pool) -> Code[tuple[Page | None, bool]]:
-    """Under the pool's lock, which it gives up for as long as it asks for a page
-    (``pool_do_get``). Return the item's page, and whether a page was brought."""
+    """Take an item, or add a page and take one of its items (``pool_do_get``).
+
+    The caller holds the pool's lock, which is left while the budget is asked for a page. Returns
+    the item's page or None, and True if a page was added.
+    """
     pool.reserve(1)
-    brought = False
+    added = False
     if pool.dry:
         yield LEAVE
         pool.lock.leave()
-        brought = yield from k.page_alloc(pool)
+        added = yield from k.page_alloc(pool)
         yield pool.lock
-        if not brought:
+        if not added:
             pool.reserve(-1)
             return None, False
         pool.insert(k.now)
-    return pool.take(), brought
+    return pool.take(), added
 
 
 def _runqueue(k: Kernel, pool: Pool) -> Code[None]:
-    """Under the requests' lock, which it gives up meanwhile: serve them in their order
-    (``pool_runqueue``)."""
+    """Serve the requests in their order (``pool_runqueue``).
+
+    The caller holds the lock of the requests, which is left while they are served.
+    """
     if pool.requesting:
         if k.rules.bump:
             pool.requesting += 1
-            k.say("pool_runqueue(%s): somebody runs it, who shall go round again", pool.name)
+            k.say("pool_runqueue(%s): another CPU runs it, and must go round again", pool.name)
         else:
-            k.say("pool_runqueue(%s): somebody runs it", pool.name)
+            k.say("pool_runqueue(%s): another CPU runs it", pool.name)
         return
     mine: list[Request] = []
     while True:
@@ -124,6 +133,7 @@ def _runqueue(k: Kernel, pool: Pool) -> Code[None]:
 
 
 def _serve(k: Kernel, pool: Pool, requests: list[Request]) -> Code[int]:
+    """Remove the requests that can be served from the list, oldest first; return how many."""
     pool.show_requests()
     yield LEAVE
     pool.requests_lock.leave()
@@ -142,7 +152,7 @@ def _serve(k: Kernel, pool: Pool, requests: list[Request]) -> Code[int]:
 
 
 def _names(requests: list[Request]) -> str:
-    return " and ".join(request.who for request in requests)
+    return " and ".join(request.process for request in requests)
 
 
 def pool_wakeup(k: Kernel, pool: Pool) -> Code[None]:
@@ -150,7 +160,7 @@ def pool_wakeup(k: Kernel, pool: Pool) -> Code[None]:
     look = k.rules.look
     if look is not Look.LOCKED:
         yield ATOMIC
-        word = pool.listed if look is Look.LIST else pool.counted
+        word = pool.requests_seen if look is Look.LIST else pool.unserved_seen
         if not word.load():
             k.say("pool_wakeup(%s): sees no request", pool.name)
             return
@@ -163,13 +173,13 @@ def pool_wakeup(k: Kernel, pool: Pool) -> Code[None]:
 
 
 def pool_put(k: Kernel, pool: Pool, cpu: int, page: Page) -> Code[None]:
-    """Put an item back, and serve those who wait (``pool_put``)."""
+    """Put an item back, and serve the requests that wait (``pool_put``)."""
     if k.rules.caches is Caches.LOCKED:
         if (yield from _put_under_lock(k, pool, cpu, page)):
             return
     elif k.rules.caches is not Caches.NONE:
         yield ATOMIC
-        if not pool.listed.load():
+        if not pool.requests_seen.load():
             k.say("pool_put(%s): sees no request, so the item goes to the cache", pool.name)
             yield from cache_put(k, pool, cpu, page)
             return
@@ -190,7 +200,7 @@ def pool_put(k: Kernel, pool: Pool, cpu: int, page: Page) -> Code[None]:
 
 
 def _put_under_lock(k: Kernel, pool: Pool, cpu: int, page: Page) -> Code[bool]:
-    """Put an item into the cache if there is no request, and no chance for one meanwhile."""
+    """Put an item into the cache if there is no request; none can arrive before the item is in."""
     full: list[Page] = []
     yield pool.requests_lock
     lands = not pool.unserved
@@ -205,7 +215,7 @@ def _put_under_lock(k: Kernel, pool: Pool, cpu: int, page: Page) -> Code[bool]:
 
 
 def pool_reclaim(k: Kernel, pool: Pool) -> Code[int]:
-    """Let all idle pages leave; return how many (``pool_reclaim``)."""
+    """Free all idle pages; return how many (``pool_reclaim``)."""
     yield pool.lock
     pages = pool.nidle
     for _ in range(pages):
@@ -218,14 +228,14 @@ def pool_reclaim(k: Kernel, pool: Pool) -> Code[int]:
 
 
 def gc_pages(k: Kernel) -> Code[None]:
-    """Let one page a pool leave that has been idle for long (``pool_gc_pages``)."""
+    """Free one page of each pool, if it has been idle for long enough (``pool_gc_pages``)."""
     if k.rules.caches is Caches.DRAINED:
         yield from _drain(k)
     for pool in reversed(k.pools):
         if k.rules.caches is not Caches.NONE and (yield from cache_gc(k, pool, WAIT_GC)):
             yield from pool_wakeup(k, pool)
         yield ATOMIC
-        if not pool.spare.load():
+        if not pool.nidle_seen.load():
             continue
         yield ATOMIC
         if not pool.lock.enter_try():
@@ -242,11 +252,11 @@ def gc_pages(k: Kernel) -> Code[None]:
 
 
 def _drain(k: Kernel) -> Code[None]:
-    """Empty the caches of all pools while anybody waits, for whatever pool."""
+    """Empty the caches of all pools if a request waits in any pool."""
     waiting = False
     for pool in k.pools:
         yield ATOMIC
-        waiting = waiting or bool(pool.counted.load())
+        waiting = waiting or bool(pool.unserved_seen.load())
     if waiting:
         for pool in k.pools:
             yield from cache_drain(k, pool)
@@ -254,10 +264,11 @@ def _drain(k: Kernel) -> Code[None]:
 
 
 def work_for_gc(k: Kernel) -> int | None:
-    """When the gc will find something to do, if nothing else happens."""
+    """The time in microseconds at which the gc will find something to do, if nothing else happens;
+    None if it never will."""
     if (
         k.rules.caches is Caches.DRAINED
-        and any(pool.counted.value for pool in k.pools)
+        and any(pool.unserved_seen.value for pool in k.pools)
         and any(pool.cached for pool in k.pools)
     ):
         return (k.now // SECOND + 1) * SECOND

@@ -1,7 +1,5 @@
 """The budget of all the pools (uipc_mbuf.c: m_pool_alloc, m_pool_free, m_pool_wakeup,
 nmbclust_update).
-
-Uses `_kern_task`, `_kernel`, `_processors`, `_rules` and `_subr_pool`.
 """
 
 from __future__ import annotations
@@ -16,14 +14,14 @@ __all__ = ["Budget"]
 
 
 class Budget:
-    """``m_pool_allocator``, and the wakeup."""
+    """The page allocator of all pools, and the wakeup (``m_pool_allocator``)."""
 
     def __init__(self, k: Kernel) -> None:
         self.k = k
         self.task = Task(k.processors, "mbuf_mem_wakeup", self.wakeup)
 
     def alloc(self, pool: Pool) -> Code[bool]:
-        """Charge a page; False if that is over the limit (``m_pool_alloc``)."""
+        """Charge a page to the budget; False if the limit refuses it (``m_pool_alloc``)."""
         k, size = self.k, pool.page_size
         if k.rules.charge is Charge.COMPARE:
             yield ATOMIC
@@ -35,11 +33,16 @@ class Budget:
                 k.say("m_pool_alloc(%s): %d of %d bytes allocated", pool.name, total, limit)
                 return True
             k.drops += 1
-            k.say("m_pool_alloc(%s): refused, it would be %d of %d bytes", pool.name, total, limit)
+            k.say(
+                "m_pool_alloc(%s): refused, %d bytes would exceed %d",
+                pool.name,
+                total,
+                limit,
+            )
             return False
         yield ATOMIC
         total = k.mem_alloc.add(size)
-        k.say("m_pool_alloc(%s): adds %d, which makes %d", pool.name, size, total)
+        k.say("m_pool_alloc(%s): adds %d bytes, which makes %d", pool.name, size, total)
         yield ATOMIC
         limit = k.mem_limit.load()
         if total <= limit:
@@ -48,19 +51,19 @@ class Budget:
         k.drops += 1
         yield ATOMIC
         total = k.mem_alloc.add(-size)
-        k.say("m_pool_alloc(%s): takes %d back, which leaves %d", pool.name, size, total)
+        k.say("m_pool_alloc(%s): takes %d bytes back, which leaves %d", pool.name, size, total)
         if k.rules.charge is Charge.RETRY:
             yield from task_add(k, self.task)
         return False
 
     def free(self, pool: Pool) -> Code[None]:
-        """Credit a page that has left, and have the sleepers woken (``m_pool_free``)."""
+        """Credit a page that has left to the budget, and cause the wakeup (``m_pool_free``)."""
         k, rules = self.k, self.k.rules
         peeked = False
-        if rules.mark is Mark.EARLY and rules.wakeup is Wakeup.TASK:
+        if rules.mark is Mark.EARLY and rules.wakeup is Wakeup.DEFERRED:
             yield ATOMIC
             if self.task.onqueue.load():
-                k.say("looks ahead at the mark of mbuf_mem_wakeup: it is queued already")
+                k.say("reads the mark of mbuf_mem_wakeup too early: the task is queued already")
                 yield from self._credit(pool)
                 return
             peeked = True
@@ -72,7 +75,7 @@ class Budget:
         if rules.margin is not None:
             yield ATOMIC
             if k.mem_limit.load() - total >= rules.margin:
-                k.say("m_pool_free(%s): the limit is far away, so nobody is woken", pool.name)
+                k.say("m_pool_free(%s): the limit is not near, so there is no wakeup", pool.name)
                 return
         if rules.wakeup is Wakeup.DIRECT:
             yield from self.wakeup()
@@ -89,18 +92,18 @@ class Budget:
         return total
 
     def wakeup(self) -> Code[None]:
-        """Serve all pools (``m_pool_wakeup``)."""
+        """Serve the requests of all pools (``m_pool_wakeup``)."""
         self.k.wakeup_runs += 1
         for pool in self.k.pools:
             yield from pool_wakeup(self.k, pool)
 
     def update(self, limit: int) -> Code[None]:
-        """Set the limit, in bytes (``nmbclust_update``)."""
+        """Set the limit in bytes, and cause the wakeup (``nmbclust_update``)."""
         k = self.k
         yield ATOMIC
         k.mem_limit.store(limit)
         k.say("nmbclust_update: the limit is %d", limit)
-        if k.rules.wakeup is Wakeup.TASK:
+        if k.rules.wakeup is Wakeup.DEFERRED:
             yield from task_add(k, self.task)
             return
         for pool in k.pools:

@@ -1,7 +1,7 @@
-"""The variants: one rule each that is otherwise, and what to look for.
+"""The variants: each changes one rule, and says which scenarios are known to fail.
 
-The first is the patch on a kernel that is cured of what the lab has found; each other one differs
-from it by what its line says. Uses `_rules`.
+The first is the patch on a kernel with a cure for every fault that the lab found. Each other one
+differs from it by what its line says.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ __all__ = ["VARIANTS", "Variant"]
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A kernel."""
+    """One kernel: its name and its rules."""
 
     name: str
     rule: str
-    """What is otherwise, in a line."""
+    """The rule that differs, in a line."""
     rules: Rules
     scenarios: tuple[str, ...] = ()
-    """Where it is known to fail; none is to be shown to fail nowhere, so in all of them."""
+    """The scenarios that are known to fail; if empty, all are explored, and none may fail."""
     in_kernel: bool = False
-    """It is a rule of the real kernel, with the patch or without."""
+    """True if the real kernel has this rule, with the patch or without."""
 
 
 CURED = Rules()
@@ -33,17 +33,17 @@ CURED = Rules()
 VARIANTS: dict[str, Variant] = {
     each.name: each
     for each in (
-        Variant("cured", "the patch, and the cures of all that the kernel does below", CURED),
+        Variant("cured", "the patch, with a cure for every fault of the kernel below", CURED),
         Variant(
             "kernel",
-            "the patch, on the kernel as it is (all of `yes` below), without its caches",
+            "the patch on the kernel as it is (every `yes` below), without its caches",
             KERNEL,
             ("put-get", "put-gets"),
             in_kernel=True,
         ),
         Variant(
             "kernel-caches",
-            "the patch, on the kernel as it is, with its caches",
+            "the patch on the kernel as it is, with its caches",
             replace(KERNEL, caches=Caches.KERNEL),
             ("put-get", "put-gets"),
             in_kernel=True,
@@ -58,12 +58,12 @@ VARIANTS: dict[str, Variant] = {
         ),
         Variant(
             "direct",
-            "the page free itself wakes all pools, in the gc as well: the reviewer's way",
+            "the page free itself wakes all pools, also in the gc: the reviewer's alternative",
             replace(CURED, wakeup=Wakeup.DIRECT),
         ),
         Variant(
             "near-limit",
-            f"the task is added only if less than {2 * LARGE} bytes are free: two large pages",
+            f"the task is added only if fewer than {2 * LARGE} bytes (two large pages) are free",
             replace(CURED, margin=2 * LARGE),
         ),
         Variant(
@@ -81,7 +81,7 @@ VARIANTS: dict[str, Variant] = {
         # The task queue
         Variant(
             "mark-locked",
-            "the queued mark is only tested under its lock, not looked at before",
+            "the queued mark is only tested under its lock, and not read before",
             replace(CURED, mark=Mark.LOCKED),
         ),
         Variant(
@@ -98,26 +98,26 @@ VARIANTS: dict[str, Variant] = {
         ),
         Variant(
             "mark-early",
-            "the queued mark is looked at before the budget is credited, as a CPU may reorder it",
+            "the queued mark is read before the budget is credited, as a CPU may reorder it",
             replace(CURED, mark=Mark.EARLY),
             ("two-puts", "puts"),
         ),
         # The requests
         Variant(
             "no-second-try",
-            "who has enqueued a request does not run the queue once more before he sleeps",
+            "a process that has enqueued a request does not run the queue again before it sleeps",
             replace(CURED, second_try=False),
             ("gc-get", "gc-gets"),
         ),
         Variant(
             "no-bump",
-            "who finds the queue being run does not make the runner go round again",
+            "a CPU that finds the queue being run does not make the runner go round again",
             replace(CURED, bump=False),
             ("gc-get", "gc-gets"),
         ),
         Variant(
             "unlocked-look",
-            "a wakeup looks for requests without their lock, when a runner may have them",
+            "a wakeup looks for requests without their lock, while a runner may have taken them",
             replace(CURED, look=Look.LIST),
             ("put-get", "gc-get", "put-gets"),
             in_kernel=True,
@@ -130,27 +130,27 @@ VARIANTS: dict[str, Variant] = {
         # The pages
         Variant(
             "add-then-check",
-            "a page is added to the sum, which is compared then, and taken back if too much",
+            "a page is added to the sum, and taken back if the sum is then too large",
             replace(CURED, charge=Charge.ADD),
             ("large-small", "large-small-put"),
             in_kernel=True,
         ),
         Variant(
             "take-back-wakes",
-            "the same, and to take it back adds the wakeup task: no cure",
+            "the same, and taking the page back adds the wakeup task: no cure",
             replace(CURED, charge=Charge.RETRY),
             ("large-small",),
         ),
         Variant(
             "new-page",
-            "a get that brings a page serves nobody with the other items of it",
+            "a get that adds a page serves no request with the other items of the page",
             replace(CURED, page_serves=False),
             ("new-page", "new-page-3"),
             in_kernel=True,
         ),
         Variant(
             "stale",
-            "a put shows no item of a full page to a pool that has no other",
+            "a put into a full page does not show the item to a pool that has no other",
             replace(CURED, stale=True),
             ("half-page", "put-gets"),
             in_kernel=True,
@@ -158,7 +158,7 @@ VARIANTS: dict[str, Variant] = {
         # The caches
         Variant(
             "caches",
-            "per-CPU caches: a put goes there if it sees no request, without their lock",
+            "per-CPU caches: a put that sees no request, without their lock, goes there",
             replace(CURED, caches=Caches.KERNEL),
             ("put-get", "put-gets"),
             in_kernel=True,
@@ -171,16 +171,16 @@ VARIANTS: dict[str, Variant] = {
         ),
         Variant(
             "cache-lists",
-            "per-CPU caches: a list that goes back to the pages serves nobody",
+            "per-CPU caches: a list that goes back to the pages serves no request",
             replace(CURED, caches=Caches.KERNEL, lists_serve=False),
             ("three-puts", "three-puts-put"),
             in_kernel=True,
         ),
         Variant(
             "caches-drained",
-            "per-CPU caches, which the gc empties while anybody waits: a cure",
+            "per-CPU caches, which the gc empties while a request waits: a cure",
             replace(CURED, caches=Caches.DRAINED),
         ),
     )
 }
-"""By name, in the order of the table."""
+"""The variants by name, in the order of the table."""

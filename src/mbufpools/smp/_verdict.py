@@ -1,7 +1,4 @@
-"""The verdict on a variant: the shortest schedule that fails, or that none of so many does.
-
-Uses `_explore`, `_scenarios`, `_story`, `_strategies` and `_variants`.
-"""
+"""The verdict on a variant: the shortest schedule that fails, or how many did not fail."""
 
 from __future__ import annotations
 
@@ -11,25 +8,26 @@ from mbufpools.lab.engine import Exhaustive, LabError
 
 from ._model import Scenario
 from ._scenarios import BY_NAME, DEEP, SCENARIOS
-from ._search import Execution, Explored, count, explore, replay, shortest
+from ._search import Execution, Explored, count, replay, run_schedules, shortest
 from ._story import story
 from ._variants import VARIANTS, Variant
 
 __all__ = ["Finding", "Verdict", "tell", "verdict"]
 
 MANY = 1_000
-"""Schedules of a scenario that are executed of a variant that is known to fail."""
+"""The most schedules of a scenario that are executed if the variant is known to fail."""
 ALL = 200_000
-"""The same if none is to fail; more than there are."""
+"""The most schedules of a scenario if none may fail; more than there are."""
+NUMBERS = {2: "two", 3: "three", 4: "four"}
 SEARCHED = 20_000
-"""Executions in search of the shortest failing schedule."""
+"""The most executions in the search for the shortest failing schedule."""
 SMALLEST = ("half-page", "put-frees")
-"""Scenarios of which every schedule, in the split grain, can be executed one by one."""
+"""Scenarios small enough to execute every schedule in the split grain, without reduction."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A schedule that fails."""
+    """A schedule that fails, and its token."""
 
     kind: str
     """``stall``, ``corruption`` or ``livelock``."""
@@ -37,61 +35,61 @@ class Finding:
     scenario: str
     cpus: int
     preemptions: int
-    """How often a CPU has to stand still while others go on."""
+    """How often a CPU must stop while others continue."""
     steps: int
     shortest: bool
-    """Every schedule with fewer preemptions, or as many and fewer steps, was executed."""
+    """True if every schedule with fewer preemptions, or as many and fewer steps, was executed."""
     token: str
-    """Give it to `tell`."""
+    """One line that replays the schedule; `tell` takes it."""
 
     @property
     def length(self) -> str:
-        """How long it is, in words."""
+        """The length of the schedule, in words."""
         return f"{self.preemptions} preemption{'s' * (self.preemptions != 1)}, {self.steps} steps"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is known of a variant."""
+    """What the exploration of a variant found."""
 
     variant: Variant
     explored: tuple[Explored, ...]
-    """Scenario by scenario."""
+    """The results, one for each scenario."""
     findings: tuple[Finding, ...]
-    """One of each scenario in which a schedule fails; the shortest first."""
+    """One finding for each scenario in which a schedule fails; the shortest comes first."""
     plain: int = 0
-    """Schedules that were also executed one by one, without reduction, and did not fail."""
+    """The number of schedules that were also executed without reduction, and did not fail."""
 
     @property
     def fails(self) -> bool:
-        """A schedule fails."""
+        """True if a schedule fails."""
         return bool(self.findings)
 
     @property
     def holds(self) -> bool:
-        """No schedule fails, and there are no more."""
+        """True if no schedule fails, and all were explored."""
         return not self.fails and all(each.complete for each in self.explored)
 
     @property
     def as_expected(self) -> bool:
-        """It fails if the variant is known to, or else it holds."""
+        """True if the variant fails where it is known to fail, or holds where it must hold."""
         return self.fails if self.variant.scenarios else self.holds
 
     def schedules(self, *cpus: int) -> int:
-        """How many there are, with so many CPUs; by default of all."""
+        """The number of schedules in the scenarios of these numbers of CPUs; by default in all."""
         return sum(it.schedules for it in self.explored if not cpus or it.scenario.cpus in cpus)
 
     def failing(self, *cpus: int) -> int:
-        """How many of them fail."""
+        """The number of failing schedules in the same scenarios."""
         return sum(it.failing for it in self.explored if not cpus or it.scenario.cpus in cpus)
 
     @property
     def summary(self) -> str:
-        """In a sentence."""
+        """The verdict in a sentence."""
         if self.fails:
             return f"{self.findings[0].kind}: {self.findings[0].message}"
         cpus = sorted({each.scenario.cpus for each in self.explored})
-        numbers = [("two", "three", "four")[number - 2] for number in cpus]
+        numbers = [NUMBERS[number] for number in cpus]
         words = " and ".join(filter(None, [", ".join(numbers[:-1]), numbers[-1]]))
         if not self.holds:
             return f"no stall in {self.schedules()} schedules of {words} CPUs, but there are more"
@@ -100,23 +98,27 @@ class Verdict:
 
     @property
     def story(self) -> str:
-        """The shortest failing schedule, told; or what was explored in vain."""
+        """The story of the shortest failing schedule; or the summary, if no schedule fails."""
         head = f"{self.variant.name}: {self.variant.rule}"
         if not self.fails:
             return f"{head}\n\n{self.summary}"
         first, *others = self.findings
         lines = [head, "", tell(self.variant.name, first.token)]
-        lines.append(f"{'None that fails has fewer' if first.shortest else 'That takes'}:")
-        lines.append(f"{first.length}; its token is {first.token}")
-        lines += [f"in {each.scenario} it takes {each.length}: {each.token}" for each in others]
+        kind = "Shortest failing schedule" if first.shortest else "Shortest schedule found"
+        lines.append(f"{kind}: {first.length}; its token is")
+        lines.append(first.token)
+        lines += [f"In {each.scenario}: {each.length}; {each.token}" for each in others]
         return "\n".join(lines)
 
 
 def verdict(name: str, *, deep: bool = False) -> Verdict:
-    """Explore a variant; `deep` is with more operations, and on more CPUs.
+    """Explore a variant, and return the verdict; `deep` adds scenarios with more operations and
+    more CPUs.
 
-    Blocks for up to a few seconds; deep, for up to minutes. Raises ValueError if there is no such
-    variant.
+    Blocks for up to a few seconds; with `deep` for up to minutes.
+
+    Raises:
+        ValueError: there is no variant of that name.
     """
     variant = _variant(name)
     names = variant.scenarios or [each.name for each in SCENARIOS]
@@ -157,7 +159,10 @@ def _finding(explored: Explored, variant: Variant) -> Finding:
 
 
 def _plain(scenario: Scenario, variant: Variant) -> int:
-    """Execute every schedule of a scenario one by one, each mutex split; return how many."""
+    """Execute every schedule of a scenario in the split grain, without reduction.
+
+    Returns how many there were, or 0 if they were too many.
+    """
     failed = False
 
     def on_execution(execution: Execution) -> bool:
@@ -166,7 +171,7 @@ def _plain(scenario: Scenario, variant: Variant) -> int:
         return failed
 
     strategy = Exhaustive(None)
-    executions = explore(
+    executions = run_schedules(
         scenario,
         variant.rules,
         strategy,
@@ -176,18 +181,20 @@ def _plain(scenario: Scenario, variant: Variant) -> int:
     )
     if failed:
         raise LabError(
-            f"plain exploration finds a failure of {variant.name!r} in {scenario.name!r} that "
-            f"partial-order reduction does not"
+            f"plain exploration found a failure of {variant.name!r} in {scenario.name!r} that "
+            f"partial-order reduction did not find"
         )
     return executions if strategy.complete else 0
 
 
 def tell(name: str, token: str) -> str:
-    """The story of the schedule of a token, of the variant of that name.
+    """Return the story of the schedule of `token`, in the variant of that name.
+
+    Blocks for one execution, which takes milliseconds.
 
     Raises:
-        ValueError: no such variant, or no token.
-        LabError: it is no schedule of this variant.
+        ValueError: there is no such variant, or `token` is not a token.
+        LabError: the schedule is not possible in this variant.
     """
     execution = replay(BY_NAME, _variant(name).rules, token)
     scenario = BY_NAME[token.partition(":")[0].partition("/")[0]]
