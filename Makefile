@@ -2,7 +2,7 @@
 
 VENV ?= .venv
 PYTHON ?= $(firstword $(foreach python,python3 $(VERSIONS),$(call runs,$(python))))
-PYTHONS ?= $(foreach python,$(VERSIONS),$(call runs,$(python)))
+PYTHONS ?= $(shell .ci/pythons)
 
 VERSIONS = python3.14 python3.13 python3.12 python3.11
 # The name of an interpreter, if it is there, really runs, is new enough and can make a venv.
@@ -49,12 +49,15 @@ soak: $(READY)  ## a million random operations on each backend (SEED=n to say wh
 	$(BIN)/python -m tests.soak --seed $(SEED)
 	$(BIN)/python -m tests.soak --seed $(SEED) --backend trio
 
+# Where a Python is looked for: .ci/pythons. All are tested, even if one of the first fails.
 test-all:  ## the tests on every Python found (PYTHONS="path path" to say which)
-	@set -e; for python in $(PYTHONS); do \
+	@failed=; for python in $(PYTHONS); do \
 		version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
-		echo "== Python $$version"; \
-		$(MAKE) --no-print-directory test VENV=.venv-$$version PYTHON=$$python; \
-	done
+		echo "== Python $$version, $$python"; \
+		$(MAKE) --no-print-directory test VENV=.venv-$$version PYTHON=$$python \
+			|| failed="$$failed $$version"; \
+	done; \
+	echo "== Tested with:$(PYTHONS:%= %). Failed with:$${failed:- none}."; test -z "$$failed"
 
 check: lint types coverage demo  ## all that must hold before a change is merged
 
@@ -71,9 +74,11 @@ types: $(READY)  ## mypy --strict
 SLOW = $(addprefix tests/,demokit/test_demos.py traces primitives zoo core/test_stateful.py \
 	core/test_stateful_planted.py lab/test_no_false_alarm.py lab/test_dpor.py smp/test_model.py)
 coverage: $(READY)  ## the tests, and which branches they miss
-	$(BIN)/coverage run -m pytest $(SLOW:%=--ignore=%)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(SPREAD) $(SLOW:%=--ignore=%)
+	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
-	$(BIN)/python -m pytest $(SLOW)
+	$(BIN)/python -m pytest $(SPREAD) $(SLOW)
 
 mutate:  ## change the core bit by bit, and see which changes no test finds
 	@$(MAKE) --no-print-directory mutants VENV=.venv-mutate EXTRA=mutate

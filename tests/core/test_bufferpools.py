@@ -93,7 +93,7 @@ async def test_no_two_buffers_share_a_byte() -> None:
     async with Scene(BufferPools, "128 KiB", [100, 3000]) as scene:
         for pool, items in (("100", 2 * 64), ("3000", 2 * 10)):
             assert all(scene.try_get(f"{n} of {pool}", pool) for n in range(items))
-        buffers = [getter.buffer for getter in scene.getters.values() if getter.buffer]
+        buffers = [getter.lease for getter in scene.getters.values() if getter.lease]
         assert len(buffers) == 2 * 64 + 2 * 10
         for number, buffer in enumerate(buffers):
             buffer.view[:] = bytes([number]) * buffer.nbytes
@@ -289,7 +289,7 @@ async def test_sleepers_of_several_pools_are_woken_the_smallest_items_first() ->
         for name, size in (("c", 16), ("a", 4), ("b", 8), ("a2", 4)):
             await scene.get(name, size * KIB)
         holder.release()
-        holder.pool.reclaim()
+        holder.lease.pool.reclaim()
         await scene.settle()
         scene.check()
         assert scene.granted == ["holder", "a", "a2", "b", "c"]

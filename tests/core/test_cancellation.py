@@ -18,7 +18,8 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from mbufpools import Buffer, BufferPools, EventKind, MbufPools, PoolSpec
-from tests.kit.getters import EVERY_ORDER, Getter, Scene, on_asyncio, one_item_a_page, until
+from tests.kit.getter import Getter
+from tests.kit.getters import EVERY_ORDER, Scene, on_asyncio, one_item_a_page, until
 
 
 @pytest.fixture(autouse=True, params=EVERY_ORDER)
@@ -68,7 +69,7 @@ async def test_a_getter_cancelled_while_it_waits_leaves_the_queue(victim: str) -
         getter.cancel()
         await getter.ended.wait()
         scene.check()
-        assert getter.was_cancelled()
+        assert getter.cancelled
         assert scene.of("4096").waiting == 2
         assert [e.request for e in scene.events if e.kind is EventKind.CANCEL] == [
             1 + NAMES.index(victim)
@@ -86,7 +87,7 @@ async def test_a_getter_cancelled_natively_while_it_waits_leaves_the_queue(victi
         getter.cancel_natively()
         await getter.ended.wait()
         scene.check()
-        assert getter.was_cancelled()
+        assert getter.cancelled
         assert scene.of("4096").waiting == 2
         holder.release()
         await the_others_are_served_in_order(scene, [n for n in NAMES if n != victim])
@@ -119,7 +120,7 @@ async def test_by_scope_granted_then_cancelled_the_head_has_its_item() -> None:
         scene.check()
         await head.ended.wait()
         assert head.holds()
-        assert not head.was_cancelled()
+        assert not head.cancelled
         assert head.scope.cancel_called
         head.release()
         await the_others_are_served_in_order(scene, ["second", "third"])
@@ -136,7 +137,7 @@ async def test_by_scope_cancelled_then_granted_the_item_goes_to_the_next() -> No
         scene.check()
         await head.ended.wait()
         scene.check()
-        assert head.was_cancelled()
+        assert head.cancelled
         await the_others_are_served_in_order(scene, ["second", "third"])
         assert scene.granted == ["holder", "first", "second", "third"]
         assert scene.of("4096").nget == scene.of("4096").nput == 4
@@ -157,7 +158,7 @@ async def test_natively_in_either_order_the_item_goes_to_the_next(granted_first:
         scene.check()
         await head.ended.wait()
         scene.check()
-        assert head.was_cancelled()
+        assert head.cancelled
         await the_others_are_served_in_order(scene, ["second", "third"])
         assert scene.granted == ["holder", "first", "second", "third"]
 
@@ -172,7 +173,7 @@ async def test_an_item_goes_past_all_who_were_cancelled_before_the_grant(cancell
         holder.release()
         for name in victims:
             await scene.getters[name].ended.wait()
-            assert scene.getters[name].was_cancelled()
+            assert scene.getters[name].cancelled
             scene.check()
         assert scene.granted[:2] == ["holder", "first"]
         await the_others_are_served_in_order(scene, others)
@@ -187,7 +188,7 @@ async def test_an_item_stays_with_the_head_when_all_are_cancelled_after_the_gran
         for name in NAMES:
             await scene.getters[name].ended.wait()
             scene.check()
-        assert [scene.getters[name].was_cancelled() for name in NAMES] == [False, True, True]
+        assert [scene.getters[name].cancelled for name in NAMES] == [False, True, True]
         assert scene.granted == ["holder", "first"]
         assert (scene.of("4096").nout, scene.of("4096").waiting) == (1, 0)
 
@@ -234,13 +235,13 @@ async def test_a_grant_by_the_wakeup_task_that_meets_a_cancellation_goes_to_the_
         for name in NAMES:
             await scene.get(name, 4096)
         holder.release()
-        holder.pool.reclaim()
+        holder.lease.pool.reclaim()
         scene.getters["first"].cancel()
         await scene.settle()
         for name in NAMES:
             await scene.getters[name].ended.wait()
             scene.check()
-        assert scene.getters["first"].was_cancelled()
+        assert scene.getters["first"].cancelled
         assert [scene.getters[name].holds() for name in NAMES] == [False, True, True]
         assert scene.of("4096").nout == 2
 
@@ -391,7 +392,7 @@ async def test_a_timeout_at_the_very_moment_of_the_put_loses_nothing(putter_firs
             await getter.ended.wait()
             scene.check()
             assert anyio.current_time() == moment
-            assert getter.was_cancelled() is not getter.holds()
+            assert getter.cancelled is not getter.holds()
             if getter.holds():
                 getter.release()
             await scene.getters["next"].ended.wait()

@@ -21,12 +21,12 @@ from mbufpools import (
     RequestError,
     Reservation,
 )
+from tests.kit.getter import Getter
 from tests.kit.grants import (
     KIB,
     ORDERED,
     Counted,
-    Ledger,
-    Taking,
+    GrantLog,
     entered,
     release_all,
     reserve,
@@ -158,9 +158,9 @@ async def test_a_higher_low_water_lets_those_within_it_pass(order: Order) -> Non
 async def test_no_more_are_out_than_the_maximum_and_the_next_is_served_by_a_release(
     order: Order,
 ) -> None:
-    ledger = Ledger()
+    log = GrantLog()
     pools = BufferPools(
-        "1 MiB", [PoolSpec(KIB, max_items=2)], order=order, memory=AccountedMemory(), hook=ledger
+        "1 MiB", [PoolSpec(KIB, max_items=2)], order=order, memory=AccountedMemory(), hook=log
     )
     async with entered(pools), anyio.create_task_group() as tasks:
         held = [await pools.get(1), await pools.get(2)]
@@ -169,7 +169,7 @@ async def test_no_more_are_out_than_the_maximum_and_the_next_is_served_by_a_rele
             pools.get_nowait(5)
         release_all(held)
         await settle()
-        assert ledger.granted == [3, 4]
+        assert log.granted == [3, 4]
         release_all(one.lease for one in waiting)
 
 
@@ -234,15 +234,15 @@ async def test_a_claim_that_comes_to_its_maximum_holds_up_nobody_any_more(
 async def test_a_resize_below_usage_is_a_debt_that_pages_pay_before_any_new_one_comes(
     order: Order,
 ) -> None:
-    ledger = Ledger()
-    pools = small_and_large(4, order=order, hook=ledger)
+    log = GrantLog()
+    pools = small_and_large(4, order=order, hook=log)
     async with entered(pools), anyio.create_task_group() as tasks:
         held = [await pools.get(4000) for _ in range(4)]
         pools.resize(2 * PAGE)
         assert pools.budget.debt == pools.statistics().debt == 2 * PAGE
         assert pools.budget.allocated == 4 * PAGE, "nothing is taken away"
         waiter = await taking(tasks, pools.get, 1000)
-        ledger.clear()
+        log.clear()
         for debt in (1, 0):
             held.pop().release()
             await settle()
@@ -251,7 +251,7 @@ async def test_a_resize_below_usage_is_a_debt_that_pages_pay_before_any_new_one_
         held.pop().release()
         await settle()
         assert waiter.lease is not None
-        assert ledger.pages == [("page out", "large")] * 3 + [("page in", "small")]
+        assert log.pages == [("page out", "large")] * 3 + [("page in", "small")]
         release_all([*held, waiter.lease])
 
 
@@ -563,11 +563,11 @@ async def test_a_reservation_is_a_checkpoint_when_it_succeeds_at_once() -> None:
 async def test_a_reservation_waits_for_pages_and_pages_wait_for_a_reservation(
     order: Order,
 ) -> None:
-    ledger = Ledger()
-    pools = small_and_large(1, order=order, hook=ledger)
+    log = GrantLog()
+    pools = small_and_large(1, order=order, hook=log)
     async with entered(pools), anyio.create_task_group() as tasks:
         held = await pools.get(1)
-        first: Taking = await taking(tasks, reserve, pools, PAGE)
+        first: Getter = await taking(tasks, reserve, pools, PAGE)
         held.release()
         await settle()
         second = await taking(tasks, pools.get, 1)
@@ -575,7 +575,7 @@ async def test_a_reservation_waits_for_pages_and_pages_wait_for_a_reservation(
         first.release()
         await settle()
         second.release()
-        assert ledger.granted == [PAGE, 1]
+        assert log.granted == [PAGE, 1]
 
 
 @pytest.mark.parametrize("order", list(Order))
@@ -606,10 +606,10 @@ async def test_a_dropped_reservation_is_reported_and_its_bytes_come_back() -> No
 
 
 async def test_a_reservation_tells_its_events_under_the_name_of_bytes() -> None:
-    ledger = Ledger()
-    async with entered(small_and_large(1, hook=ledger)) as pools:
+    log = GrantLog()
+    async with entered(small_and_large(1, hook=log)) as pools:
         with anyio.move_on_after(1):
             async with pools.reserve(PAGE):
                 await pools.reserve(7)
-        told = [(event.kind, event.nbytes) for event in ledger.events if event.name == "bytes"]
+        told = [(event.kind, event.nbytes) for event in log.events if event.name == "bytes"]
         assert told[-2:] == [(EventKind.WAIT, 7), (EventKind.CANCEL, 7)]

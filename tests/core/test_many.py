@@ -27,7 +27,7 @@ from tests.kit.grants import (
     KIB,
     ORDERED,
     Counted,
-    Ledger,
+    GrantLog,
     entered,
     release_all,
     reserve,
@@ -68,8 +68,8 @@ async def test_the_sizes_may_be_any_iterable() -> None:
 
 @pytest.mark.parametrize("order", list(Order))
 async def test_nothing_is_held_while_it_waits(order: Order) -> None:
-    ledger = Ledger()
-    pools = small_and_large(2, order=order, hook=ledger)
+    log = GrantLog()
+    pools = small_and_large(2, order=order, hook=log)
     async with entered(pools), anyio.create_task_group() as tasks:
         large = await pools.get(4000)
         many = await taking(tasks, pools.get_many, [4000, 4000])
@@ -86,8 +86,8 @@ async def test_nothing_is_held_while_it_waits(order: Order) -> None:
 @pytest.mark.parametrize("order", list(Order))
 @pytest.mark.parametrize("missing", ["an item", "a page"])
 async def test_it_is_all_or_nothing(missing: str, order: Order) -> None:
-    ledger = Ledger()
-    pools = small_and_large(3, order=order, hook=ledger)
+    log = GrantLog()
+    pools = small_and_large(3, order=order, hook=log)
     async with entered(pools), anyio.create_task_group() as tasks:
         held: list[Any] = [await pools.get(1000) for _ in range(4)]
         held += [await pools.get(4000)]
@@ -111,8 +111,8 @@ async def test_it_is_all_or_nothing(missing: str, order: Order) -> None:
 
 @pytest.mark.parametrize("order", ORDERED)
 async def test_it_waits_in_the_same_order_as_everybody(order: Order) -> None:
-    ledger = Ledger()
-    pools = small_and_large(2, order=order, max_passes=0, hook=ledger)
+    log = GrantLog()
+    pools = small_and_large(2, order=order, max_passes=0, hook=log)
     async with entered(pools), anyio.create_task_group() as tasks:
         rest = await pools.reserve(2 * PAGE)
         waiting = [
@@ -127,12 +127,12 @@ async def test_it_waits_in_the_same_order_as_everybody(order: Order) -> None:
             await settle()
             assert one.lease is not None
             one.release()
-        assert ledger.granted == [1001, 1002 + 4002, 4003, 1004, 5]
+        assert log.granted == [1001, 1002 + 4002, 4003, 1004, 5]
 
 
 async def test_requests_for_the_same_pools_are_served_in_their_order_even_when_barging() -> None:
-    ledger = Ledger()
-    pools = small_and_large(2, order="barging", hook=ledger)
+    log = GrantLog()
+    pools = small_and_large(2, order="barging", hook=log)
     async with entered(pools), anyio.create_task_group() as tasks:
         rest = await pools.reserve(2 * PAGE)
         wants = [[4001, 1], [2, 4002], [4003, 3], [4, 4004]]
@@ -141,7 +141,7 @@ async def test_requests_for_the_same_pools_are_served_in_their_order_even_when_b
         for one in waiting:
             await settle()
             one.release()
-        assert ledger.granted == [sum(sizes) for sizes in wants]
+        assert log.granted == [sum(sizes) for sizes in wants]
 
 
 async def test_several_of_one_pool_may_be_asked_for_beyond_a_page() -> None:
@@ -249,8 +249,8 @@ async def test_it_waits_at_the_maximum_of_a_pool() -> None:
 
 @pytest.mark.parametrize("order", list(Order))
 async def test_a_get_many_cancelled_while_it_waits_leaves_nothing(order: Order) -> None:
-    ledger = Ledger()
-    pools = small_and_large(2, order=order, hook=ledger)
+    log = GrantLog()
+    pools = small_and_large(2, order=order, hook=log)
     async with entered(pools), anyio.create_task_group() as tasks:
         rest = await pools.reserve(2 * PAGE)
         many = await taking(tasks, pools.get_many, [1, 4000])
@@ -262,7 +262,7 @@ async def test_a_get_many_cancelled_while_it_waits_leaves_nothing(order: Order) 
         rest.release()
         await settle()
         other.release()
-        assert [event.kind for event in ledger.of(EventKind.CANCEL)] == [EventKind.CANCEL]
+        assert [event.kind for event in log.of(EventKind.CANCEL)] == [EventKind.CANCEL]
 
 
 async def test_in_a_cancelled_scope_it_takes_nothing_even_what_is_free() -> None:

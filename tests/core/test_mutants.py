@@ -28,7 +28,7 @@ from mbufpools._request import Request, RequestQueue
 from tests.kit.grants import (
     KIB,
     ORDERED,
-    Ledger,
+    GrantLog,
     entered,
     release_all,
     reserve,
@@ -76,34 +76,34 @@ class Refuses(AccountedMemory):
 
 @pytest.mark.parametrize("free", ["nothing", "an idle page of another pool"])
 async def test_a_buffer_taken_without_waiting_is_as_long_as_was_asked(free: str) -> None:
-    ledger = Ledger()
-    async with entered(small_and_large(1, hook=ledger)) as pools:
+    log = GrantLog()
+    async with entered(small_and_large(1, hook=log)) as pools:
         if free != "nothing":
             pools.get_nowait(KIB).release()
-        ledger.clear()
+        log.clear()
         with pools.get_nowait(3000) as buffer:
-            assert (buffer.nbytes, ledger.taken) == (3000, [3000])
+            assert (buffer.nbytes, log.taken) == (3000, [3000])
 
 
 async def test_a_buffer_that_was_dropped_is_told_as_put_with_its_bytes() -> None:
-    ledger = Ledger()
-    async with entered(small_and_large(1, hook=ledger)) as pools:
+    log = GrantLog()
+    async with entered(small_and_large(1, hook=log)) as pools:
         buffer = await pools.get(700)
         with pytest.warns(ResourceWarning, match="dropped without a release"):
             del buffer
         await settle()
-        (put,) = ledger.of(EventKind.PUT)
+        (put,) = log.of(EventKind.PUT)
         assert (put.name, put.nbytes) == ("small", 700)
 
 
 async def test_a_release_from_another_thread_is_told_as_put_with_its_bytes() -> None:
-    ledger = Ledger()
-    async with entered(small_and_large(1, hook=ledger)) as pools:
+    log = GrantLog()
+    async with entered(small_and_large(1, hook=log)) as pools:
         thread = threading.Thread(target=(await pools.get(700)).release)
         thread.start()
         thread.join()
         await settle()
-        (put,) = ledger.of(EventKind.PUT)
+        (put,) = log.of(EventKind.PUT)
         assert (put.name, put.nbytes) == ("small", 700)
 
 

@@ -23,7 +23,7 @@ from mbufpools._memory import Block
 from tests.kit.grants import (
     KIB,
     ORDERED,
-    Ledger,
+    GrantLog,
     entered,
     release_all,
     reserve,
@@ -159,8 +159,8 @@ async def test_barging_lets_a_claim_on_everything_starve(kind: str, holders: int
 
 
 async def test_under_fifo_nobody_overtakes_a_claim_in_any_pool_nor_without_waiting() -> None:
-    ledger = Ledger()
-    pools = small_and_large(4, order="fifo", hook=ledger)
+    log = GrantLog()
+    pools = small_and_large(4, order="fifo", hook=log)
     async with entered(pools), anyio.create_task_group() as tasks:
         held: list[Any] = [await pools.get(1000), await pools.get(4000)]
         claim = await taking(tasks, reserve, pools, 4 * PAGE)
@@ -181,10 +181,10 @@ async def test_under_fifo_nobody_overtakes_a_claim_in_any_pool_nor_without_waiti
         assert all(one.waits for one in later)
         release_all(held)
         await settle()
-        assert ledger.granted == [4 * PAGE], "freed bytes gathered for the claim"
+        assert log.granted == [4 * PAGE], "freed bytes gathered for the claim"
         claim.release()
         await settle()
-        assert ledger.granted == [4 * PAGE, 1002, 4002, 1003 + 4003, 1], "and then in turn"
+        assert log.granted == [4 * PAGE, 1002, 4002, 1003 + 4003, 1], "and then in turn"
         release_all([one.lease for one in later])
 
 
@@ -192,8 +192,8 @@ async def test_under_fifo_nobody_overtakes_a_claim_in_any_pool_nor_without_waiti
 async def test_those_who_wait_are_served_in_the_order_of_their_arrival_whatever_their_pool(
     order: Order,
 ) -> None:
-    ledger = Ledger()
-    pools = small_and_large(2, order=order, max_passes=0, hook=ledger)
+    log = GrantLog()
+    pools = small_and_large(2, order=order, max_passes=0, hook=log)
     async with entered(pools), anyio.create_task_group() as tasks:
         claim = await pools.reserve(2 * PAGE)
         arrivals = [4001, 1001, 1002, 4002, 1003, 4003, 4004, 1004, 1005]
@@ -204,13 +204,13 @@ async def test_those_who_wait_are_served_in_the_order_of_their_arrival_whatever_
             for one in takings:
                 if one.lease is not None and not one.lease.released:
                     one.release()
-        assert ledger.granted == arrivals
+        assert log.granted == arrivals
 
 
 @pytest.mark.parametrize("max_passes", [0, 1, 5])
 async def test_bounded_lets_just_so_many_gets_of_free_items_pass_a_claim(max_passes: int) -> None:
-    ledger = Ledger()
-    pools = small_and_large(4, order="bounded", max_passes=max_passes, hook=ledger)
+    log = GrantLog()
+    pools = small_and_large(4, order="bounded", max_passes=max_passes, hook=log)
     async with entered(pools), anyio.create_task_group() as tasks:
         held: list[Any] = [await pools.get(1000)]
         claim = await taking(tasks, reserve, pools, 4 * PAGE)
@@ -227,7 +227,7 @@ async def test_bounded_lets_just_so_many_gets_of_free_items_pass_a_claim(max_pas
         assert pools.statistics().waits.passes == max_passes
         release_all(held)
         await settle()
-        assert ledger.granted == [4 * PAGE]
+        assert log.granted == [4 * PAGE]
         claim.release()
         await settle()
         parked.release()
@@ -355,13 +355,13 @@ async def test_those_served_from_a_minimum_pass_any_claim_and_do_not_count(
 async def test_endless_traffic_within_a_minimum_holds_up_no_claim_on_the_rest(
     order: Order, users: int
 ) -> None:
-    ledger = Ledger()
+    log = GrantLog()
     pools = BufferPools(
         4 * PAGE,
         [PoolSpec(ITEM, name="small", items_per_page=4, min_items=4)],
         order=order,
         memory=AccountedMemory(),
-        hook=ledger,
+        hook=log,
     )
     rounds = 0
 
@@ -396,7 +396,7 @@ async def test_endless_traffic_within_a_minimum_holds_up_no_claim_on_the_rest(
 
 @pytest.mark.parametrize("order", ORDERED)
 async def test_a_request_at_its_own_pools_maximum_heads_no_queue(order: Order) -> None:
-    ledger = Ledger()
+    log = GrantLog()
     pools = BufferPools(
         4 * PAGE,
         [
@@ -405,7 +405,7 @@ async def test_a_request_at_its_own_pools_maximum_heads_no_queue(order: Order) -
         ],
         order=order,
         memory=AccountedMemory(),
-        hook=ledger,
+        hook=log,
     )
     async with entered(pools), anyio.create_task_group() as tasks:
         held: list[Any] = [await pools.get(1000)]
@@ -417,13 +417,13 @@ async def test_a_request_at_its_own_pools_maximum_heads_no_queue(order: Order) -
         assert pools.statistics().waits.passes == 0, "who heads no queue is not passed"
         held.pop(0).release()
         await settle()
-        assert ledger.granted == [1001]
+        assert log.granted == [1001]
         release_all([*held, at_maximum.lease])
 
 
 @pytest.mark.parametrize("order", ORDERED)
 async def test_one_at_its_maximum_does_not_hide_the_claim_behind_it(order: Order) -> None:
-    ledger = Ledger()
+    log = GrantLog()
     pools = BufferPools(
         2 * PAGE,
         [
@@ -433,7 +433,7 @@ async def test_one_at_its_maximum_does_not_hide_the_claim_behind_it(order: Order
         order=order,
         max_passes=0,
         memory=AccountedMemory(),
-        hook=ledger,
+        hook=log,
     )
     async with entered(pools), anyio.create_task_group() as tasks:
         held: list[Any] = [await pools.get(1000), await pools.get(4000)]
@@ -442,14 +442,14 @@ async def test_one_at_its_maximum_does_not_hide_the_claim_behind_it(order: Order
         takings.append(await taking(tasks, pools.get, 4002))
         held.pop().release()
         await settle()
-        assert ledger.granted == [4001], "the claim, and not who came after it"
+        assert log.granted == [4001], "the claim, and not who came after it"
         held.pop().release()
         await settle()
-        assert ledger.granted == [4001, 1001], "who wants no page heads its own pool"
+        assert log.granted == [4001, 1001], "who wants no page heads its own pool"
         for one in takings[:2]:
             one.release()
         await settle()
-        assert ledger.granted == [4001, 1001, 4002]
+        assert log.granted == [4001, 1001, 4002]
         takings[2].release()
 
 
@@ -574,8 +574,8 @@ async def test_when_the_head_leaves_everybody_behind_is_looked_at_again(
 
 @pytest.mark.parametrize("order", ORDERED)
 async def test_when_one_behind_the_head_leaves_nobody_gains(order: Order) -> None:
-    ledger = Ledger()
-    pools = small_and_large(2, order=order, max_passes=0, hook=ledger)
+    log = GrantLog()
+    pools = small_and_large(2, order=order, max_passes=0, hook=log)
     async with entered(pools), anyio.create_task_group() as tasks:
         held = await pools.get(1000)
         takings = [
@@ -586,7 +586,7 @@ async def test_when_one_behind_the_head_leaves_nobody_gains(order: Order) -> Non
         await settle()
         takings[1].cancel()
         await settle()
-        assert ledger.granted == []
+        assert log.granted == []
         held.release()
         await settle()
         takings[0].release()
@@ -699,18 +699,18 @@ async def test_get_many_unties_the_knot(order: Order) -> None:
 
 
 async def test_barging_serves_a_newcomer_first_and_the_waiters_of_a_line_in_order() -> None:
-    ledger = Ledger()
-    pools = small_and_large(2, order="barging", hook=ledger)
+    log = GrantLog()
+    pools = small_and_large(2, order="barging", hook=log)
     async with entered(pools), anyio.create_task_group() as tasks:
         held: list[Any] = [await pools.get(4000), await pools.get(1000)]
         claims = [await taking(tasks, reserve, pools, 2 * PAGE - number) for number in range(3)]
         held += [await pools.get(1000), pools.get_nowait(1000)]
-        assert ledger.granted == []
+        assert log.granted == []
         release_all(held)
         for claim in claims:
             await settle()
             claim.release()
-        assert ledger.granted == [2 * PAGE, 2 * PAGE - 1, 2 * PAGE - 2]
+        assert log.granted == [2 * PAGE, 2 * PAGE - 1, 2 * PAGE - 2]
 
 
 @pytest.mark.parametrize("order", ORDERED)

@@ -41,7 +41,7 @@ async def test_openbsd_m_pool_free_wakes_the_other_pools() -> None:
             holder = await scene.get("holder", "mcl2k")
             await scene.get("sleeper", "mbufpl")
             holder.release()
-            assert holder.pool.reclaim() == 1
+            assert holder.lease.pool.reclaim() == 1
             await scene.settle()
             scene.check()
             assert scene.pools.budget.available >= 4096
@@ -162,7 +162,7 @@ async def test_freebsd_uma_a_wakeup_serves_all_it_can_and_wakes_no_herd(
         for name in names:
             await scene.get(name, "1024")
         holder.release()
-        holder.pool.reclaim()
+        holder.lease.pool.reclaim()
         await scene.settle()
         scene.check()
         assert scene.granted == ["holder", *names[:8]]
@@ -230,8 +230,8 @@ async def test_kafka_19012_a_buffer_that_is_still_being_sent_is_not_handed_out(
     async with pages(1, **rules) as scene:
         holder = await scene.get("sender", 4096)
         await scene.get("sleeper", 4096)
-        assert holder.buffer is not None
-        in_flight = pickle.PickleBuffer(holder.buffer.view)
+        assert holder.lease is not None
+        in_flight = pickle.PickleBuffer(holder.lease.view)
         with pytest.raises(BufferInUse, match="still exports its view"):
             holder.release()
         scene.check()
@@ -318,7 +318,7 @@ async def test_velox_remove_global_arbitration_waiter_a_head_that_times_out_stra
             await large.ended.wait()
             await small.ended.wait()
         scene.check()
-        assert large.was_cancelled()
+        assert large.cancelled
         assert small.holds()
 
 
@@ -551,7 +551,7 @@ async def test_credit_semaphore_cancelled_after_the_grant_no_credit_leaks(
             waiter.cancel_natively()
             await waiter.ended.wait()
             scene.check()
-            assert waiter.was_cancelled()
+            assert waiter.cancelled
             assert scene.of("4096").nout == 0
         assert scene.told(EventKind.PUT) == ["4096"] * 10
 

@@ -87,7 +87,7 @@ async def test_a_page_that_comes_serves_as_many_waiters_as_it_has_items_and_no_m
         for name in "abc":
             await scene.get(name, "4096")
         holder.release()
-        holder.pool.reclaim()
+        holder.lease.pool.reclaim()
         await scene.settle()
         scene.check()
         assert scene.granted == ["holder", "a", "b"]
@@ -351,7 +351,7 @@ async def test_a_sleeper_whose_page_the_system_refuses_gets_the_error_and_the_ne
         for name in "abc":
             await scene.get(name, "4096")
         holder.release()
-        assert holder.pool.reclaim() == 1
+        assert holder.lease.pool.reclaim() == 1
         await scene.settle()
         scene.check()
         for name in "abc":
@@ -376,7 +376,7 @@ async def test_an_error_that_somebody_keeps_does_not_keep_the_buffers_of_others(
         for sleeper in sleepers:
             await sleeper.ended.wait()
             with pytest.warns(ResourceWarning, match="dropped without a release"):
-                sleeper.buffer = None
+                sleeper.lease = None
         await until(lambda: scene.pools.statistics().nout == 4)
 
 
@@ -414,7 +414,7 @@ async def test_an_error_of_the_system_that_somebody_keeps_does_not_keep_the_buff
             raise handled
         except LookupError:
             holder.release()
-            holder.pool.reclaim()
+            holder.lease.pool.reclaim()
         assert handled.__traceback__ is not None
         for sleeper in sleepers:
             await sleeper.ended.wait()
@@ -424,7 +424,7 @@ async def test_an_error_of_the_system_that_somebody_keeps_does_not_keep_the_buff
         assert error.__context__ is None
         for sleeper in sleepers[1:]:
             with pytest.warns(ResourceWarning, match="dropped without a release"):
-                sleeper.buffer = None
+                sleeper.lease = None
         await until(lambda: scene.pools.statistics().nout == 0)
 
 

@@ -19,7 +19,7 @@ from mbufpools import (
 )
 from tests.kit.grants import (
     KIB,
-    Ledger,
+    GrantLog,
     entered,
     release_all,
     reserve,
@@ -65,11 +65,11 @@ async def leave_idle(pools: BufferPools, *sizes: int) -> None:
 async def test_before_anybody_waits_idle_pages_of_other_pools_leave_the_longest_idle_first(
     how: str, order: Order
 ) -> None:
-    ledger = Ledger()
-    pools = three_pools(4, order=order, hook=ledger)
+    log = GrantLog()
+    pools = three_pools(4, order=order, hook=log)
     async with entered(pools):
         await leave_idle(pools, C, A, B, A)
-        ledger.clear()
+        log.clear()
         leases: list[Any] = []
         if how == "get":
             leases.append(await pools.get(WIDE))
@@ -81,26 +81,26 @@ async def test_before_anybody_waits_idle_pages_of_other_pools_leave_the_longest_
             leases.append(await pools.reserve(WIDE))
         else:
             leases.append(pools.reserve_nowait(WIDE))
-        assert ledger.pages[:2] == [(OUT, "c"), (OUT, "a")]
-        assert ledger.pages[2:] == ([] if "reserve" in how else [(IN, "wide")])
-        assert ledger.of(EventKind.WAIT) == []
+        assert log.pages[:2] == [(OUT, "c"), (OUT, "a")]
+        assert log.pages[2:] == ([] if "reserve" in how else [(IN, "wide")])
+        assert log.of(EventKind.WAIT) == []
         assert pools.statistics().waits.waits == 0
         release_all(leases)
 
 
 async def test_only_as_many_pages_leave_as_are_needed() -> None:
-    ledger = Ledger()
-    pools = three_pools(5, hook=ledger)
+    log = GrantLog()
+    pools = three_pools(5, hook=log)
     async with entered(pools):
         await leave_idle(pools, A, B, C)
         assert pools.budget.available == 2 * PAGE
         with pools.get_nowait(WIDE):
             assert pools.pools["a"].nidle == 1, "it fitted"
-            ledger.clear()
+            log.clear()
             with await pools.get(B):
-                assert ledger.pages == [], "an idle page of one's own needs no room"
+                assert log.pages == [], "an idle page of one's own needs no room"
                 with await pools.get(B):
-                    assert ledger.pages == [(OUT, "a"), (IN, "b")]
+                    assert log.pages == [(OUT, "a"), (IN, "b")]
 
 
 @pytest.mark.parametrize("order", [Order.FIFO, Order.BOUNDED])
@@ -132,15 +132,15 @@ async def test_no_page_stays_idle_when_one_who_will_not_wait_shows_that_another_
 async def test_where_something_exports_an_idle_page_the_next_one_leaves_instead(
     how: str, order: Order
 ) -> None:
-    ledger = Ledger()
-    pools = three_pools(3, order=order, hook=ledger, memory=MappedMemory())
+    log = GrantLog()
+    pools = three_pools(3, order=order, hook=log, memory=MappedMemory())
     async with entered(pools):
         kept = await pools.get(A)
         export = kept.view[:1]
         kept.release()  # the longest idle, and it cannot really leave
         await anyio.sleep(1)
         await leave_idle(pools, B, B)
-        ledger.clear()
+        log.clear()
         lease: Any
         if how == "get":
             lease = await pools.get(C)
@@ -148,7 +148,7 @@ async def test_where_something_exports_an_idle_page_the_next_one_leaves_instead(
             lease = pools.get_nowait(C)
         else:
             lease = await pools.reserve(PAGE)
-        assert ledger.pages == [(OUT, "b")] + ([] if how == "reserve" else [(IN, "c")])
+        assert log.pages == [(OUT, "b")] + ([] if how == "reserve" else [(IN, "c")])
         assert pools.statistics().waits.waits == 0
         assert pools.statistics().pools["b"].npages == 1, "only as many left as were needed"
         pools.check()
@@ -157,22 +157,22 @@ async def test_where_something_exports_an_idle_page_the_next_one_leaves_instead(
 
 
 async def test_a_pool_keeps_its_minimum() -> None:
-    ledger = Ledger()
-    pools = three_pools(4, min_b=2, hook=ledger)
+    log = GrantLog()
+    pools = three_pools(4, min_b=2, hook=log)
     async with entered(pools), anyio.create_task_group() as tasks:
         held = [await pools.get(B) for _ in range(4)]
         release_all(held)
         assert pools.pools["b"].nidle == 4
-        ledger.clear()
+        log.clear()
         wide = await pools.get(WIDE)
-        assert ledger.pages == [(OUT, "b"), (OUT, "b"), (IN, "wide")]
+        assert log.pages == [(OUT, "b"), (OUT, "b"), (IN, "wide")]
         assert pools.pools["b"].nidle == 2, "the minimum"
-        ledger.clear()
+        log.clear()
         for nbytes in (A, C, WIDE):
             with pytest.raises(anyio.WouldBlock):
                 pools.get_nowait(nbytes)
         waiter = await taking(tasks, pools.get, A)
-        assert ledger.pages == []
+        assert log.pages == []
         wide.release()
         await settle()
         waiter.release()
@@ -180,45 +180,45 @@ async def test_a_pool_keeps_its_minimum() -> None:
 
 @pytest.mark.parametrize("order", list(Order))
 async def test_none_leave_for_one_who_will_not_wait_if_they_do_not_suffice(order: Order) -> None:
-    ledger = Ledger()
-    pools = three_pools(4, order=order, hook=ledger)
+    log = GrantLog()
+    pools = three_pools(4, order=order, hook=log)
     async with entered(pools), anyio.create_task_group() as tasks:
         busy = [await pools.get(A) for _ in range(3)]
         await leave_idle(pools, C)
-        ledger.clear()
+        log.clear()
         with pytest.raises(anyio.WouldBlock):
             pools.get_nowait(WIDE)
         with pytest.raises(anyio.WouldBlock):
             pools.reserve_nowait(PAGE + 1)
-        assert ledger.pages == []
+        assert log.pages == []
         assert pools.pools["c"].nidle == 1
         assert pools.pools["wide"].statistics().nfail == 1
         waiter = await taking(tasks, pools.get, WIDE)
-        assert ledger.pages == [(OUT, "c")], "but one who waits lets all of them go"
+        assert log.pages == [(OUT, "c")], "but one who waits lets all of them go"
         release_all(busy)
         await settle()
         waiter.release()
 
 
 async def test_none_leaves_that_the_claim_itself_needs() -> None:
-    ledger = Ledger()
-    pools = three_pools(4, hook=ledger)
+    log = GrantLog()
+    pools = three_pools(4, hook=log)
     async with entered(pools):
         with await pools.get(B):
             await leave_idle(pools, A, C, A)  # a page of the very pool is the longest idle
-            ledger.clear()
+            log.clear()
             with await pools.get_many([A, A, B]):
-                assert ledger.pages == [(OUT, "c"), (IN, "b")]
+                assert log.pages == [(OUT, "c"), (IN, "b")]
 
 
 async def test_spare_pages_of_a_pool_that_the_claim_draws_on_do_leave() -> None:
-    ledger = Ledger()
-    pools = three_pools(3, hook=ledger)
+    log = GrantLog()
+    pools = three_pools(3, hook=log)
     async with entered(pools):
         await leave_idle(pools, A, A, A)
-        ledger.clear()
+        log.clear()
         with await pools.get_many([A, WIDE]):
-            assert ledger.pages == [(OUT, "a"), (OUT, "a"), (IN, "wide")], "it needs one of three"
+            assert log.pages == [(OUT, "a"), (OUT, "a"), (IN, "wide")], "it needs one of three"
 
 
 @pytest.mark.parametrize("order", list(Order))
@@ -226,15 +226,15 @@ async def test_spare_pages_of_a_pool_that_the_claim_draws_on_do_leave() -> None:
 async def test_while_a_claim_waits_a_page_that_becomes_idle_leaves_at_once(
     wakeup: Wakeup, order: Order
 ) -> None:
-    ledger = Ledger()
-    pools = three_pools(4, order=order, wakeup=wakeup, hook=ledger)
+    log = GrantLog()
+    pools = three_pools(4, order=order, wakeup=wakeup, hook=log)
     async with entered(pools), anyio.create_task_group() as tasks:
         a, b, c = await pools.get(A), await pools.get(B), await pools.get(C)
         claim = await taking(tasks, reserve, pools, 4 * PAGE)
         for buffer, name in ((b, "b"), (a, "a"), (c, "c")):
-            ledger.clear()
+            log.clear()
             buffer.release()
-            assert ledger.pages == [(OUT, name)]
+            assert log.pages == [(OUT, name)]
             assert pools.pools[name].nidle == 0
         await settle()
         assert claim.lease is not None
@@ -248,8 +248,8 @@ async def test_while_a_claim_waits_a_page_that_becomes_idle_leaves_at_once(
 async def test_while_a_claim_waits_a_page_left_idle_by_somebody_cancelled_leaves_too(
     order: Order,
 ) -> None:
-    ledger = Ledger()
-    pools = three_pools(2, order=order, hook=ledger)
+    log = GrantLog()
+    pools = three_pools(2, order=order, hook=log)
     async with entered(pools), anyio.create_task_group() as tasks:
         a = await pools.get(A)
         first = await taking(tasks, pools.get, WIDE)
@@ -260,9 +260,9 @@ async def test_while_a_claim_waits_a_page_left_idle_by_somebody_cancelled_leaves
             first.cancel()
             await settle()
         third = await taking(tasks, pools.get, WIDE)
-        ledger.clear()
+        log.clear()
         second.release()
-        assert ledger.pages == [(OUT, "b")]
+        assert log.pages == [(OUT, "b")]
         a.release()
         await settle()
         if first.waits:
@@ -278,7 +278,7 @@ async def test_while_a_claim_waits_a_page_left_idle_by_somebody_cancelled_leaves
 async def test_no_page_stays_idle_when_one_who_waited_at_a_maximum_becomes_a_claim(
     occasion: str, order: Order
 ) -> None:
-    ledger = Ledger()
+    log = GrantLog()
     pools = BufferPools(
         5 * PAGE,
         [
@@ -287,7 +287,7 @@ async def test_no_page_stays_idle_when_one_who_waited_at_a_maximum_becomes_a_cla
         ],
         order=order,
         memory=AccountedMemory(),
-        hook=ledger,
+        hook=log,
     )
     async with entered(pools), anyio.create_task_group() as tasks:
         wide = await pools.get(WIDE)
@@ -296,13 +296,13 @@ async def test_no_page_stays_idle_when_one_who_waited_at_a_maximum_becomes_a_cla
         at_maximum = await taking(tasks, pools.get_many, wants)
         release_all(small[8:])
         assert pools.pools["small"].nidle == 1, "it is not short of bytes"
-        ledger.clear()
+        log.clear()
         if occasion == "its maximum is raised":
             pools.pools["wide"].set_hard_limit(2)
         else:
             wide.release()
         assert at_maximum.waits
-        assert (OUT, "small") in ledger.pages
+        assert (OUT, "small") in log.pages
         pools.check()
         release_all([wide, *small])
         await settle()
@@ -313,17 +313,17 @@ async def test_no_page_stays_idle_when_one_who_waited_at_a_maximum_becomes_a_cla
 async def test_under_direct_a_claim_is_charged_before_anybody_hears_of_the_pages(
     order: Order,
 ) -> None:
-    ledger = Ledger()
-    pools = three_pools(4, order=order, wakeup="direct", hook=ledger)
+    log = GrantLog()
+    pools = three_pools(4, order=order, wakeup="direct", hook=log)
     async with entered(pools), anyio.create_task_group() as tasks:
         pools.pools["a"].set_hard_limit(1)
         a = await pools.get(A)
         await leave_idle(pools, B, C, B)
         # Somebody who would take the first page that leaves, if he were asked before the claim.
         eager = await taking(tasks, pools.get, A)
-        ledger.clear()
+        log.clear()
         wide = await pools.get(WIDE)
-        assert ledger.pages == [(OUT, "b"), (OUT, "c"), (IN, "wide")]
+        assert log.pages == [(OUT, "b"), (OUT, "c"), (IN, "wide")]
         assert eager.waits
         a.release()
         await settle()
@@ -331,18 +331,18 @@ async def test_under_direct_a_claim_is_charged_before_anybody_hears_of_the_pages
 
 
 async def test_under_direct_what_is_left_over_is_offered_after_the_claim_was_charged() -> None:
-    ledger = Ledger()
-    pools = three_pools(5, order="fifo", wakeup="direct", hook=ledger)
+    log = GrantLog()
+    pools = three_pools(5, order="fifo", wakeup="direct", hook=log)
     async with entered(pools), anyio.create_task_group() as tasks:
         rest = await pools.reserve(PAGE)
         wide = [await pools.get(WIDE) for _ in range(2)]
         claim = await taking(tasks, pools.get_many, [A, B, C])
         behind = await taking(tasks, pools.get, C)
-        ledger.clear()
+        log.clear()
         wide[0].release()
-        assert ledger.pages == [(OUT, "wide")]
+        assert log.pages == [(OUT, "wide")]
         wide[1].release()
-        assert ledger.pages[1:] == [(OUT, "wide"), (IN, "a"), (IN, "b"), (IN, "c"), (IN, "c")]
+        assert log.pages[1:] == [(OUT, "wide"), (IN, "a"), (IN, "b"), (IN, "c"), (IN, "c")]
         await settle()
         release_all([claim.lease, behind.lease, rest])
 

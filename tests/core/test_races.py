@@ -15,11 +15,11 @@ import anyio
 import pytest
 
 from mbufpools import AccountedMemory, BufferPools, EventKind, Order, PoolSpec
+from tests.kit.getter import Getter
 from tests.kit.getters import on_asyncio
 from tests.kit.grants import (
     KIB,
-    Ledger,
-    Taking,
+    GrantLog,
     entered,
     release_all,
     reserve,
@@ -61,13 +61,13 @@ def whole(**options: Any) -> BufferPools:
 
 async def race(
     first: str, how: str, kind: str, order: Order, wakeup: str = "direct"
-) -> tuple[Taking, Taking, Taking, Ledger]:
+) -> tuple[Getter, Getter, Getter, GrantLog]:
     """Let a grant and the cancellation of the one it is for meet, in this order.
 
     Two stand in line behind, so that what is handed on can be seen to be handed on once.
     """
-    ledger = Ledger()
-    pools = whole(order=order, wakeup=wakeup, hook=ledger)
+    log = GrantLog()
+    pools = whole(order=order, wakeup=wakeup, hook=log)
     async with entered(pools), anyio.create_task_group() as tasks:
         held = await take(pools, kind, 9)()
         racers = [await taking(tasks, take(pools, kind, mark)) for mark in (1, 2, 3)]
@@ -93,7 +93,7 @@ async def race(
         second.release()
         await settle()
         third.release()
-    return head, second, third, ledger
+    return head, second, third, log
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -114,12 +114,12 @@ async def test_a_grant_and_a_cancellation_by_scope_leak_nothing(
 async def test_a_grant_and_a_native_cancellation_leak_nothing(
     first: str, kind: str, order: Order
 ) -> None:
-    head, *_, ledger = await race(first, "natively", kind, order)
+    head, *_, log = await race(first, "natively", kind, order)
     assert not head.holds()
-    assert isinstance(head.error, asyncio.CancelledError)
+    assert head.cancelled
     if first == "grant":
-        assert ledger.granted[0] % 10 == 1, "it was granted"
-        assert ledger.granted[1] % 10 == 2, "and then handed on"
+        assert log.granted[0] % 10 == 1, "it was granted"
+        assert log.granted[1] % 10 == 2, "and then handed on"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -149,16 +149,16 @@ async def test_what_a_natively_cancelled_task_gives_back_goes_on_under_each_wake
 async def test_a_native_cancellation_at_the_checkpoint_of_a_request_served_at_once(
     kind: str,
 ) -> None:
-    ledger = Ledger()
-    pools = whole(hook=ledger)
+    log = GrantLog()
+    pools = whole(hook=log)
     async with entered(pools), anyio.create_task_group() as tasks:
-        racer = Taking(tasks, take(pools, kind, 1))
-        while not ledger.taken:
+        racer = Getter.started(tasks, take(pools, kind, 1))
+        while not log.taken:
             await asyncio.sleep(0)
         assert not racer.holds(), "it is at its checkpoint"
         racer.cancel("natively")
         await settle()
-        assert isinstance(racer.error, asyncio.CancelledError)
+        assert racer.cancelled
         with await take(pools, kind, 2)():
             pass
 
@@ -228,8 +228,8 @@ async def test_cancelling_everybody_at_once_leaves_nothing(order: Order) -> None
 
 @pytest.mark.parametrize("order", ORDERS)
 async def test_a_grant_that_is_handed_back_is_counted_and_told_in_order(order: Order) -> None:
-    ledger = Ledger()
-    pools = whole(order=order, hook=ledger)
+    log = GrantLog()
+    pools = whole(order=order, hook=log)
     async with entered(pools), anyio.create_task_group() as tasks:
         held = await pools.get(8000)
         head = await taking(tasks, take(pools, "get", 1))
@@ -238,7 +238,7 @@ async def test_a_grant_that_is_handed_back_is_counted_and_told_in_order(order: O
         statistics = pools.statistics().waits
         assert (statistics.waits, statistics.grants, statistics.cancellations) == (1, 0, 1)
         held.release()
-        kinds = [event.kind for event in ledger.events if event.name == "whole"]
+        kinds = [event.kind for event in log.events if event.name == "whole"]
         assert kinds == [
             EventKind.PAGE_IN,
             EventKind.GET,

@@ -38,7 +38,7 @@ from mbufpools import (
 from tests.kit.grants import reserve
 from tests.kit.naive_kernel import COUNTERS, NaiveKernel
 from tests.kit.order_oracle import NaiveShelf, Referee
-from tests.kit.stateful import Machine, which
+from tests.kit.stateful import PoolsMachine, which
 from tests.kit.stepped_loop import RefusingMemory, World
 
 PAGE = 4096
@@ -50,7 +50,7 @@ SHELVES = [("small", PAGE, 4), ("pair", 2 * PAGE, 2), ("large", PAGE, 1)]
 SETTINGS = settings(stateful_step_count=40, suppress_health_check=list(HealthCheck))
 
 
-class KernelMachine(Machine):
+class KernelMachine(PoolsMachine):
     """`MbufPools`, and the naive kernel."""
 
     world: World[MbufPools]
@@ -194,7 +194,7 @@ class KernelMachine(Machine):
         assert self.world.statistics.allocated == 0
 
 
-class BufferMachine(Machine):
+class BufferMachine(PoolsMachine):
     """`BufferPools`, and the referee."""
 
     world: World[BufferPools]
@@ -311,7 +311,7 @@ class BufferMachine(Machine):
 
     # What only these pools have
 
-    @precondition(Machine.few_wait)
+    @precondition(PoolsMachine.few_wait)
     @rule(which=st.lists(st.integers(0, 2), min_size=1, max_size=4))
     def get_many(self, which: list[int]) -> None:
         pools = [self.pool(pool) for pool in which]
@@ -321,7 +321,7 @@ class BufferMachine(Machine):
         self.takers |= self.world.take([name], self.world.pools.get_many, sizes)
         self.judge()
 
-    @precondition(Machine.few_wait)
+    @precondition(PoolsMachine.few_wait)
     @rule(nbytes=st.sampled_from([PAGE, 1, 2 * PAGE, 3 * PAGE + 1, 6 * PAGE]), waits=st.booleans())
     def reserve(self, nbytes: int, waits: bool) -> None:
         (name,) = self.new_names(1)

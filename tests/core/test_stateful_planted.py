@@ -24,7 +24,7 @@ from tests.core.test_stateful import (
     KernelOnAsyncio,
     KernelOnTrio,
 )
-from tests.kit.stateful import Machine
+from tests.kit.stateful import PoolsMachine
 
 SEARCH = settings(
     SETTINGS,
@@ -119,7 +119,7 @@ def the_impossible_sleep_on(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_planted_bug_is_found(
     plant: Callable[[pytest.MonkeyPatch], None],
-    machine: type[Machine],
+    machine: type[PoolsMachine],
     found: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -141,7 +141,7 @@ class Envious(BuffersOnTrio):
 
 
 def test_the_line_that_a_failure_prints_replays_it(capsys: pytest.CaptureFixture[str]) -> None:
-    def fail(machine: type[Machine], max_examples: int) -> tuple[str, list[str]]:
+    def fail(machine: type[PoolsMachine], max_examples: int) -> tuple[str, list[str]]:
         """What is told, and the steps of it."""
         search = settings(SEARCH, max_examples=max_examples, print_blob=True)
         with pytest.raises(AssertionError, match="two hold") as failure:

@@ -24,7 +24,7 @@ def now() -> float:
     return round(anyio.current_time(), 6)
 
 
-class Ledger:
+class RunLog:
     """What ran, and when; it makes tasks that write to it."""
 
     def __init__(self) -> None:
@@ -72,27 +72,27 @@ def both(sync: Callable[[], object]) -> list[Task]:
 
 
 async def test_tasks_run_in_the_order_in_which_they_were_added() -> None:
-    ledger = Ledger()
+    log = RunLog()
     async with TaskQueue() as queue:
         for name in "abcde":
-            assert queue.add(ledger.task(name))
-        assert ledger.ran == [], "add only queues"
+            assert queue.add(log.task(name))
+        assert log.ran == [], "add only queues"
         await queue.barrier()
-        assert ledger.ran == list("abcde")
+        assert log.ran == list("abcde")
 
 
 async def test_adding_a_queued_task_again_does_nothing_and_returns_false() -> None:
-    ledger = Ledger()
-    first, second = ledger.task("first"), ledger.task("second")
+    log = RunLog()
+    first, second = log.task("first"), log.task("second")
     async with TaskQueue() as queue:
         assert queue.add(first)
         assert queue.add(second)
         assert not queue.add(first)
         await queue.barrier()
-        assert ledger.ran == ["first", "second"], "it kept its place, and ran once"
+        assert log.ran == ["first", "second"], "it kept its place, and ran once"
         assert queue.add(first), "it has run, so it can be queued again"
         await queue.barrier()
-    assert ledger.ran == ["first", "second", "first"]
+    assert log.ran == ["first", "second", "first"]
     assert first.runs == 2
 
 
@@ -113,8 +113,8 @@ async def test_a_task_added_while_it_runs_is_queued_again() -> None:
 
 
 async def test_an_async_task_added_while_it_waits_is_queued_again_once() -> None:
-    ledger = Ledger()
-    task = ledger.slow_task("slow", 2)
+    log = RunLog()
+    task = log.slow_task("slow", 2)
     async with TaskQueue() as queue:
         queue.add(task)
         await anyio.sleep(1)
@@ -124,7 +124,7 @@ async def test_an_async_task_added_while_it_waits_is_queued_again_once() -> None
         assert not queue.add(task)
         assert is_queued(task)
         await queue.barrier()
-    assert ledger.times == [
+    assert log.times == [
         ("slow begins", 0.0),
         ("slow ends", 2.0),
         ("slow begins", 2.0),
@@ -144,25 +144,25 @@ async def test_the_queued_mark_is_cleared_before_the_run() -> None:
 
 
 async def test_tasks_added_before_the_queue_is_entered_run_after_it() -> None:
-    ledger = Ledger()
+    log = RunLog()
     queue = TaskQueue()
-    a, b = ledger.task("a"), ledger.task("b")
+    a, b = log.task("a"), log.task("b")
     assert queue.add(a)
     assert queue.add(b)
     assert not queue.add(a)
     async with queue:
         await queue.barrier()
-        assert ledger.ran == ["a", "b"]
+        assert log.ran == ["a", "b"]
 
 
 async def test_async_tasks_do_not_overlap() -> None:
-    ledger = Ledger()
+    log = RunLog()
     async with TaskQueue() as queue:
-        queue.add(ledger.slow_task("a", 2))
-        queue.add(ledger.slow_task("b", 1))
-        queue.add(ledger.task("c"))
+        queue.add(log.slow_task("a", 2))
+        queue.add(log.slow_task("b", 1))
+        queue.add(log.task("c"))
         await queue.barrier()
-    assert ledger.times == [
+    assert log.times == [
         ("a begins", 0.0),
         ("a ends", 2.0),
         ("b begins", 2.0),
@@ -175,17 +175,17 @@ async def test_whatever_awaitable_a_task_returns_is_awaited() -> None:
     class Answer:
         def __await__(self) -> object:
             yield from anyio.sleep(3).__await__()
-            ledger.note("answered")
+            log.note("answered")
 
-    ledger = Ledger()
+    log = RunLog()
     async with TaskQueue() as queue:
         queue.add(Task(Answer, name="answer"))
         await queue.barrier()
-    assert ledger.times == [("answered", 3.0)]
+    assert log.times == [("answered", 3.0)]
 
 
 async def test_a_task_that_adds_itself_again_does_not_starve_the_loop() -> None:
-    ledger = Ledger()
+    log = RunLog()
 
     def run() -> None:
         if task.runs < 1000:  # so that a queue that never yields fails the test, not hangs it
@@ -196,9 +196,9 @@ async def test_a_task_that_adds_itself_again_does_not_starve_the_loop() -> None:
         queue.add(task)
         for _ in range(10):
             await anyio.lowlevel.checkpoint()
-        queue.add(ledger.task("other"))
+        queue.add(log.task("other"))
         await queue.barrier()
-        assert ledger.ran == ["other"]
+        assert log.ran == ["other"]
         assert 1 <= task.runs < 100
 
 
@@ -220,8 +220,8 @@ async def test_a_task_that_adds_itself_again_does_not_block_the_end() -> None:
 
 
 async def test_a_task_that_waits_on_another_queue_is_refused() -> None:
-    ledger = Ledger()
-    task = ledger.task("shared")
+    log = RunLog()
+    task = log.task("shared")
     async with TaskQueue("one") as one, TaskQueue("two") as two:
         one.add(task)
         with pytest.raises(UsageError, match=r"'shared', on 'one'.*cannot be added to 'two'"):
@@ -229,27 +229,27 @@ async def test_a_task_that_waits_on_another_queue_is_refused() -> None:
         assert two.statistics().queued == 0
         await two.barrier()
         await one.barrier()
-        assert ledger.ran == ["shared"]
+        assert log.ran == ["shared"]
         assert two.add(task), "it has run, and may go anywhere"
-    assert ledger.ran == ["shared", "shared"]
+    assert log.ran == ["shared", "shared"]
 
 
 async def test_a_discarded_task_may_go_to_another_queue() -> None:
-    ledger = Ledger()
-    task = ledger.task("moved")
+    log = RunLog()
+    task = log.task("moved")
     async with TaskQueue("one") as one, TaskQueue("two") as two:
         one.add(task)
         assert not two.discard(task), "it is not two's"
         assert one.discard(task)
         two.add(task)
-    assert ledger.ran == ["moved"]
+    assert log.ran == ["moved"]
     assert one.statistics().runs == 0
     assert two.statistics().runs == 1
 
 
 async def test_a_task_that_waits_on_another_queue_cannot_be_scheduled_either() -> None:
-    ledger = Ledger()
-    task = ledger.task("shared")
+    log = RunLog()
+    task = log.task("shared")
     async with TaskQueue("one") as one, TaskQueue("two") as two:
         one.add(task)
         with pytest.raises(UsageError, match=r"'shared', on 'one'.*cannot be added to 'two'"):
@@ -261,8 +261,8 @@ async def test_a_task_that_waits_on_another_queue_cannot_be_scheduled_either() -
 async def test_a_task_that_another_queue_will_add_later_is_refused_until_it_is_free(
     freed_by: str,
 ) -> None:
-    ledger = Ledger()
-    task = ledger.task("shared")
+    log = RunLog()
+    task = log.task("shared")
     async with TaskQueue("two") as two:
         async with TaskQueue("one") as one:
             one.add_later(task, 1)
@@ -277,15 +277,15 @@ async def test_a_task_that_another_queue_will_add_later_is_refused_until_it_is_f
         await two.barrier()
         assert two.add_later(task, 1)
         await anyio.sleep(1.5)
-    assert ledger.ran == ["shared"] * (3 if freed_by == "its run" else 2)
+    assert log.ran == ["shared"] * (3 if freed_by == "its run" else 2)
 
 
 # Discarding
 
 
 async def test_a_discarded_task_does_not_run() -> None:
-    ledger = Ledger()
-    a, b, c = (ledger.task(name) for name in "abc")
+    log = RunLog()
+    a, b, c = (log.task(name) for name in "abc")
     async with TaskQueue() as queue:
         for task in (a, b, c):
             queue.add(task)
@@ -293,12 +293,12 @@ async def test_a_discarded_task_does_not_run() -> None:
         assert not b.queued
         assert not queue.discard(b)
         await queue.barrier()
-    assert ledger.ran == ["a", "c"]
+    assert log.ran == ["a", "c"]
     assert b.runs == 0
 
 
 async def test_a_task_that_waits_for_nothing_cannot_be_discarded() -> None:
-    task = Ledger().task("idle")
+    task = RunLog().task("idle")
     async with TaskQueue() as queue:
         assert not queue.discard(task)
         queue.add(task)
@@ -308,20 +308,20 @@ async def test_a_task_that_waits_for_nothing_cannot_be_discarded() -> None:
 
 
 async def test_a_scheduled_task_that_is_discarded_is_never_added() -> None:
-    ledger = Ledger()
-    task, other = ledger.task("task"), ledger.task("other")
+    log = RunLog()
+    task, other = log.task("task"), log.task("other")
     async with TaskQueue() as queue:
         queue.add_later(task, 1)
         queue.add_later(other, 2)
         assert queue.discard(task)
         assert queue.statistics().scheduled == 1
         await anyio.sleep(3)
-    assert ledger.times == [("other", 2.0)]
+    assert log.times == [("other", 2.0)]
 
 
 async def test_discarding_takes_a_task_off_the_queue_and_off_the_clock_at_once() -> None:
-    ledger = Ledger()
-    task = ledger.task("task")
+    log = RunLog()
+    task = log.task("task")
     async with TaskQueue() as queue:
         queue.add(task)
         queue.add_later(task, 1)
@@ -329,58 +329,58 @@ async def test_discarding_takes_a_task_off_the_queue_and_off_the_clock_at_once()
         statistics = queue.statistics()
         assert (statistics.queued, statistics.scheduled, statistics.discarded) == (0, 0, 1)
         await anyio.sleep(2)
-    assert ledger.ran == []
+    assert log.ran == []
 
 
 async def test_a_running_task_that_is_discarded_goes_on() -> None:
-    ledger = Ledger()
-    task = ledger.slow_task("slow", 2)
+    log = RunLog()
+    task = log.slow_task("slow", 2)
     async with TaskQueue() as queue:
         queue.add(task)
         await anyio.sleep(1)
         assert not queue.discard(task)
         await queue.barrier()
-    assert ledger.times == [("slow begins", 0.0), ("slow ends", 2.0)]
+    assert log.times == [("slow begins", 0.0), ("slow ends", 2.0)]
 
 
 async def test_a_running_task_that_was_added_again_loses_only_its_next_run() -> None:
-    ledger = Ledger()
-    task = ledger.slow_task("slow", 2)
+    log = RunLog()
+    task = log.slow_task("slow", 2)
     async with TaskQueue() as queue:
         queue.add(task)
         await anyio.sleep(1)
         queue.add(task)
         assert queue.discard(task)
         await queue.barrier()
-    assert ledger.ran == ["slow begins", "slow ends"]
+    assert log.ran == ["slow begins", "slow ends"]
 
 
 async def test_a_task_may_discard_the_one_behind_it() -> None:
-    ledger = Ledger()
-    second, third = ledger.task("second"), ledger.task("third")
+    log = RunLog()
+    second, third = log.task("second"), log.task("third")
     async with TaskQueue() as queue:
         queue.add(Task(lambda: queue.discard(second)))
         queue.add(second)
         queue.add(third)
         await queue.barrier()
-    assert ledger.ran == ["third"]
+    assert log.ran == ["third"]
 
 
 # Later
 
 
 async def test_a_task_added_later_runs_exactly_then() -> None:
-    ledger = Ledger()
+    log = RunLog()
     await anyio.sleep(1.2)  # 2.2 - 1.2 > 1.0 in floats
     async with TaskQueue() as queue:
-        assert queue.add_later(ledger.task("a"), 1.0)
-        assert queue.add_later(ledger.task("b"), 0.1)
-        assert queue.add_later(ledger.task("c"), 0.000_001)
-        assert queue.add_later(ledger.task("d"), 3600.000_001)
-        assert queue.add_later(ledger.task("e"), 8.2)  # 8199999.999999999 microseconds in floats
-        assert ledger.ran == []
+        assert queue.add_later(log.task("a"), 1.0)
+        assert queue.add_later(log.task("b"), 0.1)
+        assert queue.add_later(log.task("c"), 0.000_001)
+        assert queue.add_later(log.task("d"), 3600.000_001)
+        assert queue.add_later(log.task("e"), 8.2)  # 8199999.999999999 microseconds in floats
+        assert log.ran == []
         await anyio.sleep(3601)
-    assert ledger.times == [
+    assert log.times == [
         ("c", 1.200_001),
         ("b", 1.3),
         ("a", 2.2),
@@ -390,16 +390,16 @@ async def test_a_task_added_later_runs_exactly_then() -> None:
 
 
 async def test_a_task_added_later_by_nothing_runs_now() -> None:
-    ledger = Ledger()
+    log = RunLog()
     async with TaskQueue() as queue:
-        queue.add_later(ledger.task("now"), 0)
+        queue.add_later(log.task("now"), 0)
         await anyio.sleep(1)
-    assert ledger.times == [("now", 0.0)]
+    assert log.times == [("now", 0.0)]
 
 
 async def test_several_due_at_one_time_run_in_the_order_of_their_arming() -> None:
-    ledger = Ledger()
-    a, b, c, d = (ledger.task(name) for name in "abcd")
+    log = RunLog()
+    a, b, c, d = (log.task(name) for name in "abcd")
     async with TaskQueue() as queue:
         queue.add_later(a, 1)
         queue.add_later(d, 1)
@@ -409,13 +409,13 @@ async def test_several_due_at_one_time_run_in_the_order_of_their_arming() -> Non
         await anyio.sleep(0.25)
         queue.add_later(b, 0.75)
         await anyio.sleep(2)
-    assert ledger.times == [("d", 1.0), ("c", 1.0), ("a", 1.0), ("b", 1.0)]
+    assert log.times == [("d", 1.0), ("c", 1.0), ("a", 1.0), ("b", 1.0)]
 
 
 @pytest.mark.parametrize(("first", "second"), [(1.0, 3.0), (3.0, 1.0)])
 async def test_a_second_add_later_sets_the_time_anew(first: float, second: float) -> None:
-    ledger = Ledger()
-    task = ledger.task("task")
+    log = RunLog()
+    task = log.task("task")
     async with TaskQueue() as queue:
         assert queue.add_later(task, first)
         await anyio.lowlevel.checkpoint()
@@ -423,67 +423,67 @@ async def test_a_second_add_later_sets_the_time_anew(first: float, second: float
         assert queue.statistics().scheduled == 1
         await anyio.sleep(10)
         assert queue.add_later(task, 1), "it is fresh again"
-    assert ledger.times == [("task", second)]
+    assert log.times == [("task", second)]
 
 
 async def test_a_time_that_was_set_anew_does_not_count_though_it_passes_unseen() -> None:
-    ledger = Ledger()
-    a, b = ledger.task("a"), ledger.task("b")
+    log = RunLog()
+    a, b = log.task("a"), log.task("b")
     async with TaskQueue() as queue:
         queue.add_later(b, 1)
         queue.add_later(a, 2)
         queue.add_later(a, 5)
-        queue.add(ledger.slow_task("slow", 3))
+        queue.add(log.slow_task("slow", 3))
         await anyio.sleep(10)
-    assert ledger.times[1:] == [("slow ends", 3.0), ("b", 3.0), ("a", 5.0)]
+    assert log.times[1:] == [("slow ends", 3.0), ("b", 3.0), ("a", 5.0)]
 
 
 async def test_a_runner_asleep_until_a_far_time_wakes_for_a_nearer_one() -> None:
-    ledger = Ledger()
+    log = RunLog()
     async with TaskQueue() as queue:
-        queue.add_later(ledger.task("far"), 100)
+        queue.add_later(log.task("far"), 100)
         await anyio.sleep(1)
-        queue.add_later(ledger.task("near"), 1)
+        queue.add_later(log.task("near"), 1)
         await anyio.sleep(1.5)
-        queue.add(ledger.task("now"))
+        queue.add(log.task("now"))
         await anyio.sleep(200)
-    assert ledger.times == [("near", 2.0), ("now", 2.5), ("far", 100.0)]
+    assert log.times == [("near", 2.0), ("now", 2.5), ("far", 100.0)]
 
 
 async def test_before_the_queue_is_entered_the_seconds_count_from_its_entry() -> None:
-    ledger = Ledger()
+    log = RunLog()
     queue = TaskQueue()
-    queue.add_later(ledger.task("later"), 5)
-    queue.add_later(ledger.task("soon"), 0)
+    queue.add_later(log.task("later"), 5)
+    queue.add_later(log.task("soon"), 0)
     await anyio.sleep(3)
-    queue.add(ledger.task("added"))
+    queue.add(log.task("added"))
     assert queue.statistics().scheduled == 2, "no clock runs yet"
     async with queue:
         await anyio.sleep(6)
-    assert ledger.times == [("added", 3.0), ("soon", 3.0), ("later", 8.0)]
+    assert log.times == [("added", 3.0), ("soon", 3.0), ("later", 8.0)]
 
 
 async def test_what_is_due_goes_ahead_of_what_is_added_now() -> None:
-    ledger = Ledger()
+    log = RunLog()
 
     async def hold() -> None:
         await anyio.sleep(2)
 
     async with TaskQueue() as queue:
-        queue.add_later(ledger.task("due"), 1)
+        queue.add_later(log.task("due"), 1)
         queue.add(Task(hold))
         await anyio.sleep(1.5)
-        queue.add(ledger.task("added"))
+        queue.add(log.task("added"))
         assert queue.statistics().queued == 2
         await queue.barrier()
-    assert ledger.ran == ["due", "added"]
+    assert log.ran == ["due", "added"]
 
 
 async def test_tasks_whose_time_has_come_count_as_queued() -> None:
-    ledger = Ledger()
+    log = RunLog()
     async with TaskQueue() as queue:
-        queue.add(ledger.slow_task("slow", 10))
-        queue.add_later(ledger.task("due"), 1)
+        queue.add(log.slow_task("slow", 10))
+        queue.add_later(log.task("due"), 1)
         await anyio.sleep(0.5)
         assert (queue.statistics().queued, queue.statistics().scheduled) == (0, 1)
         await anyio.sleep(1)
@@ -491,25 +491,25 @@ async def test_tasks_whose_time_has_come_count_as_queued() -> None:
 
 
 async def test_a_task_both_queued_and_scheduled_runs_for_each() -> None:
-    ledger = Ledger()
-    task = ledger.task("task")
+    log = RunLog()
+    task = log.task("task")
     async with TaskQueue() as queue:
         queue.add_later(task, 1)
         queue.add(task)
         await anyio.sleep(2)
-    assert ledger.times == [("task", 0.0), ("task", 1.0)]
+    assert log.times == [("task", 0.0), ("task", 1.0)]
 
 
 async def test_a_scheduled_task_that_is_still_queued_when_it_is_due_coalesces() -> None:
-    ledger = Ledger()
-    task = ledger.task("task")
+    log = RunLog()
+    task = log.task("task")
     async with TaskQueue() as queue:
-        queue.add(ledger.slow_task("slow", 2))
+        queue.add(log.slow_task("slow", 2))
         queue.add(task)
         queue.add_later(task, 1)
         await anyio.sleep(3)
         assert queue.statistics().coalesced == 1
-    assert ledger.times[2:] == [("task", 2.0)]
+    assert log.times[2:] == [("task", 2.0)]
 
 
 async def test_a_task_that_adds_itself_later_runs_at_exactly_one_hertz() -> None:
@@ -529,7 +529,7 @@ async def test_a_task_that_adds_itself_later_runs_at_exactly_one_hertz() -> None
 
 @pytest.mark.parametrize("seconds", [-1, -0.001, math.inf, -math.inf, math.nan])
 async def test_an_impossible_time_is_refused(seconds: float) -> None:
-    task = Ledger().task("tick")
+    task = RunLog().task("tick")
     async with TaskQueue() as queue:
         with pytest.raises(
             ValueError,
@@ -540,8 +540,8 @@ async def test_an_impossible_time_is_refused(seconds: float) -> None:
 
 
 async def test_thousands_of_timers_set_anew_or_discarded_do_not_grow_the_heap() -> None:
-    ledger = Ledger()
-    tasks = [ledger.task(str(number)) for number in range(10)]
+    log = RunLog()
+    tasks = [log.task(str(number)) for number in range(10)]
     async with TaskQueue() as queue:
         for _ in range(2000):
             for number, task in enumerate(tasks):
@@ -550,45 +550,45 @@ async def test_thousands_of_timers_set_anew_or_discarded_do_not_grow_the_heap() 
             assert len(queue._timers) < 50  # no public name tells how much a queue remembers
         await anyio.sleep(30)
         assert not queue._timers
-    assert ledger.times == [(str(number), 20.0 - number) for number in range(9, 0, -1)]
+    assert log.times == [(str(number), 20.0 - number) for number in range(9, 0, -1)]
 
 
 @pytest.mark.parametrize("times", range(1, 6))
 async def test_tasks_run_in_time_however_often_they_were_set_anew(times: int) -> None:
-    ledger = Ledger()
-    tasks = [ledger.task(str(number)) for number in range(17)]
+    log = RunLog()
+    tasks = [log.task(str(number)) for number in range(17)]
     async with TaskQueue() as queue:
         for _ in range(times):
             for number, task in enumerate(tasks):
                 queue.add_later(task, 20 - number)
         await anyio.sleep(30)
-    assert ledger.times == [(str(number), 20.0 - number) for number in range(16, -1, -1)]
+    assert log.times == [(str(number), 20.0 - number) for number in range(16, -1, -1)]
 
 
 # The barrier
 
 
 async def test_a_barrier_waits_for_all_that_is_queued_and_for_no_more() -> None:
-    ledger = Ledger()
+    log = RunLog()
     async with TaskQueue() as queue:
-        queue.add(ledger.slow_task("a", 1))
-        queue.add(ledger.slow_task("b", 2))
+        queue.add(log.slow_task("a", 1))
+        queue.add(log.slow_task("b", 2))
 
         async def add_more() -> None:
             await anyio.sleep(0.5)
-            queue.add(ledger.slow_task("c", 50))
+            queue.add(log.slow_task("c", 50))
 
         async with anyio.create_task_group() as group:
             group.start_soon(add_more)
             await queue.barrier()
             assert now() == 3.0
-            assert ledger.ran[:4] == ["a begins", "a ends", "b begins", "b ends"]
-            assert "c ends" not in ledger.ran
+            assert log.ran[:4] == ["a begins", "a ends", "b begins", "b ends"]
+            assert "c ends" not in log.ran
 
 
 async def test_a_barrier_waits_for_a_task_that_is_running() -> None:
     async with TaskQueue() as queue:
-        queue.add(Ledger().slow_task("slow", 5))
+        queue.add(RunLog().slow_task("slow", 5))
         await anyio.sleep(1)
         assert queue.statistics().queued == 0
         await queue.barrier()
@@ -596,27 +596,27 @@ async def test_a_barrier_waits_for_a_task_that_is_running() -> None:
 
 
 async def test_a_barrier_does_not_wait_for_what_is_scheduled() -> None:
-    ledger = Ledger()
+    log = RunLog()
     async with TaskQueue() as queue:
-        queue.add_later(ledger.task("later"), 5)
+        queue.add_later(log.task("later"), 5)
         await queue.barrier()
         assert now() == 0.0
 
 
 async def test_many_barriers_may_wait_at_once() -> None:
-    ledger = Ledger()
+    log = RunLog()
 
     async def wait_after(seconds: float) -> None:
         await anyio.sleep(seconds)
         await queue.barrier()
-        ledger.note("passed")
+        log.note("passed")
 
     async with TaskQueue() as queue:
-        queue.add(ledger.slow_task("a", 2))
+        queue.add(log.slow_task("a", 2))
         async with anyio.create_task_group() as group:
             for seconds in (0.5, 1, 1.5):
                 group.start_soon(wait_after, seconds)
-    assert ledger.times[2:] == [("passed", 2.0)] * 3
+    assert log.times[2:] == [("passed", 2.0)] * 3
 
 
 async def test_a_barrier_with_nothing_queued_is_a_checkpoint() -> None:
@@ -629,26 +629,26 @@ async def test_a_barrier_with_nothing_queued_is_a_checkpoint() -> None:
 
 
 async def test_inside_a_task_a_barrier_returns_at_once_with_those_behind_it_unrun() -> None:
-    ledger = Ledger()
+    log = RunLog()
 
     async def run() -> None:
         assert queue.in_task()
         with anyio.fail_after(5):
             await queue.barrier()
-        ledger.note("async")
+        log.note("async")
 
     def returns_an_awaitable() -> Awaitable[None]:
-        ledger.note("plain")
+        log.note("plain")
         return queue.barrier()
 
     async with TaskQueue() as queue:
         assert not queue.in_task()
         queue.add(Task(run))
         queue.add(Task(returns_an_awaitable))
-        queue.add(ledger.task("behind"))
+        queue.add(log.task("behind"))
         await queue.barrier()
         assert not queue.in_task()
-    assert ledger.times == [("async", 0.0), ("plain", 0.0), ("behind", 0.0)]
+    assert log.times == [("async", 0.0), ("plain", 0.0), ("behind", 0.0)]
 
 
 async def test_inside_a_task_a_barrier_is_a_checkpoint() -> None:
@@ -666,42 +666,42 @@ async def test_inside_a_task_a_barrier_is_a_checkpoint() -> None:
 
 
 async def test_a_task_of_another_queue_may_wait_at_the_barrier() -> None:
-    ledger = Ledger()
+    log = RunLog()
 
     async def run() -> None:
         assert not one.in_task()
         await one.barrier()
-        ledger.note("passed")
+        log.note("passed")
 
     async with TaskQueue("one") as one, TaskQueue("two") as two:
-        one.add(ledger.slow_task("slow", 3))
+        one.add(log.slow_task("slow", 3))
         two.add(Task(run))
         await two.barrier()
-    assert ledger.times == [("slow begins", 0.0), ("slow ends", 3.0), ("passed", 3.0)]
+    assert log.times == [("slow begins", 0.0), ("slow ends", 3.0), ("passed", 3.0)]
 
 
 async def test_a_barrier_cancelled_by_a_scope_leaves_no_trace() -> None:
-    ledger = Ledger()
+    log = RunLog()
     async with TaskQueue() as queue:
-        queue.add(ledger.slow_task("slow", 5))
+        queue.add(log.slow_task("slow", 5))
         await anyio.sleep(1)
         with anyio.move_on_after(2) as scope:
             await queue.barrier()
         assert scope.cancelled_caught
         assert now() == 3.0
         assert queue.statistics().queued == 0
-        queue.add(ledger.task("next"))
+        queue.add(log.task("next"))
         await queue.barrier()
         assert now() == 5.0
-    assert ledger.ran == ["slow begins", "slow ends", "next"]
+    assert log.ran == ["slow begins", "slow ends", "next"]
     assert queue.statistics().runs == 3, "the two tasks and the second barrier"
 
 
 @on_asyncio
 async def test_a_barrier_cancelled_natively_leaves_no_trace() -> None:
-    ledger = Ledger()
+    log = RunLog()
     async with TaskQueue() as queue:
-        queue.add(ledger.slow_task("slow", 5))
+        queue.add(log.slow_task("slow", 5))
         waiter = asyncio.create_task(queue.barrier())
         await anyio.sleep(1)
         assert queue.statistics().queued == 1
@@ -710,12 +710,12 @@ async def test_a_barrier_cancelled_natively_leaves_no_trace() -> None:
             await waiter
         assert queue.statistics().queued == 0
         await queue.barrier()
-    assert ledger.ran == ["slow begins", "slow ends"]
+    assert log.ran == ["slow begins", "slow ends"]
 
 
 @pytest.mark.parametrize("cancel_first", [False, True])
 async def test_a_barrier_cancelled_as_it_is_reached_leaves_no_trace(cancel_first: bool) -> None:
-    ledger = Ledger()
+    log = RunLog()
     scope = anyio.CancelScope()
 
     async def wait() -> None:
@@ -724,7 +724,7 @@ async def test_a_barrier_cancelled_as_it_is_reached_leaves_no_trace(cancel_first
 
     async with TaskQueue() as queue:
         async with anyio.create_task_group() as group:
-            queue.add(ledger.slow_task("slow", 1))
+            queue.add(log.slow_task("slow", 1))
             if cancel_first:
                 queue.add(Task(scope.cancel))
             group.start_soon(wait)
@@ -734,9 +734,9 @@ async def test_a_barrier_cancelled_as_it_is_reached_leaves_no_trace(cancel_first
                 queue.add(Task(scope.cancel))
         assert now() == 1.0
         assert queue.statistics().queued == 0
-        queue.add(ledger.task("next"))
+        queue.add(log.task("next"))
         await queue.barrier()
-    assert ledger.ran[-1] == "next"
+    assert log.ran[-1] == "next"
 
 
 async def test_a_queue_that_ends_wakes_who_waits_at_its_barrier() -> None:
@@ -762,18 +762,18 @@ async def test_a_queue_that_ends_wakes_who_waits_at_its_barrier() -> None:
 
 
 async def test_a_barrier_reached_while_the_queue_runs_its_last_tasks_is_passed() -> None:
-    ledger = Ledger()
+    log = RunLog()
 
     async def wait() -> None:
         await anyio.sleep(2)
         await queue.barrier()
-        ledger.note("passed")
+        log.note("passed")
 
     async with anyio.create_task_group() as outer, TaskQueue() as queue:
-        queue.add(ledger.slow_task("slow", 5))
+        queue.add(log.slow_task("slow", 5))
         outer.start_soon(wait)
         await anyio.sleep(1)
-    assert ledger.times == [("slow begins", 0.0), ("slow ends", 5.0), ("passed", 5.0)]
+    assert log.times == [("slow begins", 0.0), ("slow ends", 5.0), ("passed", 5.0)]
 
 
 async def test_a_barrier_needs_a_queue_that_runs() -> None:
@@ -790,50 +790,50 @@ async def test_a_barrier_needs_a_queue_that_runs() -> None:
 
 
 async def test_what_is_queued_at_a_clean_end_is_run() -> None:
-    ledger = Ledger()
+    log = RunLog()
     async with TaskQueue() as queue:
-        queue.add(ledger.slow_task("slow", 2))
-        queue.add(ledger.task("last"))
-    assert ledger.times == [("slow begins", 0.0), ("slow ends", 2.0), ("last", 2.0)]
+        queue.add(log.slow_task("slow", 2))
+        queue.add(log.task("last"))
+    assert log.times == [("slow begins", 0.0), ("slow ends", 2.0), ("last", 2.0)]
 
 
 @pytest.mark.parametrize("already_running", [False, True])
 async def test_what_was_to_be_added_later_is_dropped_at_the_end(already_running: bool) -> None:
-    ledger = Ledger()
+    log = RunLog()
     async with TaskQueue() as queue:
-        queue.add_later(ledger.task("later"), 1)
-        queue.add(ledger.slow_task("slow", 5))
+        queue.add_later(log.task("later"), 1)
+        queue.add(log.slow_task("slow", 5))
         if already_running:
             await anyio.sleep(0.5)
     await anyio.sleep(5)
-    assert ledger.times == [("slow begins", 0.0), ("slow ends", 5.0)]
+    assert log.times == [("slow begins", 0.0), ("slow ends", 5.0)]
     assert queue.statistics().scheduled == 0
 
 
 async def test_looking_at_a_queue_while_it_runs_its_last_tasks_adds_none() -> None:
-    ledger = Ledger()
+    log = RunLog()
 
     async def look() -> None:
         await anyio.sleep(3)
         queue.statistics()
 
     async with anyio.create_task_group() as outer, TaskQueue() as queue:
-        queue.add_later(ledger.task("later"), 2)
-        queue.add(ledger.slow_task("slow", 5))
+        queue.add_later(log.task("later"), 2)
+        queue.add(log.slow_task("slow", 5))
         outer.start_soon(look)
         await anyio.sleep(1)
-    assert ledger.times == [("slow begins", 0.0), ("slow ends", 5.0)]
+    assert log.times == [("slow begins", 0.0), ("slow ends", 5.0)]
 
 
 async def test_an_idle_queue_ends_at_once() -> None:
     async with TaskQueue() as queue:
-        queue.add_later(Ledger().task("later"), 1000)
+        queue.add_later(RunLog().task("later"), 1000)
         await anyio.sleep(1)
     assert now() == 1.0
 
 
 async def test_after_its_end_a_queue_takes_nothing() -> None:
-    task = Ledger().task("late")
+    task = RunLog().task("late")
     async with TaskQueue("q") as queue:
         pass
     for call in (queue.add, functools.partial(queue.add_later, seconds=1)):
@@ -845,14 +845,14 @@ async def test_after_its_end_a_queue_takes_nothing() -> None:
 
 @pytest.mark.parametrize("inside", [True, False], ids=["inside", "after the end"])
 async def test_a_queue_cannot_be_entered_twice(inside: bool) -> None:
-    ledger = Ledger()
+    log = RunLog()
     async with TaskQueue("q") as queue:
         if inside:
             with pytest.raises(UsageError, match="task queue 'q' was entered before"):
                 await queue.__aenter__()
-        queue.add(ledger.task("a"))
+        queue.add(log.task("a"))
         await queue.barrier()
-        assert ledger.ran == ["a"], "the refusal changed nothing"
+        assert log.ran == ["a"], "the refusal changed nothing"
     with pytest.raises(UsageError, match=r"'q' was entered before; .*make a new one"):
         await queue.__aenter__()
 
@@ -887,8 +887,8 @@ async def test_a_barrier_on_another_loop_is_refused(anyio_backend_name: str) -> 
 async def test_a_failing_task_cancels_the_body_and_leaves_unwrapped(
     kind: int, error: BaseException
 ) -> None:
-    ledger = Ledger()
-    behind = ledger.task("behind")
+    log = RunLog()
+    behind = log.task("behind")
 
     def fail() -> None:
         raise error
@@ -900,9 +900,9 @@ async def test_a_failing_task_cancels_the_body_and_leaves_unwrapped(
             try:
                 await anyio.sleep(3600)
             finally:
-                ledger.note("body ends")
+                log.note("body ends")
     assert caught.value is error
-    assert ledger.times == [("body ends", 0.0)]
+    assert log.times == [("body ends", 0.0)]
     assert not behind.queued
     assert queue.statistics().queued == 0
 
@@ -938,17 +938,17 @@ async def test_a_failing_task_is_not_lost_on_a_body_that_swallows_its_cancellati
     ids=["Exception", "BaseException", "ExceptionGroup"],
 )
 async def test_an_exception_of_the_body_passes_as_it_is(error: BaseException) -> None:
-    ledger = Ledger()
-    behind = ledger.task("behind")
+    log = RunLog()
+    behind = log.task("behind")
     with pytest.raises(type(error)) as caught:
         async with TaskQueue() as queue:
-            queue.add(ledger.slow_task("slow", 3600))
+            queue.add(log.slow_task("slow", 3600))
             queue.add(behind)
             await anyio.sleep(1)
             raise error
     assert caught.value is error
     assert now() == 1.0, "the running task was cancelled"
-    assert ledger.ran == ["slow begins"], "and what was queued behind it is dropped"
+    assert log.ran == ["slow begins"], "and what was queued behind it is dropped"
     assert not behind.queued
 
 
@@ -1038,40 +1038,40 @@ async def test_when_both_fail_the_cancellation_between_them_does_not_leave() -> 
 
 
 async def test_a_body_cancelled_by_an_outer_scope_ends_the_queue_without_an_error() -> None:
-    ledger = Ledger()
-    behind = ledger.task("behind")
+    log = RunLog()
+    behind = log.task("behind")
     with anyio.move_on_after(2) as scope:
         async with TaskQueue() as queue:
-            queue.add(ledger.slow_task("slow", 3600))
+            queue.add(log.slow_task("slow", 3600))
             queue.add(behind)
             await anyio.sleep_forever()
     assert scope.cancelled_caught
     assert now() == 2.0
-    assert ledger.ran == ["slow begins"]
+    assert log.ran == ["slow begins"]
     assert not behind.queued
     with pytest.raises(anyio.ClosedResourceError):
         queue.add(behind)
 
 
 async def test_a_queue_cancelled_while_it_runs_its_last_tasks_ends_without_an_error() -> None:
-    ledger = Ledger()
+    log = RunLog()
     with anyio.move_on_after(2) as scope:
         async with TaskQueue() as queue:
-            queue.add(ledger.slow_task("slow", 3600))
+            queue.add(log.slow_task("slow", 3600))
     assert scope.cancelled_caught
     assert now() == 2.0
-    assert ledger.ran == ["slow begins"]
+    assert log.ran == ["slow begins"]
 
 
 @on_asyncio
 @pytest.mark.parametrize("in_body", [True, False], ids=["in the body", "at the end"])
 async def test_a_native_cancellation_leaves_the_queue(in_body: bool) -> None:
-    ledger = Ledger()
+    log = RunLog()
     queue = TaskQueue()
 
     async def main() -> None:
         async with queue:
-            queue.add(ledger.slow_task("slow", 3600))
+            queue.add(log.slow_task("slow", 3600))
             if in_body:
                 await anyio.sleep_forever()
 
@@ -1082,9 +1082,9 @@ async def test_a_native_cancellation_leaves_the_queue(in_body: bool) -> None:
         await task
     assert task.cancelled()
     assert now() == 1.0
-    assert ledger.ran == ["slow begins"]
+    assert log.ran == ["slow begins"]
     with pytest.raises(anyio.ClosedResourceError):
-        queue.add(ledger.task("late"))
+        queue.add(log.task("late"))
 
 
 @pytest.mark.parametrize("in_body", [True, False], ids=["in the body", "at the end"])
@@ -1138,8 +1138,8 @@ async def test_a_task_that_ends_with_its_own_cancellation_does_not_end_the_runne
 
 
 async def test_the_statistics_count_every_call() -> None:
-    ledger = Ledger()
-    a, b, c = (ledger.task(name) for name in "abc")
+    log = RunLog()
+    a, b, c = (log.task(name) for name in "abc")
     queue = TaskQueue("counted")
     assert queue.statistics() == TaskQueueStatistics(
         name="counted", queued=0, scheduled=0, added=0, coalesced=0, discarded=0, runs=0
@@ -1165,8 +1165,8 @@ async def test_the_statistics_count_every_call() -> None:
 
 async def test_the_hook_is_told_of_each_task_queued_coalesced_and_run() -> None:
     events: list[Event] = []
-    ledger = Ledger()
-    a, b = ledger.task("a"), ledger.task("b")
+    log = RunLog()
+    a, b = log.task("a"), log.task("b")
     await anyio.sleep(7)
     async with TaskQueue(hook=events.append) as queue:
         queue.add(a)
@@ -1192,7 +1192,7 @@ async def test_the_hook_is_told_of_a_run_just_before_the_call() -> None:
 
 def test_outside_a_loop_nobody_is_in_a_task() -> None:
     queue = TaskQueue()
-    queue.add(Ledger().task("waits"))
+    queue.add(RunLog().task("waits"))
     assert not queue.in_task()
 
 
@@ -1233,8 +1233,8 @@ async def test_any_mix_of_calls_runs_what_a_simple_model_runs(
     operations: list[tuple[str, int, int]],
 ) -> None:
     """The body calls at whole seconds, and tasks are due half a second after one."""
-    ledger = Ledger()
-    tasks = [ledger.task(str(number)) for number in range(4)]
+    log = RunLog()
+    tasks = [log.task(str(number)) for number in range(4)]
     queued: list[int] = []
     due: dict[int, tuple[int, int]] = {}
     expected: list[tuple[str, float]] = []
@@ -1266,4 +1266,4 @@ async def test_any_mix_of_calls_runs_what_a_simple_model_runs(
             assert queue.statistics().queued == len(queued)
             assert queue.statistics().scheduled == len(due)
     expected += [(str(number), float(second)) for number in queued]
-    assert ledger.times == expected
+    assert log.times == expected

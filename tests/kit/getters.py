@@ -8,7 +8,6 @@ event hook writes when a grant is decided, not when its task resumes.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -20,9 +19,10 @@ import pytest
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-from mbufpools import Buffer, BufferPools, Event, EventKind, Pool, PoolSpec, PoolStatistics
+from mbufpools import Buffer, BufferPools, Event, EventKind, PoolSpec, PoolStatistics
+from tests.kit.getter import Getter
 
-__all__ = ["EVERY_ORDER", "Getter", "Scene", "on_asyncio", "one_item_a_page", "until"]
+__all__ = ["EVERY_ORDER", "Scene", "on_asyncio", "one_item_a_page", "until"]
 
 on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 """For what only asyncio has: the cancellation of a task, natively."""
@@ -53,72 +53,6 @@ async def until(condition: Callable[[], object]) -> None:
             return
         await checkpoint()
     raise AssertionError("it never came to that")
-
-
-class Getter:
-    """A task that gets one buffer. Made by `Scene.get`."""
-
-    def __init__(self, name: str, pool: Pool) -> None:
-        self.name = name
-        self.pool = pool
-        self.buffer: Buffer | None = None
-        self.error: Exception | None = None
-        """What the get raised, other than its cancellation."""
-        self.served_at = -1.0
-        """Seconds of the loop's clock when the task went on with its buffer."""
-        self.ended = anyio.Event()
-        self.scope = anyio.CancelScope()
-        self._was_cancelled = False
-        self._task: asyncio.Task[Any] | None = None
-
-    def holds(self) -> bool:
-        """True from the moment when the task goes on with its buffer, to its release."""
-        return self.buffer is not None and not self.buffer.released
-
-    def was_cancelled(self) -> bool:
-        """True if the get ended by its cancellation."""
-        return self._was_cancelled
-
-    def has_ended(self) -> bool:
-        """True once the task holds its buffer, has failed, or was cancelled."""
-        return self.ended.is_set()
-
-    def release(self) -> None:
-        """Give the buffer back."""
-        assert self.buffer is not None, f"{self.name} holds nothing"
-        self.buffer.release()
-
-    def cancel(self) -> None:
-        """Cancel the get by its scope; `ended` tells when that has happened."""
-        self.scope.cancel()
-
-    def cancel_natively(self) -> None:
-        """Cancel the task as asyncio does."""
-        assert self._task is not None, "only on asyncio"
-        self._task.cancel()
-
-    async def _run(self, get: Callable[[], Any]) -> None:
-        if hasattr(asyncio, "current_task"):
-            try:
-                self._task = asyncio.current_task()
-            except RuntimeError:  # trio
-                self._task = None
-        try:
-            with self.scope:
-                self.buffer = await get()
-                self.served_at = anyio.current_time()
-        except anyio.get_cancelled_exc_class():  # noqa: ASYNC103 - as follows
-            # Only this task was cancelled, natively; uncaught, it would end its task group.
-            self._was_cancelled = True
-            if self._task is None:
-                raise
-        except Exception as error:  # noqa: BLE001 - the test looks at it
-            self.error = error
-        finally:
-            self._was_cancelled = self._was_cancelled or (
-                self.buffer is None and self.error is None
-            )
-            self.ended.set()
 
 
 class Scene(Generic[Pools]):
@@ -164,11 +98,7 @@ class Scene(Generic[Pools]):
         """
         assert self._group is not None
         assert name not in self.getters, f"there is a getter {name!r} already"
-        if isinstance(what, int):
-            getter = Getter(name, self.pools.pool_for(what))
-        else:
-            getter = Getter(name, self.pools.pools[what])
-        self.getters[name] = getter
+        getter = self.getters[name] = Getter(name)
         started = False
 
         async def get() -> Buffer:
@@ -177,9 +107,9 @@ class Scene(Generic[Pools]):
             self._asking = name  # until the get parks or takes, which is without a pause
             if isinstance(what, int):
                 return await self.pools.get(what)
-            return await getter.pool.get()
+            return await self.pools.pools[what].get()
 
-        self._group.start_soon(getter._run, get, name=name)
+        self._group.start_soon(getter.run, get, name=name)
         await until(lambda: started)
         self._asking = ""
         await until(lambda: name in self._names.values() or getter.has_ended())
@@ -188,12 +118,11 @@ class Scene(Generic[Pools]):
     def try_get(self, name: str, pool: str) -> bool:
         """Get an item of `pool` without waiting, as a getter of that name; False if there is
         none. Its grants are in no ledger."""
-        getter = Getter(name, self.pools.pools[pool])
-        try:
-            getter.buffer = getter.pool.get_nowait()
-        except anyio.WouldBlock:
+        getter = Getter.without_waiting(name, self.pools.pools[pool].get_nowait)
+        if isinstance(getter.error, anyio.WouldBlock):
             return False
-        getter.ended.set()
+        if getter.error is not None:
+            raise getter.error
         self.getters[name] = getter
         return True
 

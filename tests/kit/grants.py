@@ -1,13 +1,12 @@
-"""What the tests of the waiting order share: a ledger of what the pools did, and who takes what.
+"""What the tests of the waiting order share: a log of what the pools did, and who takes what.
 
-The order is judged by the ledger, never by the order in which tasks resume: trio shuffles that.
-So that a request can be told from others in the ledger, each asks for a number of bytes of its
+The order is judged by the log, never by the order in which tasks resume: trio shuffles that.
+So that a request can be told from others in the log, each asks for a number of bytes of its
 own.
 """
 
 from __future__ import annotations
 
-import asyncio
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
 from mbufpools import AccountedMemory, BufferPools, Buffers, Event, EventKind, Order, PoolSpec
+from tests.kit.getter import Getter
 
 KIB = 1024
 PATIENCE = 10_000.0
@@ -25,7 +25,7 @@ PATIENCE = 10_000.0
 ORDERED = [Order.FIFO, Order.BOUNDED]
 
 
-class Ledger:
+class GrantLog:
     """An event hook that keeps what it is told."""
 
     def __init__(self) -> None:
@@ -63,65 +63,9 @@ class Ledger:
         self.events.clear()
 
 
-class Taking:
-    """A task that takes something; what it got stays with the test."""
-
-    def __init__(self, tasks: TaskGroup, take: Callable[..., Awaitable[Any]], *args: Any) -> None:
-        self.lease: Any = None
-        self.error: BaseException | None = None
-        self.cancelled = False
-        self.ended = False
-        self.task_id = 0
-        """As `anyio.get_current_task` tells it; 0 until the task has begun to run."""
-        self._scope = anyio.CancelScope()
-        self._task: asyncio.Task[Any] | None = None
-        tasks.start_soon(self._run, take, args, name=f"takes {args}")
-
-    async def _run(self, take: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
-        self.task_id = anyio.get_current_task().id
-        try:
-            self._task = asyncio.current_task()
-        except RuntimeError:  # trio
-            self._task = None
-        with self._scope:
-            try:
-                self.lease = await take(*args)
-            except Exception as error:  # noqa: BLE001 - the test looks at it
-                self.error = error
-            except asyncio.CancelledError as error:  # noqa: ASYNC103 - the test looks
-                if self._scope.cancel_called or self._task is None:
-                    raise
-                self.error = error  # natively: uncaught, it would end its task group
-        self.cancelled = self._scope.cancelled_caught or isinstance(
-            self.error, asyncio.CancelledError
-        )
-        self.ended = True
-
-    @property
-    def waits(self) -> bool:
-        """Neither served nor failed nor cancelled."""
-        return not self.holds() and self.error is None and not self.cancelled
-
-    def holds(self) -> bool:
-        """It got what it wanted."""
-        return self.lease is not None
-
-    def cancel(self, how: str = "by scope") -> None:
-        """Cancel it ``by scope``, or ``natively``, which only asyncio can."""
-        if how == "by scope":
-            self._scope.cancel()
-        else:
-            assert self._task is not None
-            self._task.cancel()
-
-    def release(self) -> None:
-        """Give back what was taken."""
-        self.lease.release()
-
-
-async def taking(tasks: TaskGroup, take: Callable[..., Awaitable[Any]], *args: Any) -> Taking:
-    """Start a task that takes, and see it served or parked before anybody else comes."""
-    one = Taking(tasks, take, *args)
+async def taking(tasks: TaskGroup, take: Callable[..., Awaitable[Any]], *args: Any) -> Getter:
+    """Start a task that takes. Returns once it is served, has failed, or waits."""
+    one = Getter.started(tasks, take, *args)
     await settle()
     return one
 

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from mbufpools import Buffers, ConfigurationError, LimitRangeError, Pool
-from tests.kit.grants import Taking
-from tests.kit.stepped_loop import RefusingMemory, Taken, World
+from tests.kit.getter import Getter
+from tests.kit.stepped_loop import RefusingMemory, World
 
-__all__ = ["Machine", "which"]
+__all__ = ["PoolsMachine", "which"]
 
 which = st.integers(0, 1000)
 """Chooses one of those there are."""
@@ -33,7 +33,7 @@ durations = st.sampled_from([0.25, 1.0, 1.25, 2.0, 8.25, 9.0])
 """Seconds, which a float counts exactly."""
 
 
-class Machine(RuleBasedStateMachine):
+class PoolsMachine(RuleBasedStateMachine):
     """Those who take, the rules by which they do, and the end, when all comes back."""
 
     world: World[Any]
@@ -45,7 +45,7 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.takers: dict[str, Taking | Taken] = {}
+        self.takers: dict[str, Getter] = {}
         """Those who hold something or wait."""
         self.count = 0
         self.judged = 0
@@ -226,7 +226,6 @@ class Machine(RuleBasedStateMachine):
     def cancel(self, waiter: int, how: str) -> None:
         name = pick(self.waiters(), waiter)
         taker = self.takers[name]
-        assert isinstance(taker, Taking)
         self.world.do(lambda: taker.cancel(self.how(how)))
         assert taker.cancelled, "a wait that is cancelled ends"
         self.model.give_up(name)
@@ -244,7 +243,6 @@ class Machine(RuleBasedStateMachine):
         """Cancel one who waits at the moment when something comes back, or the limit changes."""
         name = pick(self.waiters(), waiter)
         taker = self.takers[name]
-        assert isinstance(taker, Taking)
         how = self.how(how)
         wake: Callable[[], object]
         expect: tuple[str, Any]

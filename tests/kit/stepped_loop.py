@@ -36,9 +36,9 @@ from mbufpools import (
     lab,
 )
 from mbufpools._memory import Block
-from tests.kit.grants import Taking
+from tests.kit.getter import Getter
 
-__all__ = ["BACKENDS", "RefusingMemory", "Seen", "Taken", "World", "settle"]
+__all__ = ["BACKENDS", "RefusingMemory", "Seen", "World", "settle"]
 
 BACKENDS = ["asyncio", "trio"]
 PATIENCE = 60.0
@@ -68,21 +68,6 @@ class Seen(NamedTuple):
     who: str
     allocated: int
     limit: int
-
-
-class Taken:
-    """What was taken without waiting, looking like a `Taking` that has ended."""
-
-    waits = False
-    cancelled = False
-
-    def __init__(self, lease: Any, error: BaseException | None) -> None:
-        self.lease = lease
-        self.error = error
-
-    def holds(self) -> bool:
-        """It got what it wanted."""
-        return self.lease is not None
 
 
 class World(Generic[Pools]):
@@ -161,50 +146,48 @@ class World(Generic[Pools]):
         raised, once nothing more can happen without time passing."""
         return self._ask(step)
 
-    def take(self, names: Iterable[str], take: Callable[..., Any], *args: Any) -> dict[str, Taking]:
+    def take(self, names: Iterable[str], take: Callable[..., Any], *args: Any) -> dict[str, Getter]:
         """Start tasks that take, one after the other: each is served, has failed, or waits
         before the next comes."""
 
-        async def step() -> dict[str, Taking]:
+        async def step() -> dict[str, Getter]:
             takings = {}
             for self._asking in names:
-                takings[self._asking] = Taking(self._tasks, take, *args)
+                takings[self._asking] = Getter.started(self._tasks, take, *args)
                 await settle()
             return takings
 
-        takings: dict[str, Taking] = self.do(step)
+        takings: dict[str, Getter] = self.do(step)
         return takings
 
-    def take_and_cancel(self, name: str, how: str, take: Callable[..., Any], *args: Any) -> Taking:
+    def take_and_cancel(self, name: str, how: str, take: Callable[..., Any], *args: Any) -> Getter:
         """Start a task that takes, and cancel it as soon as it has begun."""
 
-        async def step() -> Taking:
+        async def step() -> Getter:
             self._asking = name
-            taking = Taking(self._tasks, take, *args)
+            taking = Getter.started(self._tasks, take, *args)
             while not taking.task_id:  # noqa: ASYNC110 - takes no time; it waits for a step
                 await checkpoint()
             taking.cancel(how)
             return taking
 
-        taking: Taking = self.do(step)
+        taking: Getter = self.do(step)
         return taking
 
     def take_nowait(
         self, names: Iterable[str], take: Callable[..., Any], *args: Any
-    ) -> dict[str, Taken]:
+    ) -> dict[str, Getter]:
         """Take without waiting, one after the other, until one is refused."""
 
-        def step() -> dict[str, Taken]:
+        def step() -> dict[str, Getter]:
             taken = {}
             for self._asking in names:
-                try:
-                    taken[self._asking] = Taken(take(*args), None)
-                except Exception as error:  # noqa: BLE001 - the test looks at it
-                    taken[self._asking] = Taken(None, error)
+                taken[self._asking] = Getter.without_waiting(self._asking, take, *args)
+                if taken[self._asking].error is not None:
                     break
             return taken
 
-        taken: dict[str, Taken] = self.do(step)
+        taken: dict[str, Getter] = self.do(step)
         return taken
 
     def advance(self, seconds: float) -> None:

@@ -23,7 +23,7 @@ CONSERVED = (
 PASSED_ON = "a notification to one who is cancelled goes to another; the lock is held after a wait"
 
 
-class Ledger:
+class ItemLog:
     """What became of each item."""
 
     def __init__(self) -> None:
@@ -54,11 +54,11 @@ class Ledger:
 async def memory_channel(opened: Any, closed: type[Exception]) -> None:
     """Two who send an item each, and two who receive until the end."""
     send, receive = opened()
-    ledger = Ledger()
+    log = ItemLog()
 
     async def produce(item: int, sender: Any) -> None:
         with sender:
-            await ledger.send(item, sender.send)
+            await log.send(item, sender.send)
 
     async def consume() -> None:
         while True:
@@ -66,7 +66,7 @@ async def memory_channel(opened: Any, closed: type[Exception]) -> None:
                 item = await receive.receive()
             except closed:
                 return
-            ledger.receive(item)
+            log.receive(item)
 
     try:
         async with anyio.create_task_group() as group:
@@ -83,31 +83,31 @@ async def memory_channel(opened: Any, closed: type[Exception]) -> None:
         except (closed, anyio.WouldBlock, trio.WouldBlock):
             pass
         receive.close()
-        ledger.check(left)
+        log.check(left)
 
 
 async def queue_of_asyncio(queue_class: Any) -> None:
     """Two who put an item each, and two who get until all has been got."""
     queue = queue_class(1)
-    ledger = Ledger()
+    log = ItemLog()
 
     async def consume() -> None:
         while True:
-            ledger.receive(await queue.get())
+            log.receive(await queue.get())
             queue.task_done()
 
     try:
         async with anyio.create_task_group() as group:
             group.start_soon(consume)
             group.start_soon(consume)
-            await together(partial(ledger.send, 1, queue.put), partial(ledger.send, 2, queue.put))
+            await together(partial(log.send, 1, queue.put), partial(log.send, 2, queue.put))
             await queue.join()
             group.cancel_scope.cancel()
     finally:
         left = []
         while not queue.empty():
             left.append(queue.get_nowait())
-        ledger.check(left)
+        log.check(left)
 
 
 async def certainly(function: Program) -> None:
@@ -155,21 +155,21 @@ async def notification(condition_class: Any) -> None:
 async def until_it_is_there(how: Any) -> None:
     """An item comes in the moment in which the time is up."""
     queue = asyncio.Queue[int]()
-    ledger = Ledger()
+    log = ItemLog()
 
     async def produce() -> None:
         await asyncio.sleep(1)
-        await ledger.send(1, queue.put)
+        await log.send(1, queue.put)
 
     async def consume() -> None:
         try:
             item = await how(queue.get())
         except TimeoutError:
             return
-        ledger.receive(item)
+        log.receive(item)
 
     await together(consume, produce)
-    ledger.check([] if queue.empty() else [queue.get_nowait()])
+    log.check([] if queue.empty() else [queue.get_nowait()])
 
 
 async def until_it_is_free(how: Any) -> None:
@@ -209,19 +209,19 @@ async def by_fail_after(awaitable: Any) -> Any:
 async def dropped_by_a_timeout_as_it_comes() -> None:
     """A memory stream: an item comes in the moment in which the time is up."""
     send, receive = anyio.create_memory_object_stream[int](math.inf)
-    ledger = Ledger()
+    log = ItemLog()
 
     async def produce() -> None:
         await anyio.sleep(1)
-        await ledger.send(1, send.send)
+        await log.send(1, send.send)
 
     async def consume() -> None:
         with anyio.move_on_after(1):
-            ledger.receive(await receive.receive())
+            log.receive(await receive.receive())
 
     with send, receive:
         await together(consume, produce)
-        ledger.check([receive.receive_nowait()] if receive.statistics().current_buffer_used else [])
+        log.check([receive.receive_nowait()] if receive.statistics().current_buffer_used else [])
 
 
 SUBJECTS = (

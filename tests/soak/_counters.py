@@ -1,4 +1,4 @@
-"""What a soak counts, and how it watches its memory. Uses no other room."""
+"""What a soak counts, and how it watches the memory of its process."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-__all__ = ["MemoryWatch", "Tally"]
+__all__ = ["MemoryWatch", "Counters"]
 
 MIB = 1 << 20
 STATM = Path("/proc/self/statm")
 
 
-class Tally:
+class Counters:
     """The counts of a whole soak, to which every pool set adds.
 
     Args:
@@ -72,21 +72,21 @@ class Tally:
 class MemoryWatch:
     """Whether the process needs more memory the longer it runs.
 
-    The first tenth of a soak is its warm-up; what it needed at most then is what it may need at
-    the end.
+    The first tenth of a soak is its warm-up. What the process needs at the end is compared with the
+    most that it needed in the warm-up.
     """
 
     def __init__(self) -> None:
         self._start: tuple[int, int] | None = None
         self._end = (0, 0)
 
-    def look(self, tally: Tally) -> None:
+    def look(self, counters: Counters) -> None:
         """Take a sample, when no pool set is open."""
         gc.collect()
         self._end = resident(), sys.getallocatedblocks()
         if self._start is None:
             self._start = self._end
-        elif tally.total * 10 <= tally.goal:
+        elif counters.total * 10 <= counters.goal:
             self._start = max(self._start[0], self._end[0]), max(self._start[1], self._end[1])
 
     @property

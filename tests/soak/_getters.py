@@ -1,145 +1,136 @@
-"""The tasks of a soak that ask one pool set for something, and perhaps have to wait.
+"""The tasks of a soak that ask one pool set for something, and may have to wait.
 
-Each may be cancelled at any moment, by its scope or, on asyncio, natively. Uses `_stock` and
-`_tally`.
+Each can be cancelled at any moment, by its scope or, on asyncio, natively.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from random import Random
-from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
 
 from mbufpools import ImpossibleRequest
+from tests.kit.getter import Getter
 
-from ._counters import Tally
-from ._held import Holding, Lease, Stock
+from ._counters import Counters
+from ._held import HeldLeases, Holding, Lease
 
-__all__ = ["Crowd"]
-
-
-class _Asker:
-    """A task that asks for something."""
-
-    __slots__ = ("holding", "natively", "scope", "task")
-
-    def __init__(self) -> None:
-        self.scope = anyio.CancelScope()
-        self.task: asyncio.Task[Any] | None = None
-        """On asyncio, once it runs."""
-        self.natively = False
-        """It was cancelled as asyncio does."""
-        self.holding: Holding | None = None
-        """What it holds itself, for a time."""
+__all__ = ["Getters"]
 
 
-class Crowd:
-    """All tasks that ask now.
+class Getters:
+    """All tasks that ask, wait, or hold what they got.
 
     Args:
-        dice: the only source of chance.
-        tally: where failed requests are counted.
-        stock: where what is granted goes.
-        blame: called with what is wrong.
-        most: how many may ask at once.
+        random: the only source of chance.
+        counters: where failed requests are counted.
+        held: where a lease goes that its task does not hold itself.
+        report: called with a sentence for each thing that is wrong.
+        most: how many tasks there may be at once.
     """
 
     def __init__(
-        self, dice: Random, tally: Tally, stock: Stock, blame: Callable[[str], None], most: int
+        self,
+        random: Random,
+        counters: Counters,
+        held: HeldLeases,
+        report: Callable[[str], None],
+        most: int,
     ) -> None:
-        self._dice = dice
-        self._tally = tally
-        self._stock = stock
-        self._blame = blame
+        self._random = random
+        self._counters = counters
+        self._held = held
+        self._report = report
         self._most = most
-        self._askers: dict[_Asker, None] = {}
+        self._getters: dict[Getter, Holding | None] = {}
+        """Each with what it holds itself, the oldest first."""
         self.closing = False
         """Whether the set may say that it is closed."""
 
     def __len__(self) -> int:
-        return len(self._askers)
+        return len(self._getters)
 
     def holdings(self) -> list[Holding]:
         """What tasks hold themselves."""
-        return [asker.holding for asker in self._askers if asker.holding is not None]
+        return [holding for holding in self._getters.values() if holding is not None]
 
-    def ask(
-        self, group: TaskGroup, ask: Callable[[], Awaitable[Lease]], seconds: float | None
+    def start(
+        self, group: TaskGroup, get: Callable[[], Awaitable[Lease]], seconds: float | None
     ) -> bool:
-        """Start a task that asks, and then holds what it got for so long, or puts it in stock.
+        """Start a task that gets a lease and holds it for `seconds`.
 
-        False if there are too many already.
+        With None it adds the lease to those that are held by no task. Returns False, and starts
+        nothing, if there are too many tasks already.
         """
-        if len(self._askers) >= self._most:
+        if len(self._getters) >= self._most:
             return False
-        asker = _Asker()
-        self._askers[asker] = None
-        group.start_soon(self._run, asker, ask, seconds)
+        getter = Getter()
+        self._getters[getter] = None
+        group.start_soon(self._run, getter, get, seconds)
         return True
 
     async def _run(
-        self, asker: _Asker, ask: Callable[[], Awaitable[Lease]], seconds: float | None
+        self, getter: Getter, get: Callable[[], Awaitable[Lease]], seconds: float | None
     ) -> None:
-        try:
-            asker.task = asyncio.current_task()
-        except RuntimeError:  # trio
-            asker.task = None
-        try:
-            with asker.scope:
-                lease = await ask()
-                if seconds is None:
-                    self._stock.add(lease)
-                    return
-                with lease:
-                    asker.holding = self._stock.mark(lease)
-                    await anyio.sleep(seconds)
-                    self._stock.verify(asker.holding)
-        except anyio.get_cancelled_exc_class():  # noqa: ASYNC103 - natively, and only this task
-            if not asker.natively:
-                raise
-        except ImpossibleRequest:
-            self._tally.impossible += 1
-        except MemoryError:
-            self._tally.no_memory += 1
-        except anyio.ClosedResourceError as error:
-            self._tally.closed_on += 1
-            if not self.closing:
-                self._blame(f"an open set says that it is closed: {error}")
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is a fault
-            self._blame(f"a task that asked met {error!r}")
-        finally:
-            del self._askers[asker]
+        async def get_and_hold() -> None:
+            lease = await get()
+            if seconds is None:
+                self._held.add(lease)
+                return
+            with lease:
+                holding = self._getters[getter] = self._held.mark(lease)
+                await anyio.sleep(seconds)
+                self._held.verify(holding)
 
-    def _some_asker(self) -> _Asker | None:
-        """Draw one of the tasks: often the oldest, who is the next to be served."""
-        if not self._askers:
+        try:
+            await getter.run(get_and_hold)
+        finally:
+            del self._getters[getter]
+        error, getter.error = getter.error, None  # whose traceback refers to the getter
+        if error is not None:
+            self._count(error)
+
+    def _count(self, error: Exception) -> None:
+        """Count an error that a request may meet, and report any other."""
+        match error:
+            case ImpossibleRequest():
+                self._counters.impossible += 1
+            case MemoryError():
+                self._counters.no_memory += 1
+            case anyio.ClosedResourceError():
+                self._counters.closed_on += 1
+                if not self.closing:
+                    self._report(f"an open set says that it is closed: {error}")
+            case _:
+                self._report(f"a get raised {error!r}")
+
+    def _draw(self) -> Getter | None:
+        """Draw one of the tasks: often the oldest, which is the next to be served."""
+        if not self._getters:
             return None
-        if self._dice.random() < 0.5:
-            return next(iter(self._askers))
-        return self._dice.choice(list(self._askers))
+        if self._random.random() < 0.5:
+            return next(iter(self._getters))
+        return self._random.choice(list(self._getters))
 
     def cancel(self) -> bool:
         """Cancel a task by its scope. False if there is none, or the one drawn was cancelled."""
-        asker = self._some_asker()
-        if asker is None or asker.scope.cancel_called:
+        getter = self._draw()
+        if getter is None or getter.scope.cancel_called:
             return False
-        asker.scope.cancel()
+        getter.cancel()
         return True
 
     def cancel_natively(self) -> bool:
         """Cancel a task as asyncio does. False also on trio."""
-        asker = self._some_asker()
-        if asker is None or asker.task is None or asker.natively:
+        getter = self._draw()
+        if getter is None or getter.task is None or getter.natively:
             return False
-        asker.natively = True
-        asker.task.cancel()
+        getter.cancel_natively()
         return True
 
     def cancel_all(self) -> None:
         """Cancel every task by its scope, the oldest first."""
-        for asker in self._askers:
-            asker.scope.cancel()
+        for getter in self._getters:
+            getter.cancel()

@@ -1,7 +1,7 @@
-"""The leases that a soak holds of one pool set, and every way to let go of one.
+"""The leases that a soak holds of one pool set, and every way to end one.
 
-What is held bears a mark in its memory, of which each is used once: a mark that is gone when its
-lease ends shows that two had the same item. Uses `_tally`.
+Each buffer that is held has a mark in its memory, and no two marks are equal. If the mark has
+changed when the lease ends, two leases had the same item.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 
 from mbufpools import Buffer, BufferInUse, Buffers, DoubleRelease, Reservation, UseAfterRelease
 
-from ._counters import Tally
+from ._counters import Counters
 
-__all__ = ["Holding", "Lease", "Stock"]
+__all__ = ["Holding", "Lease", "HeldLeases"]
 
 Lease = Buffer | Buffers | Reservation
 
@@ -41,7 +41,7 @@ class Holding:
 
 
 class _Owner:
-    """Releases what it owns when nobody needs it any more."""
+    """Releases its lease when the last reference to it is gone."""
 
     __slots__ = ("_holding",)
 
@@ -52,39 +52,39 @@ class _Owner:
         self._holding.lease.release()
 
 
-class Stock:
-    """What is held of one pool set.
+class HeldLeases:
+    """The leases of one pool set that no task holds.
 
     An operation returns False, and has done nothing, if there was nothing to do it to.
 
     Args:
-        dice: the only source of chance.
-        tally: where drops are counted.
-        blame: called with what is wrong.
+        random: the only source of chance.
+        counters: where drops are counted.
+        report: called with what is wrong.
         mapped: whether the buffers have memory.
         thread: another thread, for one call at a time.
     """
 
     def __init__(
         self,
-        dice: Random,
-        tally: Tally,
-        blame: Callable[[str], None],
+        random: Random,
+        counters: Counters,
+        report: Callable[[str], None],
         *,
         mapped: bool,
         thread: Executor,
     ) -> None:
-        self._dice = dice
-        self._tally = tally
-        self._blame = blame
+        self._random = random
+        self._counters = counters
+        self._report = report
         self._mapped = mapped
         self._thread = thread
         self._serial = count(1)
-        self.held: list[Holding] = []
-        self._falling: list[Holding] = []
-        """Dropped by the next events, each in the middle of another operation."""
+        self.leases: list[Holding] = []
+        self._pending: list[Holding] = []
+        """To be dropped at the next events, each in the middle of another operation."""
         self._lost: list[weakref.ref[Buffer | Reservation]] = []
-        """Dropped in reference cycles that nobody has collected yet."""
+        """Dropped in reference cycles that are not collected yet."""
         self._slices: list[memoryview] = []
         """Of views whose leases have ended."""
         self._pins: list[pickle.PickleBuffer] = []
@@ -105,19 +105,19 @@ class Stock:
         return Holding(lease, marks)
 
     def verify(self, holding: Holding) -> None:
-        """See that nobody else wrote into what is held."""
+        """Report it if something else wrote into what is held."""
         for buffer, mark in holding.marks:
             if not buffer.released and bytes(buffer.view[: len(mark)]) != mark:
-                self._blame(f"{buffer!r} was written to by somebody else")
+                self._report(f"{buffer!r} was written to by another lease")
 
     def add(self, lease: Lease) -> None:
         """Hold `lease`."""
-        self.held.append(self.mark(lease))
+        self.leases.append(self.mark(lease))
 
     def out(self, others: Iterable[Holding]) -> tuple[int, int]:
         """How many buffers, and bytes of reservations, are out, those of `others` included."""
         parts: list[Buffer | Reservation | None] = [ref() for ref in self._lost]
-        for holding in (*self.held, *self._falling, *others):
+        for holding in (*self.leases, *self._pending, *others):
             parts += holding.parts()
         reserved = sum(part.nbytes for part in parts if isinstance(part, Reservation))
         return len(self._pins) + sum(isinstance(part, Buffer) for part in parts), reserved
@@ -125,10 +125,10 @@ class Stock:
     # Out
 
     def _pick(self) -> Holding | None:
-        """Take one from the stock."""
-        if not self.held:
+        """Take a random lease out of those held."""
+        if not self.leases:
             return None
-        return self.held.pop(self._dice.randrange(len(self.held)))
+        return self.leases.pop(self._random.randrange(len(self.leases)))
 
     def release(self) -> bool:
         """Release a lease; of several buffers, sometimes one at a time."""
@@ -137,9 +137,9 @@ class Stock:
             return False
         self.verify(holding)
         parts = holding.parts()
-        if len(parts) > 1 and self._dice.random() < 0.3:
-            self._dice.choice(parts).release()
-            self.held.append(holding)
+        if len(parts) > 1 and self._random.random() < 0.3:
+            self._random.choice(parts).release()
+            self.leases.append(holding)
         else:
             holding.lease.release()
         return True
@@ -154,8 +154,8 @@ class Stock:
         return True
 
     def release_in_finalizer(self) -> bool:
-        """Release a lease from the ``__del__`` of its owner. (Not amid another operation: there
-        a program must not release, only drop.)"""
+        """Release a lease from the ``__del__`` of its owner. (Not in the middle of another
+        operation: there a program must not release, only drop.)"""
         holding = self._pick()
         if holding is None:
             return False
@@ -168,10 +168,10 @@ class Stock:
         holding = self._pick()
         if holding is None:
             return False
-        self._tally.dropped += len(holding.parts())
-        where = self._dice.random()
+        self._counters.dropped += len(holding.parts())
+        where = self._random.random()
         if where < 0.4:
-            self._falling.append(holding)
+            self._pending.append(holding)
         elif where < 0.6:
             box = [holding]
             del holding
@@ -184,7 +184,7 @@ class Stock:
         if holding is None:
             return False
         parts = holding.parts()
-        self._tally.dropped += len(parts)
+        self._counters.dropped += len(parts)
         self._lost += map(weakref.ref, parts)
         cycle: list[Any] = [holding]
         cycle.append(cycle)
@@ -200,27 +200,27 @@ class Stock:
 
     def something_happened(self) -> None:
         """Called at each event, in the middle of an operation: let a lease end there."""
-        if self._falling and self._dice.random() < 0.2:
-            del self._falling[-1]
-        elif self._lost and self._dice.random() < 0.002:
+        if self._pending and self._random.random() < 0.2:
+            del self._pending[-1]
+        elif self._lost and self._random.random() < 0.002:
             self.collect()
 
-    def let_fall(self) -> None:
-        """Drop what was to be dropped soon, and find what is lost."""
-        self._falling.clear()
+    def end_pending(self) -> None:
+        """Drop what is pending, and collect the reference cycles."""
+        self._pending.clear()
         self.collect()
 
     # Exports
 
     def _buffer(self) -> Holding | None:
-        """Take a single buffer with memory from the stock."""
+        """Take a single buffer with memory out of those held."""
         holding = self._pick() if self._mapped else None
         if holding is not None and not isinstance(holding.lease, Buffer):
-            self.held.append(holding)
+            self.leases.append(holding)
             return None
         return holding
 
-    def release_in_vain(self) -> bool:
+    def release_exported(self) -> bool:
         """Try to release a buffer that something exports; it stays."""
         holding = self._buffer()
         if holding is None:
@@ -232,9 +232,9 @@ class Stock:
         except BufferInUse:
             pass
         else:
-            self._blame(f"{holding.lease!r} was released while something exported it")
+            self._report(f"{holding.lease!r} was released while something exported it")
         export.release()
-        self.held.append(holding)
+        self.leases.append(holding)
         return True
 
     def keep_slice(self) -> bool:
@@ -254,7 +254,7 @@ class Stock:
             return False
         assert isinstance(holding.lease, Buffer)
         self._pins.append(pickle.PickleBuffer(holding.lease.view))
-        self._tally.dropped += 1
+        self._counters.dropped += 1
         return True
 
     def end_exports(self) -> bool:
@@ -281,14 +281,14 @@ class Stock:
             except DoubleRelease:
                 pass
             else:
-                self._blame(f"{part!r} could be released twice")
+                self._report(f"{part!r} could be released twice")
             if isinstance(part, Buffer):
                 try:
                     _ = part.view
                 except UseAfterRelease:
                     pass
                 else:
-                    self._blame(f"{part!r} still has a view")
+                    self._report(f"{part!r} still has a view")
         return True
 
     # After the close
@@ -296,11 +296,11 @@ class Stock:
     def end(self) -> None:
         """Let go of all at once, after the close: from here and from two threads at a time, by
         release and by drop; of a few in reference cycles."""
-        self.let_fall()
+        self.end_pending()
         shares = self._share_out(3)
-        drops = [self._dice.randint(0, len(share) // 2) for share in shares]
+        drops = [self._random.randint(0, len(share) // 2) for share in shares]
         for share, drop in zip(shares, drops, strict=True):
-            self._tally.dropped += sum(len(holding.parts()) for holding in share[:drop])
+            self._counters.dropped += sum(len(holding.parts()) for holding in share[:drop])
         threads = [
             threading.Thread(target=self._let_go, args=(share, drop))
             for share, drop in zip(shares[1:], drops[1:], strict=True)
@@ -312,23 +312,23 @@ class Stock:
             thread.join()
         while self.drop_in_cycle():
             pass
-        self.let_fall()
+        self.end_pending()
 
     def _share_out(self, count: int) -> list[list[Holding]]:
-        """Take most of the stock, in so many parts."""
-        self._dice.shuffle(self.held)
+        """Divide most of what is held into so many parts."""
+        self._random.shuffle(self.leases)
         shares: list[list[Holding]] = [[] for _ in range(count)]
-        for holding in self.held:
+        for holding in self.leases:
             self.verify(holding)
-            self._dice.choice(shares).append(holding)
-        self.held = [share.pop() for share in shares if len(share) > 4]
+            self._random.choice(shares).append(holding)
+        self.leases = [share.pop() for share in shares if len(share) > 4]
         return shares
 
     def _let_go(self, share: list[Holding], drop: int) -> None:
-        """Release what is in `share`, but for the first few, and then drop those."""
+        """Release `share` from its end, and drop the first `drop` leases of it."""
         try:
             while len(share) > drop:
                 share.pop().lease.release()
             share.clear()
         except Exception as error:  # noqa: BLE001 - perhaps in a thread
-            self._blame(f"a release after the close raised {error!r}")
+            self._report(f"a release after the close raised {error!r}")

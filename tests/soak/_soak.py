@@ -1,13 +1,13 @@
 """A soak: a great many random operations on many pool sets, in virtual time.
 
 Sets live one after another or several at a time, each under random policies and a tight limit;
-`_turmoil` says what happens to one. All chance comes from one seed, which determines the run for
+`_driver` says what happens to one. All chance comes from one seed, which determines the run for
 one version of Python and of what runs it: on asyncio, and on trio, whose scheduler is seeded as
 well (if it still has what `_seeded` looks for; else the order of its tasks is not determined).
-Releases and drops from another thread are waited for; only after a close several threads release
-at a time, when nobody waits whom their order could serve. Python's own garbage collector would
-run at moments that depend on the rest of the process: it is off, and called by chance instead,
-also in the middle of other operations. Uses `_report`, `_tally` and `_turmoil`.
+The driver waits for each release and drop in another thread. Only after a close do several threads
+release at a time, when no request waits and their order cannot matter. Python's own garbage
+collector would run at moments that depend on the rest of the process: it is off, and called by
+chance instead, also in the middle of other operations.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ import anyio
 from mbufpools import lab
 from mbufpools.demokit import Table, fill, plural
 
-from ._counters import MemoryWatch, Tally
-from ._driver import Turmoil
+from ._counters import Counters, MemoryWatch
+from ._driver import Driver
 
 __all__ = ["OPERATIONS", "Soak", "soak"]
 
 OPERATIONS = 1_000_000
 RESIDENT_BOUND = 8
-"""MiB by which the resident size may grow after the warm-up: of what the process lets go of,
-the allocators keep some. With a million operations it shows a leak of eight bytes in each."""
+"""MiB by which the resident size may grow after the warm-up, because the allocators keep some of
+what is freed. With a million operations this bound shows a leak of eight bytes in each."""
 BLOCK_BOUND = 5_000
 """Blocks of Python's allocator by which they may grow after the warm-up."""
 
@@ -52,7 +52,7 @@ class Soak:
     seed: int
     backend: str
     goal: int
-    tally: Tally
+    counters: Counters
     memory: MemoryWatch
     virtual_seconds: float
     real_seconds: float
@@ -60,7 +60,7 @@ class Soak:
     @property
     def faults(self) -> list[str]:
         """What was broken, in the order in which it was found."""
-        faults = list(self.tally.faults)
+        faults = list(self.counters.faults)
         if self.memory.resident_growth > RESIDENT_BOUND:
             faults.append(
                 f"the resident size grew by {self.memory.resident_growth:.1f} MiB after the "
@@ -84,23 +84,23 @@ class Soak:
     @property
     def outcomes(self) -> dict[str, int | float]:
         """What came of the operations, by name."""
-        tally = self.tally
+        counters = self.counters
         return {
-            "requests that waited": tally.waits,
-            "peak waiting in one set": tally.peak_waiting,
-            "grants": tally.grants,
-            "cancellations": tally.cancellations,
-            "cancelled at the grant": tally.handed_back,
-            "passes": tally.passes,
-            "failed as impossible": tally.impossible,
-            "failed for want of memory": tally.no_memory,
-            "failed at a close": tally.closed_on,
-            "charges refused": tally.refused,
-            "leases dropped": tally.dropped,
-            "leaks found": tally.found,
-            "sets opened": tally.opened,
-            "sets closed": tally.closed,
-            "sets closed with leases out": tally.left_out,
+            "requests that waited": counters.waits,
+            "peak waiting in one set": counters.peak_waiting,
+            "grants": counters.grants,
+            "cancellations": counters.cancellations,
+            "cancelled at the grant": counters.handed_back,
+            "passes": counters.passes,
+            "failed as impossible": counters.impossible,
+            "failed without memory": counters.no_memory,
+            "failed at a close": counters.closed_on,
+            "charges refused": counters.refused,
+            "leases dropped": counters.dropped,
+            "leaks found": counters.found,
+            "sets opened": counters.opened,
+            "sets closed": counters.closed,
+            "sets closed with leases out": counters.left_out,
             "seconds of virtual time": round(self.virtual_seconds),
         }
 
@@ -108,7 +108,7 @@ class Soak:
     def tables(self) -> dict[str, Table]:
         """The operations by kind, and what came of them."""
         operations = Table({"operation": "operation", "times": "times"})
-        for operation, times in self.tally.operations.most_common():
+        for operation, times in self.counters.operations.most_common():
             operations.add(operation=operation, times=times)
         outcomes = Table({"outcome": "what came of it", "number": "number"})
         for outcome, number in self.outcomes.items():
@@ -119,8 +119,9 @@ class Soak:
     def verdict(self) -> str:
         """One sentence made of the figures of this run."""
         faults = self.faults
-        tally = self.tally
-        where = f"{tally.total} operations on {plural(tally.opened, 'pool set')} on {self.backend}"
+        counters = self.counters
+        sets = plural(counters.opened, "pool set")
+        where = f"{counters.total} operations on {sets} on {self.backend}"
         if faults:
             return f"BROKEN after {where}: {faults[0].splitlines()[0]}"
         memory = (
@@ -131,7 +132,7 @@ class Soak:
         )
         return (
             f"{where}: every check held; nothing is out and nothing charged; all of "
-            f"{plural(tally.dropped, 'dropped lease')} were found and taken back; {memory}."
+            f"{plural(counters.dropped, 'dropped lease')} were found and taken back; {memory}."
         )
 
     def text(self) -> str:
@@ -153,7 +154,7 @@ class Soak:
             {
                 "seed": self.seed,
                 "backend": self.backend,
-                "operations": dict(self.tally.operations),
+                "operations": dict(self.counters.operations),
                 **{name.replace(" ", "_"): number for name, number in self.outcomes.items()},
                 "resident_growth_mib": round(self.memory.resident_growth, 3),
                 "block_growth": self.memory.block_growth,
@@ -173,11 +174,11 @@ def soak(
     backend: str = "asyncio",
     progress: Callable[[int], None] | None = None,
 ) -> Soak:
-    """Do so many random operations, and see that nothing breaks.
+    """Do so many random operations, and check that nothing breaks.
 
     Blocks the calling thread until the end; a broken invariant ends it early. The garbage
-    collector, the filters of warnings and what reports an exception that nobody can catch are
-    changed meanwhile, and put back.
+    collector, the filters of warnings and `sys.unraisablehook` are changed for that time, and
+    restored.
 
     Args:
         operations: of all kinds; those of one burst may go beyond.
@@ -185,22 +186,22 @@ def soak(
         backend: ``"asyncio"`` or ``"trio"``.
         progress: called now and then with the number of operations done.
     """
-    tally, memory = Tally(operations), MemoryWatch()
+    counters, memory = Counters(operations), MemoryWatch()
     began = time.monotonic()
     seconds = 0.0
 
     async def program() -> None:
         nonlocal seconds
         if backend == "asyncio":
-            asyncio.get_running_loop().set_exception_handler(_blame_callbacks(tally))
+            asyncio.get_running_loop().set_exception_handler(_report_callbacks(counters))
         try:
-            await _live(seed, tally, memory, thread, progress)
+            await _live(seed, counters, memory, thread, progress)
         finally:
             seconds = anyio.current_time()
 
     with (
         ThreadPoolExecutor(1) as thread,
-        _watched(tally),
+        _watched(counters),
         _collected_by_hand(),
         _seeded(seed, backend),
     ):
@@ -208,32 +209,32 @@ def soak(
             lab.run(program, backend=backend, patience=0)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is a fault
             cause = _first(error)
-            tally.fault(f"the run ended with {type(cause).__name__}: {cause}")
-    return Soak(seed, backend, operations, tally, memory, seconds, time.monotonic() - began)
+            counters.fault(f"the run ended with {type(cause).__name__}: {cause}")
+    return Soak(seed, backend, operations, counters, memory, seconds, time.monotonic() - began)
 
 
 async def _live(
     seed: int,
-    tally: Tally,
+    counters: Counters,
     memory: MemoryWatch,
     thread: Executor,
     progress: Callable[[int], None] | None,
 ) -> None:
-    """Set after set, until all is done."""
-    dice = Random(f"soak {seed}")
+    """Run set after set, until all operations are done."""
+    random = Random(f"soak {seed}")
     number = 0
-    while tally.goes_on:
+    while counters.goes_on:
         async with anyio.create_task_group() as together:
-            for _ in range(dice.choice((1, 1, 2, 3))):
+            for _ in range(random.choice((1, 1, 2, 3))):
                 number += 1
-                turmoil = Turmoil(number, Random(f"soak {seed} {number}"), tally, thread)
-                together.start_soon(turmoil.live, dice.randint(100, 3000))
-                del turmoil
-        memory.look(tally)
-        if tally.found != tally.dropped:
-            tally.fault(f"{tally.dropped} leases were dropped, but {tally.found} reported")
+                driver = Driver(number, Random(f"soak {seed} {number}"), counters, thread)
+                together.start_soon(driver.live, random.randint(100, 3000))
+                del driver
+        memory.look(counters)
+        if counters.found != counters.dropped:
+            counters.fault(f"{counters.dropped} leases were dropped, but {counters.found} reported")
         if progress is not None:
-            progress(tally.total)
+            progress(counters.total)
 
 
 def _first(error: BaseException) -> BaseException:
@@ -243,15 +244,15 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-def _blame_callbacks(tally: Tally) -> Callable[[Any, dict[str, Any]], None]:
+def _report_callbacks(counters: Counters) -> Callable[[Any, dict[str, Any]], None]:
     def handler(loop: Any, context: dict[str, Any]) -> None:
-        tally.fault(f"{context['message']}: {context.get('exception')!r}")
+        counters.fault(f"{context['message']}: {context.get('exception')!r}")
 
     return handler
 
 
 @contextlib.contextmanager
-def _watched(tally: Tally) -> Iterator[None]:
+def _watched(counters: Counters) -> Iterator[None]:
     """Count the reports of leaks; all else that is warned of, logged, or cannot be raised is a
     fault."""
     lock = threading.Lock()
@@ -260,22 +261,22 @@ def _watched(tally: Tally) -> Iterator[None]:
         text = str(message)
         with lock:
             if category is ResourceWarning and text.endswith("was dropped without a release"):
-                tally.found += 1
+                counters.found += 1
             elif category is ResourceWarning and " was closed with buffers still out" in text:
-                tally.left_out += 1
-                tally.reported.add(text.partition(" was closed")[0])
+                counters.left_out += 1
+                counters.reported.add(text.partition(" was closed")[0])
             else:
-                tally.fault(f"{category.__name__}: {text}")
+                counters.fault(f"{category.__name__}: {text}")
 
     def unraisable(report: Any) -> None:
-        tally.fault(
+        counters.fault(
             f"{report.err_msg or 'Exception ignored in'} {report.object!r}: {report.exc_value!r}"
         )
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             error = record.exc_info[1] if record.exc_info else None
-            tally.fault(f"logged: {record.getMessage()}" + (f": {error!r}" if error else ""))
+            counters.fault(f"logged: {record.getMessage()}" + (f": {error!r}" if error else ""))
 
     handler, logger = Handler(), logging.getLogger("mbufpools")
     show, hook, propagate = warnings.showwarning, sys.unraisablehook, logger.propagate
@@ -310,7 +311,7 @@ def _collected_by_hand() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _seeded(seed: int, backend: str) -> Iterator[None]:
-    """Have trio shuffle those who are ready by our seed, if this trio still does it so."""
+    """Seed the order in which trio runs its ready tasks, if this trio has the attributes for it."""
     scheduler: Any = None
     if backend == "trio":
         from trio._core import _run as scheduler

@@ -24,7 +24,7 @@ from mbufpools._request import Request
 from mbufpools._waiters import Waiters
 from tests.soak import soak
 from tests.soak.__main__ import main
-from tests.soak._counters import STATM, MemoryWatch, Tally
+from tests.soak._counters import STATM, Counters, MemoryWatch
 
 BACKENDS = ["asyncio", "trio"]
 SHORT = 4000
@@ -54,21 +54,21 @@ def determined(report: str) -> dict[str, Any]:
 def test_nothing_breaks_in_a_few_thousand_operations(seed: int, backend: str) -> None:
     found = soak(SHORT, seed=seed, backend=backend)
     assert found.faults == []
-    assert found.verdict.startswith(f"{found.tally.total} operations on ")
-    tally = found.tally
-    assert SHORT <= tally.total < SHORT + 5
-    assert sum(tally.operations.values()) == tally.total
-    assert 0 < tally.opened == tally.closed
-    assert tally.found == tally.dropped > 0
-    assert tally.waits > SHORT / 20, "waiting is common"
-    assert tally.grants > 0
-    assert tally.cancellations > 0
-    assert tally.handed_back > 0, "some are cancelled at the moment of the grant"
+    assert found.verdict.startswith(f"{found.counters.total} operations on ")
+    counters = found.counters
+    assert SHORT <= counters.total < SHORT + 5
+    assert sum(counters.operations.values()) == counters.total
+    assert 0 < counters.opened == counters.closed
+    assert counters.found == counters.dropped > 0
+    assert counters.waits > SHORT / 20, "waiting is common"
+    assert counters.grants > 0
+    assert counters.cancellations > 0
+    assert counters.handed_back > 0, "some are cancelled at the moment of the grant"
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_kind_of_operation_is_done(backend: str) -> None:
-    done = soak(SHORT, seed=3, backend=backend).tally.operations
+    done = soak(SHORT, seed=3, backend=backend).counters.operations
     assert ("cancel natively" in done) == (backend == "asyncio")
     kinds = {
         "get", "get_nowait", "get_many", "reserve", "release", "release in a thread",
@@ -126,7 +126,7 @@ def lose_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def lose_what_is_granted_to_the_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was granted to somebody who was cancelled at that moment is nobody's."""
+    """What was granted to a request that was cancelled at that moment is lost."""
 
     def forgetting(holds: Any) -> None:
         pass
@@ -134,8 +134,8 @@ def lose_what_is_granted_to_the_cancelled(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("mbufpools._waiters._release", forgetting)
 
 
-def wake_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page that leaves has nobody woken, under any policy: the stall."""
+def wake_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that leaves wakes no request, under any policy: the stall."""
     monkeypatch.setattr(
         BufferPools, "_page_left", lambda self, nbytes: self._waiters.budget_credited()
     )
@@ -157,13 +157,13 @@ def lose_what_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(Buffer, "__del__")
 
 
-def say_nothing_of_dropped_reservations(monkeypatch: pytest.MonkeyPatch) -> None:
+def lose_dropped_reservations(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reservation that is dropped is neither reported nor taken back."""
     monkeypatch.delattr(Reservation, "__del__")
 
 
-def wake_nobody_at_the_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waits when a set is closed waits for ever."""
+def wake_no_request_at_the_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that waits when its set is closed waits for ever."""
     monkeypatch.setattr(Waiters, "fail_all", lambda self, error: None)
 
 
@@ -179,7 +179,7 @@ def clear_the_queued_mark_late(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def leave_the_queue_standing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the head of a line is cancelled nobody looks whether the next can be served."""
+    """When the head of a queue is cancelled, the queue is not run for the next request."""
 
     def withdrawing(self: Waiters, line: Any, request: Request[Any]) -> None:
         if request.granted is not None:
@@ -216,7 +216,7 @@ def keep_objects(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fail_in_a_callback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An item that comes home from another thread meets an error, which nobody can catch."""
+    """A release from another thread raises in a callback, where no caller can catch it."""
 
     def failing(self: OwnerLoop) -> int:
         raise ZeroDivisionError("by a plan")
@@ -225,9 +225,9 @@ def fail_in_a_callback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def say_damage(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Debug mode takes every item for damaged when it is handed out."""
+    """Debug mode reports every item as damaged when it is handed out."""
     monkeypatch.setattr(
-        LeaseTracker, "damage", lambda *args: "somebody wrote" if args[2] == 1 else None
+        LeaseTracker, "damage", lambda *args: "something wrote" if args[2] == 1 else None
     )
 
 
@@ -236,12 +236,12 @@ def say_damage(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (lose_bytes, "bytes are charged, but the pages take"),
         (lose_what_is_granted_to_the_cancelled, "leases were dropped, but"),
-        (wake_nobody, "all was released, and yet somebody waits"),
+        (wake_no_request, "all was released, and yet a request waits"),
         (have_one_item_only, "that an item is free only once does not hold"),
         (lose_what_is_dropped, "buffers and .* reserved bytes are out, but .* are held"),
-        (say_nothing_of_dropped_reservations, "reserved bytes are out, but .* are held"),
-        (wake_nobody_at_the_close, "the run ended with Stalled"),
-        (clear_the_queued_mark_late, "all was released, and yet somebody waits"),
+        (lose_dropped_reservations, "reserved bytes are out, but .* are held"),
+        (wake_no_request_at_the_close, "the run ended with Stalled"),
+        (clear_the_queued_mark_late, "all was released, and yet a request waits"),
         (leave_the_queue_standing, "requests parked and never heard of again"),
         pytest.param(
             keep_memory,
@@ -250,7 +250,7 @@ def say_damage(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (keep_objects, "Python's allocator held"),
         (fail_in_a_callback, "by a plan"),
-        (say_damage, "somebody wrote"),
+        (say_damage, "something wrote"),
     ],
 )
 def test_what_is_broken_is_found(break_it: Any, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,12 +279,12 @@ def test_the_line_that_is_printed_replays_what_broke(
     assert exit_status(*argv) == 0
 
 
-def test_all_that_waits_is_told_when_somebody_waits_for_ever(
+def test_a_request_that_waits_for_ever_is_reported_with_all_that_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    wake_nobody(monkeypatch)
+    wake_no_request(monkeypatch)
     (fault, *_) = soak(6000).faults
-    assert re.search(r"yet somebody waits\n\d+ waits?; \d+ of \d+ bytes are allocated", fault)
+    assert re.search(r"yet a request waits\n\d+ waits?; \d+ of \d+ bytes are allocated", fault)
 
 
 # Memory
@@ -295,10 +295,10 @@ def test_what_is_needed_after_the_warm_up_is_growth(monkeypatch: pytest.MonkeyPa
     now = (0, 0)
     monkeypatch.setattr("tests.soak._counters.resident", lambda: now[0] << 20)
     monkeypatch.setattr("sys.getallocatedblocks", lambda: now[1])
-    watch, tally = MemoryWatch(), Tally(1000)
-    for tally.total in (50, 100, 101, 1000):
+    watch, counters = MemoryWatch(), Counters(1000)
+    for counters.total in (50, 100, 101, 1000):
         now = next(sizes)
-        watch.look(tally)
+        watch.look(counters)
     assert (watch.resident_growth, watch.block_growth) == (1.0, 50)
 
 

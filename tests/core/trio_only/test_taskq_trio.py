@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 import trio
@@ -68,6 +69,21 @@ async def test_a_discarded_timer_does_not_wake_the_runner(autojump_clock: MockCl
         assert (discarded.runs, kept.runs) == (0, 1)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Gives SIGINT its default handler for one test.
+
+    trio watches for Ctrl-C only where Python's own handler is in place. Under ``nohup`` the
+    process inherits SIGINT as ignored, and the signal would do nothing.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_while_the_last_tasks_run_is_not_lost() -> None:
     ended: list[bool] = []
 
