@@ -216,7 +216,8 @@ class Driver:
                     if self._end == "drained" and not self._counters.faults:
                         await self._drain()
                     if not self._held.leases:
-                        self._held.end_exports()  # otherwise nothing would be left to release after the close
+                        # After these exports no release would follow that takes their buffers back.
+                        self._held.end_exports()
                     self._getters.closing = True
                     if self._end == "raised":
                         raise _EndOfBody
