@@ -115,3 +115,4 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+__lab_hooks__ = "mbufpools._lab_hooks"

@@ -13,8 +13,10 @@ import pytest
 import trio
 
 import mbufpools
-from mbufpools import lab
-from mbufpools.lab._declare import STATE, declaring, recorder
+from mbufpools import _lab_hooks, lab
+from mbufpools.lab._declare import declaring, recorder
+from mbufpools.lab._hooks import states
+from mbufpools.lab._library_state import STATE as PRIMITIVES
 
 CORE = Path(mbufpools.__file__).parent
 NOT_SHARED = {
@@ -52,7 +54,7 @@ def test_all_state_of_the_core_that_changes_is_declared() -> None:
     undeclared = {
         (cls, attribute)
         for module, cls, attribute in attributes_set_later()
-        if attribute not in STATE.get(module, {}).get(cls, {})
+        if attribute not in _lab_hooks.STATE.get(module, {}).get(cls, {})
         and attribute not in NOT_SHARED.get(cls, set())
     }
     assert not undeclared
@@ -60,7 +62,9 @@ def test_all_state_of_the_core_that_changes_is_declared() -> None:
 
 def test_what_is_declared_is_there() -> None:
     """A name of another release declares nothing, and the reduction would be unsound."""
-    for module, classes in STATE.items():
+    declared = [*PRIMITIVES.items(), *(item for state in states() for item in state.items())]
+    assert "mbufpools._budget" in dict(declared), "the hooks of this library are found"
+    for module, classes in declared:
         assert module in sys.modules, module
         for name, attributes in classes.items():
             cls = getattr(sys.modules[module], name)

@@ -32,7 +32,7 @@ from anyio._backends._asyncio import (
     TaskGroup as _TaskGroup,
 )
 
-from ._background import TICKS, is_service, only_gc_of_asyncio
+from ._background import TICKS, is_service, only_ticks_on_asyncio
 from ._cancelling import declare_spawn
 from ._declare import recorder
 from ._leaks import Leaks
@@ -537,7 +537,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             heapq.heappop(timers)
         if not timers or timers[0]._when == math.inf:
             return False
-        if self._ticks >= TICKS and only_gc_of_asyncio(timers):
+        if self._ticks >= TICKS and only_ticks_on_asyncio(self, timers):
             return False
         self._ticks += 1
         self._now = max(self._now, timers[0]._when)

@@ -1,59 +1,64 @@
-"""The gc of open pools, which ticks for ever: who waits while only it runs has stalled.
+"""Services of libraries, which may tick for ever: a program that waits while only they run has
+stalled.
 
-The lab does not cancel the task that runs it either: that is the library's own. Uses no other room.
+A library says by its hooks which tasks are its services, and which of these only tick, such as a
+runner that wakes each second to look for idle memory.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["TICKS", "is_service", "only_gc_of_asyncio", "only_gc_of_trio"]
+from ._hooks import is_service, only_ticks
+
+__all__ = ["TICKS", "is_service", "only_ticks_on_asyncio", "only_ticks_on_trio"]
 
 TICKS = 1000
-"""Jumps of the clock after which nothing comes of the gc any more: it has let go what it could."""
+"""Jumps of the clock after which ticks are taken to change nothing any more."""
 
 
-def is_service(title: str) -> bool:
-    """True if a task of this name runs a task queue of this library."""
-    return title.startswith("mbufpools ")
-
-
-def only_gc_of_asyncio(timers: Iterable[Any]) -> bool:
-    """True if every timer of a loop is the gc's."""
+def only_ticks_on_asyncio(loop: Any, timers: Iterable[Any]) -> bool:
+    """Return True if every timer of a loop belongs to a service that only ticks."""
+    waiting = {task._fut_waiter: task for task in asyncio.all_tasks(loop)}  # type: ignore[attr-defined]  # asyncio's own
     hosts = [
-        getattr(getattr(timer._callback, "__self__", None), "_host_task", None)
+        _host(timer, waiting)
         for timer in timers
         if not timer._cancelled and timer._when != math.inf
     ]
     return bool(hosts) and all(
-        host is not None and _waits_for_gc(host.get_name(), host.get_coro()) for host in hosts
+        host is not None and _only_ticks(host.get_name(), host.get_coro()) for host in hosts
     )
 
 
-def only_gc_of_trio(deadlines: Any) -> bool:
-    """True if every deadline of a run is the gc's."""
+def _host(timer: Any, waiting: Mapping[Any, Any]) -> Any:
+    """Return the task for which a timer was set, or None if the timer does not tell.
+
+    It is a deadline of anyio's or asyncio's, or it completes the future that a task waits for.
+    """
+    owner = getattr(timer._callback, "__self__", None)
+    for attribute in ("_host_task", "_task"):
+        task = getattr(owner, attribute, None)
+        if isinstance(task, asyncio.Task):
+            return task
+    futures = [it for it in (owner, *timer._args) if isinstance(it, asyncio.Future)]
+    return next((waiting[it] for it in futures if it in waiting), None)
+
+
+def only_ticks_on_trio(deadlines: Any) -> bool:
+    """Return True if every deadline of a run belongs to a service that only ticks."""
     hosts = [
         list(scope._cancel_status._tasks) if scope._cancel_status is not None else []
         for when, _, scope in deadlines._heap
         if scope._registered_deadline == when < math.inf
     ]
-    # A scope without tasks of its own has some further inside: the gc's has its own.
+    # A scope without tasks of its own surrounds other scopes; a service's scope has its task.
     return bool(hosts) and all(
-        tasks and all(_waits_for_gc(task.name, task.coro) for task in tasks) for tasks in hosts
+        tasks and all(_only_ticks(task.name, task.coro) for task in tasks) for tasks in hosts
     )
 
 
-def _waits_for_gc(title: str, coroutine: Any) -> bool:
-    """True if a task runs a task queue on which nothing but the gc is due."""
-    while is_service(title) and coroutine is not None:
-        frame = getattr(coroutine, "cr_frame", None)
-        if frame is None:
-            return False
-        queue = frame.f_locals.get("self")
-        if type(queue).__module__ == "mbufpools._taskq" and hasattr(queue, "_due"):
-            names = (getattr(task.function, "__qualname__", "") for task in queue._due)
-            return not queue._queue and all(name == "BufferPools._gc" for name in names)
-        coroutine = coroutine.cr_await
-    return False
+def _only_ticks(name: str, coroutine: Any) -> bool:
+    return is_service(name) and only_ticks(coroutine)

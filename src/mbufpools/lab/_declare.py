@@ -13,10 +13,12 @@ touches, before *and* after it has waited. Uses `_trace`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
+from ._hooks import states
+from ._library_state import STATE
 from ._steps import MAIN, Accesses, Name, Resource
 
 __all__ = ["Recorder", "Shared", "declaring", "recorder"]
@@ -138,161 +140,6 @@ class Shared(Generic[T]):
         return f"Shared({self._value!r})"
 
 
-VALUE, CHANGED = False, True
-"""An attribute whose value is read and set; one that holds something that is changed in place,
-so that who reads it may write."""
-
-STATE: dict[str, dict[str, dict[str, bool]]] = {
-    "asyncio.locks": {
-        "Event": {"_value": VALUE},
-        "Lock": {"_locked": VALUE, "_waiters": CHANGED},
-        "Condition": {"_waiters": CHANGED},
-        "Semaphore": {"_value": VALUE, "_waiters": CHANGED},
-        "Barrier": {"_state": VALUE, "_count": VALUE},
-    },
-    "asyncio.queues": {
-        "Queue": {
-            "_queue": CHANGED,
-            "_getters": CHANGED,
-            "_putters": CHANGED,
-            "_unfinished_tasks": VALUE,
-            "_is_shutdown": VALUE,
-        },
-    },
-    "asyncio.taskgroups": {"TaskGroup": {"_aborting": VALUE, "_exiting": VALUE}},
-    "anyio._backends._asyncio": {
-        "Lock": {"_owner_task": VALUE, "_waiters": CHANGED},
-        "Semaphore": {"_value": VALUE, "_waiters": CHANGED},
-        "CapacityLimiter": {
-            "_total_tokens": VALUE,
-            "_borrowers": CHANGED,
-            "_wait_queue": CHANGED,
-        },
-    },
-    "anyio._core._synchronization": {
-        "Condition": {"_waiters": CHANGED},
-        "ResourceGuard": {"_guarded": VALUE},
-        # Made outside of an event loop, they make what they stand for when they are first used.
-        "EventAdapter": {"_internal_event": CHANGED, "_is_set": VALUE},
-        "LockAdapter": {"_internal_lock": CHANGED},
-        "SemaphoreAdapter": {"_internal_semaphore": CHANGED},
-        "CapacityLimiterAdapter": {"_internal_limiter": CHANGED},
-    },
-    "anyio.streams.memory": {
-        "_MemoryObjectStreamState": {
-            "buffer": CHANGED,
-            "open_send_channels": VALUE,
-            "open_receive_channels": VALUE,
-            "waiting_receivers": CHANGED,
-            "waiting_senders": CHANGED,
-        },
-    },
-    "trio._sync": {
-        "Event": {"_flag": VALUE},
-        "CapacityLimiter": {
-            "_total_tokens": VALUE,
-            "_borrowers": CHANGED,
-            "_pending_borrowers": CHANGED,
-        },
-        "Semaphore": {"_value": VALUE},
-        "_LockImpl": {"_owner": VALUE},
-    },
-    "trio._core._parking_lot": {"ParkingLot": {"_parked": CHANGED}},
-    "trio._channel": {
-        "MemoryChannelState": {
-            "data": CHANGED,
-            "open_send_channels": VALUE,
-            "open_receive_channels": VALUE,
-            "send_tasks": CHANGED,
-            "receive_tasks": CHANGED,
-        },
-    },
-    "mbufpools._budget": {
-        "Budget": {
-            "_allocated": VALUE,
-            "_drops": VALUE,
-            "_limit": VALUE,
-            "_low_memory": VALUE,
-            "_peak": VALUE,
-        },
-    },
-    "mbufpools._buffer": {"Buffer": {"_page": VALUE, "_view": VALUE}},
-    "mbufpools._bufferpools": {"BufferPools": {"_wakeup_runs": VALUE}},
-    "mbufpools._set_state": {
-        "SetState": {
-            "reserved_min_bytes": VALUE,
-            "numbers": CHANGED,
-            "quarantine": CHANGED,
-            "reservations": VALUE,
-            "reserved": VALUE,
-        },
-    },
-    "mbufpools._owner_loop": {"OwnerLoop": {"_state": VALUE, "deferred": CHANGED, "thread": VALUE}},
-    "mbufpools._page": {
-        "PageLists": {
-            "_empty": CHANGED,
-            "_full": CHANGED,
-            "_partial": CHANGED,
-            "curpage": CHANGED,
-            "hiwat": VALUE,
-            "nout": VALUE,
-            "npagealloc": VALUE,
-            "npagefree": VALUE,
-            "npages": VALUE,
-        },
-    },
-    "mbufpools._pool": {
-        "Pool": {
-            "_hard_limit": VALUE,
-            "_max_idle_pages": VALUE,
-            "_min_items": VALUE,
-            "_nfail": VALUE,
-            "_nget": VALUE,
-        },
-    },
-    "mbufpools._request": {
-        "Request": {"error": VALUE, "granted": VALUE},
-        "RequestQueue": {"_requests": CHANGED},
-    },
-    "mbufpools._reservation": {"Reservation": {"_released": VALUE}},
-    "mbufpools._taskq": {
-        "TaskQueue": {
-            "_added": VALUE,
-            "_armed": VALUE,
-            "_coalesced": VALUE,
-            "_discarded": VALUE,
-            "_draining": VALUE,
-            "_due": CHANGED,
-            "_error": VALUE,
-            "_queue": CHANGED,
-            "_running": VALUE,
-            "_runs": VALUE,
-            "_timers": CHANGED,
-            "_work": VALUE,
-        },
-    },
-    "mbufpools._waiters": {
-        "Waiters": {
-            "_active": CHANGED,
-            "_again": VALUE,
-            "_cancellations": VALUE,
-            "_debt_pass_limit": VALUE,
-            "_grants": VALUE,
-            "_histogram": CHANGED,
-            "_many_queues": CHANGED,
-            "_passes": VALUE,
-            "_peak": VALUE,
-            "_running": VALUE,
-            "_short": CHANGED,
-            "_waiting": VALUE,
-            "_waits": VALUE,
-            "must_queue": VALUE,
-        },
-    },
-}
-"""By module and class, the attributes that hold shared state."""
-
-
 _ABSENT = object()
 
 
@@ -345,6 +192,12 @@ class _Declared:
             recorder.made(instance)
 
 
+def _all_state() -> Iterator[tuple[str, Mapping[str, Mapping[str, bool]]]]:
+    """Yield module and classes, of the primitives and of every library that has hooks."""
+    for state in (STATE, *states()):
+        yield from state.items()
+
+
 @contextmanager
 def declaring() -> Iterator[None]:
     """Have the primitives that are loaded declare what they touch; inside another, no more."""
@@ -353,7 +206,7 @@ def declaring() -> Iterator[None]:
         return
     put: list[tuple[Any, str, Any]] = []
     try:
-        for module, classes in STATE.items():
+        for module, classes in _all_state():
             if module not in sys.modules:
                 continue
             for class_name, attributes in classes.items():

@@ -23,7 +23,7 @@ import trio
 from trio._core import _run
 from trio._core._run import GLOBAL_RUN_CONTEXT, CancelStatus, Nursery, Runner
 
-from ._background import TICKS, is_service, only_gc_of_trio
+from ._background import TICKS, is_service, only_ticks_on_trio
 from ._cancelling import declare_spawn
 from ._declare import recorder
 from ._leaks import Leaks
@@ -399,7 +399,7 @@ class _Machine(trio.abc.Instrument):
             if isinstance(choice, Cancel):
                 self._inject(choice)
                 return False
-        quiet = self._ticks >= TICKS and only_gc_of_trio(GLOBAL_RUN_CONTEXT.runner.deadlines)
+        quiet = self._ticks >= TICKS and only_ticks_on_trio(GLOBAL_RUN_CONTEXT.runner.deadlines)
         if deadline == math.inf or quiet:
             self._outcome = Outcome(
                 "stall",

@@ -20,7 +20,7 @@ from typing import NoReturn
 import trio
 from trio._core._run import GLOBAL_RUN_CONTEXT, CancelStatus, Runner
 
-from ._background import TICKS, is_service, only_gc_of_trio
+from ._background import TICKS, is_service, only_ticks_on_trio
 from ._virtual_time import Stalled, where_it_waits
 
 __all__ = ["VirtualClock", "lift_shields"]
@@ -101,7 +101,7 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument):
         if GLOBAL_RUN_CONTEXT.runner.waiting_for_idle:
             return math.inf  # they wake first, and trio knows when
         if deadline < math.inf and not (
-            self._ticks >= TICKS and only_gc_of_trio(GLOBAL_RUN_CONTEXT.runner.deadlines)
+            self._ticks >= TICKS and only_ticks_on_trio(GLOBAL_RUN_CONTEXT.runner.deadlines)
         ):
             self._ticks += 1
             self._now = deadline

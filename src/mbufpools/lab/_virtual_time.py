@@ -17,7 +17,7 @@ import selectors
 from collections.abc import Iterable
 from typing import Any
 
-from ._background import TICKS, is_service, only_gc_of_asyncio
+from ._background import TICKS, is_service, only_ticks_on_asyncio
 
 __all__ = ["Stalled", "VirtualTimeLoop", "where_it_waits"]
 
@@ -104,22 +104,20 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return True
 
     def _is_quiet(self) -> bool:
-        """True if for long nobody has run but the gc of pools, and nobody else ever will."""
+        """Return True if only services that tick have run for long, and nothing else ever will."""
         self._jumps += 1
         if self._jumps % TICKS:
             return False
-        before, self._waits = (
-            self._waits,
-            [
-                (task, task._fut_waiter)  # type: ignore[attr-defined]  # another one if it has run
-                for task in asyncio.all_tasks(self)
-                if not is_service(task.get_name())
-            ],
-        )
-        known = dict(before)
-        return all(known.get(task) is waits for task, waits in self._waits) and only_gc_of_asyncio(
-            self._scheduled  # type: ignore[attr-defined]  # asyncio's own heap
-        )
+        before = dict(self._waits)
+        self._waits = [
+            (task, task._fut_waiter)  # type: ignore[attr-defined]  # another one if it has run
+            for task in asyncio.all_tasks(self)
+            if not is_service(task.get_name())
+        ]
+        if any(before.get(task) is not waits for task, waits in self._waits):
+            return False
+        timers = self._scheduled  # type: ignore[attr-defined]  # asyncio's own heap
+        return only_ticks_on_asyncio(self, timers)
 
     def _be_exact(self) -> None:
         # asyncio fires all timers below `time() + _clock_resolution`: here, those up to `time()`.

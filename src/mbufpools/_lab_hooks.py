@@ -1,0 +1,176 @@
+"""What the pools tell the lab about themselves: their shared state, the runner of their task queue,
+what a getter waits for, and who holds the memory.
+
+Only `mbufpools.lab` imports this module, which it finds by ``mbufpools.__lab_hooks__``, so the core
+pays nothing for it. `mbufpools.lab.hooks` says what each name means.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from types import FrameType
+from typing import Any
+
+from ._explain import explain
+from ._request import Request
+from ._taskq import TaskQueue
+from ._waiters import Waiters
+from .lab.hooks import CHANGED, VALUE, State, Wait, short_path
+
+__all__ = ["STATE", "holders", "is_service", "only_ticks", "waits_for"]
+
+STATE: State = {
+    "mbufpools._budget": {
+        "Budget": {
+            "_allocated": VALUE,
+            "_drops": VALUE,
+            "_limit": VALUE,
+            "_low_memory": VALUE,
+            "_peak": VALUE,
+        },
+    },
+    "mbufpools._buffer": {"Buffer": {"_page": VALUE, "_view": VALUE}},
+    "mbufpools._bufferpools": {"BufferPools": {"_wakeup_runs": VALUE}},
+    "mbufpools._set_state": {
+        "SetState": {
+            "reserved_min_bytes": VALUE,
+            "numbers": CHANGED,
+            "quarantine": CHANGED,
+            "reservations": VALUE,
+            "reserved": VALUE,
+        },
+    },
+    "mbufpools._owner_loop": {"OwnerLoop": {"_state": VALUE, "deferred": CHANGED, "thread": VALUE}},
+    "mbufpools._page": {
+        "PageLists": {
+            "_empty": CHANGED,
+            "_full": CHANGED,
+            "_partial": CHANGED,
+            "curpage": CHANGED,
+            "hiwat": VALUE,
+            "nout": VALUE,
+            "npagealloc": VALUE,
+            "npagefree": VALUE,
+            "npages": VALUE,
+        },
+    },
+    "mbufpools._pool": {
+        "Pool": {
+            "_hard_limit": VALUE,
+            "_max_idle_pages": VALUE,
+            "_min_items": VALUE,
+            "_nfail": VALUE,
+            "_nget": VALUE,
+        },
+    },
+    "mbufpools._request": {
+        "Request": {"error": VALUE, "granted": VALUE},
+        "RequestQueue": {"_requests": CHANGED},
+    },
+    "mbufpools._reservation": {"Reservation": {"_released": VALUE}},
+    "mbufpools._taskq": {
+        "TaskQueue": {
+            "_added": VALUE,
+            "_armed": VALUE,
+            "_coalesced": VALUE,
+            "_discarded": VALUE,
+            "_draining": VALUE,
+            "_due": CHANGED,
+            "_error": VALUE,
+            "_queue": CHANGED,
+            "_running": VALUE,
+            "_runs": VALUE,
+            "_timers": CHANGED,
+            "_work": VALUE,
+        },
+    },
+    "mbufpools._waiters": {
+        "Waiters": {
+            "_active": CHANGED,
+            "_again": VALUE,
+            "_cancellations": VALUE,
+            "_debt_pass_limit": VALUE,
+            "_grants": VALUE,
+            "_histogram": CHANGED,
+            "_many_queues": CHANGED,
+            "_passes": VALUE,
+            "_peak": VALUE,
+            "_running": VALUE,
+            "_short": CHANGED,
+            "_waiting": VALUE,
+            "_waits": VALUE,
+            "must_queue": VALUE,
+        },
+    },
+}
+"""Every attribute of the core that changes after ``__init__`` and that more than one task uses; a
+test compares it with the source."""
+
+
+def is_service(name: str) -> bool:
+    """Return True if a task of this name runs a task queue."""
+    return name.startswith("mbufpools ")
+
+
+def only_ticks(coroutine: Any) -> bool:
+    """Return True if a task queue has nothing queued, and only the gc of pools is due."""
+    while coroutine is not None:
+        frame = getattr(coroutine, "cr_frame", None)
+        if frame is None:
+            return False
+        queue = frame.f_locals.get("self")
+        if isinstance(queue, TaskQueue):
+            names = (getattr(task.function, "__qualname__", "") for task in queue._due)
+            return not queue._queue and all(name == "BufferPools._gc" for name in names)
+        coroutine = coroutine.cr_await
+    return False
+
+
+def waits_for(frame: FrameType) -> Wait | None:
+    """Say what a getter waits for, by the frame of `Waiters.acquire` that parks it."""
+    if frame.f_code is not Waiters.acquire.__code__:
+        return None
+    waiters: Waiters = frame.f_locals["self"]
+    request: Request[Any] = frame.f_locals["request"]
+    what = (
+        f"{frame.f_locals['queue'].what}: nobody has served it (a release, a page that leaves, a "
+        f"raised limit and the wakeup task would)"
+    )
+    return Wait(what, None if request.settled else waiters, request.task_id)
+
+
+def holders(waiters: Waiters, names: Mapping[int, str]) -> Iterator[str]:
+    """Say what is allocated, in which pools, and in debug mode which task holds it.
+
+    What `explain` says of each waiter is left out: its number, and how long it has waited, would
+    make one failure look like several.
+    """
+    state = waiters._state
+    explained = explain(state, waiters, wakeup=False)
+    text = str(explained).splitlines()
+    _, _, allocated = text[0].partition("; ")
+    yield f"{state.owner_loop.name}: {allocated}"
+    for pool in waiters._pools:
+        it = pool.statistics()
+        if it.npages:
+            most = "" if it.hard_limit is None else f" of at most {it.hard_limit}"
+            yield (
+                f"pool {it.name!r}: {it.npages * it.page_size} bytes of pages, "
+                f"{it.nout} items out{most}, {it.npages * it.items_per_page - it.nout} free"
+            )
+    if explained.exported:
+        yield text[1]
+    leases = state.tracker.holders() if state.tracker is not None else []
+    for holder, count in Counter(
+        sorted(
+            (replace(holder, where=short_path(holder.where)) for holder in leases),
+            key=lambda it: (it.task, names.get(it.task_id, ""), it.pool, it.nbytes, it.where),
+        )
+    ).items():
+        name = names.get(holder.task_id)
+        waits = f", which waits itself (task {name})" if name is not None else ""
+        yield f"held: {f'{count} x ' if count > 1 else ''}{holder}{waits}"
+    if explained.stuck or (explained.allocated and not explained.debug):
+        yield text[-1]

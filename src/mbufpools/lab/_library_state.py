@@ -1,0 +1,78 @@
+"""The state that tasks share in the primitives of asyncio, anyio and trio, by module and class.
+
+These libraries do not know of the lab, so the lab keeps the table for them. A name that a release
+does not have declares nothing; a test compares the table with what is installed.
+"""
+
+from __future__ import annotations
+
+from .hooks import CHANGED, VALUE, State
+
+__all__ = ["STATE"]
+
+STATE: State = {
+    "asyncio.locks": {
+        "Event": {"_value": VALUE},
+        "Lock": {"_locked": VALUE, "_waiters": CHANGED},
+        "Condition": {"_waiters": CHANGED},
+        "Semaphore": {"_value": VALUE, "_waiters": CHANGED},
+        "Barrier": {"_state": VALUE, "_count": VALUE},
+    },
+    "asyncio.queues": {
+        "Queue": {
+            "_queue": CHANGED,
+            "_getters": CHANGED,
+            "_putters": CHANGED,
+            "_unfinished_tasks": VALUE,
+            "_is_shutdown": VALUE,
+        },
+    },
+    "asyncio.taskgroups": {"TaskGroup": {"_aborting": VALUE, "_exiting": VALUE}},
+    "anyio._backends._asyncio": {
+        "Lock": {"_owner_task": VALUE, "_waiters": CHANGED},
+        "Semaphore": {"_value": VALUE, "_waiters": CHANGED},
+        "CapacityLimiter": {
+            "_total_tokens": VALUE,
+            "_borrowers": CHANGED,
+            "_wait_queue": CHANGED,
+        },
+    },
+    "anyio._core._synchronization": {
+        "Condition": {"_waiters": CHANGED},
+        "ResourceGuard": {"_guarded": VALUE},
+        # Made outside of an event loop, they make what they stand for when they are first used.
+        "EventAdapter": {"_internal_event": CHANGED, "_is_set": VALUE},
+        "LockAdapter": {"_internal_lock": CHANGED},
+        "SemaphoreAdapter": {"_internal_semaphore": CHANGED},
+        "CapacityLimiterAdapter": {"_internal_limiter": CHANGED},
+    },
+    "anyio.streams.memory": {
+        "_MemoryObjectStreamState": {
+            "buffer": CHANGED,
+            "open_send_channels": VALUE,
+            "open_receive_channels": VALUE,
+            "waiting_receivers": CHANGED,
+            "waiting_senders": CHANGED,
+        },
+    },
+    "trio._sync": {
+        "Event": {"_flag": VALUE},
+        "CapacityLimiter": {
+            "_total_tokens": VALUE,
+            "_borrowers": CHANGED,
+            "_pending_borrowers": CHANGED,
+        },
+        "Semaphore": {"_value": VALUE},
+        "_LockImpl": {"_owner": VALUE},
+    },
+    "trio._core._parking_lot": {"ParkingLot": {"_parked": CHANGED}},
+    "trio._channel": {
+        "MemoryChannelState": {
+            "data": CHANGED,
+            "open_send_channels": VALUE,
+            "open_receive_channels": VALUE,
+            "send_tasks": CHANGED,
+            "receive_tasks": CHANGED,
+        },
+    },
+}

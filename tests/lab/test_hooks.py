@@ -1,0 +1,104 @@
+"""A library tells the lab about its shared state, its services, its waits and their holders."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from mbufpools import lab
+from tests.kit.hooked_library import install
+
+both_backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+def two_increments(library: SimpleNamespace) -> Callable[[], Awaitable[None]]:
+    async def program() -> None:
+        counter = library.Counter()
+        async with anyio.create_task_group() as group:
+            group.start_soon(counter.increment)
+            group.start_soon(counter.increment)
+        assert counter.value == 2
+
+    return program
+
+
+@both_backends
+def test_dpor_finds_a_race_on_state_that_the_hooks_declare(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with install(monkeypatch) as library:
+        found = lab.explore(two_increments(library), strategy="dpor", backend=backend)
+    assert [failure.kind for failure in found.failures] == ["exception"]
+
+
+@both_backends
+def test_without_hooks_the_state_is_unknown_to_dpor(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with install(monkeypatch, hooked=False) as library:
+        found = lab.explore(two_increments(library), strategy="dpor", backend=backend)
+    assert not found.failures
+    assert found.executions == 1
+
+
+@both_backends
+def test_a_stall_names_what_the_library_says_and_who_holds_it(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with install(monkeypatch) as library:
+
+        async def program() -> None:
+            desk = library.Desk()
+            await desk.borrow("the first reader")
+            await desk.borrow("the second reader")
+
+        (failure,) = lab.explore(program, backend=backend).failures
+    assert failure.kind == "stall"
+    assert "program, for the book of a desk\n" in failure.report
+    assert "\n  desk:\n    the first reader has the book; 0 waits\n" in failure.report
+
+
+@both_backends
+def test_a_program_whose_service_only_ticks_has_stalled(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with install(monkeypatch) as library:
+
+        async def program() -> None:
+            async with anyio.create_task_group() as group:
+                group.start_soon(library.tick, name="desks ticker")
+                await anyio.Event().wait()
+
+        found = lab.explore(program, backend=backend)
+        assert [failure.kind for failure in found.failures] == ["stall"]
+        with pytest.raises((lab.Stalled, ExceptionGroup)):
+            lab.run(program, backend=backend, patience=0)
+
+
+@both_backends
+def test_a_service_is_never_cancelled(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+
+    with install(monkeypatch):
+
+        async def service() -> None:
+            try:
+                await anyio.lowlevel.checkpoint()
+                await anyio.lowlevel.checkpoint()
+            except BaseException:
+                ended.append("cancelled")
+                raise
+            ended.append("well")
+
+        async def program() -> None:
+            async with anyio.create_task_group() as group:
+                group.start_soon(service, name="desks ticker")
+
+        found = lab.explore(program, backend=backend, cancel="scope")
+    assert found.complete
+    # Only the main task is cancelled; its group then cancels what is in it.
+    assert "well" in ended
