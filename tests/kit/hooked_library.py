@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType, ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -59,7 +59,7 @@ async def tick():
 
 
 class _HooksModule(ModuleType):
-    STATE: State = {
+    STATE: ClassVar[State] = {
         "desks": {"Desk": {"reader": VALUE, "readers": CHANGED}, "Counter": {"value": VALUE}}
     }
 

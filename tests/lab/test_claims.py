@@ -68,14 +68,16 @@ async def a_generator_is_left() -> None:
     ],
 )
 @STRATEGIES
-def test_who_is_cancelled_by_the_lab_has_no_result(program: Program, strategy: str) -> None:
+def test_who_is_cancelled_by_the_lab_has_no_result(
+    program: Program, strategy: lab.StrategyName
+) -> None:
     exploration = lab.explore(program, cancel=True, strategy=strategy, max_executions=200)
     exploration.assert_holds()
     assert exploration.executions > 1
 
 
 @BACKENDS
-def test_a_task_that_has_not_started_is_not_cancelled_alone(backend: str) -> None:
+def test_a_task_that_has_not_started_is_not_cancelled_alone(backend: lab.BackendName) -> None:
     cancelled = set()
 
     async def service(*, task_status: TaskStatus[int]) -> None:
@@ -100,7 +102,7 @@ def test_a_task_that_has_not_started_is_not_cancelled_alone(backend: str) -> Non
 
 
 @BACKENDS
-def test_the_task_queue_of_open_pools_is_not_cancelled(backend: str) -> None:
+def test_the_task_queue_of_open_pools_is_not_cancelled(backend: lab.BackendName) -> None:
     async def program() -> None:
         async with BufferPools(8192, [256, 1024]) as pools:
 
@@ -138,7 +140,9 @@ STALLS = pytest.mark.parametrize(
 @BACKENDS
 @STALLS
 @pytest.mark.parametrize("strategy", ["exhaustive", "dpor"])
-def test_a_stall_with_open_pools_is_a_stall(program: Program, strategy: str, backend: str) -> None:
+def test_a_stall_with_open_pools_is_a_stall(
+    program: Program, strategy: lab.StrategyName, backend: lab.BackendName
+) -> None:
     (failure,) = lab.explore(program, backend=backend, strategy=strategy).failures
     assert failure.kind == "stall"
     assert failure.token == f"{backend}:"
@@ -153,13 +157,15 @@ def test_a_stall_with_open_pools_is_a_stall(program: Program, strategy: str, bac
 
 @BACKENDS
 @STALLS
-def test_a_run_with_open_pools_ends_when_it_stalls(program: Program, backend: str) -> None:
+def test_a_run_with_open_pools_ends_when_it_stalls(
+    program: Program, backend: lab.BackendName
+) -> None:
     with pytest.raises(lab.Stalled, match="every task waits and nothing is scheduled"):
         lab.run(program, backend=backend, patience=0)
 
 
 @BACKENDS
-def test_who_sleeps_for_long_with_open_pools_does_not_stall(backend: str) -> None:
+def test_who_sleeps_for_long_with_open_pools_does_not_stall(backend: lab.BackendName) -> None:
     async def program() -> None:
         async with BufferPools("64 KiB", [4096]):
             await anyio.sleep(1500)
@@ -169,7 +175,9 @@ def test_who_sleeps_for_long_with_open_pools_does_not_stall(backend: str) -> Non
 
 
 @BACKENDS
-def test_a_timeout_around_an_inner_scope_is_waited_for_with_open_pools(backend: str) -> None:
+def test_a_timeout_around_an_inner_scope_is_waited_for_with_open_pools(
+    backend: lab.BackendName,
+) -> None:
     """On trio the task is not listed at the outer scope, whose deadline still wakes it."""
     ends = []
 
@@ -188,7 +196,7 @@ def test_a_timeout_around_an_inner_scope_is_waited_for_with_open_pools(backend: 
 
 
 @BACKENDS
-def test_a_task_can_run_for_longer_than_the_rule_gives_it(backend: str) -> None:
+def test_a_task_can_run_for_longer_than_the_rule_gives_it(backend: lab.BackendName) -> None:
     async def program() -> None:
         done = lab.Shared(False)
 
@@ -297,7 +305,7 @@ def test_the_sets_of_asyncio_are_walked_in_order() -> None:
 
 
 @BACKENDS
-def test_a_program_that_exits_fails(backend: str) -> None:
+def test_a_program_that_exits_fails(backend: lab.BackendName) -> None:
     async def program() -> None:
         sys.exit(0)
 

@@ -108,7 +108,7 @@ def test_a_shared_value_is_a_plain_value_outside_of_an_exploration() -> None:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_a_plain_attribute_fools_dpor_and_a_shared_value_does_not(backend: str) -> None:
+def test_a_plain_attribute_fools_dpor_and_a_shared_value_does_not(backend: lab.BackendName) -> None:
     """As the documents say."""
 
     class Plain:

@@ -12,6 +12,7 @@ from mbufpools.lab._cancelling import declaring_cancellations
 from mbufpools.lab._declare import declaring
 from mbufpools.lab._dpor import Dpor
 from mbufpools.lab._execute import execute
+from mbufpools.lab._options import Options
 from mbufpools.lab._outcome import Outcome
 from mbufpools.lab._schedule import Schedule
 from mbufpools.lab._strategies import Exhaustive
@@ -48,7 +49,9 @@ def class_of(schedule: Schedule) -> Any:
     return frozenset((resource, tuple(order)) for resource, order in resources.items())
 
 
-def see(generated: Generated, strategy: Exhaustive | Dpor, backend: str, enough: int) -> Seen:
+def see(
+    generated: Generated, strategy: Exhaustive | Dpor, backend: lab.BackendName, enough: int
+) -> Seen:
     """Explore a program, and note the class and the end of every execution."""
     seen = Seen()
 
@@ -61,11 +64,7 @@ def see(generated: Generated, strategy: Exhaustive | Dpor, backend: str, enough:
         executed = execute(
             generated.program,
             strategy,
-            backend=backend,
-            max_executions=enough,
-            max_failures=None,
-            step_limit=1000,
-            cancel_by=(),
+            Options(backend=backend, max_executions=enough, max_failures=None, step_limit=1000),
             on_execution=note,
         )
     seen.executions, seen.complete = executed.executions, strategy.complete
@@ -73,7 +72,7 @@ def see(generated: Generated, strategy: Exhaustive | Dpor, backend: str, enough:
 
 
 def compare(
-    seeds: range, operations: tuple[str, ...], backend: str, enough: int
+    seeds: range, operations: tuple[str, ...], backend: lab.BackendName, enough: int
 ) -> tuple[int, int, int]:
     """Compare dpor with exhaustive, of programs with at most `enough` schedules; return the
     programs compared and the executions of both."""
@@ -104,14 +103,14 @@ BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 
 @BACKENDS
-def test_dpor_executes_each_class_of_schedules_once(backend: str) -> None:
+def test_dpor_executes_each_class_of_schedules_once(backend: lab.BackendName) -> None:
     compared, exhaustive, reduced = compare(range(30), PLAIN, backend, enough=300)
     assert compared > 20
     assert reduced < exhaustive / 5
 
 
 @BACKENDS
-def test_dpor_misses_no_class_of_programs_that_cancel(backend: str) -> None:
+def test_dpor_misses_no_class_of_programs_that_cancel(backend: lab.BackendName) -> None:
     compared, exhaustive, reduced = compare(range(30, 60), WITH_CANCELLATION, backend, enough=300)
     assert compared > 20
     assert reduced < exhaustive / 2
@@ -133,7 +132,7 @@ def test_dpor_agrees_with_exhaustive_on_hundreds_of_programs_of_asyncio() -> Non
 @BACKENDS
 @pytest.mark.parametrize("operations", [PLAIN, WITH_CANCELLATION], ids=["plain", "cancelling"])
 def test_dpor_agrees_with_exhaustive_on_hundreds_of_programs(
-    operations: tuple[str, ...], backend: str
+    operations: tuple[str, ...], backend: lab.BackendName
 ) -> None:
     compared, _, _ = compare(range(280), operations, backend, enough=2000)
     assert compared >= 200

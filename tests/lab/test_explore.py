@@ -21,14 +21,10 @@ from trio._core import _run as trio_run
 
 from mbufpools import BufferPools, PoolSpec, lab
 from mbufpools.lab._execute import execute
-from mbufpools.lab._schedule import (
-    Anchor,
-    Cancel,
-    Schedule,
-    parse_token,
-    spell_token,
-)
+from mbufpools.lab._options import Options
+from mbufpools.lab._schedule import Anchor, Cancel, Schedule
 from mbufpools.lab._strategies import Exhaustive, Random
+from mbufpools.lab._token import parse_token, spell_token
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 Program = Callable[[], Awaitable[Any]]
@@ -83,7 +79,9 @@ async def nothing() -> None:
 
 @BACKENDS
 @pytest.mark.parametrize(("words", "count"), [(("aaa", "bbb"), 20), (tuple("abcd"), 24)])
-def test_every_order_is_reached_just_once(backend: str, words: tuple[str, ...], count: int) -> None:
+def test_every_order_is_reached_just_once(
+    backend: lab.BackendName, words: tuple[str, ...], count: int
+) -> None:
     orders: list[str] = []
     exploration = lab.explore(letters(orders, *words), backend=backend, max_preemptions=None)
     assert exploration.executions == len(orders) == len(set(orders)) == count
@@ -94,7 +92,7 @@ def test_every_order_is_reached_just_once(backend: str, words: tuple[str, ...], 
 @BACKENDS
 @pytest.mark.parametrize(("bound", "expected"), [(0, 2), (1, 6), (2, 14), (4, 20)])
 def test_the_bound_counts_how_often_a_task_is_kept_from_going_on(
-    backend: str, bound: int, expected: int
+    backend: lab.BackendName, bound: int, expected: int
 ) -> None:
     """Of aaa and bbb: each order needs as many preemptions as it leaves a word unfinished."""
     orders: list[str] = []
@@ -112,7 +110,7 @@ def test_the_bound_counts_how_often_a_task_is_kept_from_going_on(
 
 
 @BACKENDS
-def test_independent_tasks_cost_dpor_no_extra_execution(backend: str) -> None:
+def test_independent_tasks_cost_dpor_no_extra_execution(backend: lab.BackendName) -> None:
     orders: list[str] = []
     exploration = lab.explore(
         letters(orders, "aaa", "bbb", "ccc"), strategy="dpor", backend=backend
@@ -121,7 +119,7 @@ def test_independent_tasks_cost_dpor_no_extra_execution(backend: str) -> None:
 
 
 @BACKENDS
-def test_fifo_is_the_order_of_becoming_ready(backend: str) -> None:
+def test_fifo_is_the_order_of_becoming_ready(backend: lab.BackendName) -> None:
     orders: list[str] = []
     exploration = lab.explore(letters(orders, "aaa", "bbb"), strategy="fifo", backend=backend)
     assert orders == ["ababab"]
@@ -175,7 +173,9 @@ def test_a_task_that_spins_does_not_keep_out_the_others() -> None:
 
 @BACKENDS
 @pytest.mark.parametrize("strategy", ["exhaustive", "dpor", "random", "pct"])
-def test_a_lost_update_is_found_and_replayed(strategy: str, backend: str) -> None:
+def test_a_lost_update_is_found_and_replayed(
+    strategy: lab.StrategyName, backend: lab.BackendName
+) -> None:
     exploration = lab.explore(lost_update, strategy=strategy, backend=backend)
     (failure,) = exploration.failures
     assert failure.kind == "exception"
@@ -187,7 +187,9 @@ def test_a_lost_update_is_found_and_replayed(strategy: str, backend: str) -> Non
 
 
 @BACKENDS
-def test_a_stall_tells_where_each_task_stands_and_who_was_never_called(backend: str) -> None:
+def test_a_stall_tells_where_each_task_stands_and_who_was_never_called(
+    backend: lab.BackendName,
+) -> None:
     exploration = lab.explore(nobody_sets, backend=backend)
     (failure,) = exploration.failures
     assert failure.kind == "stall"
@@ -198,7 +200,7 @@ def test_a_stall_tells_where_each_task_stands_and_who_was_never_called(backend: 
 
 
 @BACKENDS
-def test_a_stall_tells_the_calls_that_led_there(backend: str) -> None:
+def test_a_stall_tells_the_calls_that_led_there(backend: lab.BackendName) -> None:
     async def inner() -> None:
         await anyio.Event().wait()
 
@@ -223,7 +225,7 @@ def test_the_story_is_the_same_on_both_backends() -> None:
 
 
 @BACKENDS
-def test_a_stall_of_pools_tells_what_each_waits_for(backend: str) -> None:
+def test_a_stall_of_pools_tells_what_each_waits_for(backend: lab.BackendName) -> None:
     async def program() -> None:
         pools = BufferPools(4096, [PoolSpec(4096, items_per_page=1)])
         async with pools:
@@ -238,7 +240,7 @@ def test_a_stall_of_pools_tells_what_each_waits_for(backend: str) -> None:
 
 
 @BACKENDS
-def test_what_never_ends_is_a_livelock_not_a_stall(backend: str) -> None:
+def test_what_never_ends_is_a_livelock_not_a_stall(backend: lab.BackendName) -> None:
     async def program() -> None:
         while True:  # noqa: ASYNC110 - spinning is the point
             await checkpoint()
@@ -250,7 +252,7 @@ def test_what_never_ends_is_a_livelock_not_a_stall(backend: str) -> None:
 
 
 @BACKENDS
-def test_a_buffer_that_is_dropped_is_a_leak(backend: str) -> None:
+def test_a_buffer_that_is_dropped_is_a_leak(backend: lab.BackendName) -> None:
     async def program() -> None:
         async with BufferPools(4096, [PoolSpec(4096, items_per_page=1)]) as pools:
             await pools.get(4096)
@@ -275,7 +277,7 @@ def test_a_task_that_fails_with_nobody_looking_is_an_exception() -> None:
 
 
 @BACKENDS
-def test_one_failure_is_told_once_and_different_ones_each(backend: str) -> None:
+def test_one_failure_is_told_once_and_different_ones_each(backend: lab.BackendName) -> None:
     async def program() -> None:
         order: list[str] = []
 
@@ -300,7 +302,7 @@ def test_one_failure_is_told_once_and_different_ones_each(backend: str) -> None:
 
 
 @BACKENDS
-def test_time_is_virtual_and_starts_at_zero_in_each_execution(backend: str) -> None:
+def test_time_is_virtual_and_starts_at_zero_in_each_execution(backend: lab.BackendName) -> None:
     seen = []
 
     async def program() -> None:
@@ -322,7 +324,7 @@ def test_time_is_virtual_and_starts_at_zero_in_each_execution(backend: str) -> N
 
 
 @BACKENDS
-def test_timers_of_one_moment_come_in_every_order(backend: str) -> None:
+def test_timers_of_one_moment_come_in_every_order(backend: lab.BackendName) -> None:
     orders = set()
 
     async def program() -> None:
@@ -345,7 +347,7 @@ def test_timers_of_one_moment_come_in_every_order(backend: str) -> None:
 
 
 @BACKENDS
-def test_every_await_point_of_every_task_is_cancelled(backend: str) -> None:
+def test_every_await_point_of_every_task_is_cancelled(backend: lab.BackendName) -> None:
     """Two tasks with two await points each, and the main task at its own."""
     cancelled = set()
 
@@ -371,7 +373,7 @@ def test_every_await_point_of_every_task_is_cancelled(backend: str) -> None:
 
 
 @BACKENDS
-def test_a_task_is_cancelled_before_and_after_it_was_woken(backend: str) -> None:
+def test_a_task_is_cancelled_before_and_after_it_was_woken(backend: lab.BackendName) -> None:
     seen = set()
 
     async def program() -> None:
@@ -425,7 +427,7 @@ def test_it_cancels_by_the_way_that_is_asked_for() -> None:
 
 
 @BACKENDS
-def test_a_leak_at_the_grant_is_found_by_cancellation_alone(backend: str) -> None:
+def test_a_leak_at_the_grant_is_found_by_cancellation_alone(backend: lab.BackendName) -> None:
     async def program() -> None:
         tokens = 1
         waiting: list[anyio.Event] = []
@@ -541,7 +543,9 @@ async def race() -> None:
 
 @BACKENDS
 @pytest.mark.parametrize("strategy", ["exhaustive", "dpor", "random", "pct"])
-def test_a_failure_is_shrunk_to_two_deviations_in_few_replays(strategy: str, backend: str) -> None:
+def test_a_failure_is_shrunk_to_two_deviations_in_few_replays(
+    strategy: lab.StrategyName, backend: lab.BackendName
+) -> None:
     (failure,) = lab.explore(race, strategy=strategy, backend=backend).failures
     _, deviations = parse_token(failure.token)
     assert len(deviations) <= 2
@@ -550,7 +554,7 @@ def test_a_failure_is_shrunk_to_two_deviations_in_few_replays(strategy: str, bac
 
 @BACKENDS
 def test_a_failure_is_not_shrunk_to_another_and_one_that_two_are_shrunk_to_is_told_once(
-    backend: str,
+    backend: lab.BackendName,
 ) -> None:
     async def program() -> None:
         order: list[str] = []
@@ -572,7 +576,9 @@ def test_a_failure_is_not_shrunk_to_another_and_one_that_two_are_shrunk_to_is_to
 
 @BACKENDS
 @pytest.mark.parametrize("strategy", ["random", "pct"])
-def test_what_does_not_matter_is_shrunk_away(strategy: str, backend: str) -> None:
+def test_what_does_not_matter_is_shrunk_away(
+    strategy: lab.StrategyName, backend: lab.BackendName
+) -> None:
     """A random schedule of four tasks deviates in many places."""
 
     async def program() -> None:
@@ -659,7 +665,7 @@ def test_one_token_is_one_trace_in_a_hundred_processes() -> None:
 
 
 @BACKENDS
-def test_threads_are_refused(backend: str) -> None:
+def test_threads_are_refused(backend: lab.BackendName) -> None:
     async def program() -> None:
         await anyio.to_thread.run_sync(lambda: None)
 
@@ -700,7 +706,7 @@ def test_what_is_refused_ends_the_exploration_even_if_the_program_goes_on() -> N
 
 
 @BACKENDS
-def test_it_cannot_be_called_inside_a_loop(backend: str) -> None:
+def test_it_cannot_be_called_inside_a_loop(backend: lab.BackendName) -> None:
     async def inside() -> None:
         with pytest.raises(lab.LabError, match="call it from a plain function"):
             lab.explore(nothing, backend=backend)
@@ -709,7 +715,7 @@ def test_it_cannot_be_called_inside_a_loop(backend: str) -> None:
 
 
 @BACKENDS
-def test_a_program_that_is_not_the_same_twice_is_named(backend: str) -> None:
+def test_a_program_that_is_not_the_same_twice_is_named(backend: lab.BackendName) -> None:
     """Else a proof would be one of nothing."""
     calls = 0
 
@@ -724,7 +730,7 @@ def test_a_program_that_is_not_the_same_twice_is_named(backend: str) -> None:
 
 
 @BACKENDS
-def test_a_task_that_is_not_there_again_is_named(backend: str) -> None:
+def test_a_task_that_is_not_there_again_is_named(backend: lab.BackendName) -> None:
     """What dpor would do next cannot be done; the strategies that replay pass over it."""
     tasks = 3
 
@@ -747,7 +753,7 @@ def test_a_task_that_is_not_there_again_is_named(backend: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"strategy": "dfs"}, "no strategy 'dfs': expected one of fifo, random, pct, exhaustive"),
+        ({"strategy": "dfs"}, "no strategy 'dfs': expected one of exhaustive, dpor, random, pct"),
         ({"backend": "curio"}, "no backend 'curio': expected 'asyncio' or 'trio'"),
         ({"max_executions": 0}, "max_executions is 0; expected an integer of at least 1"),
         ({"max_preemptions": -1}, "max_preemptions is -1; expected an integer of at least 0"),
@@ -789,18 +795,20 @@ def test_trio_is_left_as_it_was() -> None:
 # The engine
 
 
-def all_schedules(backend: str, cancel: bool) -> list[Schedule]:
+def all_schedules(backend: lab.BackendName, cancel: bool) -> list[Schedule]:
     """Those of two tasks with at most two preemptions, in the order in which they are executed."""
     schedules: list[Schedule] = []
     strategy = Exhaustive(2)
     execute(
         letters([], "aaa", "bb"),
         strategy,
-        backend=backend,
-        max_executions=10_000,
-        max_failures=None,
-        step_limit=100,
-        cancel_by=("scope",) if cancel else (),
+        Options(
+            backend=backend,
+            max_executions=10_000,
+            max_failures=None,
+            step_limit=100,
+            cancel_by=("scope",) if cancel else (),
+        ),
         on_execution=lambda schedule, outcome: schedules.append(schedule),
     )
     assert strategy.complete
@@ -809,7 +817,9 @@ def all_schedules(backend: str, cancel: bool) -> list[Schedule]:
 
 @BACKENDS
 @pytest.mark.parametrize("cancel", [False, True])
-def test_the_schedules_that_deviate_least_come_first(cancel: bool, backend: str) -> None:
+def test_the_schedules_that_deviate_least_come_first(
+    cancel: bool, backend: lab.BackendName
+) -> None:
     deviations = [len(schedule.deviations) for schedule in all_schedules(backend, cancel)]
     assert deviations == sorted(deviations)
     assert deviations[0] == 0
@@ -818,7 +828,7 @@ def test_the_schedules_that_deviate_least_come_first(cancel: bool, backend: str)
 
 @BACKENDS
 @pytest.mark.parametrize("cancel", [False, True])
-def test_no_schedule_is_executed_twice(cancel: bool, backend: str) -> None:
+def test_no_schedule_is_executed_twice(cancel: bool, backend: lab.BackendName) -> None:
     schedules = all_schedules(backend, cancel)
     deviations = [tuple(schedule.deviations.items()) for schedule in schedules]
     assert len(deviations) == len(set(deviations)) > 5
@@ -831,7 +841,7 @@ def test_no_schedule_is_executed_twice(cancel: bool, backend: str) -> None:
 def test_random_splits_its_seeds() -> None:
     strategy = Random(10, 100)
     parts = [strategy.split(4), strategy.split(4), strategy.split(4), strategy.split(4)]
-    assert [part and part._left for part in parts] == [
+    assert [part and part._seeds for part in parts] == [
         range(100, 104),
         range(104, 108),
         range(108, 110),

@@ -28,7 +28,7 @@ def two_increments(library: SimpleNamespace) -> Callable[[], Awaitable[None]]:
 
 @both_backends
 def test_dpor_finds_a_race_on_state_that_the_hooks_declare(
-    backend: str, monkeypatch: pytest.MonkeyPatch
+    backend: lab.BackendName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with install(monkeypatch) as library:
         found = lab.explore(two_increments(library), strategy="dpor", backend=backend)
@@ -37,7 +37,7 @@ def test_dpor_finds_a_race_on_state_that_the_hooks_declare(
 
 @both_backends
 def test_without_hooks_the_state_is_unknown_to_dpor(
-    backend: str, monkeypatch: pytest.MonkeyPatch
+    backend: lab.BackendName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with install(monkeypatch, hooked=False) as library:
         found = lab.explore(two_increments(library), strategy="dpor", backend=backend)
@@ -47,7 +47,7 @@ def test_without_hooks_the_state_is_unknown_to_dpor(
 
 @both_backends
 def test_a_stall_names_what_the_library_says_and_who_holds_it(
-    backend: str, monkeypatch: pytest.MonkeyPatch
+    backend: lab.BackendName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with install(monkeypatch) as library:
 
@@ -64,7 +64,7 @@ def test_a_stall_names_what_the_library_says_and_who_holds_it(
 
 @both_backends
 def test_a_program_whose_service_only_ticks_has_stalled(
-    backend: str, monkeypatch: pytest.MonkeyPatch
+    backend: lab.BackendName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with install(monkeypatch) as library:
 
@@ -80,7 +80,9 @@ def test_a_program_whose_service_only_ticks_has_stalled(
 
 
 @both_backends
-def test_a_service_is_never_cancelled(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_is_never_cancelled(
+    backend: lab.BackendName, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ended: list[str] = []
 
     with install(monkeypatch):

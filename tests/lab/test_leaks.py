@@ -42,7 +42,7 @@ async def dropped_if_the_second_comes_first() -> None:
 @BACKENDS
 @pytest.mark.parametrize("strategy", ["exhaustive", "dpor", "random", "pct"])
 def test_a_leak_in_a_cycle_is_told_of_the_execution_that_leaked_it(
-    backend: str, strategy: str
+    backend: lab.BackendName, strategy: lab.StrategyName
 ) -> None:
     exploration = lab.explore(dropped_if_the_second_comes_first, backend=backend, strategy=strategy)
     (failure,) = exploration.failures
@@ -69,7 +69,9 @@ async def fails_if_the_second_comes_first() -> None:
 
 
 @BACKENDS
-def test_what_a_failed_execution_leaves_is_not_told_of_a_later_one(backend: str) -> None:
+def test_what_a_failed_execution_leaves_is_not_told_of_a_later_one(
+    backend: lab.BackendName,
+) -> None:
     exploration = lab.explore(
         fails_if_the_second_comes_first,
         strategy="random",
@@ -85,7 +87,7 @@ def test_what_a_failed_execution_leaves_is_not_told_of_a_later_one(backend: str)
 
 
 @BACKENDS
-def test_what_was_dropped_before_an_exploration_is_not_told_of_it(backend: str) -> None:
+def test_what_was_dropped_before_an_exploration_is_not_told_of_it(backend: lab.BackendName) -> None:
     gc.disable()
     try:
         with warnings.catch_warnings():
@@ -98,7 +100,7 @@ def test_what_was_dropped_before_an_exploration_is_not_told_of_it(backend: str) 
 
 
 @BACKENDS
-def test_the_collector_is_as_it_was_after_an_exploration(backend: str) -> None:
+def test_the_collector_is_as_it_was_after_an_exploration(backend: lab.BackendName) -> None:
     lab.explore(checkpoint, backend=backend)
     assert gc.isenabled()
     gc.disable()
@@ -110,7 +112,9 @@ def test_the_collector_is_as_it_was_after_an_exploration(backend: str) -> None:
 
 
 @BACKENDS
-def test_what_a_failed_execution_leaves_is_heard_by_nobody_afterwards(backend: str) -> None:
+def test_what_a_failed_execution_leaves_is_heard_by_nobody_afterwards(
+    backend: lab.BackendName,
+) -> None:
     async def program() -> None:
         pools = BufferPools(4096, [PoolSpec(4096, items_per_page=1)])
         async with pools:

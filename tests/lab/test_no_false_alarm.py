@@ -16,7 +16,9 @@ MANY = 10_000
 FEW = 1_000
 
 
-def executions_without_failure(strategy: str, backend: str, at_least: int) -> int:
+def executions_without_failure(
+    strategy: lab.StrategyName, backend: lab.BackendName, at_least: int
+) -> int:
     """Explore all programs, with and without cancellation, again and again; return how often they
     were executed. Each round has its own seeds and one preemption more."""
     executions = 0
@@ -43,19 +45,23 @@ def executions_without_failure(strategy: str, backend: str, at_least: int) -> in
 
 @BACKENDS
 @EACH_STRATEGY
-def test_nothing_is_found_in_correct_programs(strategy: str, backend: str) -> None:
+def test_nothing_is_found_in_correct_programs(
+    strategy: lab.StrategyName, backend: lab.BackendName
+) -> None:
     assert executions_without_failure(strategy, backend, FEW) >= FEW
 
 
 @pytest.mark.prove
 @BACKENDS
 @EACH_STRATEGY
-def test_nothing_is_found_in_ten_thousand_executions(strategy: str, backend: str) -> None:
+def test_nothing_is_found_in_ten_thousand_executions(
+    strategy: lab.StrategyName, backend: lab.BackendName
+) -> None:
     assert executions_without_failure(strategy, backend, MANY) >= MANY
 
 
 @BACKENDS
-def test_the_corpus_is_of_many_programs_and_each_of_them_ends(backend: str) -> None:
+def test_the_corpus_is_of_many_programs_and_each_of_them_ends(backend: lab.BackendName) -> None:
     assert len(CORRECT[backend]) > 30
     for program in CORRECT[backend]:
         lab.run(program, backend=backend, patience=0)

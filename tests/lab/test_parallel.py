@@ -123,7 +123,7 @@ BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("part", [1, 7, 200])
 @pytest.mark.parametrize("max_preemptions", [1, None])
 def test_exhaustive_covers_each_schedule_once_in_parts_of_any_size(
-    backend: str,
+    backend: lab.BackendName,
     part: int,
     max_preemptions: int | None,
     seen: list[str],
@@ -145,7 +145,10 @@ def test_exhaustive_covers_each_schedule_once_in_parts_of_any_size(
 @BACKENDS
 @pytest.mark.parametrize("strategy", ["random", "pct"])
 def test_random_strategies_execute_the_seeds_that_they_would_alone(
-    backend: str, strategy: str, seen: list[str], monkeypatch: pytest.MonkeyPatch
+    backend: lab.BackendName,
+    strategy: lab.StrategyName,
+    seen: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(_parallel, "PART", 8)
     # Parts that go out before one has come back measure anew how long the program is.
@@ -240,7 +243,7 @@ def test_an_exception_that_cannot_be_pickled_is_in_the_report() -> None:
 
 @BACKENDS
 def test_processes_find_as_many_schedules_as_one(
-    backend: str, processes: ProcessPoolExecutor
+    backend: lab.BackendName, processes: ProcessPoolExecutor
 ) -> None:
     progress: list[int] = []
     options: dict[str, Any] = {"backend": backend, "on_progress": progress.append}

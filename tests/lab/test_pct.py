@@ -10,6 +10,7 @@ from anyio.lowlevel import checkpoint
 
 from mbufpools import lab
 from mbufpools.lab._execute import execute
+from mbufpools.lab._options import Options
 from mbufpools.lab._outcome import Outcome
 from mbufpools.lab._schedule import Schedule
 from mbufpools.lab._strategies import Pct
@@ -74,7 +75,7 @@ OF_KNOWN_DEPTH = pytest.mark.parametrize(
 
 
 def hits(
-    program: Callable[[], Coroutine[Any, Any, None]], depth: int, backend: str
+    program: Callable[[], Coroutine[Any, Any, None]], depth: int, backend: lab.BackendName
 ) -> tuple[int, int, int]:
     """Execute it by `SEEDS` seeds; return how many fail, the number of tasks, and of steps."""
     executions = failed = tasks = steps = 0
@@ -90,11 +91,7 @@ def hits(
     execute(
         program,
         Pct(SEEDS + 1, seed=0, depth=depth),
-        backend=backend,
-        max_executions=SEEDS + 1,
-        max_failures=None,
-        step_limit=1_000,
-        cancel_by=(),
+        Options(backend=backend, max_executions=SEEDS + 1, max_failures=None, step_limit=1_000),
         on_execution=note,
     )
     return failed, tasks, steps
@@ -103,7 +100,7 @@ def hits(
 @BACKENDS
 @OF_KNOWN_DEPTH
 def test_a_bug_is_found_at_least_as_often_as_promised(
-    program: Callable[[], Coroutine[Any, Any, None]], depth: int, backend: str
+    program: Callable[[], Coroutine[Any, Any, None]], depth: int, backend: lab.BackendName
 ) -> None:
     failed, tasks, steps = hits(program, depth, backend)
     assert failed / SEEDS >= 1 / (tasks * steps ** (depth - 1))
@@ -112,7 +109,7 @@ def test_a_bug_is_found_at_least_as_often_as_promised(
 @BACKENDS
 @pytest.mark.parametrize(("program", "depth"), [(changed_after_the_look, 2), (turn_by_turn, 3)])
 def test_a_bug_is_not_found_with_fewer_changes_of_priority_than_it_needs(
-    program: Callable[[], Coroutine[Any, Any, None]], depth: int, backend: str
+    program: Callable[[], Coroutine[Any, Any, None]], depth: int, backend: lab.BackendName
 ) -> None:
     failed, _, _ = hits(program, depth - 1, backend)
     assert failed == 0

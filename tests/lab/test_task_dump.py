@@ -28,7 +28,7 @@ GROUP = "the tasks of its group"
 UNFINISHED = "a future or task that is not done"
 
 
-def picture_of(program: Program, backend: str) -> list[str]:
+def picture_of(program: Program, backend: lab.BackendName) -> list[str]:
     """Where each task stands when the program stalls, the runner of the pools left out. It is the
     same in every execution. Lines are not numbered here, and names bare."""
     pictures = set()
@@ -43,13 +43,13 @@ def picture_of(program: Program, backend: str) -> list[str]:
     return [line[2:] for line in picture.splitlines()[1:] if ".taskq'" not in line]
 
 
-def waits_for(program: Program, backend: str, task: str = "0") -> str:
+def waits_for(program: Program, backend: lab.BackendName, task: str = "0") -> str:
     """What a task waits for."""
     (line,) = (it for it in picture_of(program, backend) if it.startswith(f"task {task} "))
     return line.partition(", for ")[2]
 
 
-def held(program: Program, backend: str) -> list[str]:
+def held(program: Program, backend: lab.BackendName) -> list[str]:
     """What is told after the tasks."""
     picture = picture_of(program, backend)
     last = max(at for at, line in enumerate(picture) if line.startswith(("task ", "  called ")))
@@ -70,7 +70,7 @@ def small_and_large(pages: int, **options: Any) -> BufferPools:
 
 
 @BACKENDS
-def test_a_stall_of_pools_tells_what_each_pool_has(backend: str) -> None:
+def test_a_stall_of_pools_tells_what_each_pool_has(backend: lab.BackendName) -> None:
     async def program() -> None:
         async with small_and_large(3) as pools:
             with await pools.get(900), await pools.get(4000), await pools.reserve(4000):
@@ -86,7 +86,9 @@ def test_a_stall_of_pools_tells_what_each_pool_has(backend: str) -> None:
 
 
 @BACKENDS
-def test_in_debug_mode_it_tells_who_holds_what_and_who_waits_himself(backend: str) -> None:
+def test_in_debug_mode_it_tells_who_holds_what_and_who_waits_himself(
+    backend: lab.BackendName,
+) -> None:
     async def program() -> None:
         async with small_and_large(3, debug=True) as pools, anyio.create_task_group() as tasks:
 
@@ -123,7 +125,7 @@ def test_in_debug_mode_it_tells_who_holds_what_and_who_waits_himself(backend: st
 
 
 @BACKENDS
-def test_a_knot_is_told_of_once_for_all_who_wait(backend: str) -> None:
+def test_a_knot_is_told_of_once_for_all_who_wait(backend: lab.BackendName) -> None:
     async def program() -> None:
         async with small_and_large(2, debug=True) as pools, anyio.create_task_group() as tasks:
 
@@ -146,7 +148,7 @@ def test_a_knot_is_told_of_once_for_all_who_wait(backend: str) -> None:
 
 
 @BACKENDS
-def test_the_maximum_of_a_pool_is_told(backend: str) -> None:
+def test_the_maximum_of_a_pool_is_told(backend: lab.BackendName) -> None:
     async def program() -> None:
         async with small_and_large(9, at_most=1) as pools:
             with await pools.get(4000):
@@ -161,7 +163,7 @@ def test_the_maximum_of_a_pool_is_told(backend: str) -> None:
 
 
 @BACKENDS
-def test_reservations_are_told_also_where_one_waits_for_bytes(backend: str) -> None:
+def test_reservations_are_told_also_where_one_waits_for_bytes(backend: lab.BackendName) -> None:
     async def program() -> None:
         async with small_and_large(2) as pools, pools.reserve(5000):
             await pools.reserve(5000)
@@ -174,7 +176,7 @@ def test_reservations_are_told_also_where_one_waits_for_bytes(backend: str) -> N
 
 
 @BACKENDS
-def test_a_page_that_something_exports_is_told(backend: str) -> None:
+def test_a_page_that_something_exports_is_told(backend: lab.BackendName) -> None:
     async def program() -> None:
         sizes = [PoolSpec(4096, items_per_page=1), PoolSpec(64)]
         async with BufferPools(4096, sizes, name="pond", debug=True) as pools:
@@ -194,7 +196,9 @@ def test_a_page_that_something_exports_is_told(backend: str) -> None:
 
 
 @BACKENDS
-def test_mbuf_pools_are_told_too_and_no_hint_where_nothing_is_held(backend: str) -> None:
+def test_mbuf_pools_are_told_too_and_no_hint_where_nothing_is_held(
+    backend: lab.BackendName,
+) -> None:
     async def impossible() -> None:
         async with MbufPools(1) as pools:
             await pools.get(4000)
@@ -216,7 +220,7 @@ def test_mbuf_pools_are_told_too_and_no_hint_where_nothing_is_held(backend: str)
 
 
 @BACKENDS
-def test_two_pool_sets_are_told_in_the_order_of_the_tasks(backend: str) -> None:
+def test_two_pool_sets_are_told_in_the_order_of_the_tasks(backend: lab.BackendName) -> None:
     async def program() -> None:
         async with (
             BufferPools(4096, [PoolSpec(4096, items_per_page=1)], name="first") as first,
@@ -236,7 +240,7 @@ def test_two_pool_sets_are_told_in_the_order_of_the_tasks(backend: str) -> None:
 
 
 @BACKENDS
-def test_who_waits_for_something_else_is_not_bothered_with_pools(backend: str) -> None:
+def test_who_waits_for_something_else_is_not_bothered_with_pools(backend: lab.BackendName) -> None:
     async def program() -> None:
         async with small_and_large(2) as pools:
             with await pools.get(1):
@@ -246,7 +250,9 @@ def test_who_waits_for_something_else_is_not_bothered_with_pools(backend: str) -
 
 
 @BACKENDS
-def test_what_is_told_does_not_depend_on_when_or_as_which_number_one_waits(backend: str) -> None:
+def test_what_is_told_does_not_depend_on_when_or_as_which_number_one_waits(
+    backend: lab.BackendName,
+) -> None:
     """It tells failures apart, so one failure must look the same however it came about."""
 
     async def program() -> None:
@@ -326,7 +332,12 @@ CONDITIONS = pytest.mark.parametrize(
     ids=["waits", "was notified", "has not begun"],
 )
 def test_a_condition_is_told_from_its_lock(
-    make: Callable[[], Any], library: str, backend: str, notify: bool, lock: bool, expected: str
+    make: Callable[[], Any],
+    library: str,
+    backend: lab.BackendName,
+    notify: bool,
+    lock: bool,
+    expected: str,
 ) -> None:
     async def program() -> None:
         await a_condition(make, notify=notify, lock=lock)
@@ -377,7 +388,7 @@ async def drained(limiter: Any) -> None:
     ],
 )
 def test_permits_come_by_a_release(
-    make: Callable[[], Any], expected: str, backends: Sequence[str]
+    make: Callable[[], Any], expected: str, backends: Sequence[lab.BackendName]
 ) -> None:
     async def program() -> None:
         await drained(make())
@@ -411,7 +422,7 @@ def test_an_own_kind_of_a_primitive_is_told_as_what_it_is_made_of() -> None:
 
 @BACKENDS
 @pytest.mark.parametrize("end", ["send", "receive"])
-def test_streams_and_channels_tell_of_their_other_end(end: str, backend: str) -> None:
+def test_streams_and_channels_tell_of_their_other_end(end: str, backend: lab.BackendName) -> None:
     async def streams() -> None:
         sender, receiver = anyio.create_memory_object_stream[int](0)
         with sender, receiver:
@@ -463,7 +474,7 @@ def test_a_bare_future_is_said_to_be_unfinished(wait: Callable[[], Awaitable[Any
 
 
 @BACKENDS
-def test_a_sleep_is_for_nothing_that_is_unfinished(backend: str) -> None:
+def test_a_sleep_is_for_nothing_that_is_unfinished(backend: lab.BackendName) -> None:
     assert waits_for(anyio.sleep_forever, backend) == ""
 
     async def program() -> None:
@@ -473,7 +484,7 @@ def test_a_sleep_is_for_nothing_that_is_unfinished(backend: str) -> None:
 
 
 @BACKENDS
-def test_the_end_of_a_group_waits_for_its_tasks(backend: str) -> None:
+def test_the_end_of_a_group_waits_for_its_tasks(backend: lab.BackendName) -> None:
     async def of_anyio() -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(forever)
@@ -491,7 +502,7 @@ def test_the_end_of_a_group_waits_for_its_tasks(backend: str) -> None:
 
 
 @BACKENDS
-def test_the_start_of_a_task_waits_for_started(backend: str) -> None:
+def test_the_start_of_a_task_waits_for_started(backend: lab.BackendName) -> None:
     async def never_started(*, task_status: Any) -> None:  # noqa: ASYNC128 - as its name says
         await forever()
 
@@ -513,7 +524,7 @@ def test_the_start_of_a_task_waits_for_started(backend: str) -> None:
 
 
 @BACKENDS
-def test_the_way_is_followed_through_generators_and_dunder_await(backend: str) -> None:
+def test_the_way_is_followed_through_generators_and_dunder_await(backend: lab.BackendName) -> None:
     async def events() -> AsyncIterator[int]:
         await anyio.Event().wait()
         yield 1

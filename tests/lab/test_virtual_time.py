@@ -48,13 +48,15 @@ async def wake_times(deadlines: list[float]) -> list[tuple[float, float]]:
 @given(st.lists(st.floats(0, 1e6), max_size=8))
 @example([1.0, math.nextafter(1.0, 2), 1.0 + 1e-10])
 @example([0.1 + 0.2, 0.3, 1e-12, 5e-324, 7200.1])
-def test_a_timer_fires_at_exactly_its_deadline(backend: str, deadlines: list[float]) -> None:
+def test_a_timer_fires_at_exactly_its_deadline(
+    backend: lab.BackendName, deadlines: list[float]
+) -> None:
     woken = lab.run(wake_times, deadlines, backend=backend, patience=0)
     assert [now for _, now in woken] == [deadline for deadline, _ in woken] == sorted(deadlines)
 
 
 @on_both
-def test_every_run_starts_at_zero(backend: str) -> None:
+def test_every_run_starts_at_zero(backend: lab.BackendName) -> None:
     async def program() -> float:
         started = anyio.current_time()
         await anyio.sleep(1)
@@ -67,7 +69,7 @@ def test_every_run_starts_at_zero(backend: str) -> None:
 
 
 @on_both
-def test_ten_hours_take_no_real_time(backend: str) -> None:
+def test_ten_hours_take_no_real_time(backend: lab.BackendName) -> None:
     async def program() -> float:
         for _ in range(10):
             await anyio.sleep(3600)
@@ -79,7 +81,7 @@ def test_ten_hours_take_no_real_time(backend: str) -> None:
 
 
 @on_both
-def test_the_clock_stands_still_while_a_task_can_run(backend: str) -> None:
+def test_the_clock_stands_still_while_a_task_can_run(backend: lab.BackendName) -> None:
     async def program() -> tuple[float, bool]:
         with anyio.move_on_after(1e-9) as scope:
             for _ in range(1000):
@@ -90,7 +92,7 @@ def test_the_clock_stands_still_while_a_task_can_run(backend: str) -> None:
 
 
 @on_both
-def test_a_deadline_moved_to_now_passes_at_once(backend: str) -> None:
+def test_a_deadline_moved_to_now_passes_at_once(backend: lab.BackendName) -> None:
     async def program() -> float:
         await anyio.sleep(5)
         with anyio.CancelScope() as scope:
@@ -142,7 +144,7 @@ async def test_this_suite_runs_in_virtual_time() -> None:
 
 
 @on_both
-def test_io_that_is_ready_comes_before_a_timer(backend: str) -> None:
+def test_io_that_is_ready_comes_before_a_timer(backend: lab.BackendName) -> None:
     async def program() -> float:
         left, right = socket.socketpair()
         with left, right, anyio.fail_after(1):
@@ -158,7 +160,7 @@ def test_io_that_is_ready_comes_before_a_timer(backend: str) -> None:
 
 
 @on_both
-def test_a_thread_is_waited_for_when_nothing_is_scheduled(backend: str) -> None:
+def test_a_thread_is_waited_for_when_nothing_is_scheduled(backend: lab.BackendName) -> None:
     async def program() -> int:
         return await anyio.to_thread.run_sync(threading.get_ident)
 
@@ -181,7 +183,7 @@ def test_the_default_executor_shuts_down_without_a_virtual_timeout() -> None:
 
 
 @on_both
-def test_a_stall_names_who_waits_and_where(backend: str) -> None:
+def test_a_stall_names_who_waits_and_where(backend: lab.BackendName) -> None:
     async def program() -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(wait_for_ever, name="a reader of nothing")
@@ -199,14 +201,14 @@ def test_a_stall_names_who_waits_and_where(backend: str) -> None:
 
 
 @on_both
-def test_a_timer_at_infinity_counts_as_none(backend: str) -> None:
+def test_a_timer_at_infinity_counts_as_none(backend: lab.BackendName) -> None:
     with pytest.raises(Stalled):
         lab.run(anyio.sleep_forever, backend=backend, patience=0)
 
 
 @on_both
 @pytest.mark.parametrize("shield", [False, True])
-def test_clean_up_runs_when_a_program_stalls(backend: str, shield: bool) -> None:
+def test_clean_up_runs_when_a_program_stalls(backend: lab.BackendName, shield: bool) -> None:
     done: list[float] = []
 
     async def task() -> None:
@@ -230,7 +232,7 @@ def test_clean_up_runs_when_a_program_stalls(backend: str, shield: bool) -> None
 
 
 @on_both
-def test_a_clean_up_that_stalls_too_does_not_hang(backend: str) -> None:
+def test_a_clean_up_that_stalls_too_does_not_hang(backend: lab.BackendName) -> None:
     async def stubborn() -> None:
         try:
             await wait_for_ever()
@@ -248,7 +250,7 @@ def test_a_clean_up_that_stalls_too_does_not_hang(backend: str) -> None:
 
 
 @on_both
-def test_a_shielded_task_cannot_stall_a_cancellation_for_ever(backend: str) -> None:
+def test_a_shielded_task_cannot_stall_a_cancellation_for_ever(backend: lab.BackendName) -> None:
     async def shielded() -> None:
         with anyio.CancelScope(shield=True):
             await wait_for_ever()
@@ -264,7 +266,7 @@ def test_a_shielded_task_cannot_stall_a_cancellation_for_ever(backend: str) -> N
 
 
 @on_both
-def test_a_stall_is_told_even_if_the_program_swallows_it(backend: str) -> None:
+def test_a_stall_is_told_even_if_the_program_swallows_it(backend: lab.BackendName) -> None:
     async def program() -> str:
         try:
             await wait_for_ever()
@@ -278,7 +280,7 @@ def test_a_stall_is_told_even_if_the_program_swallows_it(backend: str) -> None:
 
 @on_both
 def test_a_thread_that_outlasts_the_patience_is_a_stall(
-    backend: str, monkeypatch: pytest.MonkeyPatch
+    backend: lab.BackendName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """asyncio leaves the thread behind; trio cannot, and waits for it."""
     stalled = threading.Event()
@@ -300,7 +302,7 @@ def test_a_thread_that_outlasts_the_patience_is_a_stall(
 
 
 @on_both
-def test_run_passes_arguments_and_the_result(backend: str) -> None:
+def test_run_passes_arguments_and_the_result(backend: lab.BackendName) -> None:
     async def program(first: int, second: str) -> str:
         return first * second
 
@@ -308,7 +310,7 @@ def test_run_passes_arguments_and_the_result(backend: str) -> None:
 
 
 @on_both
-def test_run_passes_what_the_program_raised(backend: str) -> None:
+def test_run_passes_what_the_program_raised(backend: lab.BackendName) -> None:
     async def program() -> None:
         raise KeyError("key")
 

@@ -49,7 +49,7 @@ def shown() -> Iterator[tuple[str, str]]:
                 yield finding.title, backend
 
 
-def fails(finding: Finding, backend: str) -> bool:
+def fails(finding: Finding, backend: lab.BackendName) -> bool:
     """Whether it shows itself in one run."""
     try:
         lab.run(finding.shows, backend=backend, patience=0)

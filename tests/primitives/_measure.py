@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 from mbufpools import lab
 
@@ -24,6 +25,9 @@ __all__ = [
     "ways",
 ]
 
+Way = Literal["", "scope", "native"]
+"""How the lab cancels; the empty string if it does not."""
+
 RECORDS = Path(__file__).resolve().parent.parent / "data" / "primitives"
 
 
@@ -32,7 +36,7 @@ class Measured:
     """One exploration."""
 
     subject: str
-    backend: str
+    backend: lab.BackendName
     cancelled: str
     """How the lab cancels: ``""`` if it does not, ``"scope"`` or ``"native"``."""
     executions: int
@@ -89,7 +93,7 @@ def versions() -> tuple[str, str, str]:
     return platform.python_version(), version("anyio"), version("trio")
 
 
-def ways(subject: Subject, backend: str) -> tuple[str, ...]:
+def ways(subject: Subject, backend: lab.BackendName) -> tuple[Way, ...]:
     """The ways to cancel that are tried."""
     if not subject.cancel:
         return ("",)
@@ -98,10 +102,10 @@ def ways(subject: Subject, backend: str) -> tuple[str, ...]:
 
 def explore(
     subject: Subject,
-    backend: str,
-    by: str,
+    backend: lab.BackendName,
+    by: Way,
     max_executions: int,
-    strategy: str = "exhaustive",
+    strategy: lab.StrategyName = "exhaustive",
     max_preemptions: int = 2,
 ) -> lab.Exploration:
     """Explore it with one way to cancel, so that what each of them finds is told apart."""

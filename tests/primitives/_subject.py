@@ -10,11 +10,14 @@ from typing import Any
 import trio
 from trio.lowlevel import in_trio_run
 
+from mbufpools import lab
+
 __all__ = ["BOTH", "Program", "Subject", "together"]
 
 Program = Callable[[], Coroutine[Any, Any, None]]
 
-BOTH = ("asyncio", "trio")
+BOTH: tuple[lab.BackendName, ...] = ("asyncio", "trio")
+TRIO: tuple[lab.BackendName, ...] = ("trio",)
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Subject:
     program: Program
     promise: str
     """What the program checks, in words."""
-    backends: tuple[str, ...]
+    backends: tuple[lab.BackendName, ...]
     cancel: bool = True
     """The lab cancels; else the program does what it takes by itself."""
 

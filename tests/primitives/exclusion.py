@@ -12,9 +12,10 @@ import anyio
 import trio
 from anyio.lowlevel import checkpoint
 
+from mbufpools import lab
 from mbufpools.lab import Shared
 
-from ._subject import BOTH, Subject, together
+from ._subject import BOTH, TRIO, Subject, together
 
 __all__ = ["SUBJECTS"]
 
@@ -55,7 +56,9 @@ def one_left(semaphore: Any) -> bool:
     return bool(semaphore.value == 1 and semaphore.statistics().tasks_waiting == 0)
 
 
-def _of(name: str, make: Any, is_free: Callable[[Any], bool], *backends: str) -> Subject:
+def _of(
+    name: str, make: Any, is_free: Callable[[Any], bool], *backends: lab.BackendName
+) -> Subject:
     return Subject(name, partial(one_inside, make, is_free), ONE_INSIDE, backends or BOTH)
 
 
@@ -154,7 +157,7 @@ SUBJECTS = (
         )
         for library, limiter_class, backends in (
             ("anyio", anyio.CapacityLimiter, BOTH),
-            ("trio", trio.CapacityLimiter, ("trio",)),
+            ("trio", trio.CapacityLimiter, TRIO),
         )
     ),
     *(
@@ -166,7 +169,7 @@ SUBJECTS = (
         )
         for library, limiter_class, backends in (
             ("anyio", anyio.CapacityLimiter, BOTH),
-            ("trio", trio.CapacityLimiter, ("trio",)),
+            ("trio", trio.CapacityLimiter, TRIO),
         )
         for tokens in (1, 2)
     ),

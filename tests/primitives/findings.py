@@ -13,6 +13,8 @@ import anyio
 from anyio.functools import lru_cache
 from anyio.lowlevel import checkpoint
 
+from mbufpools import lab
+
 from ._subject import Program
 from .stopping import (
     cancelled_as_it_ends,
@@ -33,7 +35,7 @@ class Finding:
     """Whose exploration shows it."""
     shows: Program
     """On the stock loop, without the lab."""
-    backends: tuple[str, ...]
+    backends: tuple[lab.BackendName, ...]
     because: str
     known: str
     """Where it is reported, as far as we could find."""

@@ -11,7 +11,16 @@ import pytest
 from mbufpools import lab
 from tests.primitives import SUBJECTS, Subject
 from tests.primitives.__main__ import MAX_EXECUTIONS, TRIES, fails, print_coverage, print_finding
-from tests.primitives._measure import Measured, explore, innermost, load, measure, versions, ways
+from tests.primitives._measure import (
+    Measured,
+    Way,
+    explore,
+    innermost,
+    load,
+    measure,
+    versions,
+    ways,
+)
 from tests.primitives.findings import FINDINGS, Finding
 
 RECORDS = load()
@@ -43,7 +52,7 @@ ON_RECORD = [
         if (subject.name, backend, by) not in FAILS
     ],
 )
-def test_a_primitive_keeps_its_promise(subject: Subject, backend: str, by: str) -> None:
+def test_a_primitive_keeps_its_promise(subject: Subject, backend: lab.BackendName, by: Way) -> None:
     explore(subject, backend, by, FEW).assert_holds()
 
 

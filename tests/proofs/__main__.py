@@ -30,7 +30,7 @@ class Job:
 
     subject: int
     policy: Policy
-    backend: str
+    backend: lab.BackendName
     preemptions: int
 
     def run(self) -> lab.Exploration:
@@ -57,7 +57,7 @@ class Row:
     """What was proved of one subject on one backend."""
 
     subject: Subject
-    backend: str
+    backend: lab.BackendName
     preemptions: int
     policies: int = 0
     executions: int = 0

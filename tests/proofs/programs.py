@@ -28,6 +28,7 @@ from mbufpools import (
     Task,
     TaskQueue,
     Wakeup,
+    lab,
 )
 
 __all__ = ["POLICIES", "SUBJECTS", "Policy", "Program", "Subject"]
@@ -315,7 +316,7 @@ class Subject:
     name: str
     make: Callable[[Policy], Program]
     preemptions: int = 2
-    backends: tuple[str, ...] = ("asyncio", "trio")
+    backends: tuple[lab.BackendName, ...] = ("asyncio", "trio")
     policies: tuple[Policy, ...] = POLICIES
 
 

@@ -62,14 +62,14 @@ def test_the_recordings_try_every_operation() -> None:
 
 @both_backends
 @pytest.mark.parametrize("name", sorted(RECORDINGS))
-def test_every_field_of_every_line_agrees(name: str, backend: str) -> None:
+def test_every_field_of_every_line_agrees(name: str, backend: lab.BackendName) -> None:
     trace = parse_trace(RECORDINGS[name], name)
     disagreement = lab.run(replay, trace, backend=backend)
     assert disagreement is None, str(disagreement)
 
 
 @both_backends
-def test_a_wrong_rule_is_found_by_its_recordings(backend: str) -> None:
+def test_a_wrong_rule_is_found_by_its_recordings(backend: lab.BackendName) -> None:
     """The replay could not tell the rules apart if it compared nothing."""
     for name, wakeup, curpage in (
         ("000-deferred-refreshed.jsonl", Wakeup.NONE, CurPage.REFRESHED),
@@ -360,7 +360,7 @@ GET_7 = step("get", 7, "mbufpl", granted=[[7, 0.0]], mem_alloc=4096, pools=GOT_O
     ],
 )
 def test_what_no_kernel_could_have_done_is_refused_with_its_line(
-    lines: list[str], line: int, message: str, backend: str
+    lines: list[str], line: int, message: str, backend: lab.BackendName
 ) -> None:
     trace = parse_trace("\n".join([HEADER, *lines]), "tested")
     with pytest.raises(TraceError) as caught:

@@ -14,7 +14,7 @@ __all__ = ["BOTH", "Program", "Specimen", "together"]
 
 Program = Callable[[], Coroutine[Any, Any, None]]
 
-BOTH = ("asyncio", "trio")
+BOTH: tuple[lab.BackendName, ...] = ("asyncio", "trio")
 
 
 @dataclass(frozen=True)
@@ -38,22 +38,28 @@ class Specimen:
     """Executions of the default strategy that show the twin to be right, at most."""
     cancel: bool = False
     """It shows only if somebody is cancelled: explore with ``cancel=True``."""
-    backends: tuple[str, ...] = BOTH
+    backends: tuple[lab.BackendName, ...] = BOTH
     step_limit: int = 10_000
     """Less for one that runs in circles."""
 
     differs: str = ""
     """Why asyncio and trio take different numbers of executions, if they do."""
 
-    def explore_bug(self, backend: str, strategy: str = "exhaustive") -> lab.Exploration:
+    def explore_bug(
+        self, backend: lab.BackendName, strategy: lab.StrategyName = "exhaustive"
+    ) -> lab.Exploration:
         """Look for the bug."""
         return self._explore(self.bug, backend, strategy)
 
-    def explore_twin(self, backend: str, strategy: str = "exhaustive") -> lab.Exploration:
+    def explore_twin(
+        self, backend: lab.BackendName, strategy: lab.StrategyName = "exhaustive"
+    ) -> lab.Exploration:
         """Look for a bug in the twin."""
         return self._explore(self.twin, backend, strategy)
 
-    def _explore(self, program: Program, backend: str, strategy: str) -> lab.Exploration:
+    def _explore(
+        self, program: Program, backend: lab.BackendName, strategy: lab.StrategyName
+    ) -> lab.Exploration:
         return lab.explore(
             program,
             backend=backend,

@@ -38,12 +38,16 @@ WITHOUT_CANCELLATION = pytest.mark.parametrize(
 
 
 @cache
-def bug(specimen: Specimen, backend: str, strategy: str) -> lab.Exploration:
+def bug(
+    specimen: Specimen, backend: lab.BackendName, strategy: lab.StrategyName
+) -> lab.Exploration:
     return specimen.explore_bug(backend, strategy)
 
 
 @cache
-def twin(specimen: Specimen, backend: str, strategy: str) -> lab.Exploration:
+def twin(
+    specimen: Specimen, backend: lab.BackendName, strategy: lab.StrategyName
+) -> lab.Exploration:
     return specimen.explore_twin(backend, strategy)
 
 
@@ -75,7 +79,9 @@ def test_each_comment_that_names_a_bug_is_of_an_animal() -> None:
 
 
 @ON_EACH_BACKEND
-def test_each_bug_is_found_and_its_report_names_it(specimen: Specimen, backend: str) -> None:
+def test_each_bug_is_found_and_its_report_names_it(
+    specimen: Specimen, backend: lab.BackendName
+) -> None:
     (failure,) = bug(specimen, backend, "exhaustive").failures
     assert failure.kind == specimen.kind
     assert failure.found_at <= specimen.found
@@ -89,7 +95,7 @@ def test_each_bug_is_found_and_its_report_names_it(specimen: Specimen, backend: 
 
 
 @ON_EACH_BACKEND
-def test_each_twin_is_proved(specimen: Specimen, backend: str) -> None:
+def test_each_twin_is_proved(specimen: Specimen, backend: lab.BackendName) -> None:
     exploration = twin(specimen, backend, "exhaustive")
     exploration.assert_holds()
     assert exploration.complete
@@ -98,7 +104,7 @@ def test_each_twin_is_proved(specimen: Specimen, backend: str) -> None:
 
 @pytest.mark.prove
 @ON_EACH_BACKEND
-def test_each_twin_is_proved_without_a_bound(specimen: Specimen, backend: str) -> None:
+def test_each_twin_is_proved_without_a_bound(specimen: Specimen, backend: lab.BackendName) -> None:
     exploration = lab.explore(
         specimen.twin,
         backend=backend,
@@ -111,7 +117,9 @@ def test_each_twin_is_proved_without_a_bound(specimen: Specimen, backend: str) -
 
 
 @WITHOUT_CANCELLATION
-def test_each_bug_is_found_by_dpor_and_its_twin_proved(specimen: Specimen, backend: str) -> None:
+def test_each_bug_is_found_by_dpor_and_its_twin_proved(
+    specimen: Specimen, backend: lab.BackendName
+) -> None:
     (failure,) = bug(specimen, backend, "dpor").failures
     assert failure.kind == specimen.kind
     exploration = twin(specimen, backend, "dpor")
@@ -129,7 +137,7 @@ def test_each_bug_is_found_by_dpor_and_its_twin_proved(specimen: Specimen, backe
 )
 @pytest.mark.parametrize("strategy", ["exhaustive", "dpor"])
 def test_both_backends_take_the_same_number_of_executions(
-    specimen: Specimen, strategy: str
+    specimen: Specimen, strategy: lab.StrategyName
 ) -> None:
     found = {bug(specimen, it, strategy).failures[0].found_at for it in specimen.backends}
     proved = {twin(specimen, it, strategy).executions for it in specimen.backends}

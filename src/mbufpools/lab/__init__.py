@@ -34,18 +34,23 @@ from __future__ import annotations
 
 from ._declare import Shared
 from ._explore import explore, replay
+from ._options import BackendName, CancelWay, FailureKind, StrategyName
 from ._outcome import LabError, Unsupported
 from ._result import Exploration, ExplorationFailed, Failure
 from ._run import backend_options, run
 from ._virtual_time import Stalled, VirtualTimeLoop
 
 __all__ = [
+    "BackendName",
+    "CancelWay",
     "Exploration",
     "ExplorationFailed",
     "Failure",
+    "FailureKind",
     "LabError",
     "Shared",
     "Stalled",
+    "StrategyName",
     "Unsupported",
     "VirtualTimeLoop",
     "backend_options",

@@ -2,21 +2,23 @@
 do not conflict, one is executed.
 
 The algorithm is optimal DPOR with wakeup trees (Abdulla, Aronsson, Jonsson, Sagonas 2014). After an
-execution each *race*, two conflicting steps with nothing in between, asks for the other order: what
-does not depend on the first step is put before it, as a branch of a tree of what is still to do,
-unless a branch or the *sleep set*, the tasks whose next step was tried here before and conflicts
-with nothing since, covers it already. A step that touches nothing never branches.
+execution each *race*, two conflicting steps with nothing in between, asks for the other order: the
+steps that do not depend on the first one are put before it, as a branch of a tree of what is still
+to do. No branch is added if one of the tree covers it already, or the *sleep set*: the tasks whose
+next step was tried here before and conflicts with nothing since. A step that touches nothing never
+branches.
 
-It is sound if every access to shared state is declared: see `_declare`. Uses `_schedule` and
-`_trace`.
+It is sound if every access to shared state is declared: see `_declare`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ._schedule import Choice, Point, Schedule, Stop, default
+from ._options import Options
+from ._schedule import Choice, Point, Schedule, Stop, default_choice
 from ._steps import CLOCK, Accesses, Name, Step, conflict, order
+from ._strategy import Strategy
 
 __all__ = ["Dpor"]
 
@@ -25,7 +27,7 @@ Sequence = list[tuple[Name, Accesses | None]]
 
 @dataclass(slots=True)
 class _Branch:
-    """A task to run next, and what to do after it; no branches is anything."""
+    """A task to run next, and the branches after it; without branches anything may follow."""
 
     task: Name
     accesses: Accesses | None
@@ -42,15 +44,21 @@ class _Node:
     """Wakeup trees; the first is being executed."""
 
 
-class Dpor:
-    """One schedule of each class of schedules that the declared accesses tell apart."""
+class Dpor(Strategy):
+    """Executes one schedule of each class of schedules that the declared accesses tell apart."""
+
+    name = "dpor"
+    bound = "the schedules that the declared accesses tell apart"
+    can_cancel = False
+    needs_declarations = True
 
     def __init__(self) -> None:
-        self.complete = False
-        self.redundant = 0
-        """Executions that were given up since they could show nothing new."""
         self._nodes: list[_Node] = []
         self._fresh = True
+
+    @classmethod
+    def of(cls, options: Options) -> Dpor:
+        return cls()
 
     def begin(self) -> bool:
         """Go back to the deepest place where something is left to do."""
@@ -69,7 +77,7 @@ class Dpor:
         return False
 
     def choose(self, point: Point) -> Choice:
-        """As the wakeup tree says, else by the rule, but nobody who sleeps."""
+        """Choose as the wakeup tree says, else by the default rule among those awake."""
         depth = len(point.steps)
         if depth > len(self._nodes):
             self._clock_nodes(point.steps)
@@ -83,19 +91,20 @@ class Dpor:
         if not awake:
             raise Stop
         current = point.current if point.current in awake else None
-        choice = default(awake, current, point.slice_used and len(awake) > 1)
+        choice = default_choice(awake, current, point.slice_used and len(awake) > 1)
         node.todo.append(_Branch(choice, {}))
         return choice
 
     def _clock_nodes(self, steps: list[Step]) -> None:
-        """The clock moves without being asked for a choice."""
+        """Add the nodes of the steps at which the clock moved, which are no choice."""
         while len(self._nodes) < len(steps):
             node = self._next_node(steps[: len(self._nodes)])
             node.todo = [_Branch(CLOCK, {})]
             self._nodes.append(node)
 
     def _next_node(self, steps: list[Step]) -> _Node:
-        """The state after the last step: who still sleeps, and what is left of its tree."""
+        """Return the state after the last step: the tasks that still sleep, and the rest of its
+        tree."""
         if not self._nodes:
             return _Node({}, [])
         node, step = self._nodes[-1], steps[-1]
@@ -113,7 +122,7 @@ class Dpor:
     def end(self, schedule: Schedule, failed: bool) -> None:
         """Ask for the other order of every race."""
         steps = schedule.steps
-        if len(self._nodes) > len(steps):  # it was stopped: everybody who could run sleeps
+        if len(self._nodes) > len(steps):  # it was stopped: every task that could run sleeps
             self.redundant += 1
             del self._nodes[len(steps) :]
         else:
@@ -147,14 +156,14 @@ class Dpor:
 
 
 def _independent(accesses: Accesses | None, wanted: Sequence) -> bool:
-    """True if a step conflicts with nothing of what is wanted; what is unknown may."""
+    """Return True if a step conflicts with nothing wanted; unknown accesses may conflict."""
     return accesses is not None and not any(
         other is None or conflict(accesses, other) for _, other in wanted
     )
 
 
 def _covers(task: Name, accesses: Accesses, wanted: Sequence, initials: dict[Name, bool]) -> bool:
-    """True if what is wanted could as well begin with a step of `task`."""
+    """Return True if what is wanted could as well begin with a step of `task`."""
     if task in initials:
         return initials[task]
     return _independent(accesses, wanted)
@@ -163,8 +172,8 @@ def _covers(task: Name, accesses: Accesses, wanted: Sequence, initials: dict[Nam
 def _insert(todo: list[_Branch], wanted: Sequence, before: list[int], numbers: list[int]) -> None:
     """Add what is wanted to the trees `todo`, unless a branch leads to it already.
 
-    The first of `todo` is being executed; the race that asks is one with its first step, so it
-    does not lead there.
+    The first tree of `todo` is being executed. The race that asks is a race with its first step, so
+    that tree does not lead to what is wanted.
     """
     left = list(range(len(wanted)))
     branches, candidates = todo, todo[1:]

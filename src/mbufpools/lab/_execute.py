@@ -1,43 +1,41 @@
-"""Executions, one after another, as a strategy says; and what fails is shrunk.
-
-Uses `_cancelling`, `_declare`, `_dpor`, `_in_order`, `_outcome`, `_report`, `_result`, `_schedule`,
-`_shrink`, `_strategies`, `_threads`, `_warnings` and, by name of the backend, a machine.
-"""
+"""Executions, one after another, as a strategy chooses them; and what fails is shrunk."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 from ._cancelling import declaring_cancellations
 from ._declare import declaring
-from ._dpor import Dpor
 from ._leaks import Leaks, collect_unheard, listening
+from ._options import BackendName, FailureKind, Options
 from ._ordered_sets import sets_in_order
 from ._outcome import LabError, Outcome, discard_refused, raise_refused
 from ._report import report
 from ._result import Failure
-from ._schedule import Anchor, Cancel, Deviations, Schedule, Strategy, spell_token
+from ._schedule import Anchor, Cancel, Deviations, Schedule
 from ._shrink import shrink
 from ._strategies import Replay
+from ._strategy import Strategy
 from ._threads import forbidding_threads
+from ._token import spell_token
 
 __all__ = ["Executed", "Program", "Signature", "execute", "make_failure", "once"]
 
 Program = Callable[[], Awaitable[Any]]
 Signature = tuple[str | None, str, tuple[str, ...]]
-"""What makes two failures the same one: the kind, what happened, and where each task stood."""
-Machine = Callable[
+"""What makes two failures the same: the kind, what happened, and where each task stood."""
+Backend = Callable[
     [Program, Callable[[], Schedule | None], Callable[[Schedule, Outcome], None], Leaks], None
 ]
 
 
 @dataclass(slots=True)
 class Executed:
-    """What a number of executions came to."""
+    """The result of a number of executions."""
 
     executions: int = 0
     failures: list[Failure] = field(default_factory=list)
@@ -49,29 +47,26 @@ class Executed:
 def execute(
     program: Program,
     strategy: Strategy,
+    options: Options,
     *,
-    backend: str,
-    max_executions: int,
-    max_failures: int | None,
-    step_limit: int,
-    cancel_by: tuple[str, ...],
     on_progress: Callable[[int], None] | None = None,
     on_execution: Callable[[Schedule, Outcome], None] | None = None,
     known: frozenset[Signature] = frozenset(),
 ) -> Executed:
-    """Execute the schedules of a strategy, and shrink what fails, but for the failures known."""
+    """Execute the schedules of a strategy, and shrink each failure that is not `known` yet."""
     result = Executed()
     found: list[tuple[int, Deviations, Outcome]] = []
+    # Many schedules lead to the same failure; it is reported once.
     seen: set[Signature] = set(known)
-    """One failure is found by many schedules; it is told once."""
     begin = time.perf_counter()
+    backend = _backend(options.backend)
 
     def next_schedule() -> Schedule | None:
         discard_refused()
-        full = max_failures is not None and len(found) >= max_failures
-        if full or result.executions >= max_executions or not strategy.begin():
+        full = options.max_failures is not None and len(found) >= options.max_failures
+        if full or result.executions >= options.max_executions or not strategy.begin():
             return None
-        return Schedule(strategy, step_limit=step_limit, cancel_by=cancel_by)
+        return Schedule(strategy, step_limit=options.step_limit, cancel_by=options.cancel_by)
 
     def done(schedule: Schedule, outcome: Outcome) -> None:
         raise_refused()
@@ -91,23 +86,22 @@ def execute(
         leaks = stack.enter_context(listening())
         stack.enter_context(forbidding_threads())
         stack.enter_context(sets_in_order())
-        if isinstance(strategy, Dpor):
-            _machine(backend)  # so that what it loads declares, too
+        if strategy.needs_declarations:  # of what the backend has loaded, too
             stack.enter_context(declaring())
             stack.enter_context(declaring_cancellations())
-        _machine(backend)(program, next_schedule, done, leaks)
-    result.failures = [_shrunk(program, backend, *it, step_limit) for it in found]
+        backend(program, next_schedule, done, leaks)
+    result.failures = [_shrunk(program, options, *it) for it in found]
     if found:
-        found.clear()  # and what their errors hold
+        found.clear()  # and with them what their errors hold
         collect_unheard()
     result.seconds = time.perf_counter() - begin
     return result
 
 
 def once(
-    program: Program, backend: str, deviations: Deviations, step_limit: int
+    program: Program, deviations: Deviations, options: Options
 ) -> tuple[Outcome, Schedule, list[Anchor]]:
-    """One execution; also the places of deviations that do not fit."""
+    """Execute one schedule; return also the places of the deviations that do not fit."""
     strategy = Replay(deviations)
     results: list[tuple[Schedule, Outcome]] = []
 
@@ -115,13 +109,16 @@ def once(
         discard_refused()
         if not strategy.begin():
             return None
-        cancel_by = tuple(sorted({it.by for it in deviations.values() if isinstance(it, Cancel)}))
-        schedule = Schedule(strategy, step_limit=step_limit, cancel_by=cancel_by)
+        ways = {it.by for it in deviations.values() if isinstance(it, Cancel)}
+        schedule = Schedule(strategy, step_limit=options.step_limit, cancel_by=tuple(sorted(ways)))
         schedule.locations = []
         return schedule
 
+    def done(schedule: Schedule, outcome: Outcome) -> None:
+        results.append((schedule, outcome))
+
     with listening() as leaks, forbidding_threads(), sets_in_order():
-        _machine(backend)(program, next_schedule, lambda *result: results.append(result), leaks)
+        _backend(options.backend)(program, next_schedule, done, leaks)
     raise_refused()
     schedule, outcome = results[0]
     strategy.end(schedule, outcome.kind is not None)
@@ -129,18 +126,13 @@ def once(
 
 
 def _shrunk(
-    program: Program,
-    backend: str,
-    number: int,
-    deviations: Deviations,
-    outcome: Outcome,
-    step_limit: int,
+    program: Program, options: Options, number: int, deviations: Deviations, outcome: Outcome
 ) -> Failure:
     best: tuple[Schedule, Outcome] | None = None
 
     def fails(fewer: Deviations) -> Deviations | None:
         nonlocal best
-        again, schedule, _ = once(program, backend, fewer, step_limit)
+        again, schedule, _ = once(program, fewer, options)
         if (again.kind, type(again.error)) != (outcome.kind, type(outcome.error)):
             return None  # or one failure would be shrunk to another
         best = schedule, again
@@ -154,26 +146,24 @@ def _shrunk(
             f"does it depend on real time, on addresses, or on what an earlier execution left?"
         )
     schedule, again = best
-    return make_failure(backend, number, schedule, again, replays)
+    failure = make_failure(options.backend, schedule, again)
+    return replace(failure, found_at=number, replays=replays)
 
 
-def make_failure(
-    backend: str, number: int, schedule: Schedule, outcome: Outcome, replays: int
-) -> Failure:
+def make_failure(backend: BackendName, schedule: Schedule, outcome: Outcome) -> Failure:
+    """Describe a failed execution."""
     token = spell_token(backend, schedule.deviations)
-    assert outcome.kind is not None
     return Failure(
-        kind=outcome.kind,
+        kind=cast("FailureKind", outcome.kind),
         token=token,
         report=report(token, schedule, outcome),
         error=outcome.error,
-        found_at=number,
-        replays=replays,
     )
 
 
-def _machine(backend: str) -> Machine:
-    if backend == "asyncio":
+def _backend(name: BackendName) -> Backend:
+    """Load a backend. Raises ImportError if trio is asked for and not installed."""
+    if name == "asyncio":
         from ._asyncio_backend import explore_on_asyncio
 
         return explore_on_asyncio

@@ -1,42 +1,48 @@
-"""Many schedules of one program: `explore`, and `replay` for one of them.
-
-Uses `_execute`, `_outcome`, `_parallel`, `_result`, `_schedule`, `_strategies`, `_trace`
-and `_warnings`.
-"""
+"""Many schedules of one program: `explore`, and `replay` for one of them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any
+from typing import cast
 
 from ._dpor import Dpor
 from ._execute import Program, execute, make_failure, once
 from ._leaks import collect_unheard
+from ._options import (
+    STEP_LIMIT,
+    BackendName,
+    CancelWay,
+    Options,
+    StrategyName,
+    cancel_ways,
+    check_backend,
+)
 from ._outcome import LabError
-from ._parallel import Shareable, execute_in_parallel
+from ._parallel import execute_in_parallel
 from ._result import Exploration, Failure
-from ._schedule import SLICE, Strategy, parse_token
 from ._steps import spell
-from ._strategies import Exhaustive, Fifo, Pct, Random
+from ._strategies import Exhaustive, Fifo, Pct, Random, Replay
+from ._strategy import Strategy
+from ._token import parse_token
 
 __all__ = ["STRATEGIES", "explore", "replay"]
 
-STRATEGIES = ("fifo", "random", "pct", "exhaustive", "dpor")
-STEP_LIMIT = 10_000
-WAYS = {"asyncio": ("scope", "native"), "trio": ("scope",)}
-"""How each backend can cancel a task."""
+STRATEGIES: dict[str, type[Strategy]] = {
+    strategy.name: strategy for strategy in (Exhaustive, Dpor, Random, Pct, Fifo)
+}
+"""The strategies that `explore` offers, the default first."""
 
 
 def explore(
     program: Program,
     *,
-    strategy: str = "exhaustive",
+    strategy: StrategyName = "exhaustive",
     max_preemptions: int | None = 2,
-    backend: str = "asyncio",
+    backend: BackendName = "asyncio",
     max_executions: int = 10_000,
-    cancel: bool | str = False,
+    cancel: bool | CancelWay = False,
     seed: int = 0,
     depth: int = 3,
     max_failures: int | None = 1,
@@ -82,52 +88,36 @@ def explore(
         LabError: the program cannot be explored.
         ImportError: trio is asked for and not installed.
     """
-    _check(strategy, backend, max_preemptions, max_executions, depth, step_limit)
-    cancel_by = _cancel_by(cancel, backend, strategy)
-    chosen: Strategy
-    match strategy:
-        case "fifo":
-            chosen, bound = Fifo(), "the one schedule that is first in, first out"
-        case "random":
-            chosen, bound = Random(max_executions, seed), "the schedules, chosen at random"
-        case "pct":
-            chosen, bound = Pct(max_executions, seed, depth), f"the schedules, by PCT to {depth}"
-        case "dpor":
-            chosen, bound = Dpor(), "the schedules that the declared accesses tell apart"
-        case _:
-            chosen = Exhaustive(max_preemptions)
-            bound = "the schedules"
-            if max_preemptions is not None:
-                bound += f" of at most {max_preemptions} preemption{'s' * (max_preemptions != 1)}"
-    if cancel_by:
+    if strategy not in STRATEGIES:
+        raise ValueError(f"no strategy {strategy!r}: expected one of {', '.join(STRATEGIES)}")
+    kind = STRATEGIES[strategy]
+    options = Options(
+        backend=backend,
+        max_preemptions=max_preemptions,
+        max_executions=max_executions,
+        cancel_by=cancel_ways(cancel, backend),
+        seed=seed,
+        depth=depth,
+        max_failures=max_failures,
+        step_limit=step_limit,
+    )
+    if options.cancel_by and not kind.can_cancel:
+        raise ValueError(
+            f"{strategy} cannot cancel: a cancellation depends on every step of its task; use "
+            f"strategy='exhaustive' with cancel={cancel!r}"
+        )
+    chosen = kind.of(options)
+    if executor is None:
+        executed = execute(program, chosen, options, on_progress=on_progress)
+    else:
+        _check_executor(executor, kind)
+        executed = execute_in_parallel(program, chosen, executor, options, on_progress)
+    bound = chosen.bound
+    if options.cancel_by:
         bound += ", each with one cancellation at a time"
         if isinstance(cancel, str):
             bound += {"scope": " by a scope", "native": " by Task.cancel()"}[cancel]
-    options: dict[str, Any] = {
-        "backend": backend,
-        "max_executions": max_executions,
-        "max_failures": max_failures,
-        "step_limit": step_limit,
-        "cancel_by": cancel_by,
-        "on_progress": on_progress,
-    }
-    if executor is None:
-        executed = execute(program, chosen, **options)
-    elif not isinstance(chosen, Shareable):
-        raise ValueError(
-            f"strategy {strategy!r} goes from one schedule to the next, so it cannot be shared "
-            f"out; use one of exhaustive, random, pct, or no executor"
-        )
-    elif isinstance(executor, ThreadPoolExecutor):
-        raise ValueError(
-            "the lab's hooks are those of a whole process, so threads cannot share its work; use "
-            "an executor of processes"
-        )
-    else:
-        executed = execute_in_parallel(program, chosen, executor, **options)
-    if isinstance(chosen, Exhaustive) and chosen.truncated:
-        bound += f" in which no task that others wait for takes more than {SLICE} steps in a row"
-    # Two may have been shrunk to the same one.
+    # Two failures may have been shrunk to the same one.
     failures: dict[str, Failure] = {}
     for failure in executed.failures:
         failures.setdefault(failure.token, failure)
@@ -138,9 +128,24 @@ def explore(
         strategy=strategy,
         backend=backend,
         failures=tuple(failures.values()),
-        redundant=chosen.redundant if isinstance(chosen, Dpor) else 0,
+        redundant=chosen.redundant,
         seconds=executed.seconds,
     )
+
+
+def _check_executor(executor: Executor, kind: type[Strategy]) -> None:
+    """Raise ValueError if this executor cannot share out the schedules of a strategy."""
+    if not kind.can_split:
+        able = ", ".join(name for name, it in STRATEGIES.items() if it.can_split)
+        raise ValueError(
+            f"strategy {kind.name!r} goes from one schedule to the next, so it cannot be shared "
+            f"out; use one of {able}, or no executor"
+        )
+    if isinstance(executor, ThreadPoolExecutor):
+        raise ValueError(  # noqa: TRY004 - as for the other arguments
+            "the lab's hooks are those of a whole process, so threads cannot share its work; use "
+            "an executor of processes"
+        )
 
 
 def replay(program: Program, token: str, *, step_limit: int = STEP_LIMIT) -> Exploration:
@@ -157,67 +162,28 @@ def replay(program: Program, token: str, *, step_limit: int = STEP_LIMIT) -> Exp
         ValueError: no token.
         LabError: the program cannot be executed in this schedule: it is another one by now.
     """
-    backend, deviations = parse_token(token)
-    _check("fifo", backend, None, 1, 1, step_limit)
+    name, deviations = parse_token(token)
+    check_backend(name)
+    backend = cast("BackendName", name)
+    options = Options(backend=backend, step_limit=step_limit)
     begin = time.perf_counter()
-    outcome, schedule, misfits = once(program, backend, deviations, step_limit)
+    outcome, schedule, misfits = once(program, deviations, options)
     if misfits:
         anchor = misfits[0]
         raise LabError(
             f"the token {token!r} does not fit the program: after step {anchor.number} of task "
-            f"{spell(anchor.task)} it cannot do what the token says; explore it anew"
+            f"{spell(anchor.task)} it cannot do what the token says; explore it again"
         )
     failures: tuple[Failure, ...] = ()
     if outcome.kind is not None:
-        failures = (make_failure(backend, 1, schedule, outcome, 0),)
+        failures = (make_failure(backend, schedule, outcome),)
         collect_unheard()
     return Exploration(
         executions=1,
         complete=False,
-        bound="the one schedule of the token",
-        strategy="replay",
+        bound=Replay.bound,
+        strategy=Replay.name,
         backend=backend,
         failures=failures,
         seconds=time.perf_counter() - begin,
     )
-
-
-def _check(
-    strategy: str,
-    backend: str,
-    max_preemptions: int | None,
-    max_executions: int,
-    depth: int,
-    step_limit: int,
-) -> None:
-    if strategy not in STRATEGIES:
-        raise ValueError(f"no strategy {strategy!r}: expected one of {', '.join(STRATEGIES)}")
-    if backend not in ("asyncio", "trio"):
-        raise ValueError(f"no backend {backend!r}: expected 'asyncio' or 'trio'")
-    numbers: tuple[tuple[str, object, int], ...] = (
-        ("max_preemptions", max_preemptions, 0),
-        ("max_executions", max_executions, 1),
-        ("depth", depth, 1),
-        ("step_limit", step_limit, 1),
-    )
-    for what, value, least in numbers:
-        if value is not None and (not isinstance(value, int) or value < least):
-            raise ValueError(f"{what} is {value!r}; expected an integer of at least {least}")
-
-
-def _cancel_by(cancel: bool | str, backend: str, strategy: str) -> tuple[str, ...]:
-    """The ways to cancel that are asked for."""
-    if cancel is False:
-        return ()
-    if strategy == "dpor":
-        raise ValueError(
-            f"dpor cannot cancel: a cancellation depends on every step of its task; use "
-            f"strategy='exhaustive' with cancel={cancel!r}"
-        )
-    ways = WAYS[backend]
-    if cancel is True:
-        return ways
-    if cancel not in ways:
-        expected = ", ".join(map(repr, (False, True, *ways)))
-        raise ValueError(f"cancel is {cancel!r}; expected on {backend} one of {expected}")
-    return (cancel,)

@@ -1,10 +1,8 @@
-"""An exploration shared out to the workers of an executor: processes, or a cluster's.
+"""An exploration that is shared out to the workers of an executor: processes, or a cluster's.
 
-A worker executes a part, at most so many schedules of it, and gives back what is left; so the
-parts stay even. Which failure is found first, and what stands in for those that are the same, may
-differ from one time to the next; the schedules, and so what there is to find, do not.
-
-Uses `_execute`, `_parcel`, `_result` and `_strategies`.
+A worker executes a part, at most so many schedules of it, and gives back what is left, so that the
+parts stay even. Which of several equal failures is found first may differ from one run to the next;
+the schedules, and so what there is to find, do not.
 """
 
 from __future__ import annotations
@@ -16,13 +14,12 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExe
 from dataclasses import dataclass, replace
 
 from ._execute import Executed, Program, Signature, execute
+from ._options import Options
 from ._pickled import PickledProgram, pack
 from ._result import Failure
-from ._strategies import Exhaustive, Pct, Random
+from ._strategy import Strategy
 
-__all__ = ["Shareable", "execute_in_parallel"]
-
-Shareable = Exhaustive | Random | Pct
+__all__ = ["execute_in_parallel"]
 
 PART = 200
 """Schedules that a worker executes before it comes back."""
@@ -35,14 +32,10 @@ class _Part:
     """What a worker gets; it can be pickled if the program can."""
 
     program: Program | PickledProgram
-    backend: str
-    strategy: Shareable
-    cancel_by: tuple[str, ...]
-    step_limit: int
-    max_failures: int | None
-    executions: int
+    strategy: Strategy
+    options: Options
     known: frozenset[Signature]
-    """Failures that others have found."""
+    """The failures that other workers have found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +44,13 @@ class _Done:
 
     executions: int
     failures: tuple[tuple[Signature, Failure], ...]
-    strategy: Shareable
+    strategy: Strategy
     """With what is left of its part."""
 
 
 def _work(part: _Part) -> _Done:
     program = part.program.load() if isinstance(part.program, PickledProgram) else part.program
-    result = execute(
-        program,
-        part.strategy,
-        backend=part.backend,
-        max_executions=part.executions,
-        max_failures=part.max_failures,
-        step_limit=part.step_limit,
-        cancel_by=part.cancel_by,
-        known=part.known,
-    )
+    result = execute(program, part.strategy, part.options, known=part.known)
     # An exception may hold what cannot be pickled; its traceback is in the report.
     failures = [replace(failure, error=None) for failure in result.failures]
     return _Done(
@@ -76,17 +60,12 @@ def _work(part: _Part) -> _Done:
 
 def execute_in_parallel(
     program: Program,
-    strategy: Shareable,
+    strategy: Strategy,
     executor: Executor,
-    *,
-    backend: str,
-    max_executions: int,
-    max_failures: int | None,
-    step_limit: int,
-    cancel_by: tuple[str, ...],
+    options: Options,
     on_progress: Callable[[int], None] | None,
 ) -> Executed:
-    """As `execute`, by the workers of an executor.
+    """Do what `execute` does, by the workers of an executor.
 
     Raises:
         ValueError: the executor's processes could not load the program.
@@ -96,23 +75,23 @@ def execute_in_parallel(
     result = Executed()
     found: dict[Signature, Failure] = {}
     running: dict[Future[_Done], int] = {}
-    # Those of others, Dask's and Ray's, have their own ways with functions.
+    max_failures = options.max_failures
+    # Executors of other packages, such as Dask and Ray, have their own ways with functions.
     load = pack(program) if isinstance(executor, ProcessPoolExecutor) else program
 
     def enough() -> bool:
         return max_failures is not None and len(found) >= max_failures
 
     def give_out() -> None:
-        left = max_executions - result.executions - sum(running.values())
+        left = options.max_executions - result.executions - sum(running.values())
         while left > 0 and len(running) < PARTS_AHEAD:
             count = min(PART, left)
             part = strategy.split(count)
             if part is None:
                 break
             missing = None if max_failures is None else max_failures - len(found)
-            work = _Part(
-                load, backend, part, cancel_by, step_limit, missing, count, frozenset(found)
-            )
+            own = replace(options, max_executions=count, max_failures=missing)
+            work = _Part(load, part, own, frozenset(found))
             running[executor.submit(_work, work)] = count
             left -= count
 

@@ -1,8 +1,10 @@
-"""What an exploration found, and what it covered. Uses no other room."""
+"""What an exploration found, and what it covered."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+
+from ._options import BackendName, FailureKind
 
 __all__ = ["Exploration", "ExplorationFailed", "Failure"]
 
@@ -11,8 +13,7 @@ __all__ = ["Exploration", "ExplorationFailed", "Failure"]
 class Failure:
     """What failed, and how to see it again."""
 
-    kind: str
-    """``stall``, ``livelock``, ``exception`` or ``leak``."""
+    kind: FailureKind
     token: str
     """Give it to `replay`."""
     report: str
@@ -48,7 +49,7 @@ class Exploration:
     bound: str
     """The bound, in words."""
     strategy: str
-    backend: str
+    backend: BackendName
     failures: tuple[Failure, ...] = ()
     redundant: int = 0
     """Of the executions, those given up since they could show nothing new."""

@@ -1,11 +1,12 @@
 """The schedule of one execution: which task runs next, asked of a strategy at every step.
 
-What is not chosen on purpose follows one rule, the same on every backend: the task that runs goes
-on, up to `SLICE` steps in a row so that one that spins cannot keep out the others; else the task
-that has been ready for the longest, and of those that became ready in one step the one spawned
-first. So a schedule is given by its *deviations* from that rule, and each is anchored to a step of
-a task, not to a place in the schedule: leave one out, and the others still mean the same. That is
-what a token spells. Uses `_outcome` and `_trace`.
+Where a strategy has no reason to choose otherwise, the *default rule* decides, the same on every
+backend: the task that runs goes on, up to `SLICE` steps in a row, so that a task that spins cannot
+keep out the others; if it cannot go on, the task runs that has been ready for the longest, and of
+those that became ready in the same step the one that was spawned first. A schedule is therefore
+given by its *deviations* from the default rule. Each deviation is anchored to a step of a task, not
+to a position in the schedule, so that the others keep their meaning when one is left out. This is
+what a token spells.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from ._options import STEP_LIMIT, CancelWay
 from ._outcome import LabError
-from ._steps import CLOCK, MAIN, Name, Step, spell
+from ._steps import CLOCK, Name, Step, spell
 
 __all__ = [
     "SLICE",
@@ -28,22 +30,19 @@ __all__ = [
     "Ready",
     "Schedule",
     "Stop",
-    "Strategy",
-    "parse_token",
-    "spell_token",
-    "default",
+    "default_choice",
 ]
 
 SLICE = 20
 """Steps in a row after which a task that is still ready stands back for the others."""
 
-
 TICK_LIMIT_FACTOR = 100
-"""So many times the limit of steps is the limit for those of the clock and the pools' gc, too."""
+"""Steps of the clock and of services have a limit of their own: this many times the step limit. A
+service that ticks takes steps for as long as another task sleeps."""
 
 
 class Stop(Exception):
-    """No error: raised by a strategy to end an execution that can show nothing new."""
+    """Raised by a strategy to end an execution that can show nothing new; it is no error."""
 
 
 class Livelock(Exception):
@@ -51,8 +50,8 @@ class Livelock(Exception):
 
 
 class Anchor(NamedTuple):
-    """A place in a schedule: after a task's step of that number, and how many cancellations the
-    lab has injected there already."""
+    """A place in a schedule: after a task's step of that number, and after so many cancellations
+    that the lab has injected there already."""
 
     task: Name
     number: int
@@ -60,11 +59,10 @@ class Anchor(NamedTuple):
 
 
 class Cancel(NamedTuple):
-    """Cancel a task that waits or is ready to go on."""
+    """The choice to cancel a task that waits, or that is ready to go on."""
 
     task: Name
-    by: str
-    """``"scope"`` or ``"native"``."""
+    by: CancelWay
 
 
 Choice = Name | Cancel
@@ -72,55 +70,48 @@ Deviations = dict[Anchor, Choice]
 
 
 class Ready(NamedTuple):
-    """A task that can run: since which step, and the steps that it had to wait for."""
+    """A task that can run."""
 
     since: int
+    """The number of steps taken when it became ready."""
     causes: int
+    """The steps that it had to wait for, as a mask."""
 
 
 @dataclass(slots=True)
 class Point:
-    """Where the schedule has to choose."""
+    """A place where the schedule has to choose."""
 
     anchor: Anchor
     ready: Mapping[Name, Ready]
     current: Name | None
     """The task that ran last, if it can go on."""
     slice_used: bool
-    """True if `current` has run for so long that another takes over by the rule."""
+    """True if `current` has run for `SLICE` steps, so that by default another task takes over."""
     default: Name
-    """What the rule would choose."""
+    """What the default rule chooses."""
     cancellable: tuple[Cancel, ...]
-    """What the lab may cancel here."""
+    """The cancellations that the lab may inject here."""
     steps: list[Step]
-    """What has happened."""
+    """The steps taken so far."""
 
     def preempts(self, choice: Choice) -> bool:
-        """True if the choice keeps a task from going on whose turn it is: the one that runs, or,
-        if that has run for so long, the others."""
+        """Return True if the choice keeps a task from going on whose turn it is: the task that
+        runs, or, once that has used up its slice, the others."""
         if self.current is None:
             return False
         return choice == self.current if self.slice_used else choice != self.current
 
 
-class Strategy(Protocol):
-    """Chooses the schedules of an exploration, one execution after another."""
-
-    complete: bool
-    """True once every schedule within its bound has been executed."""
-
-    def begin(self) -> bool:
-        """Get ready for another execution; False if there is none left."""
+class Chooser(Protocol):
+    """The part of a strategy that a schedule asks."""
 
     def choose(self, point: Point) -> Choice:
         """Choose at one point. May raise `Stop`."""
 
-    def end(self, schedule: Schedule, failed: bool) -> None:
-        """The execution is over."""
 
-
-def default(ready: Mapping[Name, Ready], current: Name | None, slice_used: bool) -> Name:
-    """What the rule chooses; if nobody can run, that the clock goes on."""
+def default_choice(ready: Mapping[Name, Ready], current: Name | None, slice_used: bool) -> Name:
+    """Return what the default rule chooses; `CLOCK` if no task can run."""
     if not ready:
         return CLOCK
     if current is not None:
@@ -134,7 +125,13 @@ def default(ready: Mapping[Name, Ready], current: Name | None, slice_used: bool)
 
 
 class Schedule:
-    """One execution: asked by a machine for every step, answers by its strategy, and notes it."""
+    """One execution: a backend asks it at every step; it asks its strategy, and notes the answer.
+
+    Args:
+        strategy: chooses.
+        step_limit: the number of steps from which the execution is a livelock.
+        cancel_by: the ways in which the lab may cancel a task.
+    """
 
     __slots__ = (
         "_cancelled",
@@ -156,7 +153,11 @@ class Schedule:
     )
 
     def __init__(
-        self, strategy: Strategy, *, step_limit: int = 10_000, cancel_by: tuple[str, ...] = ()
+        self,
+        strategy: Chooser,
+        *,
+        step_limit: int = STEP_LIMIT,
+        cancel_by: tuple[CancelWay, ...] = (),
     ) -> None:
         self._strategy = strategy
         self._step_limit = step_limit
@@ -173,26 +174,25 @@ class Schedule:
         self.deviations: Deviations = {}
         self.preemptions = 0
         self.left: Mapping[Name, Ready] = {}
-        """Tasks that could still have run when the main task was over."""
+        """The tasks that could still have run when the main task was over."""
         self.locations: list[str] | None = None
-        """For each step, where the task stood after it; only if somebody asks, by a list."""
+        """For each step, where the task stood after it. A list if somebody asks for it."""
 
     def choose(self, ready: Mapping[Name, Ready], starting: Set[Name] = frozenset()) -> Choice:
         """Choose among the tasks that can run, or a cancellation; `CLOCK` if there is neither.
 
-        A task that is `starting` is cancelled by way of who waits for that.
+        A task that is `starting` is not cancelled by itself: the task that waits for its start is.
 
         Raises:
-            LabError: the strategy's choice cannot run: the program is not the same any more.
+            LabError: the strategy's choice cannot run, so the program is not the same any more.
         """
         current = self._current if self._current in ready else None
         slice_used = self._in_a_row >= SLICE and len(ready) > 1
-        anchor = Anchor(
-            self._current or CLOCK, self._numbers.get(self._current or CLOCK, 0), self._cancelled
-        )
-        by_rule = default(ready, current, slice_used)
+        last = self._current or CLOCK
+        anchor = Anchor(last, self._numbers.get(last, 0), self._cancelled)
+        default = default_choice(ready, current, slice_used)
         cancellable = self._cancellable(ready, starting) if self.cancel_by else ()
-        point = Point(anchor, ready, current, slice_used, by_rule, cancellable, self.steps)
+        point = Point(anchor, ready, current, slice_used, default, cancellable, self.steps)
         choice = self._strategy.choose(point)
         if not isinstance(choice, Cancel) and choice not in (ready or (CLOCK,)):
             raise LabError(
@@ -201,7 +201,7 @@ class Schedule:
                 f"what an earlier execution left, or, under dpor, on state that it does not "
                 f"declare?"
             )
-        if choice != by_rule:
+        if choice != default:
             self.deviations[anchor] = choice
         if isinstance(choice, Cancel):
             self.injected = choice
@@ -209,12 +209,15 @@ class Schedule:
         elif point.preempts(choice):
             self.preemptions += 1
             if slice_used:
-                self._in_a_row = 0  # it goes on for as long again
+                self._in_a_row = 0  # the task goes on for another slice
         return choice
 
     def _cancellable(self, ready: Mapping[Name, Ready], starting: Set[Name]) -> tuple[Cancel, ...]:
-        """A task may be cancelled once in an execution: as soon as it waits, and when it has been
-        woken and has not run yet. One that has not begun waits nowhere yet."""
+        """Return the cancellations that are possible here.
+
+        The lab cancels one task in an execution: as soon as the task waits, or when it has been
+        woken and has not run yet. A task that has not begun waits nowhere yet.
+        """
         if self.injected is not None:
             return ()
         latest = len(self.steps)
@@ -229,20 +232,29 @@ class Schedule:
         """True if the lab may still cancel a task in this execution."""
         return bool(self.cancel_by) and self.injected is None
 
+    @property
+    def this_step(self) -> int:
+        """The last step that was begun, as a mask."""
+        return 1 << len(self.steps) - 1
+
     def spawned(self, task: Name, *, exempt: bool) -> None:
-        """A task is there; if it is spared, the lab does not cancel it."""
+        """Note that a task was made; the lab does not cancel it if it is exempt."""
         self._known.add(task)
         if exempt:
             self._exempt.add(task)
 
     def ended(self, task: Name) -> None:
-        """A task is over."""
+        """Note that a task is over."""
         self._known.discard(task)
 
     def begin(self, task: Name, causes: int) -> Step:
-        """A task runs. Raises `Livelock` at the limit."""
+        """Note that a task takes a step, which had to wait for the steps of a mask.
+
+        Raises:
+            Livelock: the execution has reached its limit of steps.
+        """
         if task in self._exempt and self._current == CLOCK:
-            self._ticks_taken += 2  # the gc of pools ticks for as long as somebody sleeps
+            self._ticks_taken += 2  # the jump of the clock, and the step of the service
         taken = len(self.steps)
         if (
             taken - self._ticks_taken >= self._step_limit
@@ -264,56 +276,8 @@ class Schedule:
             self.locations.append(location)
 
     def jumped(self) -> int:
-        """The clock has moved, for nothing could run; return the mask of what came before."""
+        """Note that the clock moves, because nothing else can run; return the mask of all steps so
+        far, which come before whatever the jump makes ready."""
         self.begin(CLOCK, 0)
         self.stopped_at("nothing else can run, so the clock moves on")
         return (1 << len(self.steps)) - 1
-
-
-def spell_token(backend: str, deviations: Deviations) -> str:
-    """One line that says how to do it again."""
-    parts = []
-    for anchor, choice in sorted(deviations.items()):
-        where = f"{spell(anchor.task)}@{anchor.number}" + "'" * anchor.cancelled
-        if isinstance(choice, Cancel):
-            parts.append(f"{where}!{spell(choice.task)}/{choice.by}")
-        else:
-            parts.append(f"{where}>{spell(choice)}")
-    return f"{backend}:{','.join(parts)}"
-
-
-def parse_token(token: str) -> tuple[str, Deviations]:
-    """The backend and the deviations of a token. Raises ValueError if it is none."""
-    backend, colon, rest = token.partition(":")
-    deviations: Deviations = {}
-    try:
-        if not colon or not backend:
-            raise ValueError
-        for part in filter(None, rest.split(",")):
-            mark = "!" if "!" in part else ">"
-            where, what = part.split(mark)
-            bare = where.rstrip("'")
-            task, number = bare.split("@")
-            anchor = Anchor(_parse(task), int(number), len(where) - len(bare))
-            if mark == ">":
-                deviations[anchor] = _parse(what)
-            else:
-                target, by = what.split("/")
-                if by not in ("scope", "native"):
-                    raise ValueError
-                deviations[anchor] = Cancel(_parse(target), by)
-    except ValueError:
-        raise ValueError(
-            f"{token!r} is no token; expected what a failure's `token` says, such as "
-            f"'asyncio:0.1@2>0.2'"
-        ) from None
-    return backend, deviations
-
-
-def _parse(name: str) -> Name:
-    if name == "clock":
-        return CLOCK
-    parsed = tuple(int(number) for number in name.split("."))
-    if parsed[0] != MAIN[0]:
-        raise ValueError
-    return parsed

@@ -1,8 +1,7 @@
-"""The strategies that need no declarations: fifo, random, PCT, exhaustive; and a replay.
+"""The strategies that need no declarations: fifo, random, PCT, exhaustive; and the replay of one
+schedule.
 
-Each chooses a task by its name, never by its place in a queue, and is deterministic given its
-seed. Cancellations, where they are asked for, are choices as any other, at most one in an
-execution. Uses `_schedule`.
+A cancellation, where it is asked for, is a choice like any other, at most one in an execution.
 """
 
 from __future__ import annotations
@@ -11,39 +10,43 @@ import random
 from collections import deque
 from collections.abc import Iterable
 
-from ._schedule import Anchor, Cancel, Choice, Deviations, Point, Schedule
+from ._options import Options
+from ._schedule import SLICE, Anchor, Cancel, Choice, Deviations, Point, Schedule
 from ._steps import Name
+from ._strategy import Strategy
 
 __all__ = ["Exhaustive", "Fifo", "Pct", "Prefix", "Random", "Replay"]
 
 Prefix = tuple[tuple[Anchor, Choice], ...]
-"""The deviations that lead to a part of the schedules not yet executed."""
+"""The deviations that lead to a part of the schedules that has not been executed yet."""
 
 PREFIXES = 16
 """Prefixes that make a worker's part, at most."""
+FIRST_LENGTH = 20
+"""Steps that an execution is taken to have until one has been seen."""
 
 
-class Replay:
-    """One given schedule.
+class Replay(Strategy):
+    """Executes one given schedule.
 
-    A deviation that does not fit, because the program is another one or others were left out, is
-    passed over, and noted in `misfits`.
+    A deviation that does not fit, because the program has changed or other deviations were left
+    out, is passed over and noted in `misfits`.
     """
+
+    name = "replay"
+    bound = "the one schedule of the token"
 
     def __init__(self, deviations: Deviations) -> None:
         self._deviations = deviations
-        self._done = False
-        self.complete = False
+        self._begun = False
         self.misfits: list[Anchor] = []
         self._used: set[Anchor] = set()
 
     def begin(self) -> bool:
-        """Once."""
-        fresh, self._done = not self._done, True
-        return fresh
+        first, self._begun = not self._begun, True
+        return first
 
     def choose(self, point: Point) -> Choice:
-        """As the deviations say, else by the rule."""
         choice = self._deviations.get(point.anchor)
         if choice is None:
             return point.default
@@ -55,21 +58,25 @@ class Replay:
         return choice
 
     def end(self, schedule: Schedule, failed: bool) -> None:
-        """Note the deviations that never came up."""
         self.misfits += [anchor for anchor in self._deviations if anchor not in self._used]
 
 
-class Fifo:
-    """What has been ready for the longest runs next: one schedule; with cancellation, that one
-    with each cancellation."""
+class Fifo(Strategy):
+    """Runs the task that has been ready for the longest: one schedule; with cancellation, that one
+    again with each cancellation."""
+
+    name = "fifo"
+    bound = "the one schedule that is first in, first out"
 
     def __init__(self) -> None:
-        self.complete = False
         self._pending: deque[tuple[Anchor, Cancel] | None] = deque([None])
         self._cancel: tuple[Anchor, Cancel] | None = None
 
+    @classmethod
+    def of(cls, options: Options) -> Fifo:
+        return cls()
+
     def begin(self) -> bool:
-        """As long as a cancellation is left."""
         if not self._pending:
             self.complete = True
             return False
@@ -77,7 +84,6 @@ class Fifo:
         return True
 
     def choose(self, point: Point) -> Choice:
-        """The oldest."""
         if self._cancel is None:
             self._pending += [(point.anchor, cancel) for cancel in point.cancellable]
         elif self._cancel[0] == point.anchor and self._cancel[1] in point.cancellable:
@@ -87,100 +93,125 @@ class Fifo:
         return min(point.ready, key=lambda name: (point.ready[name].since, name))
 
     def end(self, schedule: Schedule, failed: bool) -> None:
-        """Nothing to learn."""
         self.complete = not self._pending
 
 
-class Random:
-    """Every task that can run is as likely as the others.
+class _Seeded(Strategy):
+    """A strategy of which each execution has a seed of its own, so that its seeds can be shared out
+    to workers.
 
     Args:
-        executions: how many.
-        seed: the first execution's; the next has the next.
+        executions: how many schedules to choose.
+        seed: of the first execution; the next has the next seed.
     """
 
+    can_split = True
+
     def __init__(self, executions: int, seed: int) -> None:
-        self.complete = False
-        self._left = range(seed, seed + executions)
+        self._seeds = range(seed, seed + executions)
         self._random = random.Random()
+        self._length = 0
+        """The steps of the longest execution so far."""
         self._cancel_at = 0
-        self._length = 20
+        """The step from which a cancellation is injected as soon as one is possible."""
+
+    def _next_seed(self) -> bool:
+        if not self._seeds:
+            return False
+        seed, self._seeds = self._seeds[0], self._seeds[1:]
+        self._random.seed(seed)
+        return True
+
+    def end(self, schedule: Schedule, failed: bool) -> None:
+        self._length = max(self._length, len(schedule.steps))
+
+    def _part(self, executions: int, seed: int) -> _Seeded:
+        """Make a strategy of the same kind with other seeds."""
+        raise NotImplementedError
+
+    def split(self, executions: int) -> _Seeded | None:
+        seeds, self._seeds = self._seeds[:executions], self._seeds[executions:]
+        if not seeds:
+            return None
+        part = self._part(len(seeds), seeds.start)
+        part._length = self._length
+        return part
+
+    def merge(self, part: Strategy) -> None:
+        assert isinstance(part, _Seeded)
+        self._length = max(self._length, part._length)
+
+
+class Random(_Seeded):
+    """Chooses every task that can run with the same probability."""
+
+    name = "random"
+    bound = "the schedules, chosen at random"
+
+    @classmethod
+    def of(cls, options: Options) -> Random:
+        return cls(options.max_executions, options.seed)
 
     def begin(self) -> bool:
-        """With the next seed."""
-        if not self._left:
+        if not self._next_seed():
             return False
-        seed, self._left = self._left[0], self._left[1:]
-        self._random.seed(seed)
-        self._cancel_at = self._random.randrange(self._length)
+        self._cancel_at = self._random.randrange(max(self._length, FIRST_LENGTH))
         return True
 
     def choose(self, point: Point) -> Choice:
-        """Any."""
         if point.cancellable and len(point.steps) >= self._cancel_at:
             return self._random.choice(point.cancellable)
         if len(point.ready) <= 1:
             return point.default
         return self._random.choice(sorted(point.ready))
 
-    def end(self, schedule: Schedule, failed: bool) -> None:
-        """Learn how long an execution is."""
-        self._length = max(self._length, len(schedule.steps))
-
-    def split(self, executions: int) -> Random | None:
-        """Take the next seeds away, for a worker that executes so many; None if none is left."""
-        seeds, self._left = self._left[:executions], self._left[executions:]
-        if not seeds:
-            return None
-        part = Random(len(seeds), seeds.start)
-        part._length = self._length
-        return part
-
-    def merge(self, part: object) -> None:
-        """Learn what a worker has learned from its part."""
-        assert isinstance(part, Random)
-        self._length = max(self._length, part._length)
+    def _part(self, executions: int, seed: int) -> Random:
+        return Random(executions, seed)
 
 
-class Pct:
+class Pct(_Seeded):
     """Probabilistic concurrency testing (Burckhardt and others, 2010): random priorities, and
     `depth` - 1 places, chosen at random, where the running task is demoted below all others.
 
-    A bug that needs `depth` ordering constraints is found in one execution with a probability
-    of at least 1 / (n k^(depth - 1)), n tasks and k steps.
+    A bug that needs `depth` ordering constraints is found in one execution with a probability of at
+    least 1 / (n k^(depth - 1)), for n tasks and k steps. The first execution measures k and demotes
+    no task.
 
     Args:
-        executions: how many, the first of which measures the length and demotes nobody.
-        seed: the first execution's; the next has the next.
-        depth: ordering constraints of the bug looked for.
+        executions: how many schedules to choose.
+        seed: of the first execution; the next has the next seed.
+        depth: the number of ordering constraints of the bugs that are looked for.
     """
 
+    name = "pct"
+
     def __init__(self, executions: int, seed: int, depth: int) -> None:
-        self.complete = False
-        self._left = range(seed, seed + executions)
+        super().__init__(executions, seed)
         self._depth = depth
-        self._horizon = 0
-        self._random = random.Random()
         self._priorities: dict[Name, float] = {}
         self._changes: list[int] = []
+        """The steps at which the running task is still to be demoted."""
         self._lowest = 0.0
-        self._cancel_at = 0
+
+    @classmethod
+    def of(cls, options: Options) -> Pct:
+        return cls(options.max_executions, options.seed, options.depth)
+
+    @property
+    def bound(self) -> str:
+        return f"the schedules, by PCT to {self._depth}"
 
     def begin(self) -> bool:
-        """With the next seed."""
-        if not self._left:
+        if not self._next_seed():
             return False
-        seed, self._left = self._left[0], self._left[1:]
-        self._random.seed(seed)
         self._priorities.clear()
         self._lowest = 0.0
-        count = min(self._depth - 1, self._horizon)
-        self._changes = sorted(self._random.sample(range(1, self._horizon + 1), count))
-        self._cancel_at = self._random.randrange(max(self._horizon, 1))
+        count = min(self._depth - 1, self._length)
+        self._changes = sorted(self._random.sample(range(1, self._length + 1), count))
+        self._cancel_at = self._random.randrange(max(self._length, 1))
         return True
 
     def choose(self, point: Point) -> Choice:
-        """The highest priority."""
         if point.cancellable and len(point.steps) >= self._cancel_at:
             return self._random.choice(point.cancellable)
         if not point.ready:
@@ -190,56 +221,42 @@ class Pct:
         best = max(point.ready, key=self._priorities.__getitem__)
         if self._changes and len(point.steps) >= self._changes[0]:
             self._changes.pop(0)
-            self._demote(best)
-            best = max(point.ready, key=self._priorities.__getitem__)
+            best = self._demote(best, point)
         elif point.slice_used and best == point.current:
-            self._demote(best)  # it spins, and by its priority it would for ever
-            best = max(point.ready, key=self._priorities.__getitem__)
+            best = self._demote(best, point)  # it spins, and by its priority it would for ever
         return best
 
-    def _demote(self, name: Name) -> None:
+    def _demote(self, name: Name, point: Point) -> Name:
+        """Put a task below all others; return the task that has the highest priority then."""
         self._lowest -= 1.0  # each below the one before, or two demotions would undo each other
         self._priorities[name] = self._lowest
+        return max(point.ready, key=self._priorities.__getitem__)
 
-    def end(self, schedule: Schedule, failed: bool) -> None:
-        """Learn how long an execution is."""
-        self._horizon = max(self._horizon, len(schedule.steps))
-
-    def split(self, executions: int) -> Pct | None:
-        """Take the next seeds away, for a worker that executes so many; None if none is left."""
-        seeds, self._left = self._left[:executions], self._left[executions:]
-        if not seeds:
-            return None
-        part = Pct(len(seeds), seeds.start, self._depth)
-        part._horizon = self._horizon
-        return part
-
-    def merge(self, part: object) -> None:
-        """Learn what a worker has learned from its part."""
-        assert isinstance(part, Pct)
-        self._horizon = max(self._horizon, part._horizon)
+    def _part(self, executions: int, seed: int) -> Pct:
+        return Pct(executions, seed, self._depth)
 
 
-class Exhaustive:
-    """Every schedule with at most so many preemptions, those with the fewest deviations from the
-    rule first, each once.
+class Exhaustive(Strategy):
+    """Executes every schedule with at most so many preemptions, each once, those with the fewest
+    deviations from the default rule first.
 
-    To preempt is to run another task while the one that ran could go on, or to let one go on that
-    has run for `SLICE` steps while others wait. The latter is not done without a bound, for a task
-    that spins could go on for ever: `truncated` is then True.
-
-    Where the one that ran cannot go on, each task that can run is tried. With cancellation: each
-    of these schedules, and each of them again with one cancellation at every place for it, which
-    is a deviation, too.
+    To preempt is to run another task while the one that ran could go on, or to let a task go on
+    that has run for `SLICE` steps while others wait. Without a bound the latter is not done, since
+    a task that spins could go on for ever: `truncated` is then True. Where the task that ran cannot
+    go on, each task that can run is tried, which costs nothing. With cancellation, each of these
+    schedules is executed, and each again with one cancellation at every place for it, which is a
+    deviation, too.
 
     Args:
-        max_preemptions: the bound; None is none.
+        max_preemptions: the bound; None is no bound.
         prefixes: the parts of the schedules to execute; by default all.
     """
 
+    name = "exhaustive"
+    can_split = True
+
     def __init__(self, max_preemptions: int | None, prefixes: Iterable[Prefix] = ((),)) -> None:
-        self.complete = False
-        self._bound = max_preemptions
+        self._max_preemptions = max_preemptions
         self._pending: list[list[Prefix]] = []
         """By the number of their deviations."""
         for prefix in prefixes:
@@ -247,9 +264,26 @@ class Exhaustive:
         self._deviations: Deviations = {}
         self._prefix: Prefix = ()
         self._left = 0
+        """Deviations of the prefix that are still to come."""
         self._preemptions = 0
         self.truncated = False
-        """Some schedules were left out, in which a task takes more steps in a row."""
+        """True if schedules were left out in which a task takes more steps in a row."""
+
+    @classmethod
+    def of(cls, options: Options) -> Exhaustive:
+        return cls(options.max_preemptions)
+
+    @property
+    def bound(self) -> str:
+        bound = "the schedules"
+        most = self._max_preemptions
+        if most is not None:
+            bound += f" of at most {most} preemption{'s' * (most != 1)}"
+        if self.truncated:
+            bound += (
+                f" in which no task that others wait for takes more than {SLICE} steps in a row"
+            )
+        return bound
 
     def _push(self, prefix: Prefix) -> None:
         while len(self._pending) <= len(prefix):
@@ -257,7 +291,6 @@ class Exhaustive:
         self._pending[len(prefix)].append(prefix)
 
     def begin(self) -> bool:
-        """The next of those with the fewest deviations."""
         for prefixes in self._pending:
             if prefixes:
                 self._prefix = prefixes.pop()
@@ -269,7 +302,6 @@ class Exhaustive:
         return False
 
     def choose(self, point: Point) -> Choice:
-        """As the prefix says, then by the rule; and note what else could be done."""
         choice: Choice = self._deviations.get(point.anchor, point.default)
         if self._left:
             self._left -= choice != point.default
@@ -280,31 +312,30 @@ class Exhaustive:
         return choice
 
     def _branch(self, point: Point) -> None:
+        """Note what else can be chosen here, as far as the bound allows."""
         choices: list[Choice] = [*point.cancellable, *sorted(point.ready, reverse=True)]
         for choice in choices:
             if choice == point.default:
                 continue
-            if self._bound is None and point.slice_used and choice == point.current:
+            if self._max_preemptions is None and point.slice_used and choice == point.current:
                 self.truncated = True
             else:
                 cost = not isinstance(choice, Cancel) and point.preempts(choice)
-                if self._bound is None or self._preemptions + cost <= self._bound:
+                most = self._max_preemptions
+                if most is None or self._preemptions + cost <= most:
                     self._push((*self._prefix, (point.anchor, choice)))
 
     def end(self, schedule: Schedule, failed: bool) -> None:
-        """Nothing to learn."""
         self.complete = not any(self._pending)
 
     def split(self, executions: int) -> Exhaustive | None:
-        """Take a part away, for a worker that executes so many; None if nothing is left."""
         part: list[Prefix] = []
         for prefixes in self._pending:
             while prefixes and len(part) < min(executions, PREFIXES):
                 part.append(prefixes.pop())
-        return Exhaustive(self._bound, part) if part else None
+        return Exhaustive(self._max_preemptions, part) if part else None
 
-    def merge(self, part: object) -> None:
-        """Take back what a worker has left of a part."""
+    def merge(self, part: Strategy) -> None:
         assert isinstance(part, Exhaustive)
         for prefixes in part._pending:
             for prefix in prefixes:

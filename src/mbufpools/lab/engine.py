@@ -40,13 +40,12 @@ from ._schedule import (
     Ready,
     Schedule,
     Stop,
-    Strategy,
-    parse_token,
-    spell_token,
 )
 from ._shrink import shrink
 from ._steps import CLOCK, MAIN, Accesses, Name, Resource, Step
 from ._strategies import Exhaustive, Fifo, Pct, Random, Replay
+from ._strategy import Strategy
+from ._token import parse_token, spell_token
 
 __all__ = [
     "CLOCK",

@@ -62,7 +62,7 @@ from ._explore import explore, replay
 from ._outcome import LabError
 from ._pickled import pack
 from ._result import Exploration, ExplorationFailed, Failure
-from ._schedule import parse_token
+from ._token import parse_token
 
 __all__ = ["BACKEND", "Explore", "Explored", "check_options", "make_items"]
 

@@ -1,0 +1,65 @@
+"""Tokens: one line that says how to execute a schedule again."""
+
+from __future__ import annotations
+
+from typing import cast, get_args
+
+from ._options import CancelWay
+from ._schedule import Anchor, Cancel, Deviations
+from ._steps import CLOCK, MAIN, Name, spell
+
+__all__ = ["parse_token", "spell_token"]
+
+
+def spell_token(backend: str, deviations: Deviations) -> str:
+    """Return the token of a schedule, such as ``asyncio:0.1@2>0.2``.
+
+    Each deviation is written as the step after which it comes, the number of cancellations that
+    were injected there before it (as apostrophes), and ``>`` with the task that runs or ``!`` with
+    the task that is cancelled and the way.
+    """
+    parts = []
+    for anchor, choice in sorted(deviations.items()):
+        where = f"{spell(anchor.task)}@{anchor.number}" + "'" * anchor.cancelled
+        if isinstance(choice, Cancel):
+            parts.append(f"{where}!{spell(choice.task)}/{choice.by}")
+        else:
+            parts.append(f"{where}>{spell(choice)}")
+    return f"{backend}:{','.join(parts)}"
+
+
+def parse_token(token: str) -> tuple[str, Deviations]:
+    """Return the backend and the deviations of a token. Raises ValueError if it is none."""
+    backend, colon, rest = token.partition(":")
+    deviations: Deviations = {}
+    try:
+        if not colon or not backend:
+            raise ValueError
+        for part in filter(None, rest.split(",")):
+            mark = "!" if "!" in part else ">"
+            where, what = part.split(mark)
+            bare = where.rstrip("'")
+            task, number = bare.split("@")
+            anchor = Anchor(_parse(task), int(number), len(where) - len(bare))
+            if mark == ">":
+                deviations[anchor] = _parse(what)
+            else:
+                target, by = what.split("/")
+                if by not in get_args(CancelWay):
+                    raise ValueError
+                deviations[anchor] = Cancel(_parse(target), cast("CancelWay", by))
+    except ValueError:
+        raise ValueError(
+            f"{token!r} is no token; expected what a failure's `token` says, such as "
+            f"'asyncio:0.1@2>0.2'"
+        ) from None
+    return backend, deviations
+
+
+def _parse(name: str) -> Name:
+    if name == "clock":
+        return CLOCK
+    parsed = tuple(int(number) for number in name.split("."))
+    if parsed[0] != MAIN[0]:
+        raise ValueError
+    return parsed
