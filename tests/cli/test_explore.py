@@ -253,7 +253,7 @@ THERE_ARE = "; there are sound, stall, wait, stuck, io, dies_elsewhere"
         (["programs:two"], f"two in programs takes arguments (function){THERE_ARE}"),
         (
             ["programs:sound", "--strategy", "bfs"],
-            "no strategy 'bfs': expected one of fifo, random, pct, exhaustive, dpor",
+            "no strategy 'bfs': expected one of exhaustive, dpor, random, pct, fifo",
         ),
         (
             ["programs:sound", "--backend", "curio"],

@@ -227,7 +227,7 @@ def test_a_value_that_cannot_be_is_told_without_the_inside_of_the_lab(
     result.assert_outcomes(failed=3)
     result.stdout.fnmatch_lines(
         [
-            "no strategy 'bfs': expected one of fifo, random, pct, exhaustive, dpor",
+            "no strategy 'bfs': expected one of exhaustive, dpor, random, pct, fifo",
             "no backend 'curio': expected 'asyncio' or 'trio'",
             "the program does I/O; *",
             "FAILED test_it.py::test_io[[]asyncio[]] - the program does I/O*",

@@ -41,7 +41,7 @@ CORE = [
     "_bufferpools",
     "mbufs",
 ]
-ON_TOP = ["lab", "smp", "net", "traces", "demokit", "cli", "__main__"]
+ON_TOP = ["lab", "_lab_hooks", "smp", "net", "traces", "demokit", "cli", "__main__"]
 
 ORDER = [*CORE, "mbufpools", *ON_TOP]
 """Each room uses only those before it; ``mbufpools`` is the package's own `__init__`."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from concurrent.futures import ProcessPoolExecutor
 
     from mbufpools import lab
+    from mbufpools.lab import BackendName
 
 __all__ = ["add_to", "run"]
 
@@ -132,7 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise Mistake(" ".join(str(error).split("\n"))) from error
 
 
-def _explore(program: Program, arguments: argparse.Namespace, backend: str) -> int:
+def _explore(program: Program, arguments: argparse.Namespace, backend: BackendName) -> int:
     from mbufpools import lab
 
     with (
