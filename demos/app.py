@@ -1,10 +1,10 @@
 """An application: more senders than memory, on real sockets
 
-Senders on the loopback interface stream records of many sizes. Readers take each
-record into a buffer of their pools, and a slow writer releases it. The records that
-wait for the writer would fill far more memory than the pools may have; so a reader
-that finds none sleeps, reads no more, and TCP holds its sender back. Nothing else
-bounds the queue to the writer. Real sockets, real memory, real time.
+Senders on the loopback interface stream records of many sizes. Readers take each record
+into a buffer of their pools, and a slow writer releases it. The records that wait for
+the writer would need far more memory than the pools may have. So a reader that gets no
+buffer sleeps and reads nothing, and TCP holds its sender back. Nothing else bounds the
+queue to the writer. Sockets, memory and time are real.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ RECORDS = 8
 """Records of each sender."""
 LIMIT = "192 KiB"
 SIZES = [
-    # Some items are each pool's own, so that neither can take all memory from the other.
+    # Each pool has a minimum of its own, so that neither can take all memory from the other.
     PoolSpec(2048, name="small", min_items=8),
     PoolSpec(16384, name="large", min_items=4, items_per_page=1),
 ]
 WRITING = 0.0005
 """Seconds that the writer takes for a record."""
 GIVE_UP = 20
-"""Seconds."""
+"""Seconds after which the run is stopped."""
 
 Queue = MemoryObjectSendStream[tuple[int, Buffer]]
 
@@ -44,10 +44,9 @@ class Outcome:
     """For each sender, the SHA-256 of its records."""
     received: dict[int, str] = field(default_factory=dict)
     nbytes: int = 0
-    """Of all records that were written."""
+    """The bytes of all records that were written."""
     gets: list[tuple[float, str, int]] = field(default_factory=list)
-    """For each record how many seconds its reader waited for memory, of which pool, and the
-    sender."""
+    """For each record: the seconds that its reader waited for memory, the pool, the sender."""
     seconds: float = 0.0
 
 
@@ -78,7 +77,7 @@ async def read(connection: socket.socket, pools: BufferPools, queue: Queue, to: 
 
 
 async def fill(connection: socket.socket, view: memoryview) -> bool:
-    """Receive as many bytes as `view` takes; False if the sender has finished."""
+    """Receive as many bytes as `view` takes. Returns False if the sender has finished."""
     got = 0
     while got < len(view):
         await anyio.wait_readable(connection)
@@ -169,7 +168,7 @@ def report(options: Options) -> Report:
     waited = sum(pool.nwait for pool in end.pools.values())
     longest, of, sender = max(outcome.gets, default=(0.0, "", -1))
     verdict = (
-        f"what {whole} of {SENDERS} senders sent arrived unchanged, by SHA-256; "
+        f"the records of {whole} of {SENDERS} senders arrived unchanged, by SHA-256; "
         f"{outcome.nbytes} bytes went through at most {end.peak} bytes of memory, with a limit of "
         f"{end.limit}; {waited} of {len(outcome.gets)} records waited for memory, the longest "
         f"{1000 * longest:.0f} ms (sender {sender}, pool {of!r})."

@@ -1,10 +1,11 @@
-"""Backlog: slow work on the task queue stands before the wakeup
+"""Backlog: slow work on the task queue delays the wakeup
 
-Eight processes hold all 4k clusters and sleep for an mbuf; every 10 ms one more comes
-and sleeps for such a cluster, so the sleepers hold what the others need. At 8.9 s slow
-work comes to the queue of the gc (`systqmp`). At 9 s there is memory: a put lets a page
-go, or the gc should, or nmbclust is raised. The patch wakes by a task behind the slow
-work; `direct` wakes in the page free, and `none` (before the patch) in nmbclust_update.
+Eight processes hold all 4k clusters and sleep for an mbuf. Every 10 ms another process
+comes and sleeps for a 4k cluster, so the sleepers hold what the others need. At 8.9 s
+slow work is added to the queue of the gc (`systqmp`). At 9 s memory becomes free in one
+of three ways: a put lets a page go, the gc should let one go, or nmbclust is raised.
+The patch wakes by a task, which is queued behind the slow work. `direct` wakes in the
+page free. `none`, the kernel before the patch, wakes only in nmbclust_update.
 """
 
 from __future__ import annotations
@@ -27,23 +28,23 @@ from mbufpools.demokit import Demo, Options, Processes, Report, Table, tell
 
 SLOW = (0.0, 1.0, 5.0)
 """Seconds that the slow work takes."""
-HEARD = {
+WAYS = {
     "put": "when a put lets a page go",
-    "gc": "when the gc should let one go",
+    "gc": "when the gc should let a page go",
     "nmbclust": "when nmbclust is raised",
 }
-"""How there comes to be memory."""
+"""The ways in which memory becomes free."""
 BEGIN, FREE, END = 8.9, 9.0, 20.0
-"""Seconds: the slow work comes; there is memory; the run ends. The last new process comes
-five seconds before."""
+"""Seconds: when the slow work is added, when memory becomes free, and when the run ends. The last
+new process comes five seconds before the end."""
 
 
 @dataclass
 class Outcome:
     late: float | None
-    """Seconds from when there was memory to when the first sleeper had it, or None."""
+    """Seconds from the moment when memory became free to the first grant; None without a grant."""
     asleep: int
-    """The most that slept at once."""
+    """The highest number of processes that slept at one time."""
 
 
 async def backlog(policy: Wakeup, way: str, slow: float) -> tuple[Outcome, PoolsStatistics]:
@@ -82,7 +83,7 @@ async def backlog(policy: Wakeup, way: str, slow: float) -> tuple[Outcome, Pools
         await anyio.sleep(BEGIN - 1.2)
         if way == "put":
             for process in first:
-                process.put()  # this page is idle, until the put of `last`
+                process.put()  # their page is idle until the put of `last`
         await anyio.sleep(1.2)
         pools.taskq.add(Task(slow_work, name="slow work"))
         await anyio.sleep(0.005)
@@ -114,47 +115,52 @@ def report(options: Options) -> Report:
             "nmbclust_asleep": "\nnmbclust",
         }
     )
-    told: dict[str, list[tuple[str, str]]] = {way: [] for way in HEARD}
-    ends, worst, ok = [], dict[tuple[Wakeup, str], Outcome](), True
+    told: dict[str, list[tuple[str, str]]] = {way: [] for way in WAYS}
+    ends, worst, checks = [], dict[tuple[Wakeup, str], Outcome](), list[bool]()
     for policy in options.policies:
         for slow in SLOW:
-            for way in HEARD:
+            for way in WAYS:
                 outcome, end = lab.run(backlog, policy, way, slow, backend=options.backend)
                 ends.append(end)
                 worst[policy, way] = outcome
-                ok &= outcome.late == expected(policy, way, slow)
+                checks.append(outcome.late == expected(policy, way, slow))
             table.add(
                 policy=policy,
                 slow=slow,
-                **{f"{way}_late": worst[policy, way].late for way in HEARD},
-                **{f"{way}_asleep": worst[policy, way].asleep for way in HEARD},
+                **{f"{way}_late": worst[policy, way].late for way in WAYS},
+                **{f"{way}_asleep": worst[policy, way].asleep for way in WAYS},
             )
         for way, outcomes in told.items():
             late, asleep = worst[policy, way].late, worst[policy, way].asleep
-            woke = "nobody wakes" if late is None else f"the first wakes {late:g} s late"
+            if late is None:
+                woke = "no process wakes"
+            else:
+                woke = f"the first wakes {late:g} s late" if late else "the first wakes at once"
             outcomes.append((str(policy), f"{woke}, and {asleep} sleep"))
-    verdict = [f"{HEARD[way]}, {tell(outcomes)}" for way, outcomes in told.items()]
+    verdict = [f"{WAYS[way]}, {tell(outcomes)}" for way, outcomes in told.items()]
     prices = []
     for way, other in (("put", Wakeup.DIRECT), ("gc", Wakeup.DIRECT), ("nmbclust", Wakeup.NONE)):
         if {(other, way), (Wakeup.DEFERRED, way)} <= worst.keys():
             now, then = worst[Wakeup.DEFERRED, way], worst[other, way]
             late = (now.late or 0.0) - (then.late or 0.0)
             prices.append(
-                f"{late:g} s and {now.asleep - then.asleep} sleepers over {other} ({way})"
+                f"{late:g} s and {now.asleep - then.asleep} sleepers more than {other} ({way})"
             )
     if prices:
-        verdict.append(f"in this run deferral costs {', '.join(prices)}")
+        verdict.append(f"in this run deferred costs {', '.join(prices)}")
     said = f"behind {SLOW[-1]:g} s of slow work: {'; '.join(verdict)}."
-    return Report({"policies": table}, said, ok, ends[0])
+    return Report({"policies": table}, said, all(checks), ends[0])
 
 
 def expected(policy: Wakeup, way: str, slow: float) -> float | None:
-    """How late the first sleeper should have memory."""
+    """How many seconds late the first sleeper should get memory; None if never."""
     if policy is Wakeup.NONE and way != "nmbclust":
         return None
     if way != "gc" and policy in (Wakeup.NONE, Wakeup.DIRECT):
         return 0.0
-    return round(max(0.0, BEGIN + slow - FREE), 3)  # behind the slow work, as the gc itself
+    return round(
+        max(0.0, BEGIN + slow - FREE), 3
+    )  # queued behind the slow work, as the gc itself is
 
 
 DEMO = Demo("backlog", __doc__, report, policies=[Wakeup.NONE, Wakeup.DEFERRED, Wakeup.DIRECT])

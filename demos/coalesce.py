@@ -1,10 +1,10 @@
 """Coalescing: many pages leave in one run of the gc, and the pools are woken once
 
-Seven cluster pools, 2k to 16k, hold four idle pages each, the whole budget. A run of
-the gc lets one page of each pool go, so four runs free 28 pages. Two processes sleep,
-one for an mbuf, one for a 64k cluster, which needs 512 KiB at once. The patch wakes
-them by a task on the queue of the gc; the reviewer asked why not simply in the page
-free. What do the two cost, and does the detour make anybody wait longer?
+Seven cluster pools, 2k to 16k, hold four idle pages each; together these are the whole
+budget. Each run of the gc frees one page of each pool, so four runs free 28 pages. Two
+processes sleep: one needs an mbuf, one a 64k cluster, which takes 512 KiB at once. The
+patch wakes them by a task on the queue of the gc. The reviewer asked why not directly
+in the page free. What does each cost, and does the task make a process wait longer?
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from mbufpools.demokit import Demo, Options, Processes, Report, Table, plural, t
 from mbufpools.mbufs import MCLBYTES
 
 IDLE = MbufPools().mclpools[:-1]
-"""The pools with idle pages: those of clusters, but for 64k."""
+"""The pools with idle pages: all cluster pools but the one of 64k."""
 PAGES = 4
-"""Idle pages of each of them."""
+"""Idle pages of each of these pools."""
 WAKEUPS = {
     Wakeup.NONE: {0},
-    Wakeup.DEFERRED: {PAGES},  # one a run of the gc
-    Wakeup.DIRECT: {len(IDLE) * PAGES},  # one a page
-    Wakeup.NEAR_LIMIT: set(range(1, PAGES + 1)),  # fewer, once the limit is far away
+    Wakeup.DEFERRED: {PAGES},  # once for each run of the gc
+    Wakeup.DIRECT: {len(IDLE) * PAGES},  # once for each page
+    Wakeup.NEAR_LIMIT: set(range(1, PAGES + 1)),  # less often, once the limit is far away
 }
-"""How often the wakeup should run."""
+"""How often the wakeup should run under each policy."""
 
 
 @dataclass
@@ -48,10 +48,11 @@ class Outcome:
     coalesced: int
     """How often the wakeup was added while it was queued."""
     refused: int
-    """Page requests refused once both slept: they were tried again in vain."""
+    """Page requests that were refused after both processes slept: the failed tries."""
     mbuf_at: float | None
-    """When the two were served, in seconds."""
+    """When the process that needs an mbuf was served, in seconds; None if it still sleeps."""
     cluster_at: float | None
+    """When the process that needs a cluster was served, in seconds."""
 
 
 async def coalesce(policy: Wakeup) -> tuple[Outcome, PoolsStatistics]:
@@ -93,30 +94,33 @@ def report(options: Options) -> Report:
             "pages": "pages\nfreed",
             "wakeups": "wakeup\nruns",
             "coalesced": "adds\ncoalesced",
-            "refused": "tries\nin vain",
+            "refused": "failed\ntries",
             "mbuf_at": "mbuf\nat (s)",
             "cluster_at": "64k cluster\nat (s)",
         }
     )
-    outcomes, ends, ok = [], [], True
+    outcomes, ends, checks = [], [], list[bool]()
     for policy in options.policies:
         outcome, end = lab.run(coalesce, policy, backend=options.backend)
         ends.append(end)
         table.add(policy=policy, **vars(outcome))
         served = {outcome.mbuf_at, outcome.cluster_at}
         if served == {None}:
-            who = "both sleep on"
+            then = "both processes sleep on"
         elif len(served) == 1:
-            who = f"both wake at {outcome.mbuf_at:g} s"
+            then = f"both processes wake at {outcome.mbuf_at:g} s"
         else:
-            who = f"the mbuf comes at {outcome.mbuf_at} s, the cluster at {outcome.cluster_at} s"
-        wakeups, tries = plural(outcome.wakeups, "wakeup"), plural(outcome.refused, "try", "tries")
-        outcomes.append(
-            (str(policy), f"{outcome.pages} page frees make {wakeups}, {tries} in vain, and {who}")
-        )
-        ok &= outcome.pages == len(IDLE) * PAGES and outcome.wakeups in WAKEUPS[policy]
-        ok &= served == ({None} if policy is Wakeup.NONE else {9.0})
-    return Report({"policies": table}, tell(outcomes) + ".", ok, ends[0])
+            then = f"the mbuf comes at {outcome.mbuf_at} s, the cluster at {outcome.cluster_at} s"
+        wakeups = plural(outcome.wakeups, "wakeup")
+        tries = plural(outcome.refused, "failed try", "failed tries")
+        happened = f"{outcome.pages} page frees cause {wakeups} and {tries}, and {then}"
+        outcomes.append((str(policy), happened))
+        checks += [
+            outcome.pages == len(IDLE) * PAGES,
+            outcome.wakeups in WAKEUPS[policy],
+            served == ({None} if policy is Wakeup.NONE else {9.0}),
+        ]
+    return Report({"policies": table}, tell(outcomes) + ".", all(checks), ends[0])
 
 
 DEMO = Demo("coalesce", __doc__, report)

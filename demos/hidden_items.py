@@ -1,10 +1,10 @@
-"""Hidden items: a pool sleeps beside free items of its own
+"""Hidden items: a process sleeps although its pool has free items
 
-Eight 2k clusters come out of one page, which is the whole budget; a ninth process
-sleeps. Then the clusters are put back, one a second. In the kernel a put that makes
-a full page partial does not tell the pool where its next item now is (`stale`), so
-the pool asks for another page, and is refused, until its page is entirely empty. One
-line cures it (`refreshed`). Do the wakeups?
+Eight 2k clusters come from one page, which is the whole budget. A ninth process sleeps.
+Then the clusters are put back, one a second. In the kernel, a put that makes a full
+page partial does not update the pool's current page (`stale`). So the pool asks for
+another page, and is refused, until its own page is entirely empty. One line of code
+cures it (`refreshed`). Do the wakeup policies cure it too?
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from mbufpools.demokit import Demo, Options, Processes, Report, Table, tell
 
 @dataclass
 class Put:
-    """How things stand after a put."""
+    """The state after a put."""
 
     asleep: bool
-    """Whether the ninth process still sleeps."""
+    """True if the ninth process still sleeps."""
     free: int
-    """Free items of its own pool."""
+    """Free items of the pool that the ninth process waits for."""
     drops: int
+    """Page requests that the budget has refused."""
 
 
 async def hidden_items(
@@ -74,7 +75,7 @@ def report(options: Options) -> Report:
         title=f"Put by put, under {options.policies[0]}:",
     )
     outcomes: dict[CurPage, list[tuple[str, str]]] = {CurPage.STALE: [], CurPage.REFRESHED: []}
-    runs, ends, ok = [], [], True
+    runs, ends, checks = [], [], list[bool]()
     for policy in options.policies:
         for curpage, told in outcomes.items():
             puts, end = lab.run(
@@ -88,16 +89,20 @@ def report(options: Options) -> Report:
             wakers.add(
                 policy=policy, curpage=curpage, woken_by=woken_by, beside=beside, drops=end.drops
             )
-            told.append((str(policy), f"put {woken_by} wakes it, beside {beside} free items"))
-            ok &= (woken_by, beside) == ((8, 7) if curpage is CurPage.STALE else (1, 0))
+            waker = "no put" if woken_by is None else f"put {woken_by}"
+            happened = f"{waker} wakes the process, which slept beside {beside} free items"
+            told.append((str(policy), happened))
+            checks.append((woken_by, beside) == ((8, 7) if curpage is CurPage.STALE else (1, 0)))
     for number, (stale, refreshed) in enumerate(zip(runs[0], runs[1], strict=True), 1):
         history.add(
             put=number,
             **{f"stale_{name}": value for name, value in vars(stale).items()},
             **{f"refreshed_{name}": value for name, value in vars(refreshed).items()},
         )
-    verdict = "; ".join(f"curpage {curpage}: {tell(told)}" for curpage, told in outcomes.items())
-    return Report({"wakers": wakers, "puts": history}, verdict + ".", ok, ends[0])
+    verdict = "; ".join(
+        f"with curpage {curpage}, {tell(told)}" for curpage, told in outcomes.items()
+    )
+    return Report({"wakers": wakers, "puts": history}, verdict + ".", all(checks), ends[0])
 
 
 DEMO = Demo("hidden-items", __doc__, report, nmbclust=(8, 4096))

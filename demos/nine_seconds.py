@@ -1,11 +1,11 @@
-"""Nine seconds is the best case: idle pages trickle out, one a second
+"""Nine seconds is the best case: idle pages leave slowly, one a second
 
-All of the budget is pages of mbufs, and every mbuf is free: nobody uses a byte. A
-process asks for a 64k cluster, whose page takes 512 KiB. The gc lets a page go once
-it has been idle for more than 8 s, and one a pool a second. Nothing lets idle pages
-go because somebody waits for them; the rows with a `reclaim` show what that would be
-worth. The kernel's per-CPU caches of free items, which are not modelled here, keep
-pages from becoming idle, and only make it longer.
+All of the budget is pages of mbufs, and every mbuf is free: no byte is in use. A
+process asks for a 64k cluster, whose page takes 512 KiB. The gc lets a page go once it
+has been idle for more than 8 s, and only one page of each pool a second. The kernel
+does not let idle pages go because a process waits for them; the rows with a `reclaim`
+show what that would save. The kernel's per-CPU caches of free items, which are not
+modelled here, keep pages from becoming idle, so there the wait can only be longer.
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ class Outcome:
     first_page_at: float
     """When the first page left, in seconds."""
     pages: int
-    """Pages that left as long as the process slept."""
+    """Pages that left while the process slept."""
     gc_runs: int
-    """Runs of the gc in which they did."""
+    """Runs of the gc in which they left."""
     drops: int
+    """Page requests that the budget has refused."""
     woke_at: float | None
     for_ever: bool
 
@@ -77,7 +78,7 @@ def report(options: Options) -> Report:
         }
     )
     outcomes: dict[bool, list[tuple[str, str]]] = {False: [], True: []}
-    trickles, ends, ok = [], [], True
+    trickles, ends, checks = [], [], list[bool]()
     for policy in options.policies:
         for reclaim, told in outcomes.items():
             outcome, left, end = lab.run(
@@ -88,30 +89,30 @@ def report(options: Options) -> Report:
                 trickles.append(left)
             table.add(policy=policy, reclaim=reclaim, **vars(outcome))
             if outcome.woke_at is None:
-                happened = "it sleeps " + ("for ever" if outcome.for_ever else "on")
+                happened = "the process sleeps " + ("for ever" if outcome.for_ever else "on")
             else:
-                happened = f"it wakes at {outcome.woke_at:g} s"
+                happened = f"the process wakes at {outcome.woke_at:g} s"
                 if outcome.gc_runs:
                     happened += f", after {outcome.gc_runs} runs of the gc"
             told.append((str(policy), happened))
             if policy is Wakeup.NONE:
-                ok &= outcome.for_ever
+                checks.append(outcome.for_ever)
             else:
                 expected = (0.0, 0) if reclaim else (136.0, 128)
-                ok &= (outcome.woke_at, outcome.gc_runs) == expected
+                checks.append((outcome.woke_at, outcome.gc_runs) == expected)
     return Report(
         {"policies": table, "trickle": trickle(trickles[-1])},
-        f"{tell(outcomes[False])}. With a reclaim as it falls asleep: {tell(outcomes[True])}.",
-        ok,
+        f"{tell(outcomes[False])}. With a reclaim when it falls asleep, {tell(outcomes[True])}.",
+        all(checks),
         ends[0],
     )
 
 
 def trickle(page_outs: list[float]) -> Table:
-    """Show some of the pages on their way."""
+    """Make a table of when some of the pages left."""
     table = Table(
         {"page": "page", "at": "left at (s)", "nbytes": "bytes returned", "percent": "wanted (%)"},
-        title="How the pages come in, without a reclaim:",
+        title="How the pages leave, without a reclaim:",
     )
     size, wanted = MbufPools().mbpool.page_size, MbufPools().m_clpool(65536).page_size
     last = len(page_outs)

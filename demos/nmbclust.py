@@ -1,10 +1,11 @@
 """nmbclust: the limit is raised and lowered while processes sleep
 
-Process 1 takes a 2k cluster, the whole budget; process 2 sleeps for an mbuf. At 1 s
-the limit is raised from 8 to 10 clusters, at 2 s lowered to 4, below what is in use.
-Process 3 sleeps for a 4k cluster. The first two put, and at 12 s three things fall
-together: the limit is raised to 16 clusters, and the two pages leave, which is just
-what process 3 needs. How often are the pools woken, and does process 3 hear of it?
+Process 1 takes a 2k cluster, which uses the whole budget; process 2 sleeps for an mbuf.
+At 1 s the limit is raised from 8 to 10 clusters. At 2 s it is lowered to 4, which is
+less than what is in use. Process 3 sleeps for a 4k cluster. Processes 1 and 2 put. At
+12 s three things happen together: the limit is raised to 16 clusters, and the two pages
+leave. That is just the memory that process 3 needs. How often are the pools woken, and
+is process 3 served?
 """
 
 from __future__ import annotations
@@ -32,12 +33,13 @@ class Outcome:
     raised_at: float | None
     """When process 2 was served, in seconds. The limit was raised at 1 s."""
     used_percent: int
-    """Once the limit was lowered."""
+    """How much of the limit was used after it was lowered, in percent."""
     freed: int
     """Pages that left at 12 s."""
     wakeups: int
     """How often the pools were woken then: each time process 3 is refused a page, or served."""
     refused: int
+    """How often process 3 was refused a page then."""
     woke_at: float | None
     """When process 3 was served, in seconds."""
 
@@ -59,7 +61,7 @@ async def nmbclust(policy: Wakeup) -> tuple[Outcome, PoolsStatistics]:
         first.put()
         if second.buffer is not None:
             second.put()
-        # Due at the same moment as the gc, and set up earlier: so it has its turn first.
+        # It is due at the same moment as the gc, but was scheduled earlier, so it runs first.
         sysctl = Task(lambda: pools.nmbclust_update(16), name="sysctl")
         pools.taskq.add_later(sysctl, 9)
         await anyio.sleep(8.5)
@@ -86,32 +88,37 @@ def report(options: Options) -> Report:
             "used_percent": "lowered:\nused (%)",
             "freed": "pages left\nat 12 s",
             "wakeups": "wakeups\nat 12 s",
-            "refused": "tries\nin vain",
+            "refused": "failed\ntries",
             "woke_at": "process 3\nwoke at (s)",
         }
     )
-    outcomes, ends, ok = [], [], True
+    outcomes, ends, checks = [], [], list[bool]()
     for policy in options.policies:
         outcome, end = lab.run(nmbclust, policy, backend=options.backend)
         ends.append(end)
         table.add(policy=policy, **vars(outcome))
-        happened = f"a limit and {outcome.freed} pages make {plural(outcome.wakeups, 'wakeup')}, "
+        wakeups = plural(outcome.wakeups, "wakeup")
+        happened = f"a new limit and {outcome.freed} freed pages cause {wakeups}, "
         if outcome.woke_at is not None:
             happened += f"and process 3 wakes at {outcome.woke_at:g} s"
         else:
             happened += "and process 3 sleeps " + ("for ever" if sleeps_for_ever(end) else "on")
-            happened += f" beside {end.limit - end.allocated} free bytes"
+            happened += f", with {end.limit - end.allocated} bytes free"
         outcomes.append((str(policy), happened))
-        ok &= outcome.raised_at == 1.0 and outcome.used_percent == 250 and outcome.freed == 2
-        ok &= outcome.wakeups == (outcome.freed + 1 if policy is Wakeup.DIRECT else 1)
-        ok &= outcome.woke_at == (None if policy is Wakeup.NONE else 12.0)
+        checks += [
+            outcome.raised_at == 1.0,
+            outcome.used_percent == 250,
+            outcome.freed == 2,
+            outcome.wakeups == (outcome.freed + 1 if policy is Wakeup.DIRECT else 1),
+            outcome.woke_at == (None if policy is Wakeup.NONE else 12.0),
+        ]
     limits = try_limits()
     refused = [row["nmbclust"] for row in limits.rows if row["result"] == "ERANGE"]
-    ok &= refused == [-1, 0, LONG_MAX // MCLBYTES + 1]
+    checks.append(refused == [-1, 0, LONG_MAX // MCLBYTES + 1])
     return Report(
         {"policies": table, "limits": limits},
-        f"{tell(outcomes)}. ERANGE refuses {', '.join(map(str, refused))}.",
-        ok,
+        f"{tell(outcomes)}. nmbclust_update refuses {', '.join(map(str, refused))} with ERANGE.",
+        all(checks),
         ends[0],
     )
 

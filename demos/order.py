@@ -1,11 +1,11 @@
 """Order: endless small traffic, and one claim that needs the whole budget
 
-Tasks take small buffers and release them, without end. Somebody asks for all that
-the budget holds, at once. Where newcomers help themselves (`barging`, the kernel's
-order) some page is always in use. `fifo` lets nobody overtake; `bounded` lets as many
-gets pass the claim as buffers are out when it comes. The price is the knot: a task
-that holds one buffer and asks for another (`2 in turn`), behind a claim that needs the
-first. `get_many` unties it: it asks for `2 at once`, and holds nothing while it waits.
+Tasks take small buffers and release them, without end. One task claims the whole budget.
+Under `barging`, the kernel's order, a new request takes a free item at once, so some page
+is always in use. Under `fifo` no request overtakes. Under `bounded` as many gets may pass
+the claim as buffers are out when it comes. The price is a deadlock: a task that holds one
+buffer and asks for another (`2 in turn`) waits behind a claim that needs the first.
+`get_many` asks for `2 at once` and holds nothing while it waits, so there is no deadlock.
 """
 
 from __future__ import annotations
@@ -33,21 +33,26 @@ from mbufpools.demokit import Demo, Options, Report, Table, tell
 
 ITEM, LIMIT = 2048, 65536
 TASKS, HALF = 8, 0.5
-"""Of the small traffic, and the seconds that it goes on before and after the claim comes."""
+"""The tasks of the small traffic, and the seconds that it runs before and after the claim comes."""
 TAKES = {"1": (1,), "2 in turn": (1, 1), "2 at once": (2,)}
-"""Buffers that a task takes by each of its gets."""
+"""How many buffers a task takes with each of its gets."""
 
 
 @dataclass
 class Seen:
-    """What became of the claim, and of the gets (a `get_many` is one)."""
+    """What happened to the claim, and to the small gets (a `get_many` counts as one)."""
 
     out: int
+    """Small buffers that were out when the claim came."""
     passed: int
+    """Gets that were served while the claim waited."""
     releases: int | None
+    """Releases while the claim waited, or None if it was never served."""
     during: int
+    """Gets a second while the claim waited."""
     after: int | None
-    knot: bool
+    """Gets a second after the claim was released, or None if it was never served."""
+    deadlock: bool
 
 
 async def run(
@@ -95,14 +100,14 @@ async def run(
         out = pools.statistics().nout
         tasks.start_soon(claim, name="the claim")
         await anyio.sleep(HALF)
-        end, knot, said = pools.statistics(), pools.explain().stuck, str(pools.explain())
+        end, why = pools.statistics(), pools.explain()
         later = sum(time >= released for time in gets)
         passed = sum(asked <= time <= served for time in gets)
         releases = sum(asked <= time <= served for time in puts) if released else None
         after = round(later / (2 * HALF - released)) if released else None
-        seen = Seen(out, passed, releases, round(passed / (served - asked)), after, knot)
+        seen = Seen(out, passed, releases, round(passed / (served - asked)), after, why.stuck)
         tasks.cancel_scope.cancel()
-    return seen, said.replace(__file__, "order.py"), end
+    return seen, str(why).replace(__file__, "order.py"), end
 
 
 def report(options: Options) -> Report:
@@ -111,43 +116,48 @@ def report(options: Options) -> Report:
             "policy": "policy",
             "order": "order",
             "takes": "a task\ntakes",
-            "out": "out as\nit came",
+            "out": "out at\narrival",
             "passed": "passed\nit",
-            "releases": "releases\nuntil it",
+            "releases": "releases\nbefore it",
             "during": "gets/s:\nduring",
             "after": "\nafter",
-            "knot": "knot",
+            "deadlock": "dead-\nlock",
         }
     )
-    said = Table({"line": "What explain() says of the knot under fifo, in part:"})
+    said = Table({"line": "Part of what explain() says of the deadlock under fifo:"})
     told: dict[str, list[tuple[str, str]]] = {takes: [] for takes in TAKES}
-    ends, ok = [], True
+    ends, checks = [], list[bool]()
     for policy in options.policies:
         for order, takes in product(Order, TAKES):
             seen, text, end = lab.run(run, policy, order, TAKES[takes], backend=options.backend)
             ends.append(end)
             table.add(policy=policy, order=order, takes=takes, **vars(seen))
-            if seen.knot:
-                happened = f"it is in a knot, after {seen.passed} passed it"
+            if seen.deadlock:
+                happened = f"is in a deadlock, after {seen.passed} gets passed it"
             elif seen.releases is None:
-                happened = f"it starves, as {seen.passed} pass it in {HALF} s"
+                happened = f"starves, while {seen.passed} gets pass it in {HALF} s"
             else:
-                happened = f"it is served after {seen.releases} releases, {seen.passed} past it"
-            told[takes].append((str(order), happened))
+                happened = f"is served after {seen.releases} releases, {seen.passed} gets past it"
+            told[takes].append((str(order), f"the claim {happened}"))
             if order is Order.BARGING:
-                ok &= seen.releases is None and not seen.knot
+                checks += [seen.releases is None, not seen.deadlock]
             else:
-                ok &= seen.passed <= (seen.out if order is Order.BOUNDED else 0)
-                ok &= seen.knot is (takes == "2 in turn") is (seen.releases is None)
-                ok &= (seen.releases or 0) <= seen.out + seen.passed
-            if order is Order.FIFO and seen.knot:
+                deadlock = takes == "2 in turn"
+                checks += [
+                    seen.deadlock == deadlock,
+                    (seen.releases is None) == deadlock,
+                    (seen.releases or 0) <= seen.out + seen.passed,
+                    seen.passed <= (seen.out if order is Order.BOUNDED else 0),
+                ]
+            if order is Order.FIFO and seen.deadlock:
                 for line in in_part(text.splitlines()):
                     said.add(line=line)
     verdict = "; ".join(f"where a task takes {takes}, {tell(each)}" for takes, each in told.items())
-    return Report({"policies": table, "explain": said}, f"the claim: {verdict}.", ok, ends[0])
+    return Report({"policies": table, "explain": said}, f"{verdict}.", all(checks), ends[0])
 
 
 def in_part(lines: list[str]) -> list[str]:
+    """The first two waiters and the conclusion, broken into lines that fit a terminal."""
     second = [number for number, line in enumerate(lines) if line.startswith("#")][1]
     some = [*lines[:4], "    ...", *lines[second : second + 2], "    ...", lines[-1]]
     return [part for line in some for part in textwrap.wrap(line, 78, subsequent_indent=" " * 10)]

@@ -1,11 +1,11 @@
 """A relay with slow readers: where do the bytes wait?
 
-A TCP relay sends on what it takes in, to readers who are slower than the senders. The
-difference waits somewhere: with a queue that nothing bounds in the relay, whose memory
-and delay grow; with buffers of pools, fewer than there are connections, the relay stops
-reading when they are out, TCP holds the senders back, and the same bytes arrive. Relay
-and clients are processes of their own; frames carry their time of sending, and each
-connection's bytes are compared by SHA-256.
+A TCP relay passes data on to readers that are slower than the senders. The difference
+must wait somewhere. With an unbounded queue it waits in the relay, whose memory and
+delay grow. With pools of fewer buffers than there are connections, the relay stops
+reading when no buffer is left, and TCP holds the senders back; the same bytes arrive.
+The relay and its clients are separate processes. Each frame carries the time at which
+it was sent, and the bytes of each connection are compared by SHA-256.
 """
 
 from __future__ import annotations
@@ -36,38 +36,38 @@ from mbufpools.net import recv_into, send_all
 
 CONNECTIONS = 64
 FRAME = 16384
-"""Bytes; the first of them are `HEADER`."""
+"""Bytes of a frame, which begins with a `HEADER`."""
 HEADER = struct.Struct("!IId")
 """The connection, the frame's number in it, and when its sending began."""
 FRAMES = 32
 """Frames of each connection."""
 READ = 16384
-"""Bytes that a reader takes at a time."""
+"""Bytes that a reader reads at a time."""
 PACE = 0.06
 """Seconds from one read of a reader to the next."""
 SIZE = 16384
-"""Bytes that the relay takes at a time."""
+"""Bytes that the relay reads at a time."""
 LIMIT = 1 << 19
 """Bytes that the relay's pools may have."""
 KERNEL = 16384
-"""Bytes asked of the kernel for each socket and direction, so that it does not hide the backlog."""
+"""Bytes of each socket's buffers in the kernel: few, or they would hide the backlog."""
 SAMPLE = 0.05
-"""Seconds between two looks at the resident memory."""
+"""Seconds between two measurements of the resident memory."""
 GIVE_UP = 20
-"""Seconds."""
+"""Seconds after which the run is stopped."""
 
 UNBOUNDED, POOLS = "unbounded", "BufferPools"
 
 
-# The relay, which is a process of its own
+# The relay, which is a separate process
 
 
 @dataclass
 class Measured:
-    """What the relay tells of itself."""
+    """What the relay measures of itself."""
 
     resident: list[tuple[float, int]] = field(default_factory=list)
-    """Seconds since all connections were there, and bytes."""
+    """Pairs of seconds since all connections were open, and bytes."""
     end: PoolsStatistics | None = None
 
 
@@ -111,7 +111,7 @@ async def pass_on(source: socket.socket, sink: socket.socket, pools: BufferPools
     to_writer, queue = anyio.create_memory_object_stream[Any](math.inf)
 
     async def send_on(piece: tuple[Buffer, int]) -> None:
-        with piece[0]:  # releases it if the send has not
+        with piece[0]:  # releases the buffer if the send did not
             await send_all(sink, [piece])
 
     with source, sink:
@@ -133,7 +133,7 @@ async def pass_on(source: socket.socket, sink: socket.socket, pools: BufferPools
 
 
 async def pass_on_unbounded(source: socket.socket, sink: socket.socket) -> None:
-    """Relay one connection, the plain way."""
+    """Relay one connection through a queue without a bound."""
     to_writer, queue = anyio.create_memory_object_stream[Any](math.inf)
     with source, sink:
         async with anyio.create_task_group() as tasks:
@@ -151,7 +151,7 @@ async def write(
     with queue:
         async for item in queue:
             await function(item)
-            del item  # not to be kept while the queue is empty
+            del item  # or it would stay in memory while the queue is empty
     sink.shutdown(socket.SHUT_WR)
 
 
@@ -163,7 +163,7 @@ async def sample(measured: Measured) -> None:
 
 
 def resident() -> int:
-    """The bytes of this process that are in memory; where /proc is missing, the most ever."""
+    """The resident bytes of this process, or its peak where there is no /proc."""
     try:
         pages = int(Path("/proc/self/statm").read_bytes().split()[1])
     except OSError:
@@ -173,10 +173,10 @@ def resident() -> int:
 
 
 def serve(kind: str, backend: str, policy: str, target: str) -> None:
-    """What the relay's process does."""
+    """Run the relay: the main function of its process."""
     out = sys.stdout.buffer
     measured = anyio.run(relay, kind, Wakeup(policy), int(target), out, backend=backend)
-    if measured.end is not None:  # the read-only mapping in it cannot be pickled
+    if measured.end is not None:  # its read-only mapping cannot be pickled
         measured.end = dataclasses.replace(measured.end, pools=dict(measured.end.pools))
     found = measured.resident, measured.end
     out.write(pickle.dumps(found))
@@ -187,13 +187,13 @@ def serve(kind: str, backend: str, policy: str, target: str) -> None:
 
 @dataclass
 class Outcome:
-    """One run, as the clients saw it."""
+    """The result of one run, as the clients saw it."""
 
     sent: dict[int, str] = field(default_factory=dict)
     """For each connection, the SHA-256 of what was sent."""
     received: dict[int, str] = field(default_factory=dict)
     nbytes: int = 0
-    """Received in all."""
+    """Bytes that were received."""
     latencies: list[float] = field(default_factory=list)
     """For each frame, the seconds from its sending to its arrival."""
     seconds: float = 0.0
@@ -206,7 +206,7 @@ class Outcome:
 
     @property
     def lost(self) -> int:
-        """Bytes."""
+        """Bytes that were sent and did not arrive."""
         return CONNECTIONS * FRAMES * FRAME - self.nbytes
 
     @property
@@ -216,7 +216,7 @@ class Outcome:
         return max(sizes) - sizes[0]
 
     def growth_at(self, seconds: float) -> int | None:
-        """The same at one moment, or None if the run was over."""
+        """The growth at one moment, or None if the run was over by then."""
         for at, size in self.measured.resident:
             if at >= seconds:
                 return size - self.measured.resident[0][1]
@@ -300,7 +300,7 @@ async def read_slowly(sink: socket.socket, outcome: Outcome) -> None:
 
 
 def tune(sock: socket.socket) -> None:
-    """Have `sock`, or what it will accept, keep little and send at once."""
+    """Give `sock`, and the sockets that it accepts, small buffers, and let it send at once."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL)
@@ -388,7 +388,7 @@ def report(options: Options) -> Report:
 def over_time(outcomes: dict[str, Outcome]) -> Table:
     table = Table(
         {"seconds": "after\n(s)", **{kind: f"{kind}\n(MiB)" for kind in outcomes}},
-        title="The relay's resident memory, beyond what it was when all were connected:",
+        title="Growth of the relay's resident memory since all connections were open:",
     )
     last = max(outcome.measured.resident[-1][0] for outcome in outcomes.values())
     for step in range(1, 7):

@@ -1,10 +1,10 @@
-"""The stall: a page returns to the budget, and who needs it is not told
+"""The stall: a page returns to the budget, but the waiting pool is not told
 
 The budget holds 8 clusters of 2k, which is one page of 16 KiB. Process 1 takes a
-cluster, and with it the page. Process 2 asks for an mbuf and sleeps. Process 1
-puts its cluster back, and the page is idle until the gc lets it go. Now the whole
-budget is free: does process 2 hear of it? `none` is the kernel without the patch,
-`deferred` the patch, the others what the thread proposed instead.
+cluster, and with it the page. Process 2 asks for an mbuf and sleeps. Process 1 puts
+its cluster back. The page is now idle, until the gc lets it go. Then the whole budget
+is free: is process 2 woken? `none` is the kernel without the patch, `deferred` is the
+patch, the others are alternatives that were proposed in the thread about it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from mbufpools import AccountedMemory, MbufPools, PoolsStatistics, Wakeup, lab
 from mbufpools.demokit import Demo, Options, Processes, Report, Table, sleeps_for_ever, tell
 
 WANTED = MbufPools().mbpool.page_size
-"""A margin for near-limit that looks sufficient: the page that process 2 wants."""
+"""A margin for near-limit that looks large enough: the page that process 2 wants."""
 ENOUGH = WANTED + MbufPools().m_clpool(2048).page_size
-"""A margin that is: that page and the page that leaves."""
+"""A margin that is large enough: that page and the page that leaves."""
 
 
 async def stall(
@@ -37,7 +37,7 @@ async def stall(
         second = await processes.get(pools.mbpool)
         for process in first:
             process.put()
-        # The gc lets one page go a second, the first at 9 s. Look long after the last.
+        # The gc lets one page go a second, the first at 9 s. Wait until long after the last.
         await anyio.sleep(60.5 + mcl2k.statistics().npages)
         end = pools.statistics()
     return second.served_at, end
@@ -56,7 +56,7 @@ def report(options: Options) -> Report:
             "for_ever": "sleeps\nfor ever",
         }
     )
-    outcomes, ends, ok, notes = [], [], True, []
+    outcomes, ends, checks, notes = [], [], list[bool](), []
     for policy in options.policies:
         for margin in (WANTED, ENOUGH) if policy is Wakeup.NEAR_LIMIT else (None,):
             woke_at, end = lab.run(stall, policy, margin, options.nmbclust, backend=options.backend)
@@ -80,22 +80,22 @@ def report(options: Options) -> Report:
                 happened = "process 2 did not have to sleep"
             outcomes.append((str(policy) if margin is None else f"{policy} {margin}", happened))
             if policy is Wakeup.NONE or margin == WANTED:
-                ok &= for_ever and free == end.limit
+                checks.append(for_ever and free == end.limit)
             else:
-                ok &= woke_at == 9.0
+                checks.append(woke_at == 9.0)
 
     if any(row["for_ever"] for row in table.rows):
         notes.append(
-            "Why for ever: no item is out, so nobody will put one; no pool has a page, so none "
-            "will leave; and nothing but the gc is left to run, which only lets pages leave."
+            "Why for ever: no item is out, so no put will come. No pool has a page, so no page "
+            "will leave. Only the gc is left to run, and all it can do is let pages leave."
         )
     if Wakeup.NEAR_LIMIT in options.policies:
         notes.append(
-            f"near-limit looks after the page has left. With a margin of {WANTED} bytes the "
-            f"limit then seems far away. It takes the page that leaves and the page that is "
-            f"wanted: {ENOUGH}."
+            f"near-limit checks the limit after the page has left. With a margin of {WANTED} bytes "
+            f"the limit then seems far away. The margin must cover the page that leaves and the "
+            f"page that is wanted: {ENOUGH} bytes."
         )
-    return Report({"policies": table}, tell(outcomes) + ".", ok, ends[0], notes)
+    return Report({"policies": table}, tell(outcomes) + ".", all(checks), ends[0], notes)
 
 
 DEMO = Demo("stall", __doc__, report, nmbclust=(8, 4096))

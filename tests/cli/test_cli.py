@@ -29,7 +29,7 @@ def exit_status(*argv: str) -> int:
 
 
 def mistake(*argv: str, capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that a mistake of the caller's prints."""
+    """The one line that is printed after a mistake of the caller."""
     assert exit_status(*argv) == 2
     out, err = capsys.readouterr()
     assert not out
@@ -64,7 +64,7 @@ def test_help_fits_the_terminal(command: list[str], capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize("argv", [[], ["explode"]])
-def test_a_missing_or_unknown_command_is_told_the_right_ones(
+def test_a_missing_or_unknown_command_lists_the_right_ones(
     argv: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = mistake(*argv, capsys=capsys)
@@ -83,7 +83,7 @@ def test_a_start_loads_only_what_the_command_needs() -> None:
         assert heavy not in done.stderr
 
 
-def test_a_reader_who_leaves_early_sees_no_traceback() -> None:
+def test_a_reader_that_closes_the_pipe_early_causes_no_traceback() -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "mbufpools", "demo", "stall"],
         stdout=subprocess.PIPE,
@@ -111,7 +111,7 @@ def test_demo_runs_the_one_that_is_named(capsys: pytest.CaptureFixture[str]) -> 
     assert exit_status("demo", "--policy", "direct", "hidden-items", "--nmbclust=16") == 0
     out = capsys.readouterr().out
     assert out.startswith("Hidden items")
-    assert out.endswith("under direct put 1 wakes it, beside 0 free items.\n")
+    assert out.endswith("under direct put 1 wakes the process, which slept beside 0 free items.\n")
 
 
 def test_demo_without_a_name_runs_all_in_order(capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,7 +121,7 @@ def test_demo_without_a_name_runs_all_in_order(capsys: pytest.CaptureFixture[str
     assert all(report["ok"] for report in reports)
 
 
-def test_demos_in_a_row_are_set_apart(
+def test_several_demos_are_separated_by_empty_lines(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("mbufpools.cli._demos.NAMES", ("stall", "coalesce"))
@@ -130,7 +130,7 @@ def test_demos_in_a_row_are_set_apart(
     assert "bytes free.\n\n\nCoalescing: " in out
 
 
-def test_one_demo_that_fails_makes_the_status_of_all(
+def test_one_demo_that_fails_decides_the_status(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("mbufpools.cli._demos.NAMES", ("stall", "coalesce"))
@@ -140,7 +140,7 @@ def test_one_demo_that_fails_makes_the_status_of_all(
 
 
 @pytest.mark.parametrize("command", ["demo", "stat"])
-def test_an_unknown_demo_is_told_the_right_ones(
+def test_an_unknown_demo_lists_the_right_ones(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = mistake(command, "stal", capsys=capsys)
@@ -156,7 +156,7 @@ def test_an_unknown_demo_is_told_the_right_ones(
         ("--nmbclust=x", "a whole number from 8 to 4096"),
     ],
 )
-def test_a_wrong_option_of_a_demo_is_told_the_right_ones(
+def test_a_wrong_value_of_a_demo_s_option_lists_the_right_ones(
     command: str, option: str, listed: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert mistake(command, "stall", option, capsys=capsys).endswith(listed)
@@ -171,7 +171,7 @@ def test_a_wrong_option_of_a_demo_is_told_the_right_ones(
     ],
     ids=["demo", "stat", "replay"],
 )
-def test_an_unknown_option_is_told_the_right_ones(
+def test_an_unknown_option_lists_the_right_ones(
     argv: list[str], options: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert mistake(*argv, capsys=capsys) == (
@@ -179,21 +179,21 @@ def test_an_unknown_option_is_told_the_right_ones(
     )
 
 
-def test_an_argument_too_many_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_argument_too_many_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     line = mistake("demo", "stall", "twice", capsys=capsys)
     assert line.startswith(
         "mbufpools demo: unexpected argument 'twice'; the options are --policy, "
     )
 
 
-def test_an_option_that_some_demo_lacks_is_told_before_any_has_run(
+def test_an_option_that_one_demo_lacks_is_reported_before_any_demo_has_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert "coalesce: unexpected argument" in mistake("demo", "--nmbclust=16", capsys=capsys)
 
 
 def forget(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
-    """Have a module imported anew here, and put back as it was afterwards."""
+    """Let a module be imported again in this test, and restore it afterwards."""
     monkeypatch.setitem(sys.modules, module, mbufpools)
     del sys.modules[module]
 
@@ -210,7 +210,7 @@ def test_demos_are_found_in_an_installed_package(
         load("app")
 
 
-def test_a_script_that_does_not_load_is_not_kept(
+def test_a_script_that_fails_to_load_is_imported_again_next_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "_demos").mkdir()
@@ -435,7 +435,7 @@ def test_a_file_that_is_no_recording_is_one_line(
         (4, {"pools": {"mcl2k": 1}}, "expected pools with their counters; got {'mcl2k': 1}"),
     ],
 )
-def test_a_recording_of_what_cannot_be_is_one_line(
+def test_a_recording_of_an_impossible_state_is_one_line(
     number: int,
     broken: dict[str, Any],
     complaint: str,
@@ -444,11 +444,13 @@ def test_a_recording_of_what_cannot_be_is_one_line(
 ) -> None:
     lines = recording()
     lines[number].update(broken)
-    told = mistake("replay", write(tmp_path / "bad.jsonl", lines), capsys=capsys)
-    assert told.startswith(f"mbufpools replay: bad.jsonl, line {number + 1}: {complaint}")
+    message = mistake("replay", write(tmp_path / "bad.jsonl", lines), capsys=capsys)
+    assert message.startswith(f"mbufpools replay: bad.jsonl, line {number + 1}: {complaint}")
 
 
-def test_half_an_archive_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_truncated_archive_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = Path(write(tmp_path / "half.jsonl.xz", recording()))
     file.write_bytes(file.read_bytes()[:100])
     assert "half.jsonl.xz is not a recording" in mistake("replay", str(file), capsys=capsys)

@@ -1,5 +1,5 @@
-"""The demos: each is run under every policy on both backends, and its figures are compared with
-what is known of the kernel."""
+"""The demos. Each is run under every policy on both backends, and its figures are compared with
+what is known about the kernel."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCRIPTS = sorted(Path(load("stall").__file__ or "").parent.glob("*.py"))
 
 
 def run(name: str, *options: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    """Run a demo that shall come out as it claims; return its JSON."""
+    """Run a demo that must show what it claims; return its JSON."""
     assert find_demo(name).main([*options, "--json"]) == 0
     out, err = capsys.readouterr()
     assert not err
@@ -36,7 +36,7 @@ def run(name: str, *options: str, capsys: pytest.CaptureFixture[str]) -> dict[st
 
 @pytest.mark.parametrize("policy", [None, *POLICIES])
 @pytest.mark.parametrize("name", VIRTUAL)
-def test_a_demo_comes_out_the_same_on_both_backends(
+def test_a_demo_has_the_same_result_on_both_backends(
     name: str, policy: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = [] if policy is None else ["--policy", policy]
@@ -58,7 +58,7 @@ def by(rows: list[dict[str, Any]], *names: str) -> dict[Any, dict[str, Any]]:
     return {tuple(row[name] for name in names): row for row in rows}
 
 
-# --- what each shows
+# --- what each demo shows
 
 
 def test_the_stall_lasts_for_ever_without_the_patch_and_ends_at_nine_seconds_with_it(
@@ -72,7 +72,7 @@ def test_the_stall_lasts_for_ever_without_the_patch_and_ends_at_nine_seconds_wit
         "free": 16384,
         "pages": 0,
         "wakeup_runs": 0,
-        "drops": 2,  # a get that sleeps for want of a page has tried twice
+        "drops": 2,  # a get tries twice to get a page before it sleeps
         "for_ever": True,
     }
     for key in (("deferred", None), ("direct", None), ("near-limit", 4096 + 16384)):
@@ -120,7 +120,7 @@ def test_deferred_wakes_once_a_run_of_the_gc_and_direct_once_a_page(
     assert rows["near-limit"]["wakeups"] < 4
 
 
-def test_the_detour_through_the_task_makes_nobody_wait_longer(
+def test_the_detour_through_the_task_makes_no_process_wait_longer(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     rows = by(run("coalesce", capsys=capsys)["policies"], "policy")
@@ -129,7 +129,7 @@ def test_the_detour_through_the_task_makes_nobody_wait_longer(
     assert rows["none"]["mbuf_at"] is rows["none"]["cluster_at"] is None
 
 
-def test_page_frees_and_a_new_limit_make_one_wakeup_with_the_patch_and_three_without(
+def test_page_frees_and_a_new_limit_cause_one_wakeup_with_the_patch_and_three_with_direct(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     rows = by(run("nmbclust", capsys=capsys)["policies"], "policy")
@@ -159,7 +159,7 @@ def test_a_limit_out_of_range_is_refused_with_erange(capsys: pytest.CaptureFixtu
     }
 
 
-def test_seven_puts_wake_nobody_and_the_eighth_does_whatever_the_policy(
+def test_seven_puts_wake_no_process_and_the_eighth_does_under_every_policy(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     figures = run("hidden-items", capsys=capsys)
@@ -199,16 +199,16 @@ def test_a_deferred_wakeup_waits_for_slow_work_and_the_sleepers_pile_up(
         for way in ("put", "gc", "nmbclust"):
             assert (deferred[f"{way}_late"], deferred[f"{way}_asleep"]) == (late, waiting)
         assert (direct["put_late"], direct["put_asleep"]) == (0.0, 18)
-        assert direct["gc_late"] == late, "the gc is behind the slow work itself"
+        assert direct["gc_late"] == late, "the gc itself is behind the slow work"
         assert none["put_late"] is none["gc_late"] is None
         assert none["nmbclust_late"] == direct["nmbclust_late"] == 0.0, "as before the patch"
     assert figures["verdict"].endswith(
-        "; in this run deferral costs 4.9 s and 490 sleepers over direct (put), 0 s and 0 sleepers "
-        "over direct (gc), 4.9 s and 490 sleepers over none (nmbclust)."
+        "; in this run deferred costs 4.9 s and 490 sleepers more than direct (put), 0 s and 0 "
+        "sleepers more than direct (gc), 4.9 s and 490 sleepers more than none (nmbclust)."
     )
 
 
-def test_a_process_more_than_a_page_has_mbufs_and_nobody_gets_a_cluster(
+def test_one_process_more_than_a_page_has_mbufs_and_no_process_gets_a_cluster(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     figures = run("hold-and-wait", capsys=capsys)
@@ -241,37 +241,37 @@ def test_a_claim_on_everything_is_passed_as_often_as_its_order_allows(
         assert bounded["releases"] <= bounded["out"] + bounded["passed"]
         assert barging["releases"] is barging["after"] is None, "it starves"
         assert barging["passed"] > 50 * barging["out"]
-        assert not any(row["knot"] for row in (fifo, bounded, barging))
+        assert not any(row["deadlock"] for row in (fifo, bounded, barging))
         for row in (fifo, bounded):  # afterwards the traffic flows as it does past a starving one
             assert row["after"] == pytest.approx(barging["during"], rel=0.05)
     assert rows["bounded", "1"]["passed"] == rows["bounded", "1"]["out"]
-    assert rows["bounded", "2 at once"]["passed"] == 0, "get_many passes nobody"
+    assert rows["bounded", "2 at once"]["passed"] == 0, "get_many passes no request"
 
 
-def test_those_who_hold_one_and_ask_for_another_are_knotted_unless_they_barge(
+def test_tasks_that_hold_one_buffer_and_ask_for_another_are_in_a_deadlock_unless_they_barge(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     figures = run("order", capsys=capsys)
     rows = by(figures["policies"], "order", "takes")
     nested = {order: rows[order, "2 in turn"] for order in ("fifo", "bounded", "barging")}
-    assert [row["knot"] for row in nested.values()] == [True, True, False]
+    assert [row["deadlock"] for row in nested.values()] == [True, True, False]
     assert nested["fifo"]["passed"] == 0
-    assert nested["bounded"]["passed"] == nested["bounded"]["out"] > 0, "so many lived on"
+    assert nested["bounded"]["passed"] == nested["bounded"]["out"] > 0, "so many gets were served"
     said = [row["line"] for row in figures["explain"]]
     assert said[0] == "9 wait; 32768 of 65536 bytes are allocated"
     assert said[1].startswith("#1 task 'the claim' has waited 0.5 s for 65536 bytes")
     assert any("at order.py:" in line for line in said)
-    assert not any("/" in line for line in said), "no names of this machine"
+    assert not any("/" in line for line in said), "no paths"
     assert said[-1].endswith("with get_many")
     for order in ("fifo", "bounded"):
-        untied = rows[order, "2 at once"]
-        assert untied["releases"] is not None, "get_many unties it"
-        assert not untied["knot"]
+        at_once = rows[order, "2 at once"]
+        assert at_once["releases"] is not None, "get_many avoids the deadlock"
+        assert not at_once["deadlock"]
 
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_all_that_the_app_was_sent_arrives_within_the_limit(
+def test_everything_that_was_sent_to_the_app_arrives_within_the_limit(
     backend: str, policy: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = run("app", "--backend", backend, "--policy", policy, capsys=capsys)
@@ -338,7 +338,7 @@ def test_a_demo_prints_at_most_80_columns_and_its_verdict_last(
 
 
 class ContraryPools(MbufPools):
-    """Pools that do the opposite of what they are told."""
+    """Pools that do the opposite of what their options say."""
 
     def __init__(self, nmbclust: int = NMBCLUSTERS, **options: Any) -> None:
         if "wakeup" in options:
@@ -351,14 +351,14 @@ class ContraryPools(MbufPools):
 
 
 class RoomyPools(MbufPools):
-    """Pools in which no demo runs out of memory."""
+    """Pools with so much memory that no demo runs out of it."""
 
     def __init__(self, nmbclust: int = NMBCLUSTERS, **options: Any) -> None:
         super().__init__(1024 * nmbclust, **options)
 
 
 class ContraryOrder(BufferPools):
-    """Pools in which those barge who should not, and the other way round."""
+    """Pools that barge under the other orders, and do not barge under barging."""
 
     def __init__(self, limit: int, sizes: list[int | str | PoolSpec], **options: Any) -> None:
         barging = options["order"] is Order.BARGING
@@ -387,14 +387,14 @@ def test_the_verdict_of_the_app_is_computed_from_the_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     app = load("app")
-    monkeypatch.setattr(app, "LIMIT", "64 MiB")  # more memory than senders
+    monkeypatch.setattr(app, "LIMIT", "64 MiB")  # more memory than the senders can fill
     assert app.DEMO.main([]) == 1
     out = " ".join(capsys.readouterr().out.split())
     assert "Verdict: NOT AS EXPECTED:" in out
     assert "; 0 of 256 records waited for memory" in out
 
 
-def test_a_limit_that_shows_no_stall_is_told_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_limit_without_a_stall_is_reported_as_such(capsys: pytest.CaptureFixture[str]) -> None:
     assert find_demo("stall").main(["--policy", "none", "--nmbclust", "12"]) == 1
     assert capsys.readouterr().out.endswith(
         "Verdict: NOT AS EXPECTED: under none process 2 did not have to sleep.\n"
@@ -430,7 +430,7 @@ def test_a_wrong_option_is_one_line_that_lists_the_right_ones(
 
 
 @pytest.mark.parametrize("value", ["7", "4097", "-1", "many", "9" * 5000])
-def test_a_limit_that_a_demo_cannot_use_is_one_line_that_tells_the_range(
+def test_a_limit_that_a_demo_cannot_use_is_one_line_that_states_the_range(
     value: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -473,7 +473,7 @@ def test_a_demo_uses_public_names_only(script: Path) -> None:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
-def test_a_demo_says_what_it_does_in_a_title_and_a_few_lines(script: Path) -> None:
+def test_the_docstring_of_a_demo_is_a_title_and_a_few_lines(script: Path) -> None:
     doc = ast.get_docstring(ast.parse(script.read_text("utf-8")))
     assert doc is not None
     title, _, text = doc.partition("\n\n")

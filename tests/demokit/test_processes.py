@@ -83,7 +83,7 @@ async def test_processes_must_be_entered() -> None:
 
 async def test_a_sleeper_is_lost_when_nothing_is_left_to_wake_it() -> None:
     async with one_page(wakeup="none") as pools, Processes() as processes:
-        assert not sleeps_for_ever(pools.statistics())  # nobody sleeps
+        assert not sleeps_for_ever(pools.statistics())  # no process sleeps
         first = await processes.get(pools.m_clpool(2048))
         await processes.get(pools.mbpool)
         assert not sleeps_for_ever(pools.statistics())  # an item is out
@@ -92,5 +92,5 @@ async def test_a_sleeper_is_lost_when_nothing_is_left_to_wake_it() -> None:
         assert not sleeps_for_ever(pools.statistics())  # a page will leave
         await anyio.sleep(1)
         assert sleeps_for_ever(pools.statistics())
-        pools.nmbclust_update(9)  # and yet somebody came
+        pools.nmbclust_update(9)  # and yet a new limit came
         assert not sleeps_for_ever(pools.statistics())
