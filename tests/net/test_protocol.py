@@ -390,7 +390,7 @@ async def test_what_was_read_ahead_is_held_by_no_task_and_the_protocol_is_named(
             (waiter,) = pools.explain().waiters
             ahead = [holder for holder in waiter.holders if holder.task == "no task"]
             assert len(ahead) == 2
-            assert all("/net/_protocol.py:" in holder.where for holder in ahead)
+            assert all("/net/_reading.py:" in holder.where for holder in ahead)
             assert not waiter.stuck
             for buffer in held:
                 buffer.release()

@@ -308,7 +308,7 @@ async def test_two_tasks_cannot_receive_from_one_socket(kind: Kind) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: 7, "7 is no socket"),
+        (lambda: 7, "7 is not a socket"),
         (lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM), "SOCK_DGRAM"),
         (
             lambda: ssl.create_default_context().wrap_socket(
@@ -317,7 +317,7 @@ async def test_two_tasks_cannot_receive_from_one_socket(kind: Kind) -> None:
             "ssl.SSLSocket cannot be waited for",
         ),
         (lambda: asyncio.trsock.TransportSocket(socket.socket()), "TransportSocket"),  # type: ignore[attr-defined]
-        (lambda: BufferedByteReceiveStream, "is no socket"),
+        (lambda: BufferedByteReceiveStream, "is not a socket"),
     ],
 )
 async def test_what_is_no_such_socket_is_refused_with_what_is(

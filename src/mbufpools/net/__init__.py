@@ -1,16 +1,18 @@
-"""Sockets, protocols and streams whose bytes stay inside the limit of the pools.
+"""Sockets, protocols and streams whose bytes stay within the limit of the pools.
 
-- `recv_into` and `send_all`: a caller's own socket and a caller's own buffers, on asyncio (uvloop
-  too) and on trio.
-- `PooledBufferedProtocol`: asyncio's transports, reading into buffers of the pools.
-- `create_byte_stream`: a stream of objects between tasks, bounded by their bytes.
+- `recv_into` and `send_all` use the caller's socket and the caller's buffers, on asyncio (also with
+  uvloop) and on trio.
+- `PooledBufferedProtocol` makes asyncio's transports read into buffers of the pools.
+- `create_byte_stream` makes a stream of objects between tasks, bounded by the bytes of the objects.
 
 ===============  ==================================================================
-``_sockets``     which sockets are taken, and how one system call is tried
+``_sockets``     which sockets are accepted, and how one system call is tried
 ``_pieces``      the first bytes of a buffer
 ``_receive``     `recv_into`
 ``_send``        `send_all`
-``_writing``     what a transport of asyncio still has to send
+``_direction``   the state of one direction of a connection
+``_reading``     what a transport of asyncio has read
+``_writing``     what a transport of asyncio has to send
 ``_protocol``    `PooledBufferedProtocol`
 ``_byte_queue``  items whose bytes are reserved
 ``_stream``      `create_byte_stream`

@@ -1,13 +1,11 @@
-"""The queue beneath `create_byte_stream`: items, whose bytes count against the pools' limit.
+"""The queue of `create_byte_stream`: items whose bytes count against the limit of the pools.
 
-A sender that has to wait takes its place in the queue at once, and its item is *ready* when its
-bytes are reserved; only a ready item at the head is received. (To put it there when its sender
-runs would not do: trio resumes tasks that were woken together in any order.) The bytes are
-reserved in the pools' own order, so the head is always the first to be granted.
+A sender that has to wait takes its place in the queue at once. Its item is *ready* when its bytes
+are reserved, and only a ready item at the head can be received. (The item cannot join the queue
+when its sender resumes, because trio resumes tasks that were woken together in any order.) The
+bytes are reserved in the order of the pools, so the head is always granted first.
 
-A receiver is handed an item while it is parked, and gives back one that it cannot take.
-
-Uses the public names of the core, and its `_request`, the one room that parks a task.
+A parked receiver is handed an item. If it cannot take the item, the item goes back to the head.
 """
 
 from __future__ import annotations
@@ -30,12 +28,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ByteBoundStreamStatistics:
-    """A stream made by `create_byte_stream`, at one moment."""
+    """The state of a stream of `create_byte_stream` at one moment."""
 
     current_buffer_used: int
-    """Items that can be received now, or were handed to a receiver that has not run yet."""
+    """The number of items that can be received, or were handed to a receiver that has not run."""
     current_bytes: int
-    """Bytes of the pools' limit that these hold."""
+    """The number of bytes of the pools' limit that these items hold."""
     open_send_streams: int
     open_receive_streams: int
     tasks_waiting_send: int
@@ -43,7 +41,7 @@ class ByteBoundStreamStatistics:
 
 
 class Entry(Generic[T]):
-    """An item in the stream, or one that a sender waits to put there."""
+    """An item in the stream, or an item of a sender that waits."""
 
     __slots__ = ("error", "item", "nbytes", "ready", "reservation", "waiting")
 
@@ -51,44 +49,46 @@ class Entry(Generic[T]):
         self.item = item
         self.nbytes = nbytes
         self.reservation: Reservation | None = None
-        """None also for an item of no bytes."""
+        """None before the grant, and for an item of 0 bytes."""
         self.ready = False
         self.error: Exception | None = None
-        """Why it will not be sent."""
+        """The reason for which the item will not be sent."""
         self.waiting: anyio.CancelScope | None = None
+        """The scope of the sender that waits."""
 
     def refuse(self, error: Exception) -> None:
-        """End the wait of its sender."""
+        """End the wait of the sender with `error`."""
         assert self.waiting is not None
         self.error = error
         self.waiting.cancel()
 
     def release(self) -> None:
+        """Give the reserved bytes back."""
         if self.reservation is not None:
             self.reservation.release()
             self.reservation = None
 
 
 class ByteQueue(Generic[T]):
-    """The queue of one stream, which all its ends share."""
+    """The queue of one stream; all ends of the stream share it."""
 
     def __init__(self, pools: BufferPools, size: Callable[[T], int]) -> None:
         self.pools = pools
         self.size = size
         self.entries: OrderedDict[Entry[T], None] = OrderedDict()
-        """The queue, in the order of the calls."""
+        """All entries, in the order of the sends."""
         self.unready: set[Entry[T]] = set()
-        """Those whose senders wait."""
+        """The entries whose senders wait."""
         self.receivers: RequestQueue[Entry[T]] = RequestQueue()
         self.items = 0
-        """Ready and not taken, be they in the queue or handed to a receiver."""
+        """The number of ready items that are in the queue or handed to a receiver."""
         self.bytes = 0
         self.senders_open = 0
         self.receivers_open = 0
         self.numbers = itertools.count(1)
 
     def nbytes(self, item: T) -> int:
-        """The size of `item`."""
+        """The size of `item` in bytes. Raises TypeError or ValueError if it is not one."""
         nbytes = self.size(item)
         if isinstance(nbytes, bool) or not isinstance(nbytes, int):
             raise TypeError(f"the size of an item is {nbytes!r}; expected an integer of bytes")
@@ -111,14 +111,14 @@ class ByteQueue(Generic[T]):
         self.unready.add(entry)
 
     def withdraw(self, entry: Entry[T]) -> None:
-        """The sender of `entry` waits no more, and has not sent it; those behind may be ready."""
+        """The sender of `entry` stops waiting; the entries behind it may be ready."""
         if entry in self.unready:
             self.unready.remove(entry)
             del self.entries[entry]
             self.serve()
 
     def put(self, entry: Entry[T]) -> None:
-        """`entry` is ready, in its place or at the end of the queue: serve who waits for one."""
+        """`entry` is ready, in its place or at the end of the queue: serve the receivers."""
         entry.ready = True
         self.unready.discard(entry)
         self.entries.setdefault(entry)
@@ -127,14 +127,14 @@ class ByteQueue(Generic[T]):
         self.serve()
 
     def take(self, entry: Entry[T]) -> T:
-        """The item of `entry` leaves the stream: its bytes are the pools' again."""
+        """The item of `entry` leaves the stream, and its bytes go back to the pools."""
         self.items -= 1
         self.bytes -= entry.nbytes
         entry.release()
         return entry.item
 
     def serve(self) -> None:
-        """Hand items to those who wait, oldest to oldest; or tell them that none will come."""
+        """Hand the oldest items to the receivers that have waited longest, or end their wait."""
         while (request := self.receivers.head) is not None:
             entry = self.head()
             if entry is not None:
@@ -149,11 +149,11 @@ class ByteQueue(Generic[T]):
 
     @property
     def ended(self) -> bool:
-        """Nothing more will come. (A sender that waits holds its end open, or is refused.)"""
+        """True if no item can follow. (A waiting sender holds its end open, or is refused.)"""
         return not self.senders_open and not self.entries
 
     def give_back(self, entry: Entry[T]) -> None:
-        """A receiver was handed `entry` and cannot take it: it is the next item again."""
+        """A receiver cannot take the `entry` that it was handed: it becomes the next item again."""
         if not self.receivers_open:
             self.take(entry)
             return
@@ -162,7 +162,7 @@ class ByteQueue(Generic[T]):
         self.serve()
 
     def break_off(self) -> None:
-        """Nobody will receive any more: refuse who sends, and drop what was sent."""
+        """No receiver is left: refuse the waiting senders, and drop the items that were sent."""
         entries, self.entries = self.entries, OrderedDict()
         self.unready.clear()
         for entry in entries:
@@ -172,6 +172,7 @@ class ByteQueue(Generic[T]):
                 entry.refuse(anyio.BrokenResourceError())
 
     def statistics(self) -> ByteBoundStreamStatistics:
+        """A snapshot of the stream."""
         return ByteBoundStreamStatistics(
             current_buffer_used=self.items,
             current_bytes=self.bytes,

@@ -1,7 +1,4 @@
-"""A piece: the first bytes of a buffer, which is what a receive fills and a send takes.
-
-Uses the public names of the core.
-"""
+"""A piece: the first bytes of a buffer, which a receive fills and a send takes."""
 
 from __future__ import annotations
 
@@ -12,15 +9,15 @@ from mbufpools import Buffer, UseAfterRelease
 __all__ = ["Piece", "check_piece"]
 
 Piece = Buffer | tuple[Buffer, int]
-"""A buffer with all its bytes, or a pair of it and how many of its first bytes are meant."""
+"""A buffer, for all its bytes, or a pair of a buffer and the number of its first bytes."""
 
 
 def check_piece(piece: Any) -> tuple[Buffer, int]:
-    """Return the buffer of `piece`, and how many bytes of it are meant.
+    """Return the buffer of `piece`, and the number of its first bytes that are meant.
 
     Raises:
-        TypeError: it is none.
-        ValueError: fewer than none, or more than the buffer has.
+        TypeError: `piece` is not a piece.
+        ValueError: the number is negative, or larger than the buffer.
         UseAfterRelease: the buffer was released.
     """
     match piece:
@@ -31,7 +28,7 @@ def check_piece(piece: Any) -> tuple[Buffer, int]:
         case _:
             raise TypeError(
                 f"cannot send {piece!r}; expected a Buffer, or a pair of a Buffer and how many "
-                f"bytes of it are to be sent"
+                f"of its bytes to send"
             )
     if not 0 <= nbytes <= buffer.nbytes:
         raise ValueError(f"cannot send {nbytes} bytes of {buffer!r}, which has {buffer.nbytes}")

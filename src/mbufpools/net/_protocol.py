@@ -1,46 +1,34 @@
-"""A connection of asyncio whose bytes come in and go out in buffers of the pools.
+"""A connection of asyncio whose bytes arrive and leave in buffers of the pools.
 
-asyncio reads by itself and asks for memory when it has no time to wait: ``get_buffer`` is a plain
-function, and must return room for one byte at least. So memory comes in two ways. As long as the
-pools have some it is taken in ``get_buffer``, when bytes are there, and a connection that is idle
-holds none. When the pools are dry, ``get_buffer`` lends a *spare byte* instead; reading pauses,
-and it is the caller of `receive` who waits for the pools, in the order of everybody, where
-`explain` shows him. His buffer begins with the spare byte, and reading goes on into the rest.
-No task runs in the background, so none can be left behind.
-
-uvloop asks for a buffer speculatively, when the last one came back full, and then may find
-nothing to put into it; so may anybody at a connection's end. A buffer that got no byte is given
-back at the loop's next turn. (uvloop must not be told to pause inside ``get_buffer``: libuv would
-call a null pointer. It pauses in ``buffer_updated``, which follows a byte that is read.)
-
-Uses `_pieces` and `_writing`.
+`PooledBufferedProtocol` joins two halves: `Reading` holds what the transport has read, `Writing`
+what it has to send. Each half has a `Direction`, its state, and releases its own buffers. The
+protocol itself has the life of the connection: made, lost, closed.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from types import TracebackType
 from typing import Self, cast
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from mbufpools import Buffer, BufferPools, RequestError, UsageError
+from mbufpools import Buffer, BufferPools, UsageError
 
+from ._direction import Direction
 from ._pieces import check_piece
+from ._reading import Reading
 from ._writing import Outgoing, Writing
 
 __all__ = ["PooledBufferedProtocol"]
 
-REFUSED = (anyio.WouldBlock, anyio.ClosedResourceError, RequestError, MemoryError)
-"""Why there may be no buffer now. `receive` will wait for one, or raise the same to its caller."""
-
 
 class PooledBufferedProtocol(asyncio.BufferedProtocol):
-    """An `asyncio.BufferedProtocol` that reads into buffers of `pools`, and writes from them.
+    """An `asyncio.BufferedProtocol` that reads into buffers of `pools` and writes from them.
 
-    For asyncio's own loop and for uvloop, made where a protocol factory is wanted::
+    It works on asyncio's own loop and on uvloop. Create it before the connection, and return it
+    from the protocol factory::
 
         protocol = PooledBufferedProtocol(pools, 16384)
         await loop.create_connection(lambda: protocol, host, port)
@@ -49,22 +37,21 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
                 buffer, nbytes = await protocol.receive()
                 await protocol.send(buffer, nbytes)     # and it releases the buffer
 
-    It reads ahead, up to `read_ahead` buffers that nobody has received yet; then it pauses
-    reading, and TCP holds the peer back. So it does when the pools have no buffer; then `receive`
-    waits for one in its turn, and reading resumes with it. A connection that is idle holds no
-    buffer, and one whose bytes nobody receives at most `read_ahead`.
+    It reads ahead until `read_ahead` full buffers wait to be received. Then it pauses reading, and
+    TCP makes the peer wait. It also pauses when the pools have no memory; then `receive` waits for
+    a buffer in the order of the pools, and reading resumes with that buffer. An idle connection
+    holds no buffer. A connection whose bytes no task receives holds at most `read_ahead` buffers.
 
-    Close it before its pools: what it still holds then is reported as a leak, as with any owner.
+    Close it before its pools: buffers that it still holds then are reported as a leak.
 
     Args:
-        pools: the set that gives the buffers; of the same event loop.
-        nbytes: bytes of each buffer. A buffer is filled from several reads, as long as nobody
-            receives it.
-        read_ahead: buffers that may be waiting to be received.
+        pools: the set that gives the buffers. It belongs to the same event loop.
+        nbytes: the bytes of each buffer. Several reads fill one buffer, until it is received.
+        read_ahead: the number of full buffers that may wait to be received.
 
     Raises:
         UsageError: no asyncio loop is running. On trio use `recv_into` and `send_all`.
-        RequestError: `nbytes` is no size that the pools have.
+        RequestError: the pools have no items of `nbytes` bytes.
         ValueError: `read_ahead` is below 1.
     """
 
@@ -73,228 +60,105 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
             self._loop = asyncio.get_running_loop()
         except RuntimeError:
             raise UsageError(
-                "PooledBufferedProtocol is asyncio's way to do it, and no asyncio loop is running "
-                "here; make it inside of a coroutine, and on trio use recv_into and send_all"
+                "PooledBufferedProtocol needs a running asyncio loop; create it inside a "
+                "coroutine, and on trio use recv_into and send_all"
             ) from None
         pools.pool_for(nbytes)
         if read_ahead < 1:
             raise ValueError(f"read_ahead is {read_ahead}; expected at least 1 buffer")
         self._pools = pools
-        self._nbytes = nbytes
-        self._read_ahead = read_ahead
         self._transport: asyncio.Transport | None = None
-        self._over_tls = False
-        self._closed = False
-        self._lost = False
-        self._error: Exception | None = None
-        """Why the connection was lost."""
-        self._gone = asyncio.Event()
-
-        self._full: deque[Buffer] = deque()
-        self._filling: Buffer | None = None
-        """Where the next bytes go; those there are can be received."""
-        self._filled = 0
-        """Bytes in it."""
-        self._spare = bytearray(1)
-        self._lent = False
-        """The transport has the spare byte to read into, and no buffer."""
-        self._carry = bytearray()
-        """Bytes read into the spare one. While there are some, reading is paused."""
-        self._returning = False
-        self._eof = False
-        self._receiving = anyio.ResourceGuard("receiving from")
-        self._news = asyncio.Event()
-        """Set when something changes for the receiver."""
-        self._waiting: anyio.CancelScope | None = None
-        """Of a receiver that waits for the pools."""
-
+        self._reading = Reading(self._loop, pools, nbytes, read_ahead)
         self._writing = Writing(self._loop, self)
-        self._no_more = False
-        """Nothing will be written after what is in `_writing`."""
+        self._over_tls = False
+        self._lost = asyncio.Event()
+        self._error: Exception | None = None
+        """The reason for which the connection was lost."""
+
+    @property
+    def _closed(self) -> bool:
+        return self._writing.state is Direction.CLOSED
 
     # Receiving
 
     async def receive(self) -> tuple[Buffer, int]:
-        """Return a buffer and how many of its first bytes came in, at least one.
+        """Return a buffer, and the number of its first bytes that were received: at least one.
 
-        The buffer is the receiver's, who releases it (`send` does). Bytes come in their order;
-        where one buffer ends and the next begins says nothing.
+        The buffer belongs to the caller, which must release it (`send` does). Bytes keep their
+        order. A boundary between two buffers has no meaning.
 
-        Blocks until there are bytes, and for the pools when they are dry, in the order of all
-        who want a buffer. Always a checkpoint. A cancelled receive has taken nothing.
+        Blocks until bytes have arrived. If the pools have no memory, it also blocks until they
+        grant a buffer of `nbytes` bytes. Always a checkpoint.
+
+        A cancelled receive has taken nothing: the next one returns the same bytes.
+
+        Fairness: it waits for the pools in their order, as every `BufferPools.get`.
 
         Raises:
-            anyio.EndOfStream: the peer has sent its last byte, and all was received.
-            anyio.BrokenResourceError: the connection was lost, and all that had come was
-                received. The cause is the OSError.
-            anyio.ClosedResourceError: it was closed on this side, or the pools were.
-            anyio.BusyResourceError: another task receives.
-            ImpossibleRequest, MemoryError: as `BufferPools.get`.
+            anyio.EndOfStream: the peer has sent its last byte, and all bytes were received.
+            anyio.BrokenResourceError: the connection was lost, and all bytes that had arrived
+                were received. The cause is the OSError.
+            anyio.ClosedResourceError: the connection was closed on this side, or the pools were.
+            anyio.BusyResourceError: another task is in `receive`.
+            ImpossibleRequest, MemoryError: as from `BufferPools.get`.
         """
-        with self._receiving:
-            await checkpoint()
-            while (received := self._take()) is None:
-                if self._carry:
-                    await self._wait_for_the_pools()
-                else:
-                    self._raise_the_end()
-                    self._news.clear()
-                    await self._news.wait()
-            return received
-
-    def _take(self) -> tuple[Buffer, int] | None:
-        if self._closed:
-            raise anyio.ClosedResourceError("the connection was closed on this side")
-        if self._full:
-            buffer = self._full.popleft()
-            received = buffer, buffer.nbytes
-        elif self._filling is not None and self._filled:
-            received = self._filling, self._filled
-            self._filling, self._filled = None, 0
-        else:
-            return None
-        self._read_on()
-        return received
-
-    def _raise_the_end(self) -> None:
-        if self._eof:
-            raise anyio.EndOfStream
-        if self._lost:
-            raise anyio.BrokenResourceError("the connection was lost") from self._error
-
-    async def _wait_for_the_pools(self) -> None:
-        try:
-            with anyio.CancelScope() as self._waiting:
-                buffer = await self._pools.get(self._nbytes)
-                if self._closed:
-                    buffer.release()
-                else:
-                    self._adopt(buffer)
-        finally:
-            self._waiting = None
-        self._read_on()
-        # The kernel most likely has more than the spare byte: let the loop read it first. It
-        # looks at the sockets in the first turn, and may run tasks before readers in each.
-        for _ in range(2):
-            if self._filled > 1 or self._closed:
-                break
-            await checkpoint()
-
-    def _adopt(self, buffer: Buffer) -> None:
-        """Go on with `buffer`, which begins with the bytes that were carried."""
-        count = min(len(self._carry), buffer.nbytes)
-        buffer.view[:count] = self._carry[:count]
-        del self._carry[:count]
-        self._filling, self._filled = buffer, count
-        self._put_by_if_full()
-
-    def _put_by_if_full(self) -> None:
-        if self._filling is not None and self._filled == self._filling.nbytes:
-            self._full.append(self._filling)
-            self._filling, self._filled = None, 0
-
-    def _read_on(self) -> None:
-        """Resume reading if there may be more in hand, and where to put it."""
-        if self._transport is None or self._lost or self._closed:
-            return
-        if self._carry and self._filling is None and len(self._full) < self._read_ahead:
-            try:
-                self._adopt(self._pools.get_nowait(self._nbytes))
-            except REFUSED:
-                return
-        if self._may_read():
-            self._transport.resume_reading()
-
-    def _may_read(self) -> bool:
-        return not (self._closed or self._carry or len(self._full) >= self._read_ahead)
-
-    def _release_received(self) -> None:
-        for buffer in self._full:
-            buffer.release()
-        self._full.clear()
-        if self._filling is not None:
-            self._filling.release()
-        self._filling, self._filled = None, 0
-        self._carry.clear()
+        return await self._reading.receive()
 
     # What the transport calls for reading
 
     def get_buffer(self, sizehint: int) -> memoryview | bytearray:
-        """Return where the transport shall read to. Not for applications."""
-        if self._filling is None and self._may_read():
-            try:
-                self._filling = self._pools.get_nowait(self._nbytes)
-            except REFUSED:
-                pass
-            else:
-                if not self._returning:
-                    self._returning = True
-                    self._loop.call_soon(self._return_unused)
-        self._lent = self._filling is None
-        if self._filling is None:
-            return self._spare
-        # A slice: uvloop exports it until its callback has returned.
-        return self._filling.view[self._filled :]
+        """Return the memory that the transport reads into. Not for applications."""
+        return self._reading.get_buffer()
 
     def buffer_updated(self, nbytes: int) -> None:
-        """The transport has read so many bytes. Not for applications."""
-        if self._lent:
-            if not self._closed:
-                self._carry += self._spare
-        else:
-            self._filled += nbytes
-            self._put_by_if_full()
-        if self._transport is not None and not self._may_read():
-            self._transport.pause_reading()
-        self._news.set()
+        """The transport has read `nbytes` bytes. Not for applications."""
+        self._reading.updated(nbytes)
 
     def eof_received(self) -> bool:
-        """The peer will send no more; this side still may. Not for applications."""
-        self._eof = True
-        self._news.set()
-        return not self._over_tls  # TLS closes in any case, and warns if it is told not to
-
-    def _return_unused(self) -> None:
-        self._returning = False
-        if self._filling is not None and not self._filled:
-            self._filling.release()
-            self._filling = None
+        """The peer will send no more bytes; this side still may. Not for applications."""
+        self._reading.end()
+        return not self._over_tls  # TLS closes in any case, and warns if it is asked not to
 
     # Writing
 
     def write(self, buffer: Buffer, nbytes: int | None = None) -> None:
-        """Have the first `nbytes` of `buffer` sent, all of them by default, and release it then.
+        """Send the first `nbytes` bytes of `buffer` (by default all), then release the buffer.
 
-        From this call on the buffer is the protocol's, unless the call raises. It is released
-        once its last byte was handed to the kernel, or when the connection is lost.
+        From this call on the buffer belongs to the protocol, unless the call raises. The buffer is
+        released when the kernel has its last byte, or when the connection is lost. If something
+        exports its view then, so that it cannot be released, the loop's exception handler is told.
 
-        Never blocks, so it holds nobody back but by the buffers that it keeps: `send` is the one
-        that waits. Writes go out in the order of the calls. A buffer that cannot be released then,
-        because something exports its view, is reported to the loop's exception handler.
+        Never blocks, so the only backpressure is the buffers that it keeps; `send` waits. Writes
+        go out in the order of the calls.
 
         Raises:
-            anyio.ClosedResourceError: closed on this side, or `write_eof` was called.
+            anyio.ClosedResourceError: the connection was closed on this side, or `write_eof` was
+                called.
             anyio.BrokenResourceError: the connection was lost.
-            TypeError, ValueError, UseAfterRelease: not a buffer that can be sent.
-            UsageError: not connected yet.
+            TypeError, ValueError, UseAfterRelease: `buffer` or `nbytes` cannot be sent.
+            UsageError: the protocol is not connected yet.
         """
         self._write(buffer, nbytes, awaited=False)
 
     async def send(self, buffer: Buffer, nbytes: int | None = None) -> None:
-        """As `write`, and wait until the kernel has the last byte; then the buffer is released.
+        """Send the first `nbytes` bytes of `buffer` (by default all); wait until it is released.
 
-        Blocks as long as the peer makes no room. Always a checkpoint.
+        The buffer belongs to the protocol, as with `write`. Blocks until the kernel has the last
+        byte, which takes as long as the peer makes no room. Always a checkpoint.
 
-        A cancelled send is only a wait that ended: a transport cannot take back what it was
-        given, so the bytes go out all the same, and the buffer is released then. (`send_all` gives
-        nothing away before the kernel takes it, and so can leave the rest with its caller.)
+        A cancelled send only stops waiting. A transport cannot take back its bytes, so they still
+        go out, and the buffer is released afterwards. (`send_all` keeps the bytes until the kernel
+        takes them, so there the caller keeps the rest.)
+
+        Fairness: writes go out in the order of the calls.
 
         Raises:
-            anyio.BrokenResourceError: the connection was lost before; its cause is the OSError.
-            BufferInUse: something exports the view. The bytes have gone; the buffer is the
-                caller's again.
-            anyio.ClosedResourceError, TypeError, ValueError, UseAfterRelease, UsageError: as
-                `write`; then the buffer is still the caller's.
+            anyio.BrokenResourceError: the connection was lost before all bytes had gone. The
+                cause is the OSError.
+            BufferInUse: something exports the view. The bytes have gone, and the buffer belongs
+                to the caller again.
+            anyio.ClosedResourceError, TypeError, ValueError, UseAfterRelease, UsageError: as from
+                `write`; then the buffer still belongs to the caller.
         """
         outgoing = self._write(buffer, nbytes, awaited=True)
         if outgoing.pending:
@@ -306,120 +170,119 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
             raise outgoing.refused
         if not outgoing.sent:
             raise anyio.BrokenResourceError(
-                "the connection was lost before all was sent"
+                "the connection was lost before all bytes were sent"
             ) from self._error
 
     def write_eof(self) -> None:
-        """Tell the peer that no more will be sent, after all that was written. Never blocks.
+        """Announce the end of the stream to the peer, after all bytes that were written.
 
-        Receiving goes on. Called twice it does nothing; over TLS it cannot be done.
+        Never blocks. Receiving continues. A second call does nothing.
 
         Raises:
-            anyio.ClosedResourceError, UsageError: as `write`.
-            NotImplementedError: asyncio's, over TLS.
+            anyio.ClosedResourceError: the connection was closed on this side.
+            UsageError: the protocol is not connected yet.
+            NotImplementedError: the connection uses TLS, which cannot end one direction alone.
         """
         transport = self._connected()
-        if not self._no_more:
+        if self._writing.state is not Direction.ENDED:
             if not transport.can_write_eof():
                 raise NotImplementedError("this transport cannot end one direction alone")
-            self._no_more = True
+            self._writing.state = Direction.ENDED
             self._writing.then(self._end_writing)
 
     def _connected(self) -> asyncio.Transport:
         if self._closed:
             raise anyio.ClosedResourceError("the connection was closed on this side")
         if self._transport is None:
-            raise UsageError("the protocol is not connected yet; await the loop's create_ first")
+            raise UsageError(
+                "the protocol is not connected yet; await the loop's create_connection "
+                "(or wait for a client) first"
+            )
         return self._transport
 
     def _write(self, buffer: Buffer, nbytes: int | None, *, awaited: bool) -> Outgoing:
         buffer, nbytes = check_piece(buffer if nbytes is None else (buffer, nbytes))
         transport = self._connected()
-        if self._no_more:
-            raise anyio.ClosedResourceError("write_eof was called; nothing can be written any more")
-        if self._lost or transport.is_closing():
+        if self._writing.state is Direction.ENDED:
+            raise anyio.ClosedResourceError("write_eof was called, so nothing more can be written")
+        if self._lost.is_set() or transport.is_closing():
             raise anyio.BrokenResourceError("the connection was lost") from self._error
         return self._writing.add(buffer, nbytes, awaited=awaited)
 
     def _end_writing(self) -> None:
         transport = self._transport
-        if transport is None or self._lost:
+        if transport is None or self._lost.is_set():
             return
         if self._closed:
             transport.close()
         else:
             try:
                 transport.write_eof()
-            except OSError:  # the connection is lost, as the receiver will hear
+            except OSError:  # the connection is lost, and the receiver will get the error
                 pass
 
     # What the transport calls for writing
 
     def pause_writing(self) -> None:
-        """The transport keeps some bytes. Not for applications."""
+        """The transport holds bytes to send. Not for applications."""
 
     def resume_writing(self) -> None:
-        """The transport keeps none any more. Not for applications."""
+        """The transport holds no more bytes to send. Not for applications."""
         self._writing.pump()
 
     # Life
 
     @property
     def transport(self) -> asyncio.Transport | None:
-        """The transport, once connected: for its ``get_extra_info``."""
+        """The transport once there is a connection, else None: for its ``get_extra_info``."""
         return self._transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The transport is there. Not for applications."""
+        """The connection is made. Not for applications."""
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         self._over_tls = transport.get_extra_info("sslcontext") is not None
+        self._reading.start(transport)
         self._writing.start(transport)
         if self._closed:
-            # One turn later: uvloop has not yet taken over the socket.
+            # One turn later, because uvloop has not taken over the socket yet.
             self._loop.call_soon(transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The transport has gone, and will send nothing any more. Not for applications."""
-        self._lost = True
+        """The connection is lost, and the transport sends nothing more. Not for applications."""
         self._error = exc
-        self._writing.drop()
-        self._return_unused()
-        self._news.set()
-        self._gone.set()
+        self._writing.lose()
+        self._reading.lose(exc)
+        self._lost.set()
 
     def close(self) -> None:
-        """Close the connection, once all that was written has gone. Never blocks.
+        """Close the connection after all bytes that were written have gone. Never blocks.
 
-        What was received and nobody took is released at once; a task in `receive` gets
-        `anyio.ClosedResourceError`. What was written is released as it goes, or when the
-        connection is lost; `aclose` waits for that.
+        Buffers that were read and not received are released at once; a task in `receive` gets
+        `anyio.ClosedResourceError`. Buffers that were written are released when their bytes have
+        gone, or when the connection is lost; `aclose` waits for that. A second call does nothing.
         """
         if self._closed:
             return
-        self._closed = True
-        self._release_received()
-        self._news.set()
-        if self._waiting is not None:
-            self._waiting.cancel()
-        if self._transport is not None and not self._lost:
-            self._transport.pause_reading()
+        self._writing.state = Direction.CLOSED
+        self._reading.close()
+        if self._transport is not None and not self._lost.is_set():
             self._writing.then(self._end_writing)
 
     def abort(self) -> None:
         """Close the connection at once. Never blocks.
 
-        As `close`, but what was written and has not gone is dropped; its buffers are released
-        when asyncio reports the connection as lost, in one of the loop's next turns.
+        As `close`, but bytes that were written and have not gone are dropped. Their buffers are
+        released when asyncio reports the lost connection, in one of the next turns of the loop.
         """
         self.close()
-        if self._transport is not None and not self._lost:  # asyncio's fails on a lost one
+        if self._transport is not None and not self._lost.is_set():  # asyncio's fails on a lost one
             self._transport.abort()
 
     async def aclose(self) -> None:
-        """`close`, and wait until the connection has gone; then no buffer is held any more.
+        """Close the connection, and wait until it is gone; then the protocol holds no buffer.
 
-        Blocks as long as the peer does not take what was written. Always a checkpoint. If it is
-        cancelled it aborts the connection, and drops what has not gone.
+        Blocks until the peer has taken the bytes that were written. Always a checkpoint. If it is
+        cancelled, it aborts the connection: bytes that have not gone are dropped.
         """
         self.close()
         try:
@@ -433,7 +296,7 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
 
     async def _until_gone(self) -> None:
         if self._transport is not None:
-            await self._gone.wait()
+            await self._lost.wait()
 
     async def __aenter__(self) -> Self:
         return self
@@ -447,8 +310,8 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         await self.aclose()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "lost" if self._lost else "open"
+        state = "closed" if self._closed else "lost" if self._lost.is_set() else "open"
         return (
-            f"<PooledBufferedProtocol of {self._pools.name!r}, {state}: {len(self._full)} full, "
-            f"{self._filled} bytes in the next, {len(self._writing)} to be written>"
+            f"<PooledBufferedProtocol of {self._pools.name!r}, {state}: {self._reading!r}, "
+            f"{len(self._writing)} to be written>"
         )

@@ -1,4 +1,4 @@
-"""Receiving from a socket into a buffer. Uses `_sockets`."""
+"""Receiving from a socket into a buffer."""
 
 from __future__ import annotations
 
@@ -26,37 +26,41 @@ async def recv_into(
     buffer: Buffer,
     start: int = 0,
 ) -> int:
-    """Receive into `buffer`, from its byte `start` on; return how many bytes came, 0 at the end.
+    """Receive bytes into `buffer`, beginning at its byte `start`; return how many.
 
-    The socket stays the caller's, and so does the buffer. It may be a connected, non-blocking
-    stream socket of the standard library, a trio socket or `trio.SocketStream`: then the kernel
-    writes into the buffer itself. Or any anyio byte stream, TLS included: those do their own
-    reading (anyio's asyncio sockets read ahead), so the bytes come through a `bytes` object of
-    at most the buffer's length, and are copied.
+    The result is 0 at the end of the stream. It may be less than the room in the buffer, as with
+    ``socket.recv_into``. The socket and the buffer still belong to the caller.
 
-    Blocks until at least one byte came, or the peer's end. Always a checkpoint. What came may be
-    less than the buffer takes, as with ``socket.recv_into``.
+    `sock` may be a connected, non-blocking stream socket of the standard library, a trio socket or
+    a `trio.SocketStream`; then the kernel writes directly into the buffer. It may also be any anyio
+    byte stream, including TLS. Such a stream does its own reading (anyio's asyncio sockets read
+    ahead), so its bytes arrive in a `bytes` object, at most as long as the room in the buffer, and
+    are copied.
 
-    A cancelled call has received nothing, whether a cancel scope did it or asyncio's
-    ``Task.cancel()``. While it waits nothing exports the view, so the buffer can be released at
-    any moment; its own release by another task makes this call fail.
+    Blocks until at least one byte has arrived, or the peer has sent its end. Always a checkpoint.
 
-    A buffer is held while it waits. Where many connections are idle, wait first and take a
-    buffer then::
+    A cancelled call has received nothing, by a cancel scope and by asyncio's ``Task.cancel()``.
+    While the call waits, nothing exports the buffer's view, so the buffer can be released at any
+    time; if another task releases it, this call fails.
+
+    Only one task at a time can receive from a socket.
+
+    The call holds the buffer while it waits. If many connections are idle, wait first, and take a
+    buffer afterwards::
 
         await anyio.wait_readable(sock)
         with await pools.get(4096) as buffer:
             nbytes = await recv_into(sock, buffer)
 
     Raises:
-        anyio.BrokenResourceError: the connection failed; its cause is the socket's OSError.
-        anyio.ClosedResourceError: the socket is closed on this side. (One that waits hears of
-            that from ``anyio.notify_closing(sock)``; trio's sockets tell by themselves.)
-        anyio.BusyResourceError: another task receives from it.
-        UseAfterRelease: the buffer was released, before or meanwhile.
-        TypeError, ValueError: not such a socket, one that blocks, or a `start` outside of the
+        anyio.BrokenResourceError: the connection failed. The cause is the socket's OSError.
+        anyio.ClosedResourceError: the socket is closed on this side. (If the close comes during
+            the wait, call ``anyio.notify_closing(sock)``; trio's sockets do so themselves.)
+        anyio.BusyResourceError: another task receives from the socket.
+        UseAfterRelease: the buffer was released before the call or during its wait.
+        TypeError, ValueError: `sock` is no such socket, or it blocks, or `start` is outside the
             buffer.
-        RuntimeError: asyncio's, for a socket that one of its transports reads from.
+        RuntimeError: from asyncio, if one of its transports reads from the socket.
     """
     if not isinstance(buffer, Buffer):
         raise TypeError(f"cannot receive into {buffer!r}; expected a Buffer")
@@ -67,8 +71,8 @@ async def recv_into(
     ours = socket_of(sock)
     _receiving.enter(ours)
     try:
-        # All waiting comes before the bytes do: an exception out of a checkpoint behind them,
-        # such as asyncio's Task.cancel(), would lose them.
+        # All waiting comes before the system call. An exception from a checkpoint after it, such
+        # as asyncio's Task.cancel(), would lose the bytes.
         await checkpoint()
         while (nbytes := _try_recv_into(ours, buffer, start)) is None:
             await anyio.wait_readable(ours)
@@ -78,7 +82,7 @@ async def recv_into(
 
 
 def _try_recv_into(sock: object, buffer: Buffer, start: int) -> int | None:
-    with buffer.view[start:] as room:  # a slice would survive a release, so none is kept
+    with buffer.view[start:] as room:  # a slice would outlive a release, so none is kept
         try:
             return attempt(sock, lambda sock: sock.recv_into(room))
         except OSError as error:

@@ -1,8 +1,8 @@
-"""Sending buffers through a socket, each released when the kernel has its last byte.
+"""Sending buffers through a socket; each is released when the kernel has its last byte.
 
-The invariant, learned from Kafka's KAFKA-19012: a buffer is given back only after the system call
-that took its last byte has returned. An earlier release hands memory to the next owner that is
-still to be sent, and the peer receives the next owner's bytes. Uses `_pieces`, `_sockets`.
+The invariant comes from Kafka's bug KAFKA-19012: a buffer is released only after the system call
+that took its last byte has returned. After an earlier release, the next owner writes into memory
+that is still to be sent, and the peer receives the next owner's bytes.
 """
 
 from __future__ import annotations
@@ -34,57 +34,59 @@ _sending = Busy("sending to")
 
 def _iov_max() -> int:
     try:
-        return max(16, os.sysconf("SC_IOV_MAX"))  # -1 is "no limit known"; POSIX grants 16
+        return max(16, os.sysconf("SC_IOV_MAX"))  # -1 means no known limit; POSIX guarantees 16
     except (AttributeError, ValueError, OSError):  # pragma: no cover - not on this system
         return 16
 
 
 IOV_MAX = _iov_max()
-"""Buffers that one call of ``sendmsg`` takes."""
+"""The most buffers that one call of ``sendmsg`` takes."""
 
 
 class SendFailed(anyio.BrokenResourceError):
-    """The connection failed in the middle of a `send_all`. Its cause is the socket's OSError."""
+    """The connection failed during a `send_all`. The cause is the socket's OSError."""
 
     def __init__(self, sent: int, nbytes: int, reason: object) -> None:
         super().__init__(
             f"the connection failed after {sent} of {nbytes} bytes were handed to the kernel "
-            f"({reason}); the buffers that are not released yet are still the caller's"
+            f"({reason}); the buffers that are not released still belong to the caller"
         )
         self.sent = sent
-        """Bytes handed to the kernel. Whether the peer received them, nobody can say."""
+        """The number of bytes that the kernel took. The peer may have received fewer."""
         self.nbytes = nbytes
-        """Bytes that were to be sent."""
+        """The number of bytes that had to be sent."""
 
 
 class _Queue:
-    """What is still to be sent, and how many bytes have gone."""
+    """The buffers that are not sent yet, and the number of bytes that the kernel has."""
 
     def __init__(self, pieces: Iterable[Piece]) -> None:
         self.buffers: deque[tuple[Buffer, int]] = deque(map(check_piece, pieces))
         if len({id(buffer) for buffer, _ in self.buffers}) < len(self.buffers):
-            raise ValueError("one of the buffers is to be sent twice; it is released after once")
+            raise ValueError(
+                "a buffer cannot be sent twice, because it is released after the first time"
+            )
         self.nbytes = sum(nbytes for _, nbytes in self.buffers)
         self.sent = 0
         self._offset = 0
-        """Bytes of the first buffer that have gone."""
+        """The number of bytes of the first buffer that the kernel has."""
         self._refused: BufferInUse | None = None
 
     def slices(self, stack: ExitStack) -> list[memoryview]:
-        """Views of what one call may take, to be released by `stack`."""
+        """Views of the bytes for one system call; `stack` releases them."""
         views, offset = [], self._offset
         for buffer, nbytes in islice(self.buffers, IOV_MAX):
             if buffer.released:
                 raise UseAfterRelease(
-                    f"a buffer of pool {buffer.pool.name!r} was released by somebody else while "
-                    f"it was sent; {self.sent} of {self.nbytes} bytes had gone"
+                    f"a buffer of pool {buffer.pool.name!r} was released by another task while it "
+                    f"was sent; {self.sent} of {self.nbytes} bytes had gone"
                 )
             views.append(stack.enter_context(buffer.view[offset:nbytes]))
             offset = 0
         return views
 
     def gone(self, count: int) -> None:
-        """`count` more bytes are the kernel's: release the buffers that are through."""
+        """The kernel has taken `count` more bytes: release the buffers that are sent."""
         self.sent += count
         self._offset += count
         while self.buffers and self._offset >= self.buffers[0][1]:
@@ -92,11 +94,11 @@ class _Queue:
             self._offset -= nbytes
             try:
                 buffer.release()
-            except BufferInUse as error:  # its owner's mistake, and no reason to stop midway
+            except BufferInUse as error:  # the exporter's mistake; the others are still sent
                 self._refused = self._refused or error
 
     def end(self) -> None:
-        """Raise what a release has refused."""
+        """Raise the first error of a release, if there was one."""
         if self._refused is not None:
             raise self._refused
 
@@ -105,36 +107,43 @@ async def send_all(
     sock: socket.socket | trio.SocketStream | trio.socket.SocketType | ByteSendStream,
     buffers: Iterable[Piece],
 ) -> None:
-    """Send `buffers` in their order, and release each once its last byte is the kernel's.
+    """Send `buffers` in their order, and release each when the kernel has its last byte.
 
-    Each is a `Buffer`, of which all `nbytes` are sent, or a pair ``(buffer, nbytes)``, of which
-    the first `nbytes` are::
+    Each is a `Buffer`, of which all bytes are sent, or a pair ``(buffer, nbytes)``, of which the
+    first `nbytes` bytes are sent::
 
         nbytes = await recv_into(source, buffer)
         await send_all(sink, [header, (buffer, nbytes)])
 
-    They are gathered by ``sendmsg``, without a copy. `sock` is what `recv_into` takes; the bytes
-    of an anyio byte stream are copied, one buffer at a time, since on asyncio such a stream keeps
-    what a cancelled send has left, and would go on to send it.
+    ``sendmsg`` gathers the buffers without a copy. `sock` is any socket or stream that `recv_into`
+    accepts. The bytes of an anyio byte stream are copied, one buffer at a time, because on asyncio
+    such a stream keeps the rest of a cancelled send and would continue to send it.
 
-    Blocks until all is handed to the kernel, as the peer makes room. Always a checkpoint. A
-    buffer is never released before ``sendmsg`` has taken its last byte, and never kept for
-    longer: memory comes back while the rest is still waiting for the peer.
+    A buffer is released as soon as ``sendmsg`` has taken its last byte, and never earlier: memory
+    comes back while the rest still waits for the peer.
 
-    After an error or a cancellation the buffers whose bytes have all gone are released, and the
-    others are still the caller's, so that he can send them elsewhere. One of them may have gone
-    in part; the connection is then of no more use. ``with buffer:`` around the call, or around
-    the `Buffers` of a ``get_many``, releases just those that are left.
+    Blocks until the kernel has all bytes, which takes as long as the peer makes no room. Always a
+    checkpoint.
+
+    After a cancellation or an error, the buffers whose bytes have all gone are released. The others
+    still belong to the caller, which can send them elsewhere. One of them may be sent in part; then
+    the connection is of no further use. ``with buffer:`` around the call, or around the `Buffers`
+    of a ``get_many``, releases exactly the buffers that are left.
+
+    Only one task at a time can send to a socket.
 
     Raises:
-        SendFailed: an `anyio.BrokenResourceError` that tells how many bytes had gone.
+        SendFailed: the connection failed; an `anyio.BrokenResourceError` with the number of bytes
+            that the kernel took.
         anyio.ClosedResourceError: the socket is closed on this side.
-        anyio.BusyResourceError: another task sends to it. Nothing was sent.
-        TypeError, ValueError, UseAfterRelease: not such a socket, or one that blocks; not such
-            buffers, or one of them twice. Nothing was sent.
-        BufferInUse: something exports the view of one. All bytes have gone; that buffer is still
-            the caller's.
-        RuntimeError: asyncio's, for a socket that one of its transports writes to.
+        anyio.BusyResourceError: another task sends to the socket. Nothing was sent.
+        TypeError, ValueError, UseAfterRelease: `sock` is no such socket, or it blocks; or `buffers`
+            holds something else, or a buffer twice. Nothing was sent.
+        UseAfterRelease: also if another task releases a buffer during the call; then some bytes
+            may have gone.
+        BufferInUse: something exports the view of a buffer. All bytes have gone; that buffer still
+            belongs to the caller.
+        RuntimeError: from asyncio, if one of its transports writes to the socket.
     """
     queue = _Queue(buffers)
     if isinstance(sock, ByteSendStream):

@@ -1,10 +1,8 @@
-"""A stream of objects that is bounded by their bytes, which count against the pools' limit.
+"""A stream of objects bounded by their bytes, which count against the limit of the pools.
 
-The semantics are those of `anyio.create_memory_object_stream`, but it is not built on one: there
-an item that was handed to a waiting receiver is lost if asyncio's ``Task.cancel()`` reaches him
-before he runs, and its bytes with it. Here a receiver gives back what he cannot take.
-
-Uses `_byte_queue`, and of the core its public names and `_request`.
+The semantics are those of `anyio.create_memory_object_stream`, but the stream is not built on one.
+There, an item that was handed to a waiting receiver is lost if asyncio's ``Task.cancel()`` reaches
+the receiver before it runs. Here a receiver gives back an item that it cannot take.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ T_contra = TypeVar("T_contra", contravariant=True)
 
 
 class _End(ABC):
-    """What the two ends have in common: they are cloned and closed."""
+    """The common part of both ends: they are closed, and warn if they were not."""
 
     _closed = False
 
@@ -45,7 +43,7 @@ class _End(ABC):
         """Close this end."""
 
     async def aclose(self) -> None:
-        """As `close`, and a checkpoint."""
+        """Close this end as `close` does. A checkpoint; a cancelled one has closed it too."""
         self.close()
         await checkpoint()
 
@@ -71,7 +69,7 @@ class _End(ABC):
 
 
 class ByteBoundSendStream(_End, ObjectSendStream[T_contra]):
-    """The sending end. Made by `create_byte_stream` and by `clone`."""
+    """The sending end of a stream. `create_byte_stream` and `clone` make it."""
 
     def __init__(self, queue: ByteQueue[Any]) -> None:
         self._queue = queue
@@ -79,17 +77,21 @@ class ByteBoundSendStream(_End, ObjectSendStream[T_contra]):
         queue.senders_open += 1
 
     async def send(self, item: T_contra) -> None:
-        """Put `item` into the stream, once its bytes are reserved.
+        """Put `item` into the stream when its bytes are reserved.
 
-        Blocks until the pools grant ``size(item)`` bytes, in the order of everybody who waits
-        for memory there; items keep the order of the calls. Always a checkpoint. A cancelled
-        send has sent nothing and holds nothing.
+        Blocks until the pools grant ``size(item)`` bytes. Always a checkpoint. A cancelled send has
+        sent nothing and holds nothing.
+
+        Fairness: the bytes are granted in the order of all requests that wait for memory in these
+        pools. Items keep the order of the calls.
 
         Raises:
-            ImpossibleRequest: the item is larger than the pools could ever grant; at once.
-            anyio.BrokenResourceError: every receiving end is closed, now or while waiting.
-            anyio.ClosedResourceError: this end is closed, or the pools are.
-            TypeError, ValueError: `size` gave no integer of bytes, or a negative one.
+            ImpossibleRequest: the item is larger than the pools could ever grant; raised at once.
+            anyio.BrokenResourceError: every receiving end is closed, before the call or during it.
+            anyio.ClosedResourceError: this end is closed, before the call or during it; or the
+                pools are closed.
+            TypeError, ValueError: `size` returned something else than an integer of bytes, or a
+                negative one.
         """
         await checkpoint()
         queue, entry = self._queue, self._entry(item)
@@ -111,12 +113,12 @@ class ByteBoundSendStream(_End, ObjectSendStream[T_contra]):
         queue.put(entry)
 
     def send_nowait(self, item: T_contra) -> None:
-        """Put `item` into the stream at once, or raise `anyio.WouldBlock`. Never blocks.
+        """Put `item` into the stream at once. Never blocks; not a checkpoint.
 
         Raises:
-            anyio.WouldBlock: its bytes are not free, or a sender waits who came first.
+            anyio.WouldBlock: the bytes are not free, or an earlier sender waits.
             ImpossibleRequest, anyio.BrokenResourceError, anyio.ClosedResourceError, TypeError,
-                ValueError: as `send`.
+                ValueError: as from `send`.
         """
         if not self._send_at_once(self._entry(item)):
             raise anyio.WouldBlock
@@ -135,14 +137,16 @@ class ByteBoundSendStream(_End, ObjectSendStream[T_contra]):
                 entry.reservation = queue.pools.reserve_nowait(entry.nbytes)
             except anyio.WouldBlock:
                 return False
-        if queue.unready:  # somebody was granted his bytes, and has not run since
+        if queue.unready:  # an earlier sender was granted its bytes and has not run yet
             entry.release()
             return False
         queue.put(entry)
         return True
 
     def clone(self) -> Self:
-        """Return another sending end of the same stream, to be closed by itself.
+        """Return another sending end of the same stream, which must be closed separately.
+
+        Never blocks.
 
         Raises:
             anyio.ClosedResourceError: this end is closed.
@@ -152,10 +156,10 @@ class ByteBoundSendStream(_End, ObjectSendStream[T_contra]):
         return type(self)(self._queue)
 
     def close(self) -> None:
-        """Close this end; who waits in a `send` of it gets `anyio.ClosedResourceError`.
+        """Close this end. A task that waits in its `send` gets `anyio.ClosedResourceError`.
 
-        What was sent can still be received. Once every sending end is closed, a receiver that
-        finds nothing gets `anyio.EndOfStream`. Never blocks; a second time it does nothing.
+        Items that were sent can still be received. When every sending end is closed, a receiver
+        that finds no item gets `anyio.EndOfStream`. Never blocks. A second call does nothing.
         """
         if self._closed:
             return
@@ -168,12 +172,15 @@ class ByteBoundSendStream(_End, ObjectSendStream[T_contra]):
         queue.serve()
 
     def statistics(self) -> ByteBoundStreamStatistics:
-        """Return a snapshot of the whole stream."""
+        """Return a snapshot of the whole stream, in items and bytes. Never blocks."""
         return self._queue.statistics()
 
 
 class ByteBoundReceiveStream(_End, ObjectReceiveStream[T_co]):
-    """The receiving end; also an async iterator. Made by `create_byte_stream` and by `clone`."""
+    """The receiving end of a stream, and an async iterator of its items.
+
+    `create_byte_stream` and `clone` make it.
+    """
 
     def __init__(self, queue: ByteQueue[Any]) -> None:
         self._queue = queue
@@ -181,15 +188,16 @@ class ByteBoundReceiveStream(_End, ObjectReceiveStream[T_co]):
         queue.receivers_open += 1
 
     async def receive(self) -> T_co:
-        """Return the next item, whose bytes are the pools' again from then on.
+        """Return the next item, and give its bytes back to the pools.
 
-        Blocks until there is one; those who wait are served in the order of their calls. Always
-        a checkpoint. A cancelled receive has taken nothing: an item that was handed to it at
-        that moment is the next one again.
+        Blocks until there is an item. Always a checkpoint. A cancelled receive has taken nothing:
+        an item that was handed to it at that moment becomes the next item again.
+
+        Fairness: receivers are served in the order of their calls.
 
         Raises:
-            anyio.EndOfStream: every sending end is closed, and all was received.
-            anyio.ClosedResourceError: this end is closed, now or while waiting.
+            anyio.EndOfStream: every sending end is closed, and all items were received.
+            anyio.ClosedResourceError: this end is closed, before the call or during it.
         """
         await checkpoint()
         try:
@@ -213,11 +221,11 @@ class ByteBoundReceiveStream(_End, ObjectReceiveStream[T_co]):
         return item
 
     def receive_nowait(self) -> T_co:
-        """Return the next item at once, or raise `anyio.WouldBlock`. Never blocks.
+        """Return the next item at once, and give its bytes back. Never blocks; not a checkpoint.
 
         Raises:
-            anyio.WouldBlock: there is none; nor is one for a sender that waits for memory.
-            anyio.EndOfStream, anyio.ClosedResourceError: as `receive`.
+            anyio.WouldBlock: no item is ready. The item of a sender that waits for memory is not.
+            anyio.EndOfStream, anyio.ClosedResourceError: as from `receive`.
         """
         if self._closed:
             raise anyio.ClosedResourceError
@@ -232,7 +240,9 @@ class ByteBoundReceiveStream(_End, ObjectReceiveStream[T_co]):
         raise anyio.WouldBlock
 
     def clone(self) -> Self:
-        """Return another receiving end of the same stream, to be closed by itself.
+        """Return another receiving end of the same stream, which must be closed separately.
+
+        Never blocks.
 
         Raises:
             anyio.ClosedResourceError: this end is closed.
@@ -242,10 +252,10 @@ class ByteBoundReceiveStream(_End, ObjectReceiveStream[T_co]):
         return type(self)(self._queue)
 
     def close(self) -> None:
-        """Close this end; who waits in a `receive` of it gets `anyio.ClosedResourceError`.
+        """Close this end. A task that waits in its `receive` gets `anyio.ClosedResourceError`.
 
-        Once every receiving end is closed, what is in the stream is dropped and gives its bytes
-        back, and senders get `anyio.BrokenResourceError`. Never blocks; a second time it does
+        When every receiving end is closed, the items in the stream are dropped and give their
+        bytes back, and senders get `anyio.BrokenResourceError`. Never blocks. A second call does
         nothing.
         """
         if self._closed:
@@ -260,26 +270,27 @@ class ByteBoundReceiveStream(_End, ObjectReceiveStream[T_co]):
             queue.break_off()
 
     def statistics(self) -> ByteBoundStreamStatistics:
-        """Return a snapshot of the whole stream."""
+        """Return a snapshot of the whole stream, in items and bytes. Never blocks."""
         return self._queue.statistics()
 
 
-class create_byte_stream(  # a function that can be subscripted, as anyio's
+class create_byte_stream(  # a function that can be subscripted, like anyio's
     tuple[ByteBoundSendStream[T], ByteBoundReceiveStream[T]]
 ):
     """Make a stream of objects whose bytes count against the limit of `pools`.
 
-    Called as a function, and subscripted for type checkers, as anyio's
+    Call it as a function; subscript it for type checkers, like anyio's
     ``create_memory_object_stream``::
 
         send, receive = create_byte_stream[bytes](pools)
 
     Each item holds ``size(item)`` bytes of the pools' budget from its send until it is received,
-    beside the pages of the pools and in one order with those who wait for them. What a receiver
-    does with an item then is his own affair. By default that is the item's ``len``, right
-    for `bytes`; an item of no bytes is never held up by the limit, but keeps its place.
+    in addition to the pages of the pools. Senders wait in the same order as requests for pages. By
+    default `size` is ``len``, which is right for `bytes`. The limit never delays an item of 0
+    bytes, but the item keeps its place in the queue.
 
-    Close both ends before the pools: what is still in the stream is reported as a leak then.
+    Making a stream never blocks. Close both ends before the pools: items that are still in the
+    stream then are reported as a leak.
 
     Returns:
         A pair (`ByteBoundSendStream`, `ByteBoundReceiveStream`).
