@@ -3,35 +3,49 @@
 Several pools of fixed-size buffers draw pages from one budget; a task that finds no memory waits;
 when pages come back, one serialized background task wakes the pools that can use them.
 
-The rooms, each using only those before it:
+The modules of the core. Each imports only those above it:
 
 ==================  ====================================================================
-``_errors``         the errors, sorted by whose move it is
-``_sizes``          bytes as integers or ``"64 MiB"``
+``_errors``         the errors, sorted by what can be done about them
+``_sizes``          sizes in bytes, as integers or as ``"64 MiB"``
 ``_statistics``     frozen snapshots of the counters
 ``_events``         the event hook
-``_memory``         where pages come from: real memory, or accounting only
-``_budget``         `Budget`: limit, allocated, drops, and a callback when pages come back
-``_policies``       wakeup, order, reclaim, curpage: the choices
-``_page``           the pages of a pool, and where its next item comes from
-``_request``        a pool's condition variable: the FIFO of parked getters
-``_owner_loop``           the event loop that a set lives on: clock, thread, the way home
+``_memory``         `Memory` and `Block`: where pages come from
+``_budget``         `Budget`: limit, allocated bytes, drops, and its callbacks
+``_policies``       the names of the policies: wakeup, order, reclaim, curpage
+``_options``        the options of a pool set, as one object
+``_page``           the pages of one pool, and where its next item comes from
+``_request``        a parked request, and the queue of them
+``_owner_loop``     the event loop and the thread that own a pool set
 ``_taskq``          `Task` and `TaskQueue`: coalescing, one runner, barrier
-``_ledger``         debug mode: who holds what, and who writes to what he released
-``_state``        what the pools of one set share
-``_buffer``         `Buffer`: the lease on one item
+``_debug``          debug mode: which task holds which lease; writes after a release
+``_set_state``      the state that the pools of one set share; a page in and out
+``_lease``          what every lease does: enter, exit, and the report if it is dropped
+``_buffer``         `Buffer` and `Buffers`: the lease on one item, and on several
 ``_reservation``    `Reservation`: the lease on bytes of the budget
 ``_spec``           `PoolSpec`, and the geometry of pages
-``_queue``           those who wait for the same
-``_waiters``        everybody who waits, and in which order they are served
+``_wait_queues``    the queues of requests that want the same items, or bytes
+``_waiters``        all waiting requests: which is served next, and how
 ``_pool``           `Pool`: get, put, wakeup, reclaim, limits
-``_explain``        why am I waiting?
-``_bufferpools``    `BufferPools`: all of it wired together; an application's door
+``_explain``        the answer to "why am I waiting?"
+``_bufferpools``    `BufferPools`: all of it wired together; an application's entry point
 ``mbufs``           `MbufPools`: OpenBSD's nine pools under the kernel's rules
 ==================  ====================================================================
 
-On top, imported by none of these: ``net`` (sockets and streams), ``lab`` (virtual time),
-``experiment`` (kernel traces), ``cli``.
+`_buffer`, `_wait_queues`, `_waiters` and `_pool` know each other: the first three use a `Pool`,
+which they import for the type checker only. Read these four together. (`_explain` looks at pools
+in the same way, and none of the four uses it.)
+
+On top of the core, and imported by none of its modules:
+
+==================  ====================================================================
+``lab``             runs a program in virtual time and explores its schedules
+``smp``             a model of the kernel's protocol on several CPUs, explored by the lab
+``net``             sockets, transports and streams whose memory the pools bound
+``traces``          recordings of the kernel's own code, and their replay on the pools
+``demokit``         what the demos share: arguments, processes, reports
+``cli``             the command ``mbufpools``
+==================  ====================================================================
 """
 
 from __future__ import annotations
@@ -56,8 +70,17 @@ from ._errors import (
 )
 from ._events import Event, EventKind, Hook
 from ._explain import Explanation, WaitingRequest
-from ._memory import AccountedMemory, MappedMemory, Memory
-from ._policies import CurPage, Order, Reclaim, Wakeup
+from ._memory import AccountedMemory, Block, MappedMemory, Memory
+from ._policies import (
+    CurPage,
+    CurPageName,
+    Order,
+    OrderName,
+    Reclaim,
+    ReclaimName,
+    Wakeup,
+    WakeupName,
+)
 from ._pool import Pool
 from ._reservation import Reservation
 from ._spec import PoolSpec
@@ -73,6 +96,7 @@ from .mbufs import MbufPools
 
 __all__ = [
     "AccountedMemory",
+    "Block",
     "Budget",
     "BudgetStatistics",
     "Buffer",
@@ -81,6 +105,7 @@ __all__ = [
     "Buffers",
     "ConfigurationError",
     "CurPage",
+    "CurPageName",
     "DoubleRelease",
     "Event",
     "EventKind",
@@ -95,6 +120,7 @@ __all__ = [
     "MbufPools",
     "Memory",
     "Order",
+    "OrderName",
     "OversizeRequest",
     "Pool",
     "PoolCorruption",
@@ -102,6 +128,7 @@ __all__ = [
     "PoolStatistics",
     "PoolsStatistics",
     "Reclaim",
+    "ReclaimName",
     "RequestError",
     "Reservation",
     "Task",
@@ -112,6 +139,7 @@ __all__ = [
     "WaitStatistics",
     "WaitingRequest",
     "Wakeup",
+    "WakeupName",
 ]
 
 __version__ = "0.1.0"

@@ -1,10 +1,15 @@
 """The budget: how many bytes all pools together may hold.
 
-Models ``mbuf_mem_limit`` and ``mbuf_mem_alloc`` (uipc_mbuf.c:m_pool_alloc, m_pool_free). It knows
-no pool: who must hear of a credit or a new limit is told by two callbacks. Invariant:
-``allocated`` is the sum of what was charged and not credited; it exceeds ``limit`` only as a debt
-after `resize`. A charge is decided before the sum is changed, so that a large one that fails
-can never make a small one fail meanwhile. Uses `_errors`, `_sizes` and `_statistics`.
+Models ``mbuf_mem_limit`` and ``mbuf_mem_alloc`` (uipc_mbuf.c:m_pool_alloc, m_pool_free).
+
+The budget has no reference to a pool. It tells what happens through three callbacks, which
+`BufferPools._wire` sets: `min_limit` is asked before a new limit is set, `on_resize` is called
+after that, and `on_credit` after bytes came back. `credit` takes one more, `first`, which
+`SetState.page_out` uses to tell the event hook before `on_credit` wakes a request.
+
+Invariants: `allocated` is the sum of the charged bytes that were not credited yet. It exceeds
+`limit` only as a debt, after `resize`. A charge is decided before the sum is changed, so a large
+charge that fails can never make a small one fail at the same time.
 """
 
 from __future__ import annotations
@@ -19,17 +24,18 @@ __all__ = ["Budget"]
 
 LOW_MEMORY_ON = 80
 LOW_MEMORY_OFF = 60
-"""Per cent of the limit (uipc_socket2.c:sbchecklowmem)."""
+"""Per cent of the limit at which `low_memory` goes on and off (uipc_socket2.c:sbchecklowmem)."""
 
 
 def _nothing() -> None:
-    """The callback of a budget that nobody listens to."""
+    """Does nothing: the callback of a budget that has no pools."""
 
 
 class Budget:
-    """A limit in bytes, and what is charged against it.
+    """A limit in bytes, and the bytes that are charged against it.
 
-    Nothing here waits: whoever is refused decides what to do. Not safe across threads.
+    No call blocks: a refused caller decides what to do next. The calls are not safe across
+    threads.
 
     Args:
         limit: bytes, as an integer or a string such as ``"64 MiB"``.
@@ -56,9 +62,12 @@ class Budget:
         self._drops = 0
         self._low_memory = False
         self.min_limit: Callable[[], int] = lambda: 1
-        """Bytes below which the limit cannot be set."""
+        """Asked by `resize`: the bytes below which the limit cannot be set. `BufferPools._wire`
+        sets it, and the other two."""
         self.on_credit: Callable[[int], None] = lambda nbytes: None
+        """Called by `credit` with the bytes that came back: the wakeup policy."""
         self.on_resize: Callable[[], None] = _nothing
+        """Called by `resize` once the new limit is set."""
 
     @property
     def limit(self) -> int:
@@ -82,12 +91,12 @@ class Budget:
 
     @property
     def peak(self) -> int:
-        """The most bytes ever charged at once."""
+        """The most bytes that were ever charged at once."""
         return self._peak
 
     @property
     def drops(self) -> int:
-        """Charges refused (``mbs_drops``)."""
+        """Charges that were refused (``mbs_drops``)."""
         return self._drops
 
     @property
@@ -97,9 +106,9 @@ class Budget:
 
     @property
     def low_memory(self) -> bool:
-        """On above 80 % used, off again below 60 % (``sbchecklowmem``).
+        """True from above 80 % used until below 60 % used (``sbchecklowmem``).
 
-        The kernel looks only when it is asked; this flag follows every change.
+        The kernel computes it only when it is asked; this flag follows every change.
         """
         return self._low_memory
 
@@ -117,10 +126,10 @@ class Budget:
         return True
 
     def credit(self, nbytes: int, *, first: Callable[[], None] = _nothing) -> None:
-        """Give `nbytes` charged bytes back, then tell who listens (``m_pool_free``).
+        """Give `nbytes` charged bytes back, then call `first`, then `on_credit` (``m_pool_free``).
 
-        The subtraction comes before all: a wakeup that ran before it would find nothing. What
-        is called `first` comes between the two.
+        The subtraction is the first step, because a wakeup that ran before it would find no free
+        bytes. Never blocks.
         """
         if nbytes > self._allocated:
             raise PoolCorruption(f"{self!r} was credited {nbytes} bytes, more than are charged")
@@ -130,25 +139,27 @@ class Budget:
         self.on_credit(nbytes)
 
     def resize(self, limit: int | str) -> None:
-        """Set a new limit in bytes, then tell who listens. Below `allocated` it makes a debt.
+        """Set a new limit in bytes, then call `on_resize`. A limit below `allocated` makes a debt.
+
+        Never blocks.
 
         Raises:
-            ConfigurationError: below one byte, or below what pools keep as their minimum;
-                nothing has changed.
+            ConfigurationError: the limit is below one byte, or below what the pools keep as
+                their minimum; nothing has changed.
         """
         limit = parse_bytes(limit, "the limit of a Budget")
         min_limit = self.min_limit()
         if limit < min_limit:
             raise ConfigurationError(
                 f"the limit cannot be set to {limit} bytes: the pools keep {min_limit} as their "
-                f"minimum; lower their min_items (set_low_water) first"
+                f"minimum; lower their min_items (set_min_items) first"
             )
         self._limit = limit
         self._update_low_memory()
         self.on_resize()
 
     def statistics(self) -> BudgetStatistics:
-        """Return a snapshot, all in bytes but for the counts."""
+        """Return a snapshot. Sizes are in bytes."""
         return BudgetStatistics(
             limit=self._limit,
             allocated=self._allocated,

@@ -1,17 +1,16 @@
 """The lease on one item.
 
 Every get makes a fresh `Buffer`; none is ever used again, so a stale one can never release the
-next owner's item. Uses `_errors`; the pool is known by its methods only.
+next owner's item. The pool is known by its methods only.
 """
 
 from __future__ import annotations
 
 import sys
-import warnings
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from ._errors import BufferInUse, DoubleRelease, UsageError, UseAfterRelease
+from ._lease import Lease, Releasable
 
 if TYPE_CHECKING:
     from ._page import Page
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Buffer", "Buffers"]
 
 
-class Buffer:
+class Buffer(Lease):
     """One item of a pool, held until it is released. Made by the pools' ``get``.
 
     A context manager that yields itself and releases at the end::
@@ -32,7 +31,7 @@ class Buffer:
     memory is taken back within a second of the loop's clock.
     """
 
-    __slots__ = ("__weakref__", "_index", "_nbytes", "_page", "_pool", "_view")
+    __slots__ = ("_index", "_nbytes", "_page", "_pool", "_view")
 
     _page: Page | None
     _pool: Pool
@@ -141,45 +140,31 @@ class Buffer:
             """An export has ended. There is nothing to do, but NumPy lets go at once of what
             comes from a type without this method, and would not be seen."""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._page is not None:
-            self.release()
-
-    def __del__(self) -> None:
-        page = getattr(self, "_page", None)
-        if page is not None:
-            self._page = None  # who keeps the warning keeps its source
-            tracker = self._pool.tracker
-            holder = None if tracker is None else tracker.released(self)
-            self._pool._take_dropped(page, self._index, self._nbytes, self._view, holder)
-            warnings.warn(
-                f"a buffer of {self._nbytes} bytes of pool {self._pool.name!r} was dropped "
-                f"without a release",
-                ResourceWarning,
-                stacklevel=2,
-                source=self,
-            )
+    def _drop(self) -> str:
+        page, self._page = self._page, None
+        assert page is not None
+        tracker = self._pool.tracker
+        holder = None if tracker is None else tracker.released(self)
+        self._pool._take_dropped(page, self._index, self._nbytes, self._view, holder)
+        return f"a buffer of {self._nbytes} bytes of pool {self._pool.name!r}"
 
     def __repr__(self) -> str:
         state = "released" if self._page is None else "held"
         return f"<Buffer of {self._nbytes} bytes from pool {self._pool.name!r}, {state}>"
 
 
-class Buffers(tuple[Buffer, ...]):
+class Buffers(Releasable, tuple[Buffer, ...]):
     """The buffers of one `BufferPools.get_many`, in the order in which they were asked for.
 
     A tuple, and a context manager that yields itself and releases at the end what is still held.
     """
 
     __slots__ = ()
+
+    @property
+    def released(self) -> bool:
+        """True once none of them is held any more."""
+        return all(buffer.released for buffer in self)
 
     def release(self) -> None:
         """Release those that are still held. As `Buffer.release`; the first error is raised
@@ -193,14 +178,3 @@ class Buffers(tuple[Buffer, ...]):
                     error = error or refused
         if error is not None:
             raise error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.release()

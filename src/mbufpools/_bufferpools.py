@@ -26,8 +26,20 @@ from ._errors import ConfigurationError, OversizeRequest, PoolCorruption, Reques
 from ._events import Hook, Observer
 from ._explain import Explanation, explain
 from ._memory import MappedMemory, Memory
+from ._options import SetOptions
 from ._owner_loop import OwnerLoop
-from ._policies import APPLICATION, CurPage, Order, Reclaim, Rules, Wakeup, choose
+from ._policies import (
+    APPLICATION,
+    CurPage,
+    Order,
+    OrderName,
+    Reclaim,
+    ReclaimName,
+    Rules,
+    Wakeup,
+    WakeupName,
+    choose,
+)
 from ._pool import Pool
 from ._request import Request
 from ._reservation import Reservation
@@ -93,9 +105,9 @@ class BufferPools:
         sizes: Iterable[int | str | PoolSpec],
         *,
         name: str = "BufferPools",
-        wakeup: Wakeup | str = Wakeup.DEFERRED,
-        order: Order | str = Order.BOUNDED,
-        reclaim: Reclaim | str = Reclaim.PRESSURE,
+        wakeup: Wakeup | WakeupName = Wakeup.DEFERRED,
+        order: Order | OrderName = Order.BOUNDED,
+        reclaim: Reclaim | ReclaimName = Reclaim.PRESSURE,
         max_passes: int | None = None,
         near_limit_margin: int | None = None,
         fast_acquire: bool = False,
@@ -106,41 +118,29 @@ class BufferPools:
         self._wire(
             limit,
             sizes,
-            name=name,
-            wakeup=wakeup,
-            order=order,
-            reclaim=reclaim,
-            curpage=CurPage.REFRESHED,
-            max_passes=max_passes,
-            near_limit_margin=near_limit_margin,
-            fast_acquire=fast_acquire,
-            debug=debug,
-            memory=memory,
-            hook=hook,
+            SetOptions(
+                name=name,
+                wakeup=wakeup,
+                order=order,
+                reclaim=reclaim,
+                max_passes=max_passes,
+                near_limit_margin=near_limit_margin,
+                fast_acquire=fast_acquire,
+                debug=debug,
+                memory=memory,
+                hook=hook,
+            ),
         )
 
     def _wire(
-        self,
-        limit: int | str,
-        sizes: Iterable[int | str | PoolSpec],
-        *,
-        name: str,
-        wakeup: Wakeup | str,
-        order: Order | str,
-        reclaim: Reclaim | str,
-        curpage: CurPage | str,
-        max_passes: int | None,
-        near_limit_margin: int | None,
-        fast_acquire: bool,
-        debug: bool,
-        memory: Memory | None,
-        hook: Hook | None,
+        self, limit: int | str, sizes: Iterable[int | str | PoolSpec], options: SetOptions
     ) -> None:
-        self.name = name
-        self._wakeup = choose(Wakeup, wakeup)
-        if max_passes is not None:
-            require_count(max_passes, "max_passes", unit="passes")
-        source: object = MappedMemory() if memory is None else memory
+        """Make the parts and connect them; the constructors of both kinds of set end here."""
+        self.name = name = options.name
+        self._wakeup = choose(Wakeup, options.wakeup)
+        if options.max_passes is not None:
+            require_count(options.max_passes, "max_passes", unit="passes")
+        source: object = MappedMemory() if options.memory is None else options.memory
         if isinstance(source, type) or not isinstance(source, Memory):
             raise TypeError(f"memory is {source!r}; expected an instance, as AccountedMemory()")
         self._owner_loop = OwnerLoop(name)
@@ -149,14 +149,17 @@ class BufferPools:
             owner_loop=self._owner_loop,
             budget=self._budget,
             memory=source,
-            observer=Observer(self._owner_loop.now, hook),
+            observer=Observer(self._owner_loop.now, options.hook),
             rules=self._rules,
-            curpage=choose(CurPage, curpage),
-            fast_acquire=fast_acquire,
-            tracker=LeaseTracker() if debug else None,
+            curpage=choose(CurPage, options.curpage),
+            fast_acquire=options.fast_acquire,
+            tracker=LeaseTracker() if options.debug else None,
         )
         self._waiters = Waiters(
-            self._state, choose(Order, order), choose(Reclaim, reclaim), max_passes
+            self._state,
+            choose(Order, options.order),
+            choose(Reclaim, options.reclaim),
+            options.max_passes,
         )
         if isinstance(sizes, str | PoolSpec) or not isinstance(sizes, Iterable):
             raise TypeError(
@@ -172,11 +175,13 @@ class BufferPools:
         self._by_size = list(self._pools.values())
         self._item_sizes = [spec.item_size for spec in specs]
         self._largest_page = max(spec.page_size for spec in specs)
-        if near_limit_margin is None:
-            near_limit_margin = 2 * self._largest_page
-        self._margin = require_count(near_limit_margin, "near_limit_margin", unit="bytes")
+        margin = options.near_limit_margin
+        if margin is None:
+            margin = 2 * self._largest_page
+        self._margin = require_count(margin, "near_limit_margin", unit="bytes")
         self._taskq = TaskQueue(f"{name}.taskq")
-        self._taskq._observer = self._state.observer  # one hook, which is removed but once
+        # The observer is shared, so that a hook that raised is removed everywhere at once.
+        self._taskq._observer = self._state.observer
         self._wakeup_runs = 0
         self._wakeup_task = Task(self._run_wakeup, name="wakeup")
         self._gc_task = Task(self._gc, name="gc")
@@ -420,7 +425,7 @@ class BufferPools:
         self._owner_loop.enter()
         try:
             for pool in self._by_size:
-                pool.set_low_water(pool._min_items)
+                pool.set_min_items(pool._min_items)
             await self._taskq.__aenter__()
         except BaseException:
             self._close()
@@ -542,5 +547,4 @@ class Reserving:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self._reservation.released:
-            self._reservation.release()
+        self._reservation.__exit__(exc_type, exc, traceback)

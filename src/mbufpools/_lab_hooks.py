@@ -59,7 +59,7 @@ STATE: State = {
     "mbufpools._pool": {
         "Pool": {
             "_hard_limit": VALUE,
-            "_max_idle_pages": VALUE,
+            "_max_idle_items": VALUE,
             "_min_items": VALUE,
             "_nfail": VALUE,
             "_nget": VALUE,

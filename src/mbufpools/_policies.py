@@ -1,16 +1,20 @@
-"""The choices: who is woken when a page leaves, who goes first, when idle pages leave, and
-which page the next item comes from.
+"""The names of the policies, and the two sets of rules.
 
-Each is a string enum, so ``wakeup="deferred"`` works wherever ``Wakeup.DEFERRED`` does. The two
-sets of rules, the kernel's and the application's, are two rows of one table (`Rules`). Uses
-`_errors` only.
+A policy is a choice between a few behaviours: who is woken when a page leaves, which request is
+served first, when idle pages leave, and which page the next item comes from. This module only
+names them. Each member says where its behaviour is implemented.
+
+Each policy is a string enum, so ``wakeup="deferred"`` works wherever ``Wakeup.DEFERRED`` does.
+The types `WakeupName`, `OrderName`, `ReclaimName` and `CurPageName` list the strings, so that a
+type checker refuses ``order="fifoo"``; at run time `choose` refuses it. The other differences
+between the kernel's pools and an application's are two rows of one table (`Rules`).
 """
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from ._errors import ConfigurationError
 
@@ -18,66 +22,89 @@ __all__ = [
     "APPLICATION",
     "KERNEL",
     "CurPage",
+    "CurPageName",
     "Order",
+    "OrderName",
     "Reclaim",
+    "ReclaimName",
     "Rules",
     "Wakeup",
+    "WakeupName",
     "choose",
 ]
 
+WakeupName = Literal["none", "deferred", "direct", "near-limit"]
+"""The names of the members of `Wakeup`."""
+OrderName = Literal["fifo", "bounded", "barging"]
+"""The names of the members of `Order`."""
+ReclaimName = Literal["pressure", "gc"]
+"""The names of the members of `Reclaim`."""
+CurPageName = Literal["refreshed", "stale"]
+"""The names of the members of `CurPage`."""
+
 
 class Wakeup(enum.StrEnum):
-    """Who wakes the sleepers of the other pools when a page goes back to the budget."""
+    """What wakes the requests of the other pools when a page goes back to the budget."""
 
     NONE = "none"
-    """Nobody: the kernel before the patch."""
+    """Nothing: the kernel before the patch. Implemented in `BufferPools._page_left`, which does
+    nothing then; a new limit wakes all requests at once, in `BufferPools._limit_changed`."""
     DEFERRED = "deferred"
-    """One task on the task queue, however many pages leave before it runs: the patch."""
+    """One task on the task queue, however many pages leave before it runs: the patch.
+    Implemented in `BufferPools._page_left`; the task is `BufferPools._run_wakeup`."""
     DIRECT = "direct"
-    """The page free itself, once for each page: the reviewer's alternative."""
+    """The freeing of the page itself, once for each page: the reviewer's alternative.
+    Implemented in `BufferPools._page_left`, which calls `BufferPools._run_wakeup`."""
     NEAR_LIMIT = "near-limit"
-    """The task, but only when what is allocated is within a margin of the limit: the author's
-    alternative."""
+    """The task, but only when the allocated bytes are within a margin of the limit: the author's
+    alternative. Implemented in `BufferPools._page_left` and `BufferPools._is_near_limit`."""
 
 
 class Order(enum.StrEnum):
-    """Who is served first."""
+    """Which request is served first."""
 
     FIFO = "fifo"
-    """Nobody overtakes, in no pool, nor in `get_nowait`; freed bytes gather for the oldest."""
+    """The oldest. No request overtakes an older one, in any pool, and `get_nowait` does not
+    either; freed bytes gather for the oldest. Implemented in `Waiters._serve_in_order`."""
     BOUNDED = "bounded"
     """As FIFO, but a get that free items of its own pool can serve may pass a waiting claim, a
-    bounded number of times."""
+    bounded number of times. Implemented in `Waiters._serve_in_order` and `Waiters._may_pass`."""
     BARGING = "barging"
-    """A newcomer tries before it looks at those who wait; FIFO among the waiters of one pool.
-    The kernel's."""
+    """A new request tries before it looks at the waiting ones; the waiters of one pool are
+    served first in, first out. The kernel's order. Implemented in `Pool._try` (the new request)
+    and `Waiters._round` (each queue by itself)."""
 
 
 class Reclaim(enum.StrEnum):
     """When idle pages leave."""
 
     PRESSURE = "pressure"
-    """Before anybody has to wait idle pages of the other pools leave, the longest idle first,
-    never below a pool's minimum; and while a claim waits, a page that becomes idle leaves at
-    once. Otherwise as ``gc``."""
+    """Before a request has to wait, idle pages of the other pools leave, the longest idle first,
+    but never below a pool's minimum. While a claim waits, a page that becomes idle leaves at
+    once. Otherwise as ``gc``. Implemented in `Waiters._make_room` and
+    `Waiters._let_go_idle_pages`."""
     GC = "gc"
-    """After eight seconds, one page a pool a second. The kernel's."""
+    """After eight seconds, one page a pool a second. The kernel's rule. Implemented in
+    `BufferPools._gc` and `Pool._gc`; under both rules a put lets a page go if there are too many
+    idle ones (`Pool._put`)."""
 
 
 class CurPage(enum.StrEnum):
-    """Whether a put that turns a full page partial shows its item to a pool that has no other."""
+    """Whether a put that turns a full page into a partial one shows its item to a pool that sees
+    no other free item."""
 
     REFRESHED = "refreshed"
-    """Yes: the one-line cure."""
+    """Yes: the cure, which is one line. Implemented in `PageLists.put_back`."""
     STALE = "stale"
-    """No: the kernel as it is. The items stay hidden until the page is empty."""
+    """No: the kernel as it is. The items stay hidden until the page is empty. Implemented in
+    `PageLists.put_back`, which leaves ``curpage`` as it is."""
 
 
 _Choice = TypeVar("_Choice", Wakeup, Order, Reclaim, CurPage)
 
 
 def choose(kind: type[_Choice], value: _Choice | str) -> _Choice:
-    """Return `value` as a member of `kind`. Raises ConfigurationError, which lists them."""
+    """Return `value` as a member of `kind`. Raises ConfigurationError, which lists the members."""
     try:
         return kind(value)
     except ValueError:
@@ -89,12 +116,12 @@ def choose(kind: type[_Choice], value: _Choice | str) -> _Choice:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """Where the kernel and an application want different things."""
+    """The rules in which the kernel and an application differ."""
 
     refuse_impossible: bool
     """A request that can never be served fails at once, instead of sleeping for ever."""
     hard_limit_wakes: bool
-    """Raising a pool's hard limit serves those who waited at it."""
+    """Raising a pool's maximum serves the requests that waited at it."""
     put_keeps_minimum: bool
     """A put lets no page go that the pool's minimum needs. (The kernel's put does not look.)"""
 

@@ -6,7 +6,7 @@ pool_reclaim, pool_gc_pages, pool_prime, pool_setlowat, pool_sethiwat, pool_seth
 A request that finds nothing is appended to the pool's queue, and the queue is run once more
 *before* the task sleeps: a page that came back between the first try and the append would
 otherwise be lost on it. Whoever brings something back runs the queue and hands items over; a
-sleeper is never woken to try again. Uses all rooms above.
+sleeper is never woken to try again.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Pool:
         self.queue = waiters.add_pool(self)
         """The pool's condition variable: those who wait for an item of it."""
         self._hard_limit = spec.max_items
-        self._max_idle_pages = spec.max_idle_pages
+        self._max_idle_items = spec.max_idle_items
         self._min_items = spec.min_items
         state.reserved_min_bytes += spec.min_pages * spec.page_size
         self._nget = 0
@@ -233,7 +233,8 @@ class Pool:
             self._let_go_all()
             self._state.empty_quarantine()
             return True
-        if lists.nidle > self._max_idle_pages and (
+        # Are there too many, even without the one that would leave?
+        if (lists.nidle - 1) * self.items_per_page >= self._max_idle_items and (
             lists.npages > self.min_pages or not self._state.rules.put_keeps_minimum
         ):
             self._let_go_idle_for(WAIT_FREE)
@@ -256,7 +257,7 @@ class Pool:
 
     def _add_page(self) -> None:
         """Add a page that was charged before. Raises MemoryError; the charge is the caller's."""
-        page = Page(self._state.memory.allocate(self.page_size), self.items_per_page)
+        page = Page(self._state.page_in(self.page_size, self.name), self.items_per_page)
         if self._state.tracker is not None:
             self._state.tracker.poison_page(page, self.items_per_page, self.stride)
         self._lists.insert(page)
@@ -375,7 +376,7 @@ class Pool:
 
     # Settings
 
-    def set_low_water(self, items: int) -> bool:
+    def set_min_items(self, items: int) -> bool:
         """Keep at least the pages of `items` items, and get them now (``pool_setlowat``).
 
         Returns whether the pool has that many; False if the budget refused some. Then they come
@@ -386,7 +387,7 @@ class Pool:
                 changed.
             UsageError, MemoryError: as `get`.
         """
-        require_count(items, f"the low water of pool {self.name!r}")
+        require_count(items, f"min_items of pool {self.name!r}")
         self._owner_loop.check_thread()
         if self._lacking(items) > 0 and get_ident() != self._owner_loop.thread:
             self._owner_loop.raise_misuse()
@@ -395,7 +396,7 @@ class Pool:
         least = self._state.reserved_min_bytes + (pages - self.min_pages) * self.page_size
         if self._state.rules.refuse_impossible and least > limit:
             raise ConfigurationError(
-                f"the low water of pool {self.name!r} cannot be {items}: the minimum of all pools "
+                f"min_items of pool {self.name!r} cannot be {items}: the minimum of all pools "
                 f"would take {least} bytes, and the limit is {limit}; raise the limit first"
             )
         self._min_items, self._state.reserved_min_bytes = items, least
@@ -407,7 +408,7 @@ class Pool:
         """How many items the pages of the pool fall short of `items`."""
         return items - self._lists.npages * self.items_per_page
 
-    def set_high_water(self, items: int) -> None:
+    def set_max_idle_items(self, items: int) -> None:
         """Let a put free idle pages above those of `items` items (``pool_sethiwat``).
 
         A page leaves only once it has been idle for more than a second of the loop's clock. Never
@@ -417,11 +418,11 @@ class Pool:
             ConfigurationError: a negative number.
             UsageError: the pools are open on another thread.
         """
-        require_count(items, f"the high water of pool {self.name!r}")
+        require_count(items, f"max_idle_items of pool {self.name!r}")
         self._owner_loop.check_thread()
-        self._max_idle_pages = -(-items // self.items_per_page)
+        self._max_idle_items = items
 
-    def set_hard_limit(self, items: int | None) -> None:
+    def set_max_items(self, items: int | None) -> None:
         """Let at most `items` items be out at once; None is no limit (``pool_sethardlimit``).
 
         Raising it serves those who waited at it. (Under the kernel's rules it wakes nobody: they
@@ -434,14 +435,26 @@ class Pool:
         """
         self._owner_loop.check_thread()
         if items is not None:
-            require_count(items, f"the hard limit of pool {self.name!r}")
+            require_count(items, f"max_items of pool {self.name!r}")
             if items < self._lists.nout:
                 raise ConfigurationError(
-                    f"the hard limit of pool {self.name!r} cannot be {items} while "
+                    f"max_items of pool {self.name!r} cannot be {items} while "
                     f"{self._lists.nout} items are out; wait until enough are released"
                 )
         self._hard_limit = items
         self._waiters.hard_limit_changed()
+
+    def set_low_water(self, items: int) -> bool:
+        """The kernel's name of `set_min_items`."""
+        return self.set_min_items(items)
+
+    def set_high_water(self, items: int) -> None:
+        """The kernel's name of `set_max_idle_items`."""
+        self.set_max_idle_items(items)
+
+    def set_hard_limit(self, items: int | None) -> None:
+        """The kernel's name of `set_max_items`."""
+        self.set_max_items(items)
 
     # Looking
 
@@ -463,9 +476,9 @@ class Pool:
             npagealloc=lists.npagealloc,
             npagefree=lists.npagefree,
             hiwat=lists.hiwat,
-            min_pages=self.min_pages,
-            max_idle_pages=self._max_idle_pages,
-            hard_limit=self._hard_limit,
+            min_items=self._min_items,
+            max_items=self._hard_limit,
+            max_idle_items=self._max_idle_items,
             waiting=len(self.queue.requests),
         )
 

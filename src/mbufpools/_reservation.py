@@ -1,27 +1,31 @@
-"""The lease on bytes of the budget, without a buffer. Uses `_state` and `_errors`."""
+"""The lease on bytes of the budget, without a buffer.
+
+The bytes are charged before a `Reservation` is made; `SetState` counts them as reserved, and its
+release credits them. A release from another thread, and the end of a reservation that was dropped,
+are carried out by the owner loop.
+"""
 
 from __future__ import annotations
 
-import warnings
 from threading import get_ident
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from ._errors import DoubleRelease
+from ._lease import Lease
 from ._request import Request
 from ._set_state import SetState
 
 __all__ = ["Reservation"]
 
 
-class Reservation:
+class Reservation(Lease):
     """Bytes of the budget, held until they are released. Made by `BufferPools.reserve`.
 
-    A context manager that releases at the end. One that is dropped without a release is
+    A context manager that releases at its end. A reservation that is dropped without a release is
     reported with a `ResourceWarning`, and its bytes go back within a second of the loop's clock.
     """
 
-    __slots__ = ("__weakref__", "_nbytes", "_released", "_state")
+    __slots__ = ("_nbytes", "_released", "_state")
 
     def __init__(self, state: SetState, nbytes: int, request: Request[Any] | None) -> None:
         self._state = state
@@ -43,12 +47,13 @@ class Reservation:
         return self._released
 
     def release(self) -> None:
-        """Give the bytes back to the budget; who waits for them is woken by the wakeup policy.
+        """Give the bytes back to the budget; the wakeup policy wakes the requests that wait.
 
-        A plain function that never blocks; from any thread, and after the pools were closed.
+        A plain function that never blocks. It may be called from any thread, inside a cancelled
+        scope, and after the pools were closed.
 
         Raises:
-            DoubleRelease: it was released before.
+            DoubleRelease: the reservation was released before.
         """
         if self._released:
             raise DoubleRelease(
@@ -61,40 +66,24 @@ class Reservation:
         if get_ident() == self._state.owner_loop.thread:
             self._state.unreserve(self._nbytes)
         else:
-            _bring(self._state, self._nbytes)
+            _unreserve_on_owner(self._state, self._nbytes)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if not self._released:
-            self.release()
-
-    def __del__(self) -> None:
-        if not getattr(self, "_released", True):
-            self._released = True  # who keeps the warning keeps its source
-            if self._state.tracker is not None:
-                self._state.tracker.released(self)
-            _bring(self._state, self._nbytes)
-            warnings.warn(
-                f"a reservation of {self._nbytes} bytes was dropped without a release",
-                ResourceWarning,
-                stacklevel=2,
-                source=self,
-            )
+    def _drop(self) -> str:
+        self._released = True
+        if self._state.tracker is not None:
+            self._state.tracker.released(self)
+        _unreserve_on_owner(self._state, self._nbytes)
+        return f"a reservation of {self._nbytes} bytes"
 
     def __repr__(self) -> str:
         return f"<Reservation of {self._nbytes} bytes, {'released' if self._released else 'held'}>"
 
 
-def _bring(state: SetState, nbytes: int) -> None:
-    def bring_home() -> bool:
+def _unreserve_on_owner(state: SetState, nbytes: int) -> None:
+    """Have the owner loop give `nbytes` bytes back, soon."""
+
+    def unreserve() -> bool:
         state.unreserve(nbytes)
         return True
 
-    state.owner_loop.run_on_owner(bring_home)
+    state.owner_loop.run_on_owner(unreserve)

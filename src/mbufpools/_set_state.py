@@ -1,10 +1,13 @@
-"""What the pools of one set share: their loop, budget, memory, rules, observer, and the numbers
-of their requests; and the way of a page in and out.
+"""The state that the pools of one set share, and the way of a page in and out.
 
-Models ``m_pool_allocator`` (uipc_mbuf.c:m_pool_alloc, m_pool_free). Invariant: every byte charged
-to the budget belongs to a page of a pool, to a reservation, or to a page in `quarantine`, whose
-memory something still exports, so that it cannot really leave. Uses `_budget`, `_events`,
-`_owner_loop`, `_ledger`, `_memory` and `_policies`.
+It holds their owner loop, budget, memory, event observer and rules, the numbers of their requests,
+and what is charged to the budget beside their pages.
+
+Models ``m_pool_allocator`` (uipc_mbuf.c:m_pool_alloc, m_pool_free).
+
+Invariant: every byte that is charged to the budget belongs to a page of a pool, to a reservation,
+or to a page in `quarantine`. A page is in quarantine while something still exports its memory, so
+that it cannot leave.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from collections.abc import Callable
 from ._budget import Budget
 from ._debug import LeaseTracker
 from ._events import EventKind, Observer
-from ._memory import Block, Memory
+from ._memory import Block, Memory, allocate_page
 from ._owner_loop import OwnerLoop
 from ._policies import CurPage, Rules
 
@@ -23,7 +26,7 @@ __all__ = ["SetState"]
 
 
 class SetState:
-    """Shared by the pools of one set; private to them."""
+    """The shared state of the pools of one set; no user sees it."""
 
     __slots__ = (
         "budget",
@@ -61,16 +64,29 @@ class SetState:
         self.curpage = curpage
         self.fast_acquire = fast_acquire
         self.tracker = tracker
-        """Who holds what; None unless in debug mode."""
+        """Which task holds which lease; None unless in debug mode."""
         self.numbers = itertools.count(1)
+        """The numbers of the requests, in the order in which they were made."""
         self.reservations = 0
+        """Reservations that are held."""
         self.reserved = 0
-        """Bytes charged without a page."""
+        """Bytes that reservations hold; they are charged without a page."""
         self.quarantine: list[tuple[Block, int, str]] = []
+        """Pages that cannot leave yet: the block, its bytes, and the name of its pool."""
         self.in_task: Callable[[], bool] = lambda: False
-        """Whether the caller is a task of the set's own queue, which must not wait for it."""
+        """Whether the caller is a task of the set's own queue, which must not wait for the set.
+        `BufferPools._wire` sets it once the queue is made."""
         self.reserved_min_bytes = 0
         """Bytes of the pages that the pools keep as their minimum."""
+
+    def page_in(self, nbytes: int, name: str) -> Block:
+        """Take a page of `nbytes` bytes, which are charged, for the pool `name`.
+
+        Raises:
+            MemoryError, TypeError, ConfigurationError: as `allocate_page`; the charge is the
+                caller's to refund.
+        """
+        return allocate_page(self.memory, nbytes, name)
 
     def page_out(self, block: Block, nbytes: int, name: str) -> None:
         """Give a page of the pool `name` back: first to the system, then to the budget."""
@@ -87,7 +103,7 @@ class SetState:
         self.reserved -= nbytes
         self.budget.credit(nbytes)
         if self.owner_loop.closed:
-            self.empty_quarantine()  # no gc looks after it any more
+            self.empty_quarantine()  # after the close no gc does it
 
     def empty_quarantine(self) -> None:
         """Give back the pages that nothing exports any more."""

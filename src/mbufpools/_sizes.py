@@ -1,7 +1,4 @@
-"""Sizes in bytes: integers, or strings such as ``"64 MiB"``.
-
-Uses `_errors` only.
-"""
+"""Sizes in bytes, as integers or as strings such as ``"64 MiB"``: parsed, checked, formatted."""
 
 from __future__ import annotations
 
@@ -16,11 +13,11 @@ _SIZE = re.compile(r"\s*(\d+)\s*([A-Za-z]*)\s*")
 
 
 def parse_bytes(value: int | str, what: str, *, minimum: int = 1) -> int:
-    """Return `value` as a number of bytes of at least `minimum`; `what` names it in the error.
+    """Return `value` as a number of bytes of at least `minimum`; `what` names the value in errors.
 
     Raises:
-        TypeError: neither an integer nor a string.
-        ConfigurationError: a string of another form than ``"64 MiB"``, or too small.
+        TypeError: `value` is neither an integer nor a string.
+        ConfigurationError: `value` is a string of another form than ``"64 MiB"``, or too small.
     """
     if isinstance(value, str):
         match = _SIZE.fullmatch(value)
@@ -35,11 +32,11 @@ def parse_bytes(value: int | str, what: str, *, minimum: int = 1) -> int:
 
 
 def require_count(value: int, what: str, *, minimum: int = 0, unit: str = "items") -> int:
-    """Return `value` if it is an integer of at least `minimum`; `what` names it in the error.
+    """Return `value` if it is an integer of at least `minimum`; `what` names it in errors.
 
     Raises:
-        TypeError: not an integer (a bool is none either).
-        ConfigurationError: smaller than `minimum`.
+        TypeError: `value` is not an integer (a bool does not count as one).
+        ConfigurationError: `value` is smaller than `minimum`.
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{what} is {value!r}; expected an integer number of {unit}")
@@ -49,7 +46,8 @@ def require_count(value: int, what: str, *, minimum: int = 0, unit: str = "items
 
 
 def format_bytes(nbytes: int) -> str:
-    """Return `nbytes` for people: ``16384`` is ``"16 KiB"``; what is not whole stays in bytes."""
+    """Return `nbytes` as text: ``16384`` is ``"16 KiB"``; a size that is not a whole number of
+    kibibytes is shown in bytes."""
     for unit in ("TIB", "GIB", "MIB", "KIB"):
         if nbytes and nbytes % _UNITS[unit] == 0:
             return f"{nbytes // _UNITS[unit]} {unit[0]}iB"

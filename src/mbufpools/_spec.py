@@ -1,15 +1,22 @@
-"""What a pool is made from. Uses `_errors` and `_sizes`."""
+"""What a pool is made from: its size class, and the geometry of its pages.
+
+An item begins at a multiple of a cache line. A page is the smallest power of two, from 4096 bytes
+up, that holds the items asked for, so it may hold more of them.
+"""
 
 from __future__ import annotations
 
 from ._errors import ConfigurationError
 from ._sizes import parse_bytes, require_count
 
-__all__ = ["PoolSpec", "page_geometry"]
+__all__ = ["PoolSpec", "page_geometry", "stride_of"]
 
 PAGE_SIZE = 4096
+"""Bytes of the smallest page."""
 ALIGNMENT = 64
 """Bytes: items begin at multiples of a cache line (the ``align`` of uipc_mbuf.c:mbinit)."""
+IDLE_PAGES = 8
+"""Pages whose items are the default of `max_idle_items` (the kernel's default ``maxpages``)."""
 
 
 def page_geometry(item_size: int, items_per_page: int) -> tuple[int, int]:
@@ -23,7 +30,7 @@ def page_geometry(item_size: int, items_per_page: int) -> tuple[int, int]:
 
 
 def stride_of(item_size: int) -> int:
-    """Bytes from one item to the next: `item_size` rounded up to the alignment."""
+    """Return the bytes from one item to the next: `item_size` rounded up to the alignment."""
     return -(-item_size // ALIGNMENT) * ALIGNMENT
 
 
@@ -32,14 +39,15 @@ class PoolSpec:
 
     Args:
         item_size: bytes of an item, as an integer or a string such as ``"64 KiB"``.
-        name: by default the item size in digits.
+        name: the pool's name; by default the item size in digits.
         items_per_page: how many items a page holds at least. A page is the smallest power of
-            two from 4096 bytes up that holds them; a whole page comes and goes at a time, so
-            for large items 1 keeps pages small.
-        min_items: items whose pages the pool keeps, charged when the set is entered.
-        max_items: items that may be out at once; None is no limit but the budget's.
-        max_idle_pages: idle pages above which a put lets the oldest go, once it has been idle
-            for a second (the kernel's ``maxpages``).
+            two from 4096 bytes up that holds them. Whole pages come and go, so for large items
+            1 keeps pages small.
+        min_items: items whose pages the pool keeps; they are charged when the set is entered.
+        max_items: items that may be out at once; None sets no limit but the budget's.
+        max_idle_items: items in idle pages. A put that leaves more idle pages than these items
+            need frees the oldest idle page, once it has been idle for more than a second. By
+            default the items of eight pages (the kernel's ``maxpages``).
 
     Raises:
         TypeError: a number that is not an integer.
@@ -49,7 +57,7 @@ class PoolSpec:
     __slots__ = (
         "item_size",
         "items_per_page",
-        "max_idle_pages",
+        "max_idle_items",
         "max_items",
         "min_items",
         "name",
@@ -64,7 +72,7 @@ class PoolSpec:
         items_per_page: int = 8,
         min_items: int = 0,
         max_items: int | None = None,
-        max_idle_pages: int = 8,
+        max_idle_items: int | None = None,
     ) -> None:
         self.item_size = parse_bytes(item_size, "the item size of a pool")
         if name is not None and not isinstance(name, str):
@@ -81,8 +89,10 @@ class PoolSpec:
                     f"pool {self.name!r} has min_items={min_items} above max_items={max_items}; "
                     f"lower the one or raise the other"
                 )
-        self.max_idle_pages = require_count(max_idle_pages, f"max_idle_pages {what}", unit="pages")
         self.page_size, self.items_per_page = page_geometry(self.item_size, items_per_page)
+        if max_idle_items is None:
+            max_idle_items = IDLE_PAGES * self.items_per_page
+        self.max_idle_items = require_count(max_idle_items, f"max_idle_items {what}")
 
     @property
     def min_pages(self) -> int:

@@ -1,6 +1,8 @@
-"""Frozen snapshots of the counters, named as the kernel's without their prefix.
+"""Frozen snapshots of the counters.
 
-Models ``struct kinfo_pool`` and what ``netstat -m`` and ``vmstat -m`` print. Uses no other room.
+Models ``struct kinfo_pool`` and what ``netstat -m`` and ``vmstat -m`` print. A counter that the
+kernel has, too, bears the kernel's name without its prefix; a setting bears the name that it has
+in `PoolSpec` and in the setters of `Pool`.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ __all__ = [
     "PoolStatistics",
     "PoolsStatistics",
     "TaskQueueStatistics",
+    "WaitStatistics",
 ]
 
 
@@ -27,9 +30,11 @@ class BudgetStatistics:
     peak: int
     """Bytes: the most ever charged at once."""
     drops: int
-    """Charges refused."""
+    """Charges that were refused."""
     used_percent: int
+    """`allocated` as a whole percentage of `limit`, rounded down."""
     low_memory: bool
+    """True from above 80 % used until below 60 % used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,35 +52,55 @@ class PoolStatistics:
     nput: int
     """Items that came back."""
     nfail: int
-    """Calls of `get_nowait` refused."""
+    """Calls of `get_nowait` that were refused."""
     nwait: int
     """Calls of `get` that had to park (the kernel's "requests for memory delayed")."""
     nout: int
     """Items out now."""
     npages: int
+    """Pages that the pool has now."""
     nidle: int
     """Pages with no item out."""
     npagealloc: int
+    """Pages that came since the pool was made."""
     npagefree: int
+    """Pages that left since the pool was made."""
     hiwat: int
-    """The most pages the pool ever had."""
-    min_pages: int
-    max_idle_pages: int
-    """Idle pages above which a put frees the oldest, once it was idle for a second."""
-    hard_limit: int | None
-    """Items that may be out at once; None is no limit."""
+    """The most pages that the pool ever had. (Not its high water, which is `max_idle_items`.)"""
+    min_items: int
+    """Items whose pages the pool keeps (the kernel's low water)."""
+    max_items: int | None
+    """Items that may be out at once; None is no limit (the kernel's hard limit)."""
+    max_idle_items: int
+    """Items in idle pages above which a put frees the oldest idle page, once it has been idle for
+    more than a second (the kernel's high water)."""
     waiting: int
-    """Requests parked now."""
+    """Requests that are parked now."""
+
+    @property
+    def min_pages(self) -> int:
+        """The pages that hold `min_items`: the kernel's ``minpages``."""
+        return -(-self.min_items // self.items_per_page)
+
+    @property
+    def hard_limit(self) -> int | None:
+        """The kernel's name of `max_items`."""
+        return self.max_items
+
+    @property
+    def max_idle_pages(self) -> int:
+        """The pages that hold `max_idle_items`: the kernel's ``maxpages``."""
+        return -(-self.max_idle_items // self.items_per_page)
 
 
 @dataclass(frozen=True, slots=True)
 class WaitStatistics:
-    """Everybody who waits in one pool set, at one moment."""
+    """All requests that wait in one pool set, at one moment."""
 
     waiting: int
     """Requests that wait now."""
     peak_waiting: int
-    """The most that ever waited at once."""
+    """The most requests that ever waited at once."""
     waits: int
     """Requests that had to park."""
     grants: int
@@ -85,8 +110,9 @@ class WaitStatistics:
     passes: int
     """Requests served past an older claim."""
     histogram: tuple[tuple[float, int], ...]
-    """How long those who were served had waited: for each bucket that is not empty its upper
-    bound, in seconds of the loop's clock (a power of two microseconds), and their number."""
+    """How long the served requests had waited. One pair for each bucket that is not empty: its
+    upper bound, in seconds of the loop's clock (a power of two microseconds), and the number of
+    requests in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +129,9 @@ class TaskQueueStatistics:
     coalesced: int
     """Calls of `add` that found the task queued already."""
     discarded: int
-    """Tasks taken off before they ran."""
+    """Tasks that were taken off the queue before they ran."""
     runs: int
-    """Tasks run."""
+    """Tasks that were run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +147,8 @@ class PoolsStatistics:
     drops: int
     """Page requests that the budget refused."""
     wakeup_runs: int
-    """How often page frees had all pools woken: runs of the wakeup task, or under ``direct`` page
-    frees. A new limit counts only where it is the task that wakes."""
+    """How often freed pages woke all pools: the runs of the wakeup task, or, under ``direct``, the
+    freed pages. A new limit is counted only where the task does the waking."""
     reserved: int
     """Bytes held by reservations, which have no page."""
     debt: int
@@ -130,14 +156,14 @@ class PoolsStatistics:
     waits: WaitStatistics
     taskq: TaskQueueStatistics
     pools: Mapping[str, PoolStatistics]
-    """By name, in the order of the sizes."""
+    """The statistics of each pool by its name, in the order of the sizes."""
 
     @property
     def waiting(self) -> int:
-        """Requests parked, of every kind."""
+        """Requests that are parked, of every kind."""
         return self.waits.waiting
 
     @property
     def nout(self) -> int:
-        """Items out of all pools."""
+        """Items that are out, of all pools together."""
         return sum(pool.nout for pool in self.pools.values())

@@ -12,7 +12,18 @@ from ._bufferpools import BufferPools
 from ._errors import LimitRangeError, OversizeRequest
 from ._events import Hook
 from ._memory import Memory
-from ._policies import KERNEL, CurPage, Order, Reclaim, Wakeup
+from ._options import SetOptions
+from ._policies import (
+    KERNEL,
+    CurPage,
+    CurPageName,
+    Order,
+    OrderName,
+    Reclaim,
+    ReclaimName,
+    Wakeup,
+    WakeupName,
+)
 from ._pool import Pool
 from ._spec import PoolSpec, stride_of
 
@@ -65,10 +76,10 @@ class MbufPools(BufferPools):
         self,
         nmbclust: int = NMBCLUSTERS,
         *,
-        wakeup: Wakeup | str = Wakeup.DEFERRED,
-        order: Order | str = Order.BARGING,
-        reclaim: Reclaim | str = Reclaim.GC,
-        curpage: CurPage | str = CurPage.REFRESHED,
+        wakeup: Wakeup | WakeupName = Wakeup.DEFERRED,
+        order: Order | OrderName = Order.BARGING,
+        reclaim: Reclaim | ReclaimName = Reclaim.GC,
+        curpage: CurPage | CurPageName = CurPage.REFRESHED,
         near_limit_margin: int | None = None,
         mcl9k128: bool = False,
         name: str = "MbufPools",
@@ -86,17 +97,18 @@ class MbufPools(BufferPools):
             nmbclust * MCLBYTES,
             [PoolSpec(MSIZE, name="mbufpl")]
             + [PoolSpec(stride_of(size), name=pool) for size, pool in clusters],
-            name=name,
-            wakeup=wakeup,
-            order=order,
-            reclaim=reclaim,
-            curpage=curpage,
-            max_passes=None,
-            near_limit_margin=near_limit_margin,
-            fast_acquire=fast_acquire,
-            debug=debug,
-            memory=memory,
-            hook=hook,
+            SetOptions(
+                name=name,
+                wakeup=wakeup,
+                order=order,
+                reclaim=reclaim,
+                curpage=curpage,
+                near_limit_margin=near_limit_margin,
+                fast_acquire=fast_acquire,
+                debug=debug,
+                memory=memory,
+                hook=hook,
+            ),
         )
 
     @property

@@ -303,7 +303,7 @@ def test_stat_as_json_has_every_counter(capsys: pytest.CaptureFixture[str]) -> N
     assert (counters["limit"], counters["allocated"], counters["peak"]) == (16384, 0, 16384)
     assert counters["taskq"]["scheduled"] == 1
     assert counters["pools"]["mbufpl"]["waiting"] == 1
-    assert counters["pools"]["mcl2k"]["hard_limit"] is None
+    assert counters["pools"]["mcl2k"]["max_items"] is None
 
 
 # --- replay

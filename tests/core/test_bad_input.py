@@ -115,7 +115,7 @@ def test_a_refused_limit_changes_nothing() -> None:
         ("min_items", -1, "at least 0 items"),
         ("max_items", 0, "at least 1 items"),
         ("max_items", -1, "at least 1 items"),
-        ("max_idle_pages", -1, "at least 0 pages"),
+        ("max_idle_items", -1, "at least 0 items"),
     ],
 )
 def test_a_number_of_a_pool_that_is_too_small_is_refused_by_name(
@@ -129,7 +129,7 @@ def test_a_number_of_a_pool_that_is_too_small_is_refused_by_name(
     )
 
 
-@pytest.mark.parametrize("argument", ["items_per_page", "min_items", "max_items", "max_idle_pages"])
+@pytest.mark.parametrize("argument", ["items_per_page", "min_items", "max_items", "max_idle_items"])
 @pytest.mark.parametrize("wrong", [True, 8.0, "8", [8]])
 def test_a_number_of_a_pool_that_is_no_integer_is_refused_by_name(
     argument: str, wrong: object
@@ -411,9 +411,9 @@ async def test_an_impossible_get_tells_the_page_the_limit_and_what_the_others_ke
 # The settings of a pool
 
 SETTINGS = [
-    pytest.param("set_low_water", "the low water of pool 'frames'", id="low water"),
-    pytest.param("set_high_water", "the high water of pool 'frames'", id="high water"),
-    pytest.param("set_hard_limit", "the hard limit of pool 'frames'", id="hard limit"),
+    pytest.param("set_low_water", "min_items of pool 'frames'", id="low water"),
+    pytest.param("set_high_water", "max_idle_items of pool 'frames'", id="high water"),
+    pytest.param("set_hard_limit", "max_items of pool 'frames'", id="hard limit"),
     pytest.param("prime", "the items to prime pool 'frames' with", id="prime"),
 ]
 
@@ -462,7 +462,7 @@ async def test_a_hard_limit_below_what_is_out_is_refused_and_changes_nothing() -
         refused(
             lambda: pool.set_hard_limit(2),
             ConfigurationError,
-            "the hard limit of pool 'frames' cannot be 2 while 3 items are out",
+            "max_items of pool 'frames' cannot be 2 while 3 items are out",
             "wait until enough are released",
         )
         assert pool.statistics() == before
@@ -554,7 +554,7 @@ async def test_a_limit_below_what_the_pools_keep_is_refused_and_changes_nothing(
             ConfigurationError,
             "8191 bytes",
             "the pools keep 8192 as their minimum",
-            "set_low_water",
+            "set_min_items",
         )
         assert pools.budget.limit == MIB
         pools.resize(8192)
@@ -568,7 +568,7 @@ async def test_a_low_water_beyond_the_limit_is_refused_and_changes_nothing() -> 
         refused(
             lambda: pool.set_low_water(17),
             ConfigurationError,
-            "the low water of pool '512' cannot be 17",
+            "min_items of pool '512' cannot be 17",
             "12288 bytes",
             "the limit is 8192",
             "raise the limit first",

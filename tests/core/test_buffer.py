@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.to_thread
@@ -19,6 +19,7 @@ import pytest
 
 from mbufpools import (
     AccountedMemory,
+    Block,
     Buffer,
     BufferInUse,
     BufferPools,
@@ -27,11 +28,11 @@ from mbufpools import (
     EventKind,
     ForeignBuffer,
     LeaseError,
+    MappedMemory,
     PoolSpec,
     Reservation,
     UseAfterRelease,
 )
-from mbufpools._memory import Block
 
 ONE_ITEM = PoolSpec(4096, items_per_page=1, name="one")
 """A pool whose page is one item, so that a page leaves as soon as its item is home."""
@@ -128,9 +129,9 @@ async def test_the_view_is_made_when_it_is_first_asked_for_and_only_once() -> No
 
     class Recorded:
         def allocate(self, nbytes: int) -> Block:
-            block = Block(None)
-            block.view = slices  # type: ignore[assignment]  # only what a Buffer uses of it
-            return block
+            block: Any = MappedMemory().allocate(nbytes)
+            block.view = slices  # only what a Buffer uses of it
+            return cast(Block, block)
 
     async with BufferPools(4096, [100], memory=Recorded()) as pools:
         first, second = await pools.get(30), await pools.get(100)

@@ -10,6 +10,7 @@ import pytest
 
 from mbufpools import (
     AccountedMemory,
+    Block,
     BufferPools,
     ConfigurationError,
     CurPage,
@@ -22,7 +23,6 @@ from mbufpools import (
     UsageError,
     Wakeup,
 )
-from mbufpools._memory import Block
 from tests.kit.getters import EVERY_ORDER, Scene, on_asyncio, one_item_a_page, until
 
 waking = pytest.mark.parametrize(
@@ -533,10 +533,10 @@ async def test_the_minimum_is_there_from_the_entry_on() -> None:
                 buffer.release()
 
 
-@pytest.mark.parametrize("max_idle_pages", [0, 1, 8])
-async def test_the_minimum_is_kept_whatever_lets_pages_go(max_idle_pages: int) -> None:
+@pytest.mark.parametrize("max_idle_items", [0, 1, 8])
+async def test_the_minimum_is_kept_whatever_lets_pages_go(max_idle_items: int) -> None:
     """By a put, by the gc, by reclaim; and no limit can be set that is below it."""
-    spec = one_item_a_page(min_items=10, max_idle_pages=max_idle_pages)
+    spec = one_item_a_page(min_items=10, max_idle_items=max_idle_items)
     async with Scene(BufferPools, 20 * 4 * KIB, [spec]) as scene:
         pool = scene.pools.pools["4096"]
         for turn in range(20):
@@ -557,7 +557,7 @@ async def test_the_minimum_is_kept_whatever_lets_pages_go(max_idle_pages: int) -
 
 async def test_an_item_of_the_minimum_is_served_at_once_after_a_pause() -> None:
     """What a minimum is for: the others have taken all that they could meanwhile."""
-    specs = [one_item_a_page(min_items=10, max_idle_pages=0), one_item_a_page(8 * KIB)]
+    specs = [one_item_a_page(min_items=10, max_idle_items=0), one_item_a_page(8 * KIB)]
     async with Scene(BufferPools, 12 * 4 * KIB, specs) as scene:
         await anyio.sleep(2)
         for _ in range(10):

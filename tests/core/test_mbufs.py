@@ -72,6 +72,7 @@ def test_the_default_limit_is_half_a_gibibyte() -> None:
 def test_every_pool_keeps_eight_idle_pages_and_has_no_hard_limit() -> None:
     for pool in MbufPools().statistics().pools.values():
         assert (pool.max_idle_pages, pool.min_pages, pool.hard_limit) == (8, 0, None)
+        assert (pool.max_idle_items, pool.min_items) == (8 * pool.items_per_page, 0)
 
 
 def test_mbpool_and_mclpools_are_the_pools_of_mbufs_and_of_clusters() -> None:
@@ -248,7 +249,7 @@ async def test_m_pool_used_is_above_a_hundred_after_the_limit_was_lowered() -> N
 
 def test_an_unknown_policy_is_refused_and_the_known_ones_are_listed() -> None:
     with pytest.raises(ConfigurationError, match=r"curpage is 'fresh'; .*'refreshed', 'stale'"):
-        MbufPools(curpage="fresh")
+        MbufPools(curpage="fresh")  # type: ignore[arg-type]  # the mistake itself
 
 
 # The kernel's rules

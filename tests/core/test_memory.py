@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
 import pickle
 import resource
+import subprocess
+import sys
+from multiprocessing import shared_memory
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
 from mbufpools import (
     AccountedMemory,
+    Block,
     BufferPools,
+    ConfigurationError,
     Event,
     EventKind,
     MappedMemory,
@@ -20,7 +27,7 @@ from mbufpools import (
     PoolSpec,
     UsageError,
 )
-from mbufpools._memory import Block
+from tests.kit.getters import one_item_a_page
 
 STATM = Path("/proc/self/statm")
 
@@ -41,7 +48,7 @@ class Refusing:
         self.calls += 1
         if self.calls in self.refused:
             raise MemoryError(f"no page of {nbytes} bytes at call {self.calls}")
-        return Block(None)
+        return AccountedMemory().allocate(nbytes)
 
 
 # Mappings
@@ -165,6 +172,165 @@ async def test_a_buffer_without_memory_says_so_when_it_is_asked_for_its_view() -
 def test_both_kinds_of_memory_keep_the_protocol() -> None:
     kinds: list[Memory] = [MappedMemory(), AccountedMemory(), Refusing()]
     for memory in kinds:
+        assert memory.allocate(4096).unmap()
+
+
+# Memory of another author
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "memory.py"
+
+
+def example() -> Any:
+    spec = importlib.util.spec_from_file_location("memory_example", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_example_in_the_documents_runs() -> None:
+    run = subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLE)], capture_output=True, text=True, check=False
+    )
+    expected = "hello through shared memory\nhello through an array\n"
+    assert (run.returncode, run.stdout, run.stderr) == (0, expected, "")
+
+
+@pytest.mark.parametrize("source", ["SharedPages", "ArrayPages"])
+async def test_pools_work_on_the_memory_of_the_example(source: str) -> None:
+    memory = getattr(example(), source)()
+    sizes = [PoolSpec(4096, items_per_page=1), PoolSpec(8192, items_per_page=1)]
+    async with BufferPools(8192, sizes, memory=memory, debug=True, name=source) as pools:
+        for _ in range(2):
+            small = [await pools.get(4096) for _ in range(2)]
+            for buffer in small:
+                buffer.view[:] = b"x" * 4096
+                buffer.release()
+            with await pools.get(8192) as large:  # the two idle pages leave for it
+                large.view[:] = b"y" * 8192
+                assert bytes(large.view) == b"y" * 8192
+            pools.check()
+    assert pools.budget.allocated == 0
+
+
+@pytest.mark.parametrize("source", ["SharedPages", "ArrayPages"])
+async def test_a_page_of_the_example_stays_charged_while_something_exports_it(source: str) -> None:
+    memory = getattr(example(), source)()
+    async with BufferPools(4096, [one_item_a_page()], memory=memory) as pools:
+        with await pools.get(4096) as buffer:
+            kept = buffer.view[:10]
+            kept[:] = b"0123456789"
+        assert pools.pools["4096"].reclaim() == 1
+        assert pools.budget.allocated == 4096
+        assert bytes(kept) == b"0123456789"
+        kept.release()
+        await anyio.sleep(2)  # the gc tries it again
+        assert pools.budget.allocated == 0
+        pools.check()
+
+
+async def test_a_segment_of_the_example_is_gone_once_its_page_has_left() -> None:
+    memory = example().SharedPages()
+    async with BufferPools(4096, [one_item_a_page()], memory=memory) as pools:
+        with await pools.get(4096):
+            (name,) = memory.segments
+        pools.pools["4096"].reclaim()
+        with pytest.raises(FileNotFoundError):
+            shared_memory.SharedMemory(name=name)
+
+
+class Page:
+    """A block with any view; it notes whether it was given back."""
+
+    def __init__(self, view: Any) -> None:
+        self.view = view
+        self.unmapped = False
+
+    def unmap(self) -> bool:
+        self.unmapped = True
+        return True
+
+
+class Gives:
+    """A source that gives one thing, whatever is asked for."""
+
+    def __init__(self, block: Any) -> None:
+        self.block = block
+
+    def allocate(self, nbytes: int) -> Any:
+        return self.block
+
+    def __repr__(self) -> str:
+        return "Gives()"
+
+
+@pytest.mark.parametrize(
+    ("view", "error", "telling"),
+    [
+        pytest.param(
+            memoryview(bytearray(4095)),
+            ConfigurationError,
+            "has 4095 bytes; expected 4096; cut it to the size asked for",
+            id="size",
+        ),
+        pytest.param(
+            memoryview(bytes(4096)),
+            ConfigurationError,
+            "is read-only; expected a writable one",
+            id="read-only",
+        ),
+        pytest.param(
+            memoryview(bytearray(8192))[::2],
+            ConfigurationError,
+            "is not contiguous; expected one piece of memory",
+            id="contiguous",
+        ),
+        pytest.param(
+            memoryview(bytearray(4096)).cast("I"),
+            ConfigurationError,
+            "has format 'I' in 1 dimension(s); expected single bytes in one; use its cast('B')",
+            id="format",
+        ),
+        pytest.param(
+            memoryview(bytearray(4096)).cast("B", (64, 64)),
+            ConfigurationError,
+            "has format 'B' in 2 dimension(s)",
+            id="shape",
+        ),
+        pytest.param(
+            bytearray(8), TypeError, "expected a memoryview or None; wrap the object", id="object"
+        ),
+    ],
+)
+async def test_an_unfit_view_is_answered_with_what_is_wrong_expected_and_to_do(
+    view: Any, error: type[Exception], telling: str
+) -> None:
+    page = Page(view)
+    async with BufferPools(4096, [512], memory=Gives(page)) as pools:
+        with pytest.raises(error) as refusal:
+            await pools.get(512)
+        message = str(refusal.value)
+        assert message.startswith("the view of the page that Gives() allocated for pool '512' ")
+        assert telling in message
+        assert page.unmapped is (error is ConfigurationError)
+        assert pools.budget.allocated == 0, "its charge was refunded"
+        pools.check()
+
+
+@pytest.mark.parametrize("block", [None, bytearray(4096), memoryview(bytearray(4096))])
+async def test_what_is_no_block_is_answered_with_what_a_block_has(block: Any) -> None:
+    async with BufferPools(4096, [512], memory=Gives(block)) as pools:
+        with pytest.raises(TypeError, match=r"expected a Block, which has a `view` and an `unmap"):
+            pools.get_nowait(512)
+        assert pools.budget.allocated == 0
+        pools.check()
+
+
+def test_the_blocks_of_every_memory_keep_the_protocol() -> None:
+    for memory in (MappedMemory(), AccountedMemory(), Gives(Page(None))):
+        assert isinstance(memory, Memory)
+        assert isinstance(memory.allocate(4096), Block)
         assert memory.allocate(4096).unmap()
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from mbufpools import (
     AccountedMemory,
+    Block,
     BufferPools,
     ConfigurationError,
     EventKind,
@@ -23,7 +24,6 @@ from mbufpools import (
     Task,
     Wakeup,
 )
-from mbufpools._memory import Block
 from mbufpools._request import Request, RequestQueue
 from tests.kit.grants import (
     KIB,

@@ -11,15 +11,16 @@ import pytest
 
 from mbufpools import (
     AccountedMemory,
+    Block,
     Buffer,
     BufferPools,
     Event,
     EventKind,
     ImpossibleRequest,
     Order,
+    OrderName,
     PoolSpec,
 )
-from mbufpools._memory import Block
 from tests.kit.grants import (
     KIB,
     ORDERED,
@@ -498,7 +499,7 @@ class RefusingMemory:
         if self.refuses:
             self.refuses = False
             raise MemoryError(f"no page of {nbytes} bytes")
-        return Block(None)
+        return AccountedMemory().allocate(nbytes)
 
 
 @pytest.mark.parametrize("order", ORDERED)
@@ -648,7 +649,7 @@ async def tie(pools: BufferPools, users: int, depth: int, done: list[int]) -> an
     ],
 )
 async def test_tasks_that_hold_one_buffer_and_ask_for_another_can_be_knotted_by_a_claim(
-    order: str, max_passes: int | None, users: int, depth: int, ties: bool
+    order: OrderName, max_passes: int | None, users: int, depth: int, ties: bool
 ) -> None:
     done: list[int] = []
     pools = BufferPools(

@@ -11,6 +11,7 @@ from anyio.lowlevel import checkpoint
 
 from mbufpools import (
     AccountedMemory,
+    Block,
     BufferInUse,
     BufferPools,
     EventKind,
@@ -18,7 +19,6 @@ from mbufpools import (
     MbufPools,
     PoolSpec,
 )
-from mbufpools._memory import Block
 from tests.kit.getters import EVERY_ORDER, Scene, on_asyncio, one_item_a_page
 
 KIB = 1024

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import enum
-from typing import Any
+import inspect
+import itertools
+import re
+import textwrap
+from typing import Any, get_args
 
 import anyio
 import pytest
@@ -14,14 +19,21 @@ from mbufpools import (
     BufferPools,
     ConfigurationError,
     CurPage,
+    CurPageName,
     ImpossibleRequest,
     MbufPools,
     Order,
+    OrderName,
+    Pool,
     PoolSpec,
     Reclaim,
+    ReclaimName,
     Wakeup,
+    WakeupName,
 )
+from mbufpools._page import PageLists
 from mbufpools._policies import APPLICATION, KERNEL, choose
+from mbufpools._waiters import Waiters
 
 CHOICES: dict[str, type[enum.StrEnum]] = {
     "wakeup": Wakeup,
@@ -56,6 +68,54 @@ def test_an_unknown_policy_is_answered_with_the_right_ones(choice: str, wrong: o
     if choice != "curpage":
         with pytest.raises(ConfigurationError, match=f"^{choice} is "):
             BufferPools("1 MiB", [512], **arguments)  # type: ignore[arg-type]  # the same
+
+
+def test_a_type_checker_accepts_the_right_names_and_refuses_a_wrong_one() -> None:
+    """`mypy` holds the types: it complains of an error that is not ignored, and of an ignore of
+    what is no error."""
+    MbufPools(wakeup="near-limit", order="fifo", reclaim="pressure", curpage="stale")
+    BufferPools("1 MiB", [512], wakeup="none", order="barging", reclaim="gc")
+    with pytest.raises(ConfigurationError, match="'fifoo'; expected one of 'fifo', 'bounded'"):
+        BufferPools("1 MiB", [512], order="fifoo")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="'defered'; expected one of 'none', 'deferred'"):
+        BufferPools("1 MiB", [512], wakeup="defered")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="'idle'; expected one of 'pressure', 'gc'"):
+        BufferPools("1 MiB", [512], reclaim="idle")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="'fresh'; expected one of 'refreshed', 'stale'"):
+        MbufPools(curpage="fresh")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("names", "kind"),
+    [(WakeupName, Wakeup), (OrderName, Order), (ReclaimName, Reclaim), (CurPageName, CurPage)],
+)
+def test_the_type_of_the_names_lists_every_member(names: Any, kind: type[enum.StrEnum]) -> None:
+    assert list(get_args(names)) == [str(member) for member in kind]
+
+
+def _exists(name: str) -> bool:
+    """True if a class of the core has the method ``Class._method`` of that name."""
+    owner, _, method = name.partition(".")
+    classes = {"BufferPools": BufferPools, "PageLists": PageLists, "Pool": Pool, "Waiters": Waiters}
+    return hasattr(classes[owner], method)
+
+
+@pytest.mark.parametrize("kind", CHOICES.values())
+def test_each_member_says_where_its_behaviour_is_implemented(kind: type[enum.StrEnum]) -> None:
+    source = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    assert isinstance(source, ast.ClassDef)
+    said: dict[str, str] = {}
+    for member, text in itertools.pairwise(source.body):
+        if isinstance(member, ast.Assign):
+            assert isinstance(text, ast.Expr), f"{ast.unparse(member)} has no docstring"
+            said[ast.unparse(member.targets[0])] = ast.literal_eval(text.value)
+    assert said.keys() == set(kind.__members__)
+    for name, docstring in said.items():
+        _, implemented, where = docstring.partition("Implemented in")
+        places = re.findall(r"`([A-Z]\w+\.\w+)`", where)
+        assert implemented, name
+        assert places, name
+        assert all(_exists(place) for place in places), f"{name}: {places}"
 
 
 def test_the_policies_are_strings_by_the_names_of_the_design() -> None:
@@ -124,7 +184,7 @@ async def test_an_impossible_request_fails_in_an_application_and_sleeps_in_the_k
         kernel.check()
 
 
-async def _sleeps_after_a_page_left(wakeup: str) -> bool:
+async def _sleeps_after_a_page_left(wakeup: Wakeup) -> bool:
     """The stall: all of the budget comes back to another pool than the sleeper's."""
     sizes = [PoolSpec(4096, items_per_page=1, name="a"), PoolSpec(8192, items_per_page=1, name="b")]
     asleep = True

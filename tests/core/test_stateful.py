@@ -29,11 +29,13 @@ from hypothesis.stateful import initialize, precondition, rule, run_state_machin
 from mbufpools import (
     BufferPools,
     ConfigurationError,
+    CurPageName,
     EventKind,
     ImpossibleRequest,
     MbufPools,
     Pool,
     PoolSpec,
+    WakeupName,
 )
 from tests.kit.grants import reserve
 from tests.kit.naive_kernel import COUNTERS, NaiveKernel
@@ -65,7 +67,13 @@ class KernelMachine(PoolsMachine):
         high_water=st.sampled_from([200, 0, 1, 17]),
     )
     def begin(
-        self, clusters: int, kinds: int, wakeup: str, curpage: str, margin: int, high_water: int
+        self,
+        clusters: int,
+        kinds: int,
+        wakeup: WakeupName,
+        curpage: CurPageName,
+        margin: int,
+        high_water: int,
     ) -> None:
         self.kinds = kinds
         self.memory = RefusingMemory()
@@ -235,7 +243,7 @@ class BufferMachine(PoolsMachine):
                 items_per_page=per_page,
                 min_items=minimum,
                 max_items=maximum,
-                max_idle_pages=max_idle_pages,
+                max_idle_items=max_idle_pages * per_page,
             )
             for (name, item_size, per_page), minimum, maximum in zip(
                 SIZES, minima, maxima, strict=True

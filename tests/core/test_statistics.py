@@ -21,7 +21,9 @@ from mbufpools import (
     TaskQueueStatistics,
 )
 
-FRAMES = PoolSpec(512, name="frames", items_per_page=8, min_items=3, max_items=20, max_idle_pages=4)
+FRAMES = PoolSpec(
+    512, name="frames", items_per_page=8, min_items=3, max_items=20, max_idle_items=32
+)
 
 
 async def test_every_counter_of_a_pool_counts_what_it_says() -> None:
@@ -42,9 +44,9 @@ async def test_every_counter_of_a_pool_counts_what_it_says() -> None:
             npagealloc=1,
             npagefree=0,
             hiwat=1,
-            min_pages=1,
-            max_idle_pages=4,
-            hard_limit=20,
+            min_items=3,
+            max_items=20,
+            max_idle_items=32,
             waiting=0,
         )
         buffers = [await pools.get(1) for _ in range(20)]
@@ -75,9 +77,9 @@ async def test_every_counter_of_a_pool_counts_what_it_says() -> None:
             npagealloc=3,
             npagefree=1,
             hiwat=3,
-            min_pages=1,
-            max_idle_pages=4,
-            hard_limit=20,
+            min_items=3,
+            max_items=20,
+            max_idle_items=32,
             waiting=0,
         )
         for buffer in buffers[13:]:
@@ -140,6 +142,33 @@ async def test_a_snapshot_does_not_change_and_cannot_be_changed() -> None:
                 setattr(snapshot, field, 1)
         assert pickle.loads(pickle.dumps(before)) == before
         buffers.pop().release()
+
+
+@pytest.mark.parametrize(
+    ("items", "pages"), [((0, 0), (0, 0)), ((1, 8), (1, 1)), ((8, 9), (1, 2)), ((17, 16), (3, 2))]
+)
+async def test_the_kernels_names_of_the_settings_can_be_read(
+    items: tuple[int, int], pages: tuple[int, int]
+) -> None:
+    spec = PoolSpec(512, min_items=items[0], max_items=30, max_idle_items=items[1])
+    async with BufferPools("1 MiB", [spec], memory=AccountedMemory()) as pools:
+        statistics = pools.pools["512"].statistics()
+    assert (statistics.min_items, statistics.max_idle_items) == items
+    assert (statistics.min_pages, statistics.max_idle_pages) == pages
+    assert statistics.hard_limit == statistics.max_items == 30
+
+
+async def test_a_setting_has_one_name_in_the_spec_the_setter_and_the_statistics() -> None:
+    async with BufferPools("1 MiB", [512], memory=AccountedMemory()) as pools:
+        pool = pools.pools["512"]
+        settings = ("min_items", "max_items", "max_idle_items")
+        kernel_names = ("set_low_water", "set_hard_limit", "set_high_water")
+        for setting, kernel_name in zip(settings, kernel_names, strict=True):
+            arguments: dict[str, Any] = {setting: 3}
+            assert getattr(PoolSpec(512, **arguments), setting) == 3
+            for items, setter in ((5, f"set_{setting}"), (7, kernel_name)):
+                getattr(pool, setter)(items)
+                assert getattr(pool.statistics(), setting) == items
 
 
 def test_the_kernels_counters_keep_their_names_without_the_prefix() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from mbufpools import AccountedMemory, MbufPools
+from mbufpools import AccountedMemory, MbufPools, WakeupName
 from mbufpools.demokit import Processes, sleeps_for_ever
 
 
-def one_page(wakeup: str = "deferred") -> MbufPools:
+def one_page(wakeup: WakeupName = "deferred") -> MbufPools:
     return MbufPools(8, wakeup=wakeup, memory=AccountedMemory())
 
 

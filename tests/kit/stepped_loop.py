@@ -24,6 +24,7 @@ from anyio.lowlevel import checkpoint
 
 from mbufpools import (
     AccountedMemory,
+    Block,
     Buffer,
     BufferPools,
     Event,
@@ -35,7 +36,6 @@ from mbufpools import (
     Reservation,
     lab,
 )
-from mbufpools._memory import Block
 from tests.kit.getter import Getter
 
 __all__ = ["BACKENDS", "RefusingMemory", "Seen", "World", "settle"]

@@ -20,7 +20,7 @@ from mbufpools.lab._library_state import STATE as PRIMITIVES
 
 CORE = Path(mbufpools.__file__).parent
 NOT_SHARED = {
-    "Block": {"_mapping", "view"},  # set when its page has left the lists
+    "MappedBlock": {"_mapping", "view"},  # set when its page has left the lists
     "Observer": {"hook"},  # taken off when it fails
     "Request": {"_event"},  # set by the task that parks; who grants looks at what it holds, too
     "OwnerLoop": {"_clock", "_current", "_run_soon", "_start", "_token"},  # set with `_state`

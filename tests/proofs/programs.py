@@ -70,9 +70,9 @@ async def pools_under(policy: Policy) -> AsyncIterator[BufferPools]:
         async with BufferPools(
             LARGE,
             specs,
-            order=policy.order,
-            wakeup=policy.wakeup,
-            reclaim=policy.reclaim,
+            order=Order(policy.order),
+            wakeup=Wakeup(policy.wakeup),
+            reclaim=Reclaim(policy.reclaim),
             memory=AccountedMemory(),
         ) as pools:
             yield pools
@@ -204,9 +204,9 @@ def close(policy: Policy) -> Program:
             pools = BufferPools(
                 LARGE,
                 specs,
-                order=policy.order,
-                wakeup=policy.wakeup,
-                reclaim=policy.reclaim,
+                order=Order(policy.order),
+                wakeup=Wakeup(policy.wakeup),
+                reclaim=Reclaim(policy.reclaim),
                 memory=AccountedMemory(),
             )
 

@@ -164,13 +164,14 @@ class Driver:
             return MbufPools(random.randint(8, 64), curpage=random.choice(list(CurPage)), **options)
         for size in random.sample(SIZES, random.randint(1, 4)):
             least = random.choice((0, 0, 0, 1, 3))
+            per_page = random.choice((1, 2, 4, 8))
             self._specs.append(
                 PoolSpec(
                     size,
-                    items_per_page=random.choice((1, 2, 4, 8)),
+                    items_per_page=per_page,
                     min_items=least,
                     max_items=random.choice((None, None, None, least + 1, least + 5)),
-                    max_idle_pages=random.randint(0, 4),
+                    max_idle_items=random.randint(0, 4) * per_page,
                 )
             )
         self._promises = options["wakeup"] is not Wakeup.NONE

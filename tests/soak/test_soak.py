@@ -17,7 +17,7 @@ import pytest
 
 from mbufpools import Budget, Buffer, BufferPools, Reservation, TaskQueue
 from mbufpools._debug import LeaseTracker
-from mbufpools._memory import Block
+from mbufpools._memory import MappedBlock
 from mbufpools._owner_loop import OwnerLoop
 from mbufpools._page import Page, PageLists
 from mbufpools._request import Request
@@ -154,12 +154,12 @@ def have_one_item_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def lose_what_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """A buffer that is dropped is neither reported nor taken back."""
-    monkeypatch.delattr(Buffer, "__del__")
+    monkeypatch.setattr(Buffer, "__del__", lambda self: None, raising=False)
 
 
 def lose_dropped_reservations(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reservation that is dropped is neither reported nor taken back."""
-    monkeypatch.delattr(Reservation, "__del__")
+    monkeypatch.setattr(Reservation, "__del__", lambda self: None, raising=False)
 
 
 def wake_no_request_at_the_close(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,15 +192,15 @@ def leave_the_queue_standing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def keep_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each page that leaves something stays behind."""
-    unmap = Block.unmap
+    unmap = MappedBlock.unmap
     kept: list[mmap.mmap] = []
 
-    def unmapping(self: Block) -> bool:
+    def unmapping(self: MappedBlock) -> bool:
         kept.append(mmap.mmap(-1, 262144))  # not of a heap that may have room from before
         kept[-1].write(b"x" * 262144)
         return unmap(self)
 
-    monkeypatch.setattr(Block, "unmap", unmapping)
+    monkeypatch.setattr(MappedBlock, "unmap", unmapping)
 
 
 def keep_objects(monkeypatch: pytest.MonkeyPatch) -> None:
