@@ -40,6 +40,7 @@ On top of the core, and imported by none of its modules:
 
 ==================  ====================================================================
 ``lab``             runs a program in virtual time and explores its schedules
+``_lab_hooks``      what the pools tell the lab about themselves; only the lab loads it
 ``smp``             a model of the kernel's protocol on several CPUs, explored by the lab
 ``net``             sockets, transports and streams whose memory the pools bound
 ``traces``          recordings of the kernel's own code, and their replay on the pools
