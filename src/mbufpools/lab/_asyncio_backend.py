@@ -37,6 +37,7 @@ from ._cancelling import declare_spawn
 from ._declare import recorder
 from ._leaks import Leaks
 from ._outcome import LabError, Outcome, only, refuse
+from ._private_names import require
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._steps import CLOCK, MAIN, Name, spell
 from ._task_dump import location, task_dump
@@ -65,6 +66,7 @@ def explore_on_asyncio(
             "the lab runs event loops of its own, so it cannot be called inside one; call it from "
             "a plain function or test"
         )
+    require("asyncio")
     hooks = sys.get_asyncgen_hooks()
     try:
         if recorder.active:

@@ -21,13 +21,14 @@ from typing import Any
 
 import trio
 from trio._core import _run
-from trio._core._run import GLOBAL_RUN_CONTEXT, CancelStatus, Nursery, Runner
+from trio._core._run import GLOBAL_RUN_CONTEXT, Nursery, Runner
 
 from ._background import TICKS, is_service, only_ticks_on_trio
 from ._cancelling import declare_spawn
 from ._declare import recorder
 from ._leaks import Leaks
 from ._outcome import LabError, Outcome, only, refuse
+from ._private_names import require
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._steps import MAIN, Name
 from ._task_dump import location, task_dump
@@ -42,23 +43,6 @@ EXECUTIONS = 500
 TEARDOWN_ROUNDS = 100
 """How often the clock lets a torn-down program go on before its shields are lifted."""
 
-_PRIVATE: list[tuple[Any, str]] = [
-    (_run, "_r"),
-    (_run, "_ALLOW_DETERMINISTIC_SCHEDULING"),
-    (CancelStatus, "_parent"),
-    (CancelStatus, "_scope"),
-    (CancelStatus, "_children"),
-    (CancelStatus, "_tasks"),
-    (Runner, "tasks"),
-    (Runner, "spawn_impl"),
-    (Runner, "deadlines"),
-    (_run.Deadlines, "_heap"),
-    (trio.lowlevel.Task, "_cancel_status"),
-    (trio.lowlevel.Task, "_eventual_parent_nursery"),
-    (trio.CancelScope, "_cancel_status"),
-    (trio.CancelScope, "_registered_deadline"),
-]
-
 
 def explore_on_trio(
     program: Program,
@@ -67,12 +51,7 @@ def explore_on_trio(
     leaks: Leaks,
 ) -> None:
     """Execute `program` once for each schedule."""
-    missing = [name for owner, name in _PRIVATE if not hasattr(owner, name)]
-    if missing:
-        raise LabError(
-            f"the lab cannot control trio {trio.__version__}: it has no {', '.join(missing)}; "
-            f"use a release that the lab was tested with (0.32 to 0.35)"
-        )
+    require("trio")
     if hasattr(GLOBAL_RUN_CONTEXT, "runner"):
         raise LabError(
             "the lab runs trio itself, so it cannot be called inside a run; call it from a plain "

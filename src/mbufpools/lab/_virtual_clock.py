@@ -7,7 +7,7 @@ trio asks a clock how long it may sleep only when no task can run. The clock say
 the first time, so that real I/O is polled; asked again with nothing having run in between, it
 jumps. As an instrument of the run it knows what has run. `wait_all_tasks_blocked` has
 precedence over a jump, as with `MockClock`. To see its waiters, and to end a stalled run, takes
-some of trio's private names: they are listed below, and checked before use.
+some of trio's private names, which are checked before use.
 """
 
 from __future__ import annotations
@@ -18,26 +18,13 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 import trio
-from trio._core._run import GLOBAL_RUN_CONTEXT, CancelStatus, Runner
+from trio._core._run import GLOBAL_RUN_CONTEXT, CancelStatus
 
 from ._background import TICKS, is_service, only_ticks_on_trio
+from ._private_names import require
 from ._virtual_time import Stalled, where_it_waits
 
 __all__ = ["VirtualClock", "lift_shields"]
-
-_PRIVATE = [
-    (CancelStatus, "_parent"),
-    (CancelStatus, "_scope"),
-    (CancelStatus, "_tasks"),
-    (trio.CancelScope, "_cancel_status"),
-    (trio.CancelScope, "_registered_deadline"),
-    (Runner, "main_task"),
-    (Runner, "tasks"),
-    (Runner, "waiting_for_idle"),
-    (trio.lowlevel.Task, "_abort_func"),
-    (trio.lowlevel.Task, "_attempt_abort"),
-    (trio.lowlevel.Task, "_cancel_status"),
-]
 
 
 class VirtualClock(trio.abc.Clock, trio.abc.Instrument):
@@ -52,15 +39,14 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument):
         patience: seconds of real time. 0 suits programs without I/O and threads.
 
     Raises:
-        RuntimeError: this trio lacks what the clock needs.
+        LabError: this trio lacks a private name that the clock needs.
 
     Attributes:
         stalled: why the last run was stopped, or None.
     """
 
     def __init__(self, patience: float = 1.0) -> None:
-        if not all(hasattr(owner, name) for owner, name in _PRIVATE):
-            raise RuntimeError(f"virtual time does not know its way around trio {trio.__version__}")
+        require("trio")
         self._patience = patience
         self._restart()
 

@@ -1,0 +1,105 @@
+"""Every private name of trio and of anyio that the lab uses, in one list each.
+
+A release that lacks one of them cannot be controlled. `require` says so before an exploration
+begins, instead of failing in the middle of it. When a new release of trio comes out, this is the
+file to look at: the names say where the lab depends on it, and `TESTED` what it was tested with.
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import version
+from typing import Any
+
+from ._outcome import LabError
+
+__all__ = ["TESTED", "missing", "require"]
+
+TESTED = {"trio": "0.32 to 0.35", "anyio": "4.14 to 4.16"}
+"""The releases that the lab was tested with."""
+
+TRIO: dict[str, tuple[str, ...]] = {
+    "trio._core._run": (
+        "GLOBAL_RUN_CONTEXT",
+        "_ALLOW_DETERMINISTIC_SCHEDULING",
+        "_r",
+    ),
+    "trio._core._run.CancelStatus": ("_children", "_parent", "_scope", "_tasks"),
+    "trio._core._run.Deadlines": ("_heap",),
+    "trio._core._run.Nursery": ("_cancel_status", "_closed"),
+    "trio._core._run.Runner": (
+        "deadlines",
+        "entry_queue",
+        "main_task",
+        "runq",
+        "spawn_impl",
+        "system_nursery",
+        "tasks",
+        "waiting_for_idle",
+    ),
+    "trio._threads": ("start_thread_soon",),
+    "trio.CancelScope": ("_cancel", "_cancel_status", "_close", "_registered_deadline"),
+    "trio.lowlevel.Task": (
+        "_abort_func",
+        "_attempt_abort",
+        "_cancel_status",
+        "_eventual_parent_nursery",
+        "custom_sleep_data",
+    ),
+}
+ANYIO: dict[str, tuple[str, ...]] = {
+    "anyio._backends._asyncio": ("_task_states",),
+    "anyio._backends._asyncio.CancelScope": (
+        "_child_scopes",
+        "_host_task",
+        "_parent_scope",
+        "_tasks",
+    ),
+    "anyio._backends._asyncio.TaskGroup": ("_spawn",),
+}
+
+
+def missing(names: dict[str, tuple[str, ...]]) -> list[str]:
+    """Return the names that the installed release does not have."""
+    return [
+        f"{path}.{name}"
+        for path, attributes in names.items()
+        for name in attributes
+        if not _has(_owner(path), name)
+    ]
+
+
+def _owner(path: str) -> Any:
+    """Return a module, or a class of one; None if there is none."""
+    try:
+        return importlib.import_module(path)
+    except ImportError:
+        module, _, name = path.rpartition(".")
+        return getattr(importlib.import_module(module), name, None)
+
+
+def _has(owner: Any, name: str) -> bool:
+    """Return True if a module or class has an attribute, or if its instances get it when made."""
+    if hasattr(owner, name):
+        return True
+    code = getattr(getattr(owner, "__init__", None), "__code__", None)
+    return code is not None and not hasattr(owner, "__slots__") and name in code.co_names
+
+
+def require(backend: str) -> None:
+    """Check the private names of what a backend is built on.
+
+    Raises:
+        LabError: this release of trio, anyio or Python lacks one; it names release and names.
+    """
+    libraries = [("anyio", ANYIO)]
+    if backend == "trio":
+        libraries.append(("trio", TRIO))
+    for library, names in libraries:
+        lacking = missing(names)
+        if lacking:
+            raise LabError(
+                f"the lab cannot control {library} {version(library)}: it has no "
+                f"{', '.join(lacking)}; use a release that the lab was tested with "
+                f"({TESTED[library]})"
+            )
