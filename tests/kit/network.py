@@ -1,6 +1,6 @@
-"""What the tests of sockets, protocols and streams share: loops, connections, checked pools.
+"""Helpers for the tests of sockets, protocols and streams: loops, connections, checked pools.
 
-Sockets are real, on 127.0.0.1, so these tests run in real time; each ends within seconds.
+The sockets are real ones on 127.0.0.1, so these tests run in real time. Each ends within seconds.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ ASYNCIO_LOOPS = [
 LOOPS = [*ASYNCIO_LOOPS, pytest.param(("trio", {}), id="trio")]
 
 NARROW = {"SO_SNDBUF": 16384, "SO_RCVBUF": 16384}
-"""A connection whose kernel takes little."""
+"""Socket options that make the kernel take few bytes of a connection."""
 LARGE = 1 << 18
-"""Bytes, more than the kernel takes of a narrow connection that nobody reads."""
+"""More bytes than the kernel takes of a narrow connection that no task reads."""
 
 
 @asynccontextmanager
 async def checked(
     limit: int | str = "1 MiB", sizes: Sequence[int | PoolSpec] | None = None, **options: Any
 ) -> AsyncIterator[BufferPools]:
-    """Pools in debug mode, of which nothing may be out at the end; all within 10 seconds."""
+    """Pools in debug mode. At the end nothing may be out, and the block has 10 seconds."""
     if sizes is None:
         sizes = [PoolSpec(4096), PoolSpec(16384, items_per_page=1)]
     options = {"debug": True, **options}
@@ -52,7 +52,7 @@ async def checked(
 
 @contextmanager
 def connected(**options: int) -> Iterator[tuple[socket.socket, socket.socket]]:
-    """The two ends of a TCP connection; `options` are of the level of sockets, as ``SO_SNDBUF``."""
+    """The two ends of a TCP connection; `options` are socket options such as ``SO_SNDBUF``."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         for option, value in options.items():
             listener.setsockopt(socket.SOL_SOCKET, getattr(socket, option), value)
@@ -75,7 +75,7 @@ def reset(sock: socket.socket) -> None:
 
 
 async def read(sock: socket.socket, nbytes: int) -> bytes:
-    """Read so many bytes from a plain socket, or up to its end."""
+    """Read `nbytes` bytes from a plain socket, or fewer if the stream ends."""
     data = bytearray()
     while len(data) < nbytes:
         await anyio.wait_readable(sock)
@@ -87,7 +87,7 @@ async def read(sock: socket.socket, nbytes: int) -> bytes:
 
 
 async def read_slowly(sock: socket.socket, take: Callable[[bytes], object]) -> None:
-    """Read up to the end in chunks of many sizes, with pauses, and give each to `take`."""
+    """Read to the end in chunks of many sizes, with pauses; pass each chunk to `take`."""
     chance = random.Random(4)
     await anyio.sleep(0.02)
     while True:
@@ -109,7 +109,7 @@ async def send(sock: socket.socket, data: bytes) -> None:
 
 
 async def turns(count: int = 5) -> None:
-    """Let the loop run, until sockets and tasks that are ready have had their turn."""
+    """Let the loop run until ready sockets and tasks have had their turn."""
     for _ in range(count):
         await checkpoint()
     await anyio.sleep(0.002)

@@ -57,7 +57,7 @@ def on_uvloop() -> bool:
 
 
 def large() -> AbstractAsyncContextManager[BufferPools]:
-    """Pools of four buffers that are larger than what the kernel takes."""
+    """Pools of four buffers, each larger than the bytes that the kernel takes at once."""
     return checked(4 * LARGE, [PoolSpec(LARGE, items_per_page=1)])
 
 
@@ -74,7 +74,7 @@ async def protocol_on(
     make: type[PooledBufferedProtocol] = PooledBufferedProtocol,
     **options: int,
 ) -> AsyncIterator[PooledBufferedProtocol]:
-    """A connected protocol, closed at the end; the socket becomes the transport's."""
+    """A connected protocol, which is closed at the end. The transport owns the socket."""
     smallest = min(pool.item_size for pool in pools.pools.values())
     protocol = make(pools, nbytes or smallest, **options)
     own = sock.dup()
@@ -102,7 +102,7 @@ async def received(protocol: PooledBufferedProtocol) -> bytes:
 
 
 def holding(pools: BufferPools) -> list[Buffer]:
-    """Every buffer that the pools, of one size, have left."""
+    """Every buffer that the pools still have; the pools have one size."""
     (pool,) = pools.pools.values()
     buffers = []
     try:
@@ -115,7 +115,7 @@ def holding(pools: BufferPools) -> list[Buffer]:
 # --- receiving
 
 
-async def test_bytes_are_received_in_a_buffer_that_is_the_receivers() -> None:
+async def test_received_bytes_are_in_a_buffer_that_belongs_to_the_receiver() -> None:
     with connected() as (ours, theirs):
         async with checked() as pools, protocol_on(ours, pools) as protocol:
             theirs.sendall(b"hello")
@@ -137,7 +137,7 @@ async def test_the_end_comes_after_all_bytes_and_stays() -> None:
                     await protocol.receive()
 
 
-async def test_one_that_waits_is_woken_by_bytes_and_by_the_end() -> None:
+async def test_a_waiting_receive_is_woken_by_bytes_and_by_the_end() -> None:
     with connected() as (ours, theirs):
         async with checked() as pools, protocol_on(ours, pools) as protocol:
             task = asyncio.create_task(received(protocol))
@@ -151,7 +151,7 @@ async def test_one_that_waits_is_woken_by_bytes_and_by_the_end() -> None:
                 await task
 
 
-async def test_several_reads_fill_one_buffer_until_somebody_receives_it() -> None:
+async def test_several_reads_fill_one_buffer_until_it_is_received() -> None:
     with connected() as (ours, theirs):
         async with checked() as pools, protocol_on(ours, pools) as protocol:
             for part in (b"one ", b"two ", b"three"):
@@ -161,7 +161,7 @@ async def test_several_reads_fill_one_buffer_until_somebody_receives_it() -> Non
             assert await received(protocol) == b"one two three"
 
 
-async def test_many_megabytes_are_received_whole_by_a_slow_receiver() -> None:
+async def test_a_slow_receiver_gets_all_of_many_megabytes() -> None:
     chance = random.Random(6)
     data = chance.randbytes(6 << 20)
     digest = hashlib.sha256()
@@ -228,7 +228,7 @@ async def send_and_end(sock: socket.socket, data: bytes) -> None:
     sock.shutdown(socket.SHUT_WR)
 
 
-async def test_a_single_byte_that_came_while_the_pools_were_dry_is_received() -> None:
+async def test_a_single_byte_that_arrived_while_the_pools_were_dry_is_received() -> None:
     with connected() as (ours, theirs):
         async with four() as pools, protocol_on(ours, pools) as protocol:
             held = holding(pools)
@@ -239,7 +239,7 @@ async def test_a_single_byte_that_came_while_the_pools_were_dry_is_received() ->
             assert await received(protocol) == b"!"
 
 
-async def test_a_byte_that_came_while_the_pools_were_dry_is_received_before_the_end() -> None:
+async def test_a_byte_that_arrived_while_the_pools_were_dry_is_received_before_the_end() -> None:
     with connected() as (ours, theirs):
         async with four() as pools, protocol_on(ours, pools) as protocol:
             held = holding(pools)
@@ -253,7 +253,7 @@ async def test_a_byte_that_came_while_the_pools_were_dry_is_received_before_the_
                 await protocol.receive()
 
 
-async def test_reading_ahead_goes_on_after_a_dry_spell_without_a_wait() -> None:
+async def test_reading_ahead_continues_without_a_wait_when_the_pools_have_memory_again() -> None:
     with connected() as (ours, theirs):
         async with four() as pools, protocol_on(ours, pools) as protocol:
             held = holding(pools)
@@ -271,7 +271,7 @@ async def test_reading_ahead_goes_on_after_a_dry_spell_without_a_wait() -> None:
             assert pools.statistics().waits.waits == 0
 
 
-async def test_a_buffer_of_one_byte_is_filled_by_the_spare_one() -> None:
+async def test_the_spare_byte_fills_a_buffer_of_one_byte() -> None:
     with connected() as (ours, theirs):
         async with (
             checked(4096, [PoolSpec(1, items_per_page=64)]) as pools,
@@ -285,7 +285,7 @@ async def test_a_buffer_of_one_byte_is_filled_by_the_spare_one() -> None:
             assert await received(protocol) + await received(protocol) == b"ab"
 
 
-async def test_connections_that_are_idle_hold_no_buffer() -> None:
+async def test_idle_connections_hold_no_buffer() -> None:
     async with four() as pools:
 
         async def echo(protocol: PooledBufferedProtocol) -> None:
@@ -323,7 +323,7 @@ async def test_connections_that_are_idle_hold_no_buffer() -> None:
         await server.wait_closed()
 
 
-async def test_a_buffer_that_was_asked_for_in_vain_is_given_back() -> None:
+async def test_a_buffer_that_got_no_bytes_is_given_back() -> None:
     with connected() as (ours, _):
         async with checked() as pools, protocol_on(ours, pools) as protocol:
             one = protocol.get_buffer(-1)
@@ -361,7 +361,7 @@ async def test_a_speculative_buffer_is_given_back() -> None:
 
 
 @pytest.mark.parametrize("read_ahead", [1, 3])
-async def test_at_most_so_many_buffers_wait_to_be_received(read_ahead: int) -> None:
+async def test_at_most_read_ahead_buffers_wait_to_be_received(read_ahead: int) -> None:
     data = random.Random(8).randbytes(10 * 4096)
     with connected() as (ours, theirs):
         async with (
@@ -379,7 +379,7 @@ async def test_at_most_so_many_buffers_wait_to_be_received(read_ahead: int) -> N
             assert got == data
 
 
-async def test_what_was_read_ahead_is_held_by_no_task_and_the_protocol_is_named() -> None:
+async def test_buffers_that_were_read_ahead_are_held_by_no_task_and_name_the_net_package() -> None:
     with connected() as (ours, theirs):
         async with four() as pools, protocol_on(ours, pools) as protocol:
             theirs.sendall(bytes(2 * 4096))
@@ -486,8 +486,8 @@ async def test_a_receive_cancelled_at_the_grant_loses_no_byte_and_no_buffer(
 # --- writing
 
 
-async def test_many_megabytes_are_written_whole_to_a_slow_reader() -> None:
-    """Others scribble over all buffers that are free."""
+async def test_a_slow_reader_gets_all_of_many_megabytes_that_are_written() -> None:
+    """Other tasks write over all free buffers during the writes."""
     chance, nbytes = random.Random(9), 6 << 20
     wrote, got = hashlib.sha256(), hashlib.sha256()
     with connected(SO_SNDBUF=32768, SO_RCVBUF=32768) as (ours, theirs):
@@ -522,7 +522,7 @@ async def test_many_megabytes_are_written_whole_to_a_slow_reader() -> None:
 
 
 class ReleasesAtOnce(PooledBufferedProtocol):
-    """The mistake: to release what the transport has been given."""
+    """The planted bug: a buffer is released as soon as the transport has it."""
 
     def write(self, buffer: Buffer, nbytes: int | None = None) -> None:
         assert self.transport is not None
@@ -531,7 +531,7 @@ class ReleasesAtOnce(PooledBufferedProtocol):
 
 
 @pytest.mark.parametrize("make", [PooledBufferedProtocol, ReleasesAtOnce])
-async def test_whoever_gets_the_memory_next_does_not_write_into_what_is_still_to_be_sent(
+async def test_the_next_owner_of_the_memory_does_not_write_into_bytes_that_are_still_to_be_sent(
     make: type[PooledBufferedProtocol],
 ) -> None:
     """asyncio since 3.12 and uvloop keep the memory that was written, not a copy."""
@@ -574,7 +574,7 @@ async def test_a_send_returns_when_its_bytes_have_gone() -> None:
             assert buffer.released
 
 
-async def test_a_send_that_need_not_wait_is_a_checkpoint() -> None:
+async def test_a_send_that_does_not_wait_is_a_checkpoint() -> None:
     with connected() as (ours, theirs):
         async with checked() as pools, protocol_on(ours, pools) as protocol:
             buffer = await filled(pools, b"hello")
@@ -587,7 +587,9 @@ async def test_a_send_that_need_not_wait_is_a_checkpoint() -> None:
 
 
 @pytest.mark.parametrize("native", [True, False])
-async def test_what_a_cancelled_send_was_given_goes_out_and_is_released(native: bool) -> None:
+async def test_the_bytes_of_a_cancelled_send_still_go_out_and_its_buffer_is_released(
+    native: bool,
+) -> None:
     with connected(**NARROW) as (ours, theirs):
         async with large() as pools, protocol_on(ours, pools) as protocol:
             buffers = [await filled(pools, bytes([n]) * LARGE) for n in (1, 2)]
@@ -611,7 +613,7 @@ async def test_what_a_cancelled_send_was_given_goes_out_and_is_released(native: 
             assert all(buffer.released for buffer in buffers)
 
 
-async def test_a_sent_buffer_with_an_exported_view_is_the_callers_again() -> None:
+async def test_a_sent_buffer_with_an_exported_view_belongs_to_the_caller_again() -> None:
     with connected(**NARROW) as (ours, theirs):
         async with large() as pools, protocol_on(ours, pools) as protocol:
             buffer = await filled(pools, b"1" * LARGE)
@@ -644,7 +646,7 @@ async def test_a_written_buffer_with_an_exported_view_is_reported_and_stops_noth
     assert reports[0]["protocol"] is protocol
 
 
-async def test_each_direction_ends_by_itself() -> None:
+async def test_each_direction_ends_separately() -> None:
     with connected() as (ours, theirs):
         async with checked() as pools, protocol_on(ours, pools) as protocol:
             theirs.sendall(b"question")
@@ -658,7 +660,7 @@ async def test_each_direction_ends_by_itself() -> None:
             assert await read(theirs, 100) == b"answer"
 
 
-async def test_the_end_is_told_after_all_that_was_written() -> None:
+async def test_the_end_is_announced_after_everything_that_was_written() -> None:
     with connected(**NARROW) as (ours, theirs):
         async with large() as pools, protocol_on(ours, pools) as protocol:
             protocol.write(await filled(pools, b"1" * LARGE))
@@ -676,7 +678,7 @@ async def test_a_piece_of_no_bytes_is_released_in_its_turn() -> None:
             assert buffer.released
 
 
-async def test_what_cannot_be_written_stays_the_callers() -> None:
+async def test_a_buffer_that_cannot_be_written_still_belongs_to_the_caller() -> None:
     with connected(**NARROW) as (ours, theirs):
         async with large() as pools:
             with await pools.get_many([LARGE, LARGE]) as (buffer, released):
@@ -784,7 +786,7 @@ async def test_megabytes_go_over_tls_and_back(certificate: Path) -> None:
 # --- the end of a connection
 
 
-async def test_a_reset_gives_what_had_come_and_then_the_error() -> None:
+async def test_after_a_reset_the_bytes_that_arrived_are_received_and_then_the_error() -> None:
     with connected() as (ours, theirs):
         async with checked() as pools, protocol_on(ours, pools) as protocol:
             theirs.sendall(b"hello")
@@ -800,7 +802,7 @@ async def test_a_reset_gives_what_had_come_and_then_the_error() -> None:
                 await protocol.send(buffer)
 
 
-async def test_a_reset_releases_what_was_written_and_tells_who_sends() -> None:
+async def test_a_reset_releases_written_buffers_and_fails_the_waiting_send() -> None:
     with connected(**NARROW) as (ours, theirs):
         async with large() as pools, protocol_on(ours, pools) as protocol:
             buffers = [await filled(pools, bytes(LARGE)) for _ in range(3)]
@@ -814,7 +816,7 @@ async def test_a_reset_releases_what_was_written_and_tells_who_sends() -> None:
             assert all(buffer.released for buffer in buffers)
 
 
-async def test_a_write_that_fails_at_once_is_released_and_tells_who_sends() -> None:
+async def test_a_write_that_fails_at_once_releases_its_buffer_and_fails_the_send() -> None:
     with connected() as (ours, theirs):
         async with checked() as pools, protocol_on(ours, pools) as protocol:
             buffers = [await filled(pools, bytes(100)) for _ in range(2)]
@@ -827,7 +829,7 @@ async def test_a_write_that_fails_at_once_is_released_and_tells_who_sends() -> N
             buffers[1].release()
 
 
-async def test_the_end_cannot_be_told_to_a_peer_that_has_gone() -> None:
+async def test_write_eof_to_a_peer_that_is_gone_raises_nothing() -> None:
     with connected() as (ours, theirs):
         async with checked() as pools, protocol_on(ours, pools) as protocol:
             reset(theirs)
@@ -837,7 +839,7 @@ async def test_the_end_cannot_be_told_to_a_peer_that_has_gone() -> None:
                 await protocol.receive()
 
 
-async def test_an_abort_overtakes_the_end_that_was_to_be_told() -> None:
+async def test_an_abort_comes_before_a_scheduled_end() -> None:
     with connected() as (ours, theirs):
         async with checked() as pools, protocol_on(ours, pools) as protocol:
             protocol.write_eof()
@@ -846,7 +848,7 @@ async def test_an_abort_overtakes_the_end_that_was_to_be_told() -> None:
             assert await read(theirs, 1) == b""
 
 
-async def test_a_byte_that_comes_after_the_close_is_dropped() -> None:
+async def test_a_byte_that_arrives_after_the_close_is_dropped() -> None:
     with connected() as (ours, _):
         async with checked() as pools, protocol_on(ours, pools) as protocol:
             protocol.close()
@@ -856,7 +858,7 @@ async def test_a_byte_that_comes_after_the_close_is_dropped() -> None:
                 await protocol.receive()
 
 
-async def test_a_close_releases_what_nobody_received_and_ends_the_receive() -> None:
+async def test_a_close_releases_buffers_that_were_not_received_and_fails_the_next_receive() -> None:
     with connected() as (ours, theirs):
         async with checked() as pools, protocol_on(ours, pools, read_ahead=2) as protocol:
             theirs.sendall(bytes(6000))
@@ -919,7 +921,7 @@ async def test_nothing_is_read_after_a_close_that_still_writes() -> None:
             await protocol.aclose()
 
 
-async def test_an_aclose_waits_until_all_has_gone() -> None:
+async def test_aclose_waits_until_all_bytes_have_gone() -> None:
     with connected(**NARROW) as (ours, theirs):
         async with large() as pools, protocol_on(ours, pools) as protocol:
             buffers = [await filled(pools, bytes([n]) * LARGE) for n in (1, 2, 3)]
@@ -936,7 +938,7 @@ async def test_an_aclose_waits_until_all_has_gone() -> None:
 
 
 @pytest.mark.parametrize("native", [True, False])
-async def test_a_cancelled_aclose_aborts_and_holds_nothing(native: bool) -> None:
+async def test_a_cancelled_aclose_aborts_and_holds_no_buffer(native: bool) -> None:
     with connected(**NARROW) as (ours, theirs):
         async with large() as pools, protocol_on(ours, pools) as protocol:
             protocol.write(await filled(pools, bytes(LARGE)))
@@ -974,7 +976,7 @@ async def test_a_protocol_closed_before_it_is_connected_ends_the_connection() ->
             await protocol.aclose()
 
 
-async def test_the_end_of_the_pools_wakes_a_receive_that_waits_for_them() -> None:
+async def test_closing_the_pools_wakes_a_receive_that_waits_for_them() -> None:
     with connected() as (ours, theirs):
         before = asyncio.all_tasks()
         body_ended = asyncio.Event()
@@ -1011,7 +1013,7 @@ async def test_the_end_of_the_pools_wakes_a_receive_that_waits_for_them() -> Non
 # --- making one
 
 
-async def test_sizes_that_cannot_be_are_refused() -> None:
+async def test_impossible_sizes_are_refused() -> None:
     async with checked() as pools:
         with pytest.raises(OversizeRequest):
             PooledBufferedProtocol(pools, 100_000)
@@ -1019,7 +1021,7 @@ async def test_sizes_that_cannot_be_are_refused() -> None:
             PooledBufferedProtocol(pools, 4096, read_ahead=0)
 
 
-async def test_its_repr_tells_what_it_holds() -> None:
+async def test_the_repr_says_what_the_protocol_holds() -> None:
     with connected() as (ours, theirs):
         async with checked(name="Relay") as pools, protocol_on(ours, pools) as protocol:
             theirs.sendall(bytes(4100))
@@ -1030,7 +1032,7 @@ async def test_its_repr_tells_what_it_holds() -> None:
             )
 
 
-def test_outside_of_asyncio_it_tells_what_to_use() -> None:
+def test_outside_asyncio_the_error_says_what_to_use() -> None:
     pools = BufferPools("1 MiB", [4096])
     with pytest.raises(UsageError, match="on trio use recv_into and send_all"):
         PooledBufferedProtocol(pools, 4096)

@@ -58,7 +58,7 @@ Kind = Callable[[socket.socket], Any]
 
 
 async def taken(pools: BufferPools, contents: list[bytes]) -> list[Buffer]:
-    """A buffer for each of these."""
+    """A buffer for each of these strings of bytes."""
     buffers = []
     for content in contents:
         buffer = await pools.get(len(content))
@@ -73,7 +73,7 @@ def native_cancel_only(anyio_backend: Any) -> None:
 
 
 def drain(sock: socket.socket) -> None:
-    """Read what there is."""
+    """Read the bytes that have arrived."""
     with pytest.raises(BlockingIOError):
         while True:
             sock.recv(1 << 20)
@@ -83,7 +83,7 @@ def drain(sock: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_bytes_come_into_the_buffer_and_zero_is_the_end(kind: Kind) -> None:
+async def test_bytes_arrive_in_the_buffer_and_zero_is_the_end(kind: Kind) -> None:
     with connected() as (ours, theirs):
         async with checked() as pools:
             with await pools.get(100) as buffer:
@@ -95,7 +95,7 @@ async def test_bytes_come_into_the_buffer_and_zero_is_the_end(kind: Kind) -> Non
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_receive_that_waits_is_woken_by_the_bytes(kind: Kind) -> None:
+async def test_a_waiting_receive_is_woken_by_the_bytes(kind: Kind) -> None:
     with connected() as (ours, theirs):
         async with checked() as pools, anyio.create_task_group() as tasks:
             with await pools.get(100) as buffer:
@@ -120,7 +120,7 @@ async def test_a_start_leaves_the_bytes_before_it_alone() -> None:
 
 
 @pytest.mark.parametrize("start", [-1, 8, 9])
-async def test_a_start_outside_of_the_buffer_is_refused(start: int) -> None:
+async def test_a_start_outside_the_buffer_is_refused(start: int) -> None:
     with connected() as (ours, _):
         async with checked() as pools:
             refused = pytest.raises(ValueError, match=f"start is {start}; expected 0 to 7")
@@ -185,7 +185,7 @@ async def test_a_native_cancel_around_the_arrival_loses_no_byte(
     with connected() as (ours, theirs):
         async with checked() as pools:
             with await pools.get(100) as buffer:
-                for count in range(6):  # how many turns the bytes have to be noticed
+                for count in range(6):  # the turns in which the loop can see the bytes
                     task = asyncio.create_task(recv_into(ours, buffer))
                     if waits:
                         await turns()
@@ -220,7 +220,7 @@ async def test_a_receive_does_not_write_into_a_buffer_that_was_released(
             buffer.release()
             theirs.sendall(b"hello")
             await turns()
-            with await pools.get(100) as buffer:  # debug mode examines the item
+            with await pools.get(100) as buffer:  # debug mode checks the poison of the item
                 assert await recv_into(ours, buffer) == 5
 
 
@@ -273,7 +273,7 @@ async def test_a_closed_socket_is_a_closed_resource(kind: Kind, anyio_backend: A
                     await send_all(ours, [buffer])
 
 
-async def test_one_that_waits_hears_of_the_closing() -> None:
+async def test_a_waiting_receive_is_told_of_the_close() -> None:
     with connected() as (ours, _):
         async with checked() as pools, anyio.create_task_group() as tasks:
 
@@ -320,7 +320,7 @@ async def test_two_tasks_cannot_receive_from_one_socket(kind: Kind) -> None:
         (lambda: BufferedByteReceiveStream, "is not a socket"),
     ],
 )
-async def test_what_is_no_such_socket_is_refused_with_what_is(
+async def test_other_objects_are_refused_and_the_error_says_what_is_accepted(
     make: Callable[[], Any], message: str
 ) -> None:
     wrong = make()
@@ -347,7 +347,7 @@ async def test_a_socket_that_blocks_is_refused() -> None:
                 await recv_into(ours, buffer)
 
 
-async def test_what_is_no_buffer_is_refused() -> None:
+async def test_an_object_that_is_not_a_buffer_is_refused() -> None:
     with connected() as (ours, _), pytest.raises(TypeError, match="expected a Buffer"):
         await recv_into(ours, bytearray(5))  # type: ignore[arg-type]
 
@@ -378,7 +378,7 @@ async def test_buffers_are_sent_in_order_and_released(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_many_megabytes_through_a_slow_reader_arrive_whole(kind: Kind) -> None:
+async def test_a_slow_reader_gets_all_of_many_megabytes(kind: Kind) -> None:
     nbytes, sent, received = 4 << 20, hashlib.sha256(), hashlib.sha256()
     with connected(SO_SNDBUF=65536) as (ours, theirs):
         sock = kind(ours)
@@ -403,8 +403,8 @@ async def test_more_buffers_than_one_system_call_takes_are_sent() -> None:
             assert await read(theirs, 6 * len(contents)) == b"".join(contents)
 
 
-async def test_kafka_19012_a_buffer_is_free_for_others_only_when_its_send_is_through() -> None:
-    """Kafka freed buffers whose send was in flight; who got them next wrote into that send."""
+async def test_kafka_19012_a_buffer_is_free_only_after_its_send_has_returned() -> None:
+    """Kafka freed buffers during their send; the next owner wrote into that send."""
     ends: list[tuple[int, Buffer]] = []
 
     class Watched(socket.socket):
@@ -422,7 +422,7 @@ async def test_kafka_19012_a_buffer_is_free_for_others_only_when_its_send_is_thr
     with connected(SO_SNDBUF=32768, SO_RCVBUF=32768) as (ours, theirs):
         watched = Watched(fileno=ours.detach())
         watched.setblocking(False)
-        # The pools hold four buffers, and two greedy tasks write into whatever is free.
+        # The pools hold four buffers, and two tasks write into every free one.
         async with (
             checked("64 KiB", [PoolSpec(16384, items_per_page=1)]) as pools,
             anyio.create_task_group() as tasks,
@@ -466,7 +466,7 @@ async def test_memory_comes_back_while_the_rest_waits_for_the_peer() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_after_a_cancelled_send_what_has_not_gone_is_still_the_callers(kind: Kind) -> None:
+async def test_after_a_cancelled_send_the_unsent_buffers_belong_to_the_caller(kind: Kind) -> None:
     with connected(**NARROW) as (ours, theirs):
         sock = kind(ours)
         async with checked("2 MiB", [PoolSpec(16384, items_per_page=1)]) as pools:
@@ -495,7 +495,7 @@ async def test_after_a_cancelled_send_what_has_not_gone_is_still_the_callers(kin
             assert b"".join(contents).startswith(data)
 
 
-async def test_a_native_cancel_of_a_send_leaves_what_has_not_gone(anyio_backend: Any) -> None:
+async def test_a_native_cancel_of_a_send_leaves_the_unsent_buffers(anyio_backend: Any) -> None:
     native_cancel_only(anyio_backend)
     with connected(**NARROW) as (ours, theirs):
         async with checked("2 MiB", [PoolSpec(16384, items_per_page=1)]) as pools:
@@ -528,7 +528,7 @@ async def test_a_send_in_a_cancelled_scope_sends_nothing() -> None:
                 theirs.recv(1)
 
 
-async def test_an_error_tells_how_many_bytes_had_gone() -> None:
+async def test_an_error_says_how_many_bytes_had_gone() -> None:
     with connected(**NARROW) as (ours, theirs):
         async with checked("2 MiB", [PoolSpec(16384, items_per_page=1)]) as pools:
             buffers = await taken(pools, [bytes(16384)] * 64)
@@ -573,7 +573,7 @@ async def test_a_send_of_buffers_that_cannot_be_sent_sends_nothing() -> None:
                 theirs.recv(1)
 
 
-async def test_nothing_to_send_is_a_checkpoint_all_the_same() -> None:
+async def test_a_send_of_nothing_is_a_checkpoint() -> None:
     with connected() as (ours, _):
         async with checked():
             await send_all(ours, [])
@@ -583,7 +583,7 @@ async def test_nothing_to_send_is_a_checkpoint_all_the_same() -> None:
             assert scope.cancelled_caught
 
 
-async def test_an_exported_view_does_not_stop_the_send_and_stays_out() -> None:
+async def test_an_exported_view_does_not_stop_the_send_and_its_buffer_stays_out() -> None:
     with connected() as (ours, theirs):
         async with checked() as pools:
             buffers = await taken(pools, [b"one", b"two", b"three"])
@@ -610,7 +610,7 @@ async def test_two_tasks_cannot_send_to_one_socket() -> None:
             assert await read(theirs, LARGE) == b"1" * LARGE
 
 
-async def test_a_buffer_released_by_somebody_else_ends_the_send() -> None:
+async def test_a_buffer_released_by_another_task_ends_the_send() -> None:
     with connected(**NARROW) as (ours, theirs):
         async with (
             checked(2 * LARGE, [PoolSpec(LARGE, items_per_page=1)]) as pools,
@@ -628,7 +628,7 @@ async def test_a_buffer_released_by_somebody_else_ends_the_send() -> None:
             theirs.recv(LARGE)
 
 
-async def test_an_anyio_stream_is_sent_copies_and_buffers_are_released() -> None:
+async def test_an_anyio_stream_gets_copies_and_the_buffers_are_released() -> None:
     received = bytearray()
 
     async def serve(stream: anyio.abc.SocketStream) -> None:
@@ -653,7 +653,7 @@ async def test_an_anyio_stream_is_sent_copies_and_buffers_are_released() -> None
     assert received == b"".join(contents)
 
 
-async def test_a_failing_anyio_stream_tells_how_many_bytes_had_gone() -> None:
+async def test_the_error_of_an_anyio_stream_says_how_many_bytes_had_gone() -> None:
     class Failing(anyio.abc.ByteSendStream):
         left = 2
 

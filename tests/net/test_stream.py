@@ -1,4 +1,4 @@
-"""The stream of objects bounded by their bytes, in virtual time on asyncio and on trio."""
+"""The stream of objects that is bounded by their bytes, in virtual time on asyncio and trio."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Ends = tuple[ByteBoundSendStream[bytes], ByteBoundReceiveStream[bytes], BufferPo
 
 @asynccontextmanager
 async def stream(limit: int = LIMIT, **options: Any) -> AsyncIterator[Ends]:
-    """A stream, and pools of which nothing may be held at the end."""
+    """A stream, and its pools; at the end nothing of the pools may be held."""
     async with BufferPools(limit, [PoolSpec(4096, items_per_page=1)], **options) as pools:
         send, receive = create_byte_stream[bytes](pools)
         with send, receive:
@@ -39,7 +39,7 @@ def native_only(anyio_backend: Any) -> None:
 
 
 class Doing:
-    """A task that may be cancelled by its scope, or natively; what came of it stays here."""
+    """A task that can be cancelled by its scope or natively, and its result."""
 
     def __init__(self) -> None:
         self.scope = anyio.CancelScope()
@@ -88,7 +88,7 @@ async def test_an_item_holds_its_bytes_until_it_is_received() -> None:
         assert pools.budget.allocated == 0
 
 
-async def test_the_size_of_an_item_is_what_the_caller_says() -> None:
+async def test_the_caller_chooses_the_size_of_an_item() -> None:
     async with BufferPools(LIMIT, [4096 // 8]) as pools:
         send, receive = create_byte_stream[tuple[str, int]](pools, size=lambda item: item[1])
         with send, receive:
@@ -97,7 +97,7 @@ async def test_the_size_of_an_item_is_what_the_caller_says() -> None:
             assert await receive.receive() == ("seventy", 70)
 
 
-async def test_items_of_no_bytes_are_never_held_up_but_keep_their_place() -> None:
+async def test_items_of_no_bytes_are_never_delayed_but_keep_their_place() -> None:
     async with stream() as (send, receive, _), anyio.create_task_group() as tasks:
         await send.send(bytes(LIMIT))
         await send.send(b"")
@@ -126,7 +126,7 @@ async def test_buffers_and_items_share_one_limit() -> None:
         assert [await receive.receive(), await receive.receive()] == [bytes(4096), b"waits"]
 
 
-async def test_in_debug_mode_the_bytes_of_an_item_are_held_by_whoever_sent_it() -> None:
+async def test_in_debug_mode_the_sender_holds_the_bytes_of_an_item() -> None:
     async with stream(debug=True) as (send, receive, pools):
         await send.send(bytes(LIMIT))
         async with anyio.create_task_group() as tasks:
@@ -162,7 +162,7 @@ async def test_an_item_that_can_never_fit_is_refused_at_once() -> None:
     ("nbytes", "error", "message"),
     [(-1, ValueError, "is -1 bytes"), ("7", TypeError, "is '7'"), (True, TypeError, "is True")],
 )
-async def test_a_size_that_is_no_number_of_bytes_is_refused(
+async def test_a_size_that_is_not_a_number_of_bytes_is_refused(
     nbytes: Any, error: type[Exception], message: str
 ) -> None:
     async with BufferPools(LIMIT, [512]) as pools:
@@ -199,8 +199,8 @@ async def test_senders_granted_together_keep_their_order() -> None:
             assert [await receive.receive() for _ in contents] == contents
 
 
-async def test_nobody_overtakes_a_sender_that_was_granted_and_has_not_run() -> None:
-    # Under `direct` the bytes are granted in the very call that gives them back.
+async def test_no_sender_overtakes_one_that_was_granted_and_has_not_run() -> None:
+    # Under `direct` the same call gives the bytes back and grants them.
     async with (
         stream(wakeup="direct") as (send, receive, _),
         anyio.create_task_group() as tasks,
@@ -266,7 +266,7 @@ async def test_both_calls_are_checkpoints_that_do_nothing_when_cancelled() -> No
 
 
 @pytest.mark.parametrize("native", [False, True])
-async def test_a_cancelled_sender_lets_those_behind_it_through(
+async def test_a_cancelled_sender_lets_the_senders_behind_it_through(
     native: bool, anyio_backend: Any
 ) -> None:
     if native:
@@ -306,7 +306,7 @@ async def test_a_sender_cancelled_at_the_grant_has_sent_once_or_not_at_all(
 ) -> None:
     if native:
         native_only(anyio_backend)
-    # Under `direct` the bytes are granted in the very call that gives them back.
+    # Under `direct` the same call gives the bytes back and grants them.
     async with stream(wakeup="direct") as (send, receive, pools):
         async with anyio.create_task_group() as tasks:
             await send.send(bytes(LIMIT))
@@ -377,7 +377,7 @@ async def test_items_handed_to_cancelled_receivers_keep_their_order(anyio_backen
         assert [receive.receive_nowait() for _ in range(3)] == [b"1", b"2", b"3"]
 
 
-async def test_an_item_given_back_when_nobody_can_receive_any_more_is_dropped(
+async def test_an_item_given_back_when_no_receiver_is_left_is_dropped(
     anyio_backend: Any,
 ) -> None:
     native_only(anyio_backend)
@@ -410,7 +410,7 @@ async def test_the_end_comes_after_the_last_item() -> None:
                 receive.receive_nowait()
 
 
-async def test_the_last_close_ends_the_receivers_that_wait() -> None:
+async def test_the_last_close_ends_the_waiting_receivers() -> None:
     async with stream() as (send, receive, _), anyio.create_task_group() as tasks:
         doings = [Doing(), Doing()]
         for doing in doings:
@@ -495,7 +495,7 @@ async def test_a_close_ends_the_receives_of_that_clone_alone() -> None:
 
 @pytest.mark.parametrize("first", ["grant", "close"])
 @pytest.mark.parametrize("end", ["send", "receive"])
-async def test_a_close_at_the_grant_leaves_nothing_held(first: str, end: str) -> None:
+async def test_a_close_at_the_grant_leaves_no_bytes_held(first: str, end: str) -> None:
     async with (
         stream(wakeup="direct") as (send, receive, pools),
         anyio.create_task_group() as tasks,
@@ -518,7 +518,7 @@ async def test_a_close_at_the_grant_leaves_nothing_held(first: str, end: str) ->
             buffer.release()
 
 
-async def test_the_end_of_the_pools_wakes_the_senders() -> None:
+async def test_closing_the_pools_wakes_the_senders() -> None:
     pools = BufferPools(LIMIT, [512])
     send, receive = create_byte_stream[bytes](pools)
     async with anyio.create_task_group() as tasks:
@@ -549,7 +549,7 @@ async def test_an_end_that_is_dropped_unclosed_is_reported() -> None:
 # --- everything at once
 
 
-async def test_under_the_kernels_rules_it_works_too() -> None:
+async def test_a_stream_works_under_the_rules_of_the_kernel() -> None:
     async with MbufPools(256) as pools, anyio.create_task_group() as tasks:
         send, receive = create_byte_stream[bytes](pools)
         with send, receive:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, cast
 
 from mbufpools.lab.engine import Exhaustive, LabError
 
@@ -25,12 +26,15 @@ SMALLEST = ("half-page", "put-frees")
 """Scenarios small enough to execute every schedule in the split grain, without reduction."""
 
 
+Kind = Literal["stall", "corruption", "livelock"]
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """A schedule that fails, and its token."""
 
-    kind: str
-    """``stall``, ``corruption`` or ``livelock``."""
+    kind: Kind
+    """What failed."""
     message: str
     scenario: str
     cpus: int
@@ -147,7 +151,7 @@ def _finding(explored: Explored, variant: Variant) -> Finding:
     schedule, outcome = execution.schedule, execution.outcome
     assert outcome.kind is not None
     return Finding(
-        kind=outcome.kind,
+        kind=cast(Kind, outcome.kind),
         message=outcome.message,
         scenario=explored.scenario.name,
         cpus=explored.scenario.cpus,
