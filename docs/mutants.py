@@ -1,7 +1,7 @@
-"""Sum up a run of mutmut, and check it against the page that explains the survivors.
+"""Summarize a run of mutmut, and compare it with the page that explains the survivors.
 
-``docs/mutation.md`` gives, under a reason, the mutants that no test can or shall kill, each as
-the lines it changes::
+``docs/mutation.md`` lists the mutants that no test can find or needs to find. Each is given under a
+reason, as the lines that it changes::
 
     ```diff
     @@ PageLists.pages @@
@@ -9,10 +9,10 @@ the lines it changes::
     +return chain(self._empty, self._full)
     ```
 
-mutmut numbers its mutants anew whenever a function changes; what they change stays. `python
-docs/mutants.py`, run where mutmut ran, prints how many mutants there were of each room, and in
-full those that survived without an explanation. It exits with 1 if there is one, or if the page
-explains one that did not survive.
+mutmut renumbers its mutants whenever a function changes, but the lines that they change stay the
+same. `python docs/mutants.py`, run in the directory where mutmut ran, prints the number of
+mutants of each module, and each mutant that survived without an explanation. It exits with 1 if
+there is one, or if the page explains a mutant that did not survive.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from typing import NamedTuple
 
 PAGE = Path(__file__).resolve().parent / "mutation.md"
 DEAD = ("killed", "timeout", "caught by type check", "segfault")
-"""What mutmut calls a mutant that was found; a timeout is one that hangs."""
+"""mutmut's words for a mutant that was found. The tests of a mutant with a timeout did not end."""
 
 
 class Change(NamedTuple):
-    """What a mutant is: the function, and the lines that go and come, without indentation."""
+    """A mutant: the function, and the lines that are removed and added, without indentation."""
 
     function: str
-    gone: tuple[str, ...]
-    come: tuple[str, ...]
+    removed: tuple[str, ...]
+    added: tuple[str, ...]
 
     def __str__(self) -> str:
-        lines = [f"-{line}" for line in self.gone] + [f"+{line}" for line in self.come]
+        lines = [f"-{line}" for line in self.removed] + [f"+{line}" for line in self.added]
         return "\n".join([f"@@ {self.function} @@", *lines])
 
 
@@ -52,7 +52,7 @@ def change_of(function: str, diff: str) -> Change:
 
 
 def explained(page: str) -> list[Change]:
-    """The mutants that `page` explains, in its order."""
+    """The mutants that `page` explains, in the order of the page."""
     changes = []
     for block in re.findall(r"^```diff\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
         _, *parts = re.split(r"^@@ (\S+) @@\n", block, flags=re.MULTILINE)
@@ -67,7 +67,7 @@ def function_of(mutant: str) -> str:
 
 
 def mutmut(*arguments: str) -> str:
-    """What a command of the mutmut beside this interpreter prints."""
+    """The output of a command of mutmut, which is installed beside this interpreter."""
     program = Path(sys.executable).parent / "mutmut"
     return subprocess.run(
         [program, *arguments], stdout=subprocess.PIPE, text=True, check=True
@@ -75,7 +75,7 @@ def mutmut(*arguments: str) -> str:
 
 
 def main() -> int:
-    """Print the summary of the run whose results are here."""
+    """Print the summary of the run whose results are in this directory."""
     results = [
         (mutant, status)
         for mutant, _, status in (
@@ -83,13 +83,13 @@ def main() -> int:
         )
         if status
     ]
-    rooms: dict[str, Counter[str]] = {}
+    modules: dict[str, Counter[str]] = {}
     for mutant, status in results:
-        rooms.setdefault(mutant.split(".")[1], Counter())[status] += 1
-    for room, counts in sorted(rooms.items()):
+        modules.setdefault(mutant.split(".")[1], Counter())[status] += 1
+    for module, counts in sorted(modules.items()):
         total = ", ".join(f"{count} {status}" for status, count in counts.most_common())
-        print(f"{room:<14} {counts.total():>5} mutants: {total}")
-    counts = sum(rooms.values(), Counter[str]())
+        print(f"{module:<14} {counts.total():>5} mutants: {total}")
+    counts = sum(modules.values(), Counter[str]())
     dead = sum(counts[status] for status in DEAD)
 
     reasons = explained(PAGE.read_text("utf-8"))
@@ -104,7 +104,7 @@ def main() -> int:
     for mutant, status, change in unexplained:
         print(f"\n{status} without an explanation, {mutant}:\n{change}")
     for change in obsolete:
-        print(f"\nexplained in {PAGE.name}, but no survivor:\n{change}")
+        print(f"\nexplained in {PAGE.name}, but did not survive:\n{change}")
     print(
         f"\n{len(results)} mutants: {dead} found, {len(alive) - len(unexplained)} survived as "
         f"{PAGE.name} explains, {len(unexplained)} without an explanation"

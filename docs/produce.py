@@ -1,14 +1,14 @@
 """Produce the output that the documents show, so that none of it is pasted.
 
-A block of a document looks like this; what stands between the two comments is replaced by what
-the command prints::
+A block of a document looks like this. The text between the two comments is replaced by the output
+of the command::
 
     <!-- produced by: mbufpools demo stall -->
     ...
     <!-- end -->
 
-`python docs/produce.py` writes the documents anew; with ``--check`` it only says which are out
-of date, and exits with 1 if any is.
+`python docs/produce.py` updates the documents. With ``--check`` it only lists the documents that
+are out of date, and exits with 1 if there is one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not arguments:
                 document.write_text(fresh, encoding="utf-8")
     for name in stale:
-        print(f"{name} was out of date" + ("; run `make docs`" if arguments else "; written anew"))
+        print(f"{name} was out of date" + ("; run `make docs`" if arguments else "; updated"))
     return 1 if stale and arguments else 0
 
 
@@ -52,7 +52,7 @@ def produce(text: str) -> str:
 
 
 def run(command: str) -> str:
-    """Return what a command prints; both programs are those of this interpreter."""
+    """Return what a command prints. Both programs, mbufpools and python, use this interpreter."""
     program, *arguments = shlex.split(command)
     if program not in ("mbufpools", "python"):
         raise ValueError(f"{command!r}: expected a command that begins with mbufpools or python")
@@ -64,7 +64,7 @@ def run(command: str) -> str:
         cwd=ROOT,
         check=False,
     )
-    if result.returncode > 1:  # 1 is a result: what was looked for was found
+    if result.returncode > 1:  # 1 is a valid result, such as a failure that was to be found
         raise RuntimeError(f"`{command}` exits with {result.returncode}:\n{result.stderr}")
     return "\n".join(line.rstrip() for line in result.stdout.splitlines()) + "\n"
 

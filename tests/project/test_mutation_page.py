@@ -45,8 +45,8 @@ def test_each_mutant_that_the_page_explains_changes_a_line_that_is_there() -> No
     explained = SUMMARY.explained((DOCS / "mutation.md").read_text("utf-8"))
     assert explained
     for change in explained:
-        assert change.gone
-        assert set(change.gone) <= functions[change.function], str(change)
+        assert change.removed
+        assert set(change.removed) <= functions[change.function], str(change)
 
 
 def test_a_block_may_explain_several_mutants() -> None:
