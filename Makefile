@@ -31,10 +31,11 @@ demo: $(READY)  ## see what a wakeup policy costs
 test: $(READY)  ## the tests, on asyncio and on trio, by two processes (JOBS=n for another number)
 	$(BIN)/python -m pytest $(SPREAD)
 
-# The core on one backend, without tests that start processes or explore for long.
+# The core on one backend, without the tests that start processes or run random programs for long.
+NOT_QUICK = $(addprefix tests/core/,test_fork.py test_stateful.py test_stateful_planted.py)
 quick: $(READY)  ## the core's tests on asyncio, in seconds
-	$(BIN)/python -m pytest $(SPREAD) -k "not trio" tests/core \
-		--ignore=tests/core/test_stateful_planted.py
+	$(BIN)/python -m pytest $(SPREAD) -k "not trio and not process" tests/core \
+		$(NOT_QUICK:%=--ignore=%)
 
 prove: $(READY)  ## the long proofs, of which `make test` runs a quick form
 	$(BIN)/python -m pytest -m prove

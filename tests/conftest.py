@@ -1,6 +1,6 @@
 """How the suite runs: every coroutine test on asyncio and on trio, in virtual time.
 
-- A coroutine test is marked ``anyio`` here, so that nobody has to remember it, and runs once
+- A coroutine test is marked ``anyio`` here, so that no test needs the mark itself, and runs once
   on each backend with a clock of its own that starts at 0.0 (see `mbufpools.lab`).
 - Under ``trio_only/`` it is marked ``trio`` instead: pytest-trio runs it, and its fixtures
   (``autojump_clock``, ``nursery``) and trio's instruments are at hand.

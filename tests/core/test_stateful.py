@@ -4,8 +4,8 @@ Two state machines of Hypothesis, with one vocabulary (`machine`):
 
 - `KernelMachine`: `MbufPools` beside a naive copy of the kernel's pools (`naive_kernel`). Who was
   granted what in which order, who sleeps, and every counter agree after each step.
-- `BufferMachine`: `BufferPools` in every order, before a referee who knows the promises and sees
-  what happens (`referee`).
+- `BufferMachine`: `BufferPools` in every order, before a oracle who knows the promises and sees
+  what happens (`oracle`).
 
 After each step every invariant holds; in the end all comes back, and nothing is charged. A failure
 prints the steps that lead to it; it is kept, and tried first at the next run; and the line that
@@ -39,7 +39,7 @@ from mbufpools import (
 )
 from tests.kit.grants import reserve
 from tests.kit.naive_kernel import COUNTERS, NaiveKernel
-from tests.kit.order_oracle import NaiveShelf, Referee
+from tests.kit.order_oracle import NaiveShelf, OrderOracle
 from tests.kit.stateful import PoolsMachine, which
 from tests.kit.stepped_loop import RefusingMemory, World
 
@@ -156,7 +156,7 @@ class KernelMachine(PoolsMachine):
         assert sorted(self.waiters()) == sorted(itertools.chain(*waiting.values()))
         self.model.granted.clear()
 
-    @precondition(lambda self: not self.somebody_waits())
+    @precondition(lambda self: not self.some_wait())
     @rule(pool=which, waits=st.booleans())
     def get_when_the_system_has_no_page(self, pool: int, waits: bool) -> None:
         the_pool = self.pool(pool)
@@ -203,10 +203,10 @@ class KernelMachine(PoolsMachine):
 
 
 class BufferMachine(PoolsMachine):
-    """`BufferPools`, and the referee."""
+    """`BufferPools`, and the oracle."""
 
     world: World[BufferPools]
-    model: Referee
+    model: OrderOracle
 
     @initialize(
         options=st.fixed_dictionaries(
@@ -255,7 +255,7 @@ class BufferMachine(PoolsMachine):
                 SHELVES, minima, maxima, strict=True
             )
         }
-        self.model = Referee(
+        self.model = OrderOracle(
             shelves,
             order=options["order"],
             pressure=options["reclaim"] == "pressure",

@@ -1,7 +1,7 @@
-"""Correct programs that cancel, and stay correct whoever is cancelled: the lab must find nothing.
+"""Programs that stay correct whichever task is cancelled: the lab must find nothing.
 
-Nobody in them waits for another without a limit in time, gives up what he must give back, or
-asserts what a cancellation may change.
+No task in them waits for another without a time limit, keeps what it must release, or asserts what
+a cancellation may change.
 """
 
 from __future__ import annotations

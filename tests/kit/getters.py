@@ -1,9 +1,9 @@
-"""A pool set on a stage: tasks that get, and the ledger of who was granted what.
+"""A scene: a pool set, tasks that get, and a log of which task was granted an item.
 
 A test says in which order things happen at one moment; tasks that are ready at one moment run in
 any order, on trio truly so. So a get is started here and followed until it holds a buffer, waits
-or has failed, and only then does the test go on; and what is asserted is the ledger, which the
-event hook writes when a grant is decided, not when its task resumes.
+or has failed, and only then does the test go on. A test asserts the log, which the event hook
+writes when a grant is decided, not when its task resumes.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 class Scene(Generic[Pools]):
-    """An entered pool set with its getters, and the ledger.
+    """An entered pool set with its getters and its log.
 
     An async context manager: ``async with Scene(BufferPools, 4096, [4096]) as scene``. At the end
-    those who wait are cancelled, what is held is released, the pools are closed, and then nothing
+    all waits are cancelled, what is held is released, the pools are closed, and then nothing
     may be out and nothing charged. A test that waits for what never comes would wait for ever in
     virtual time, for the gc has a timer: so after `PATIENCE` seconds of it, it fails.
     """
@@ -72,7 +72,7 @@ class Scene(Generic[Pools]):
             options = {**self.rules, **options}
         self.pools = make(*args, hook=self._observe, **options)
         self.granted: list[str] = []
-        """The names of those who were handed an item, in the order in which it was decided."""
+        """The names of the getters that were granted an item, in the order of the decisions."""
         self.events: list[Event] = []
         self._kinds: Counter[EventKind] = Counter()
         self.getters: dict[str, Getter] = {}
@@ -117,7 +117,7 @@ class Scene(Generic[Pools]):
 
     def try_get(self, name: str, pool: str) -> bool:
         """Get an item of `pool` without waiting, as a getter of that name; False if there is
-        none. Its grants are in no ledger."""
+        none. It is not in `granted`."""
         getter = Getter.without_waiting(name, self.pools.pools[pool].get_nowait)
         if isinstance(getter.error, anyio.WouldBlock):
             return False
@@ -136,7 +136,7 @@ class Scene(Generic[Pools]):
         return self.pools.statistics().pools[pool]
 
     def waiting(self) -> list[str]:
-        """The names of those who wait: neither granted nor ended."""
+        """The names of the getters that wait: neither granted nor ended."""
         return [
             name
             for name in self._names.values()

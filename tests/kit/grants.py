@@ -1,8 +1,7 @@
-"""What the tests of the waiting order share: a log of what the pools did, and who takes what.
+"""What the tests of the waiting order share: a log of what the pools did, and pools to watch.
 
-The order is judged by the log, never by the order in which tasks resume: trio shuffles that.
-So that a request can be told from others in the log, each asks for a number of bytes of its
-own.
+A test judges the order by the log, never by the order in which tasks resume, which trio shuffles.
+Each request asks for a number of bytes of its own, so that the log shows which it was.
 """
 
 from __future__ import annotations
@@ -96,7 +95,7 @@ class Counted:
 
 
 async def settle() -> None:
-    """Let everything happen that can happen without time passing."""
+    """Let all other tasks run as far as they can without time passing."""
     for _ in range(12):
         await checkpoint()
 

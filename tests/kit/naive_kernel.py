@@ -281,7 +281,7 @@ class NaiveKernel:
             self.wakeup_queued = True
 
     def set_hard_limit(self, name: str, items: int | None) -> bool:
-        """``pool_sethardlimit``; False is EINVAL. It wakes nobody."""
+        """``pool_sethardlimit``; False is EINVAL. It wakes no waiter."""
         pool = self.pools[name]
         if items is not None and items < pool.nout:
             return False

@@ -1,14 +1,14 @@
-"""A referee who knows what `BufferPools` promises, and watches.
+"""An oracle of the waiting order: it knows what `BufferPools` promises, and watches.
 
-He has no rule of his own to serve anybody by. He follows what the event hook tells, counts items,
-pages and bytes anew from it, and objects: when somebody is served whose turn it is not, when more
-is out or charged than may be, and, when all is quiet, if somebody waits who could be served.
+It has no rule of its own that chooses which request to serve. It follows the events, counts items,
+pages and bytes from them, and fails a test when a request is served out of turn, when more is out
+or charged than may be, and, when nothing more can happen, if a request waits that could be served.
 
-The promises, of an order, in his words. Somebody older is *in the way* of a request, unless he
-only waits at the maximum of pools that the request does not want, or behind such a one for these
-pools. Nobody in the way: he may be served. Somebody in the way: only a get of one buffer may
-pass, with an item that is there, as often as the allowance says (FIFO: never). A reserved minimum
-passes everybody.
+What an order promises, in its terms: an older request is *in the way* of a request, unless the
+older one only waits at the maximum of pools that the request does not want, or behind such a
+request for these pools. With none in the way, the request may be served. With one in the way, only
+a get of one buffer may pass, with a free item, as often as the allowance says (FIFO: never). A
+request within a reserved minimum passes all others.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from dataclasses import dataclass, field
 from mbufpools import EventKind, PoolsStatistics
 from tests.kit.stepped_loop import Seen
 
-__all__ = ["Claimant", "NaiveShelf", "Referee"]
+__all__ = ["Claimant", "NaiveShelf", "OrderOracle"]
 
 
 @dataclass
 class NaiveShelf:
-    """What the referee knows of a pool."""
+    """What the oracle knows of a pool."""
 
     page_size: int
     per_page: int
@@ -53,7 +53,7 @@ class NaiveShelf:
 
 @dataclass(eq=False)
 class Claimant:
-    """Somebody who asked, or the debt."""
+    """A request, or the debt."""
 
     name: str
     needs: Counter[str] = field(default_factory=Counter)
@@ -63,18 +63,18 @@ class Claimant:
     alone: bool = False
     """A get of one buffer."""
     passed: int = 0
-    """How many requests had passed somebody when it came."""
+    """How many requests had passed another when it came."""
 
 
-class Referee:
+class OrderOracle:
     """Follows a pool set.
 
     Args:
         shelves: the pools by name, in the order of their sizes.
         order: ``fifo``, ``bounded`` or ``barging``.
-        pressure: idle pages leave for those who wait.
+        pressure: idle pages leave for waiting requests.
         allowance: how many may pass a claim; None if it depends.
-        wakes: whoever can be served is woken.
+        wakes: every request that can be served is woken.
     """
 
     def __init__(
@@ -108,9 +108,9 @@ class Referee:
         self.leaving: set[str] = set()
         """Who was cancelled in this step."""
         self.unruly = False
-        """In this step somebody leaves at a moment that the hook does not tell."""
+        """In this step a request leaves at a moment that no event tells."""
         self.primed = False
-        """Pages came in this step that nobody had asked for."""
+        """Pages came in this step that no request had asked for."""
         self.system_refuses = False
         self.closed = False
 
@@ -167,7 +167,7 @@ class Referee:
         """Return how many items may come."""
         self.primed = True
         shelf = self.shelves[name]
-        if (self.ordered or self.pressure) and (self.debt or self.somebody_is_short()):
+        if (self.ordered or self.pressure) and (self.debt or self.some_are_short()):
             return 0
         affordable = max(0, self.limit - self.allocated()) // shelf.page_size
         return min(-(-items // shelf.per_page), affordable) * shelf.per_page
@@ -235,7 +235,7 @@ class Referee:
         return room
 
     def in_the_way(self, one: Claimant) -> tuple[list[Claimant], list[Claimant]]:
-        """Who older stands in its way: those who only wait for a pool, and the claims."""
+        """The older requests in its way: those that only wait for a pool, and the claims."""
         older = self.waiting[: self.waiting.index(one)] if one in self.waiting else self.waiting
         if not self.ordered:
             line = (one.needs, one.alone)
@@ -262,7 +262,7 @@ class Referee:
             return False
         if waits_for_a_pool or claims:
             if not self.bounded or not one.alone or self.allowance is None:
-                return False  # or he cannot tell
+                return False  # or the oracle cannot tell
             if claims and self.cost(one):
                 return False
             passed = min(other.passed for other in waits_for_a_pool + claims)
@@ -365,15 +365,15 @@ class Referee:
         if self.wakes:
             for one in self.waiting:
                 assert not self.can_be_served(one), f"{one.name} waits, though it can be served"
-            if self.pressure and (self.debt or self.somebody_is_short()):
+            if self.pressure and (self.debt or self.some_are_short()):
                 idle = [name for name, shelf in self.shelves.items() if shelf.spare]
-                assert not idle, f"{idle} keep idle pages while somebody waits for them"
+                assert not idle, f"{idle} keep idle pages while a request waits for them"
         self.failed.clear()
         self.leaving.clear()
         self.unruly = self.primed = False
 
-    def somebody_is_short(self) -> bool:
-        """Somebody, in whose way nobody is, waits for what the budget refuses."""
+    def some_are_short(self) -> bool:
+        """A request with none in its way waits for what the budget refuses."""
         return any(
             not self.at_maximum(one) and self.in_the_way(one) == ([], []) for one in self.waiting
         )

@@ -1,11 +1,10 @@
 """The vocabulary of the state machines: what can be done to any pool set, in any order.
 
-A machine drives a real pool set (`world`) and holds it against a model of what should be. The
-model has a method for each thing that is done, and is told after it was done; `judge` then
-compares. What a machine adds is its pools, its model, and how the two are compared.
+A machine drives a real pool set (`World`) and compares it with a model. The model has a method for
+each operation, which is called after the operation was done; `judge` then compares. What a machine
+adds is its pools, its model, and how the two are compared.
 
-A step may choose "one of those who wait": that is an integer, taken modulo their number. Uses
-`world`.
+A step may choose "one of the waiters": that is an integer, taken modulo their number.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ durations = st.sampled_from([0.25, 1.0, 1.25, 2.0, 8.25, 9.0])
 
 
 class PoolsMachine(RuleBasedStateMachine):
-    """Those who take, the rules by which they do, and the end, when all comes back."""
+    """The getters, the rules by which they act, and the end, when all is released."""
 
     world: World[Any]
     memory: RefusingMemory
@@ -46,7 +45,7 @@ class PoolsMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.takers: dict[str, Getter] = {}
-        """Those who hold something or wait."""
+        """The getters that hold something or wait."""
         self.count = 0
         self.judged = 0
         """Steps of the world, up to the last that was judged and found good."""
@@ -70,7 +69,7 @@ class PoolsMachine(RuleBasedStateMachine):
         raise NotImplementedError
 
     def compare(self) -> None:
-        """Fail unless what is there is what is expected."""
+        """Fail unless the pools are as the model expects."""
         raise NotImplementedError
 
     def compare_after_race(self, expect: tuple[str, Any], name: str, keeps: bool) -> None:
@@ -92,10 +91,10 @@ class PoolsMachine(RuleBasedStateMachine):
     def waiters(self) -> list[str]:
         return [name for name, taker in self.takers.items() if taker.waits]
 
-    def somebody_holds(self) -> bool:
+    def some_hold(self) -> bool:
         return bool(self.holders())
 
-    def somebody_waits(self) -> bool:
+    def some_wait(self) -> bool:
         return bool(self.waiters())
 
     def few_wait(self) -> bool:
@@ -105,7 +104,7 @@ class PoolsMachine(RuleBasedStateMachine):
         return how if self.backend == "asyncio" else "by scope"
 
     def judge(self, compare: Callable[[], None] | None = None) -> None:
-        """End a step: compare, and forget those who are through."""
+        """End a step: compare, and forget the getters that neither hold nor wait."""
         assert not self.world.warnings(), "nothing was lost"
         (compare or self.compare)()
         self.judged = self.world.steps
@@ -114,7 +113,7 @@ class PoolsMachine(RuleBasedStateMachine):
         }
 
     def teardown(self) -> None:
-        """Have all come back, and nothing be charged; but after a failure just leave."""
+        """Release all, and fail if anything is charged; after a failure just leave."""
         if not hasattr(self, "world"):
             return  # it never began
         if self.judged == self.world.steps:
@@ -128,7 +127,7 @@ class PoolsMachine(RuleBasedStateMachine):
             self.abandon()
 
     def abandon(self) -> None:
-        """Leave the world after a failure: of what else goes wrong nobody wants to hear."""
+        """Leave the world after a failure, and suppress what else goes wrong."""
         for taker in self.takers.values():
             if taker.lease is not None:
                 with contextlib.suppress(Exception):
@@ -183,7 +182,7 @@ class PoolsMachine(RuleBasedStateMachine):
             self.model.give_up(name)
         self.judge()
 
-    @precondition(somebody_holds)
+    @precondition(some_hold)
     @rule(
         first=which,
         stride=st.sampled_from([1, 2, 7]),
@@ -198,7 +197,7 @@ class PoolsMachine(RuleBasedStateMachine):
             self.model.put(name)
         self.judge()
 
-    @precondition(somebody_holds)
+    @precondition(some_hold)
     @rule(holder=which, how=st.sampled_from(["from another thread", "by dropping it"]))
     def put_in_another_way(self, holder: int, how: str) -> None:
         name = pick(self.holders(), holder)
@@ -221,7 +220,7 @@ class PoolsMachine(RuleBasedStateMachine):
         self.model.put(name)
         self.judge()
 
-    @precondition(somebody_waits)
+    @precondition(some_wait)
     @rule(waiter=which, how=cancellations)
     def cancel(self, waiter: int, how: str) -> None:
         name = pick(self.waiters(), waiter)
@@ -231,7 +230,7 @@ class PoolsMachine(RuleBasedStateMachine):
         self.model.give_up(name)
         self.judge()
 
-    @precondition(somebody_waits)
+    @precondition(some_wait)
     @rule(
         waiter=which,
         how=cancellations,
@@ -240,7 +239,7 @@ class PoolsMachine(RuleBasedStateMachine):
         chosen=which,
     )
     def cancel_at_the_moment(self, waiter: int, how: str, order: str, by: str, chosen: int) -> None:
-        """Cancel one who waits at the moment when something comes back, or the limit changes."""
+        """Cancel a waiter at the moment when something is released, or the limit changes."""
         name = pick(self.waiters(), waiter)
         taker = self.takers[name]
         how = self.how(how)

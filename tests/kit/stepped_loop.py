@@ -1,9 +1,9 @@
 """A pool set on an event loop of its own, driven step by step from plain code.
 
-A state machine of Hypothesis is plain code, and a pool set wants a running loop. So the loop runs
+A state machine of Hypothesis is plain code, and a pool set needs a running loop. So the loop runs
 in a thread of its own, in virtual time, and the two take turns: the loop stands still until it is
 given a step, takes it, lets everything happen that can happen without time passing, looks at the
-pools, answers, and stands still again. Never do both run at once. So a run on asyncio repeats
+pools, answers, and stands still again. The two never run at once, so a run on asyncio repeats
 itself, and so does one on trio, whose scheduler Hypothesis seeds.
 """
 
@@ -62,7 +62,7 @@ class RefusingMemory:
 
 
 class Seen(NamedTuple):
-    """What the hook was told, of whom, and the budget at that moment."""
+    """An event of the hook, the getter that it concerns, and the budget at that moment."""
 
     event: Event
     who: str
@@ -71,7 +71,7 @@ class Seen(NamedTuple):
 
 
 class World(Generic[Pools]):
-    """An entered pool set, those who take from it, and what the hook saw.
+    """An entered pool set, the tasks that take from it, and what the hook saw.
 
     Args:
         backend: ``"asyncio"`` or ``"trio"``.
@@ -245,7 +245,7 @@ class World(Generic[Pools]):
     async def _take_steps(self) -> None:
         """Take steps until there is none."""
         while True:
-            step, self._answer = self._steps.get()  # meanwhile the loop is to stand still
+            step, self._answer = self._steps.get()  # blocks: the loop must stand still until then
             if step is None:
                 return
             await self._take(step)

@@ -50,7 +50,7 @@ def shown() -> Iterator[tuple[str, str]]:
 
 
 def fails(finding: Finding, backend: lab.BackendName) -> bool:
-    """Whether it shows itself in one run."""
+    """Whether one run shows it."""
     try:
         lab.run(finding.shows, backend=backend, patience=0)
     except (AssertionError, BaseExceptionGroup, lab.Stalled):
@@ -59,7 +59,7 @@ def fails(finding: Finding, backend: lab.BackendName) -> bool:
 
 
 def print_coverage(records: list[Record]) -> None:
-    """How much was explored, and how much of it failed."""
+    """Print how much was explored, and how much of it failed."""
     print("Python  anyio   trio    explorations  all schedules  executions  failed")
     for record in records:
         measured = record.measured
@@ -72,7 +72,7 @@ def print_coverage(records: list[Record]) -> None:
 
 
 def print_finding(number: int, finding: Finding, records: list[Record]) -> None:
-    """What fails where, and the tokens that show it."""
+    """Print what fails where, and the tokens that show it."""
     print(f"{number}. {finding.title}")
     print(f"   why: {finding.because}")
     print(f"   reported: {finding.known}")
@@ -93,7 +93,7 @@ def print_finding(number: int, finding: Finding, records: list[Record]) -> None:
 
 
 def print_failures(failures: list[tuple[str, Measured]]) -> None:
-    """Those of one subject on one backend."""
+    """Print the failures of one subject on one backend."""
     if not failures:
         return
     first = failures[0][1]
@@ -101,8 +101,8 @@ def print_failures(failures: list[tuple[str, Measured]]) -> None:
     print(f"   {first.subject}, on {first.backend}, Python {', '.join(pythons)}:")
     for by in dict.fromkeys(it.cancelled for _, it in failures):
         it = next(it for _, it in failures if it.cancelled == by)
-        how = {"": "nobody is cancelled", "scope": "by a scope", "native": "natively"}[by]
-        order = "the usual order" if it.usual else "tasks are delayed"
+        how = {"": "without a cancellation", "scope": "by a scope", "native": "natively"}[by]
+        order = "the default order" if it.usual else "tasks are delayed"
         print(f"     {how}: {it.kind} in execution {it.executions}, {order}: {it.token}")
 
 

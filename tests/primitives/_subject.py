@@ -1,4 +1,4 @@
-"""A primitive of somebody else, a program that uses it, and what must hold in every schedule."""
+"""A primitive of another library, a program that uses it, and what must hold in every schedule."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ class Subject:
     """What is explored, with a cancellation of each task at each of its await points."""
 
     name: str
-    """The primitive, as its library names it, and what is tried if that is not its usual use."""
+    """The primitive, as its library names it, and what is tried if that is not its normal use."""
     program: Program
     promise: str
     """What the program checks, in words."""
     backends: tuple[lab.BackendName, ...]
     cancel: bool = True
-    """The lab cancels; else the program does what it takes by itself."""
+    """Whether the lab cancels; if not, the program cancels by itself."""
 
 
 async def together(*tasks: Program) -> None:
-    """Run all of them at once; one that is cancelled leaves the others alone.
+    """Run all of them at once. The cancellation of one does not cancel the others.
 
-    On asyncio in asyncio's own group, for when a task of anyio's is cancelled natively, anyio
+    On asyncio in asyncio's own group, because when a task of anyio's is cancelled natively, anyio
     cancels the whole of its group.
     """
     if in_trio_run():

@@ -19,13 +19,13 @@ from ._subject import BOTH, TRIO, Subject, together
 
 __all__ = ["SUBJECTS"]
 
-ONE_INSIDE = "one inside at a time; nobody waits for what is free; at the end it is free"
+ONE_INSIDE = "one inside at a time; no task waits for what is free; at the end it is free"
 
 
 async def one_inside(
     make: Callable[[], AbstractAsyncContextManager[Any]], is_free: Callable[[Any], bool]
 ) -> None:
-    """Three tasks use it, so that whoever is cancelled may leave another waiting."""
+    """Three tasks use it, so that any of them, when cancelled, may leave another waiting."""
     primitive = make()
     inside = Shared(0)
 
@@ -164,7 +164,7 @@ SUBJECTS = (
         Subject(
             f"{library}.CapacityLimiter, two waiters for one borrower, {tokens} free at a time",
             partial(two_waiters_for_one_borrower, limiter_class, tokens),
-            "a borrower has one token at a time; nobody waits for what is free",
+            "a borrower has one token at a time; no task waits for what is free",
             backends,
         )
         for library, limiter_class, backends in (

@@ -32,9 +32,9 @@ class Finding:
 
     title: str
     subjects: tuple[str, ...]
-    """Whose exploration shows it."""
+    """The subjects whose exploration shows it."""
     shows: Program
-    """On the stock loop, without the lab."""
+    """The program, which shows it on the library's own loop, without the lab."""
     backends: tuple[lab.BackendName, ...]
     because: str
     known: str
@@ -79,7 +79,7 @@ async def two_tasks_with_one_token() -> None:
 
 
 async def item_lost() -> None:
-    """Handed to one who is cancelled natively before he runs."""
+    """The item goes to a task that is cancelled natively before it runs."""
     send, receive = anyio.create_memory_object_stream[int](1)
     with send, receive:
         receiver = asyncio.create_task(receive.receive())
@@ -115,7 +115,7 @@ async def received_though_cancelled() -> None:
 
 
 async def condition_without_its_lock() -> None:
-    """Cancelled natively while the wait takes the lock again."""
+    """The task is cancelled natively while its wait takes the lock again."""
     condition = anyio.Condition()
 
     async def wait() -> None:
@@ -134,7 +134,7 @@ async def condition_without_its_lock() -> None:
 
 
 async def notification_lost() -> None:
-    """Notified and cancelled; the other one is not told."""
+    """The task is notified and cancelled, and the other task is not notified."""
     condition = asyncio.Condition()
 
     async def wait() -> None:
@@ -150,8 +150,8 @@ async def notification_lost() -> None:
 
 
 async def entry_evicted() -> None:
-    """One computes a value and one waits for it. When it is there, a third, of another key, comes
-    before the one who waits, and evicts it."""
+    """One task computes a value and one waits for it. When it is there, a third task, with another
+    key, runs before the waiting task and evicts the value."""
 
     @lru_cache(maxsize=1)
     async def double(number: int) -> int:
@@ -191,7 +191,7 @@ FINDINGS = (
         ),
         two_tasks_with_one_token,
         ("trio",),
-        "who is woken is added to a set of borrowers, and nobody looks whether he is in it",
+        "the borrower that is woken is added to a set, without a check whether it is in it already",
         "not found",
     ),
     Finding(
@@ -208,8 +208,8 @@ FINDINGS = (
         ("anyio.create_memory_object_stream(0)", "anyio.create_memory_object_stream(1)"),
         received_though_cancelled,
         ("asyncio", "trio"),
-        "until the cancelled sender runs, its item is still offered; of receivers it is looked "
-        "whether they are cancelled, of senders not",
+        "until the cancelled sender runs, its item is still offered; the stream checks whether "
+        "a receiver is cancelled, but not a sender",
         "anyio 536; pull request 729, closed",
         "received, though its send was cancelled",
     ),
@@ -219,14 +219,14 @@ FINDINGS = (
         condition_without_its_lock,
         ("asyncio",),
         "the lock is taken again in a shielded scope, which a native cancellation does not see",
-        "not found; the same in asyncio's own, long cured: python/asyncio 346",
+        "not found; the same in asyncio's own, long fixed: python/asyncio 346",
     ),
     Finding(
         "asyncio.Condition loses a notification to a task that is cancelled",
         ("asyncio.Condition",),
         notification_lost,
         ("asyncio",),
-        "cured in Python 3.13, and not in 3.11 and 3.12",
+        "fixed in Python 3.13, and not in 3.11 and 3.12",
         "cpython 112202",
     ),
     Finding(
@@ -234,7 +234,7 @@ FINDINGS = (
         ("asyncio.wait_for, in time, cancelled as it ends",),
         partial(cancelled_as_it_ends, wait_for_in_time),
         ("asyncio",),
-        "cured in Python 3.12, and not in 3.11",
+        "fixed in Python 3.12, and not in 3.11",
         "cpython 86296, 107547",
     ),
     Finding(
@@ -245,7 +245,7 @@ FINDINGS = (
         ),
         partial(cancelled_as_it_ends, task_group_of_asyncio),
         ("asyncio",),
-        "cured in Python 3.13",
+        "fixed in Python 3.13",
         "cpython 116720",
     ),
     Finding(
@@ -253,15 +253,15 @@ FINDINGS = (
         ("anyio.create_task_group, cancelled as it ends",),
         partial(cancelled_as_it_ends, task_group_of_anyio),
         ("asyncio",),
-        "the group of exceptions takes the place of the cancellation, which is not asked for again",
+        "the group of exceptions takes the place of the cancellation, which is not requested again",
         "not found; near it anyio 1214, closed, of the cancel scope",
     ),
     Finding(
-        "anyio.functools.lru_cache raises KeyError to who waits for an entry that is evicted",
+        "anyio.functools.lru_cache raises KeyError in a task that waits for an evicted entry",
         ("anyio.functools.lru_cache(maxsize=1)",),
         entry_evicted,
         ("asyncio", "trio"),
-        "who has waited for the entry's lock takes it for granted that the entry is still there",
+        "after the wait for the entry's lock it is not checked whether the entry is still there",
         "not found",
     ),
 )

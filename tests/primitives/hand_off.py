@@ -20,7 +20,7 @@ CONSERVED = (
     "what was sent is received once, or still there; a send or receive that is cancelled has not "
     "happened"
 )
-PASSED_ON = "a notification to one who is cancelled goes to another; the lock is held after a wait"
+PASSED_ON = "a notification to a cancelled task goes to another; the lock is held after a wait"
 
 
 class ItemLog:
@@ -52,7 +52,7 @@ class ItemLog:
 
 
 async def memory_channel(opened: Any, closed: type[Exception]) -> None:
-    """Two who send an item each, and two who receive until the end."""
+    """Two tasks send an item each, and two receive until the end."""
     send, receive = opened()
     log = ItemLog()
 
@@ -87,7 +87,7 @@ async def memory_channel(opened: Any, closed: type[Exception]) -> None:
 
 
 async def queue_of_asyncio(queue_class: Any) -> None:
-    """Two who put an item each, and two who get until all has been got."""
+    """Two tasks put an item each, and two get until all items are received."""
     queue = queue_class(1)
     log = ItemLog()
 
@@ -111,7 +111,7 @@ async def queue_of_asyncio(queue_class: Any) -> None:
 
 
 async def certainly(function: Program) -> None:
-    """Do it, even if cancelled meanwhile; once, which is as often as the lab cancels anybody."""
+    """Do it, even if cancelled during it; once, because the lab cancels each task at most once."""
     with anyio.CancelScope(shield=True):
         try:
             await function()
@@ -121,7 +121,7 @@ async def certainly(function: Program) -> None:
 
 
 async def notification(condition_class: Any) -> None:
-    """One gives, and waits until one of two has taken."""
+    """One task gives, and waits until one of two has taken."""
     condition = condition_class()
     there = Shared(0)
     over = Shared(False)
@@ -189,7 +189,7 @@ async def until_it_is_free(how: Any) -> None:
         lock.release()
 
     await together(use, release)
-    assert not lock.locked(), "acquired by nobody"
+    assert not lock.locked(), "no task has acquired it"
 
 
 async def by_timeout(awaitable: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Groups, timeouts and scopes: who is cancelled stops, and what is started is not forgotten."""
+"""Groups, timeouts and scopes: a cancelled task stops, and a started task is not forgotten."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STOPS = "a task that is cancelled in the moment in which its time is up, or its 
 
 
 async def cancelled_as_it_ends(how: Program) -> None:
-    """A task is cancelled natively, in the moment in which what it does comes to its end."""
+    """A task is cancelled natively at the moment when its operation ends."""
 
     async def victim() -> None:
         await how()

@@ -1,7 +1,7 @@
-"""The primitives of anyio, trio and asyncio, explored; what is on record of them is so.
+"""The primitives of anyio, trio and asyncio, explored: the records are true.
 
 With other versions than those on record it is not known what to expect, but what was in order is
-still expected to be: explore anew with `python -m tests.primitives --record`.
+still expected to be: record them again with `python -m tests.primitives --record`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The programs of the proof: two to four tasks, two pools, a budget of two small pages.
 
-Each checks the invariants of the pools after every step of its own, and that what was promised came
-true: whoever waits is served in the end, nothing is out and nothing charged. Who waits for ever
-would wait for the gc to tick for ever, so the wait has a limit in virtual time.
+Each checks the invariants of the pools after every step of its own, and at the end the promises:
+every waiter is served, nothing is out and nothing charged. A wait for ever would let the timer of
+the gc tick for ever, so each wait has a limit in virtual time.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ POLICIES = tuple(
     if wakeup is not Wakeup.NONE
 )
 ANY_POLICY = (Policy("bounded", "deferred", "pressure"),)
-"""Of what has no pools."""
+"""For programs without pools."""
 
 
 @asynccontextmanager
@@ -103,7 +103,7 @@ def get_and_put(policy: Policy, *sizes: int) -> Program:
 
 
 def cancel(policy: Policy) -> Program:
-    """One waits for the whole budget, and is cancelled at any time; the other goes on."""
+    """One task waits for the whole budget and is cancelled at any time; the other goes on."""
 
     async def program() -> None:
         async with pools_under(policy) as pools, anyio.create_task_group() as group:
@@ -125,8 +125,8 @@ def cancel(policy: Policy) -> Program:
 
 
 def head_leaves(policy: Policy) -> Program:
-    """The one who wants the whole budget is cancelled: who waited behind him is served at once, not
-    when the holder gives back; for the holder waits for that."""
+    """The request for the whole budget is cancelled. The request behind it is served at once, not
+    when the holder releases, because the holder waits for that."""
 
     async def program() -> None:
         async with pools_under(policy) as pools, anyio.create_task_group() as group:
@@ -217,7 +217,7 @@ def close(policy: Policy) -> Program:
                     pass
 
             with warnings.catch_warnings():
-                # Who was served just before the close still holds his buffer, and is reported.
+                # A task served just before the close still holds its buffer, which is reported.
                 warnings.filterwarnings("ignore", "BufferPools was closed", ResourceWarning)
                 async with pools:
                     buffer = await pools.get(SMALL)
@@ -234,7 +234,7 @@ def close(policy: Policy) -> Program:
 
 
 def many(policy: Policy) -> Program:
-    """Two that want a small and another one at once, all or nothing."""
+    """Two tasks that each want a small and a large buffer at once, all or nothing."""
 
     async def program() -> None:
         async with pools_under(policy) as pools, anyio.create_task_group() as group:
@@ -254,7 +254,7 @@ def many(policy: Policy) -> Program:
 
 def taskq_coalesces() -> Program:
     """Tasks that are added by two others run once for each time they were queued, and the mark is
-    cleared before the run: an add made meanwhile is not lost."""
+    cleared before the run: an add during the run is not lost."""
 
     async def program() -> None:
         seen: list[int] = []

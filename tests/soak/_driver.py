@@ -484,7 +484,7 @@ class Driver:
     def _explain(self) -> bool:
         explanation = self._pools.explain()
         if len(explanation.waiters) != self._pools.statistics().waiting or not str(explanation):
-            self._report("explain() does not tell of everybody who waits")
+            self._report("explain() does not list every request that waits")
         return True
 
     def _check(self) -> bool:

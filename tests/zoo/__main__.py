@@ -32,9 +32,10 @@ def main() -> int:
     nothing_missed = print_table(ZOO)
     print()
     print(
-        f"{len(ZOO)} bugs, each with its twin. Where a * is, each task is cancelled once at each of"
+        f"{len(ZOO)} bugs, each with a corrected twin. In rows marked *, every task is also "
+        "cancelled"
     )
-    print("its await points, too; dpor does not do that. Two numbers are asyncio's / trio's.")
+    print("once at each await point (dpor cannot do that). Two numbers are asyncio's / trio's.")
     return 0 if nothing_missed else 1
 
 

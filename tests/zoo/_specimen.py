@@ -1,4 +1,4 @@
-"""What an animal of the zoo is: a bug, its corrected twin, and what it takes to tell them apart."""
+"""A specimen of the zoo: a bug, its corrected twin, and what it takes to tell them apart."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Specimen:
     proved: int
     """Executions of the default strategy that show the twin to be right, at most."""
     cancel: bool = False
-    """It shows only if somebody is cancelled: explore with ``cancel=True``."""
+    """The bug shows only if a task is cancelled: explore with ``cancel=True``."""
     backends: tuple[lab.BackendName, ...] = BOTH
     step_limit: int = 10_000
-    """Less for one that runs in circles."""
+    """Steps after which an execution is a livelock; fewer for a program that runs in circles."""
 
     differs: str = ""
     """Why asyncio and trio take different numbers of executions, if they do."""

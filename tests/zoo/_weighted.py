@@ -1,4 +1,4 @@
-"""The right one: a semaphore that serves requests of several sizes, first in, first out."""
+"""The correct program: a semaphore that serves requests of several sizes, first in, first out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Request", "Weighted"]
 
 
 class Request:
-    """One who waits for so many units."""
+    """A task that waits for so many units."""
 
     def __init__(self, units: int) -> None:
         self.units = units

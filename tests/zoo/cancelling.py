@@ -1,5 +1,5 @@
-"""What is left undone when somebody is cancelled; found by cancelling each task once at each of
-its await points."""
+"""What is left undone when a task is cancelled; found by cancelling each task once at each of its
+await points."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def two_writers(register_class: type[Register]) -> None:
 
 
 class Permits:
-    """Hands a permit to the one who waits, who may be cancelled when it comes."""
+    """Hands a permit to the task that waits, which may be cancelled when the permit comes."""
 
     def __init__(self) -> None:
         self.free = Shared(1)
@@ -84,7 +84,7 @@ class Permits:
 
 
 class PermitsPassedOn(Permits):
-    """A permit in the hands of one who is cancelled goes to the next."""
+    """A permit that a cancelled task was granted goes to the next task."""
 
     def forsake(self, event: anyio.Event) -> None:
         if event in self.waiters.value:
@@ -94,7 +94,7 @@ class PermitsPassedOn(Permits):
 
 
 class PermitsGivenAnyway(Permits):
-    """One who is cancelled gives back a permit that he may not have."""
+    """A task that is cancelled gives back a permit that it may not have."""
 
     def forsake(self, event: anyio.Event) -> None:
         super().forsake(event)
@@ -107,8 +107,7 @@ async def three_permits(permits_class: type[Permits]) -> None:
 
 
 class Turnstile:
-    """Wakes one to try again, and frees the slot for anybody: if that one is cancelled, nobody
-    tries."""
+    """Frees the slot and wakes one task to try again: if that task is cancelled, no task tries."""
 
     def __init__(self) -> None:
         self.free = Shared(1)
@@ -141,7 +140,7 @@ class Turnstile:
 
 
 class TurnstileThatWakesAnother(Turnstile):
-    """Who was woken and cannot come wakes the next."""
+    """A task that was woken and is cancelled wakes the next."""
 
     def forsake(self, event: anyio.Event) -> None:
         super().forsake(event)
@@ -155,7 +154,7 @@ async def three_at_the_turnstile(turnstile_class: type[Turnstile]) -> None:
 
 
 class Connection:
-    """Must be closed."""
+    """A connection, which must be closed."""
 
     closed = False
 
@@ -168,7 +167,7 @@ class Connection:
 
 
 class Connections:
-    """Opens a connection for the one who waits, who may be cancelled when it comes."""
+    """Opens a connection for the task that waits, which may be cancelled when it comes."""
 
     def __init__(self) -> None:
         self.ready = anyio.Event()
@@ -188,7 +187,7 @@ class Connections:
         self.close()
 
     def forsake(self) -> None:
-        """Who does not wait any longer needs no connection."""
+        """A task that no longer waits needs no connection."""
 
     def close(self) -> None:
         if self.connection.value is not None:
@@ -196,7 +195,7 @@ class Connections:
 
 
 class ConnectionsThatAreClosed(Connections):
-    """Who does not wait any longer closes what has come for him, and wants no other."""
+    """A task that no longer waits closes the connection that came for it, and takes no other."""
 
     def forsake(self) -> None:
         self.close()

@@ -1,4 +1,4 @@
-"""What was true when it was looked at, and is not when it is acted on."""
+"""A condition is checked, and is no longer true when the program acts on it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Shop:
 
 
 class ShopThatTakesFirst(Shop):
-    """Taken in the step that looks."""
+    """The stock is taken in the step that looks."""
 
     async def buy(self) -> None:
         if self.stock.value > 0:
@@ -42,7 +42,7 @@ async def two_customers(shop_class: type[Shop]) -> None:
 
 
 class Counter:
-    """Reads, waits, writes: what the other wrote meanwhile is overwritten."""
+    """Reads, waits, writes: what the other task wrote during the wait is overwritten."""
 
     def __init__(self) -> None:
         self.lock = anyio.Lock()
@@ -55,7 +55,7 @@ class Counter:
 
 
 class CounterWithLock(Counter):
-    """One at a time."""
+    """One task reads and writes at a time."""
 
     async def increment(self) -> None:
         async with self.lock:
@@ -69,7 +69,7 @@ async def two_increments(counter_class: type[Counter]) -> None:
 
 
 class Service:
-    """Says that it is there before it is, so those who look without the lock find half of it."""
+    """Says that it is ready too early, so a task that looks without the lock finds half of it."""
 
     def __init__(self) -> None:
         self.lock = anyio.Lock()
@@ -90,7 +90,7 @@ class Service:
 
 
 class ServiceThatWaits(Service):
-    """Says so last."""
+    """Says that it is ready at the end."""
 
     async def connect(self) -> None:
         await checkpoint()
@@ -104,7 +104,7 @@ async def two_users(service_class: type[Service]) -> None:
 
 
 class Slot:
-    """Free again as soon as it is released: a newcomer may take what the woken one takes too."""
+    """It is free as soon as it is released: a newcomer may take what the woken task takes too."""
 
     def __init__(self) -> None:
         self.free = Shared(True)
@@ -136,7 +136,7 @@ class Slot:
 
 
 class SlotHandedOver(Slot):
-    """Released to somebody, it is never free."""
+    """A release to a waiter hands it over, and it is not free in between."""
 
     def release(self) -> None:
         waits = bool(self.waiters.value)
@@ -168,7 +168,7 @@ class Channel:
 
 
 class ChannelThatCopies(Channel):
-    """Walks over those of one moment."""
+    """Walks over a copy of the subscribers."""
 
     async def publish(self) -> None:
         for name in self.subscribers.value:
@@ -199,7 +199,7 @@ class Batch:
 
 
 class BatchThatIsDone(Batch):
-    """It is over when nobody has anything in hand."""
+    """It is over when no worker has an item in hand."""
 
     async def finished(self) -> None:
         await self.worker_is_idle.wait()

@@ -17,7 +17,7 @@ __all__ = ["SPECIMENS"]
 
 class LocalPool:
     """FLINK-24035: the global pool tells the local one that there is a segment, and the local one
-    takes it and tells nobody."""
+    takes it and wakes no task."""
 
     def __init__(self) -> None:
         self.segments = Shared(0)
@@ -38,7 +38,7 @@ class LocalPool:
 
 
 class LocalPoolThatTells(LocalPool):
-    """Each layer passes it on."""
+    """Each layer passes the wakeup on."""
 
     def on_available(self) -> None:
         super().on_available()
@@ -84,7 +84,7 @@ class TaskMemory:
 
 
 class TaskMemoryThatCountsWhoAsks(TaskMemory):
-    """Kept while somebody of the task asks."""
+    """The task is kept while one of its threads asks."""
 
     def may_be_dropped(self) -> bool:
         return not self.asking.value
@@ -118,7 +118,7 @@ class Sender:
             await delivered.wait()
 
     async def wait_for_the_buffer(self) -> None:
-        """It is free as soon as nobody waits for the answer."""
+        """It is free as soon as no task waits for the answer."""
 
 
 class SenderThatKeepsTheBuffer(Sender):

@@ -73,7 +73,7 @@ async def three_philosophers(table_class: type[Table]) -> None:
 
 
 class Document:
-    """A reader who becomes the writer waits for the other readers to leave; so does the other."""
+    """A reader that becomes the writer waits for the other readers to leave; so does the other."""
 
     def __init__(self) -> None:
         self.condition = anyio.Condition()
@@ -91,7 +91,7 @@ class Document:
 
 
 class DocumentWithOneEditor(Document):
-    """Of those who read only one may mean to write."""
+    """Of all readers, only one may intend to write."""
 
     async def edit(self) -> None:
         async with self.upgrading:
@@ -119,7 +119,7 @@ class Door:
 
 
 class DoorWithLock(Door):
-    """Whoever comes first."""
+    """The first task goes through."""
 
     async def enter(self, me: int) -> None:
         async with self.lock:
@@ -133,7 +133,7 @@ async def two_at_the_door(door_class: type[Door]) -> None:
 
 class Page:
     """Readers share it. One that comes back in the step in which it leaves keeps out a writer,
-    who finds a reader whenever he looks."""
+    which finds a reader whenever it looks."""
 
     def __init__(self) -> None:
         self.readers = Shared(0)
@@ -167,7 +167,7 @@ class Page:
 
 
 class PageThatLetsTheWriterIn(Page):
-    """Who comes when a writer waits, waits for him."""
+    """A reader that comes when a writer waits, waits for it."""
 
     async def enter(self) -> None:
         if self.writer.is_set():

@@ -1,4 +1,4 @@
-"""Limits that change under those who wait: bugs that happened in other projects."""
+"""Limits that change while tasks wait: bugs that happened in other projects."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def resize_while_some_leave(limiter_class: type[Limiter]) -> None:
 
 
 class Forgetful:
-    """tokio, `forget_permits`: a shrink takes what is free, and while somebody waits nothing is."""
+    """tokio, `forget_permits`: a shrink takes what is free, and nothing is while a task waits."""
 
     def __init__(self) -> None:
         self.free = Shared(0)

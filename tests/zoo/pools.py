@@ -16,7 +16,7 @@ __all__ = ["SPECIMENS"]
 
 class Pools:
     """OpenBSD, `m_pool_free`: two pools draw pages from one budget, and a page that goes back
-    wakes those who wait at its own pool."""
+    wakes only the tasks that wait at its own pool."""
 
     def __init__(self) -> None:
         self.free = Shared(1)
@@ -42,7 +42,7 @@ class Pools:
 
 
 class PoolsThatWakeEachOther(Pools):
-    """The budget is everybody's."""
+    """A page that goes back wakes the tasks of all pools."""
 
     def wake(self, pool: str) -> None:
         for name in self.waiters:

@@ -1,6 +1,6 @@
 """Bugs that semaphores had, in other projects: each of them happened.
 
-`Weighted` is the right one; each of the animals gets one of its rules wrong.
+`Weighted` is correct; each specimen gets one of its rules wrong.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ __all__ = ["SPECIMENS"]
 
 
 class WithoutRescan(Weighted):
-    """golang.org/x/sync 43a5402: a large head that gave up left those behind it asleep. The same
-    in Velox, `removeGlobalArbitrationWaiter`."""
+    """golang.org/x/sync 43a5402: when a large head gave up, the requests behind it slept on. The
+    same in Velox, `removeGlobalArbitrationWaiter`."""
 
     def leave(self, request: Request) -> None:
         if request.granted.value:
@@ -157,7 +157,7 @@ async def small_ones_until_the_large_is_served(semaphore_class: type[Weighted]) 
 
 
 class WithPasses(Weighted):
-    """Lets a few pass the head: a holder that asks for more can go on."""
+    """Lets a few requests pass the head, so that a holder that asks for more can go on."""
 
     def __init__(self, units: int) -> None:
         super().__init__(units)

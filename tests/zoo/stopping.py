@@ -51,7 +51,7 @@ async def produce_and_consume(source_class: type[Source]) -> None:
 
 
 class Inbox:
-    """Hands a letter to the one who waits, whose time may be up in the same moment."""
+    """Hands a letter to the task that waits, which may time out at the same moment."""
 
     def __init__(self) -> None:
         self.letters = Shared(0)
@@ -80,7 +80,7 @@ class Inbox:
 
 
 class InboxThatPutsBack(Inbox):
-    """What was handed to one whose time is up goes back into the box."""
+    """A letter for a task that timed out goes back into the box."""
 
     def forsake(self, event: anyio.Event) -> None:
         super().forsake(event)
@@ -94,7 +94,7 @@ async def timeout_as_it_comes(inbox_class: type[Inbox]) -> None:
 
 
 class Poller:
-    """Goes on whatever happens, and so when it is to stop."""
+    """Goes on after any exception, also after a cancellation."""
 
     survives: type[BaseException] = BaseException
 
@@ -107,7 +107,7 @@ class Poller:
 
 
 class PollerThatStops(Poller):
-    """Goes on when something fails; to be cancelled is none of that."""
+    """Goes on after an error; a cancellation is not an error."""
 
     survives = Exception
 
@@ -120,7 +120,7 @@ async def poll_and_stop(poller_class: type[Poller]) -> None:
 
 
 class Room:
-    """Waits on its way out, where one who is cancelled cannot wait."""
+    """Waits in its clean-up, where a cancelled task cannot wait."""
 
     def __init__(self) -> None:
         self.taken = Shared(False)
@@ -144,7 +144,7 @@ class Room:
 
 
 class RoomLeftInAnyCase(Room):
-    """The way out is shielded."""
+    """The clean-up is shielded."""
 
     async def leave(self) -> None:
         with anyio.CancelScope(shield=True):

@@ -16,7 +16,7 @@ from tests.zoo.semaphores import SPECIMENS as SEMAPHORES
 
 HERE = Path(zoo.__file__).parent
 UNMARKED = {"leak"}
-"""What leaked is told of when it is gone, and who dropped it is not known any longer."""
+"""A leak is reported when the object is gone, and the task that dropped it is not known."""
 
 ON_EACH_BACKEND = pytest.mark.parametrize(
     ("specimen", "backend"),
@@ -52,7 +52,7 @@ def twin(
 
 
 def marked_lines(specimen: Specimen) -> list[str]:
-    """Where the report must point to, as it or a traceback says it."""
+    """The lines that the report must point to, as the report or a traceback writes them."""
     names = {specimen.name}
     if specimen in SEMAPHORES:
         names.add("all of semaphores.py")
@@ -65,12 +65,12 @@ def marked_lines(specimen: Specimen) -> list[str]:
     ]
 
 
-def test_the_zoo_has_more_than_twenty_animals_and_each_has_its_name() -> None:
+def test_the_zoo_has_more_than_twenty_specimens_and_each_has_its_own_name() -> None:
     assert len({specimen.name for specimen in ZOO}) == len(ZOO) >= 20
     assert {specimen.kind for specimen in ZOO} == {"stall", "exception", "livelock", "leak"}
 
 
-def test_each_comment_that_names_a_bug_is_of_an_animal() -> None:
+def test_each_comment_that_names_a_bug_names_a_specimen() -> None:
     names = {f"{it.kind}: {it.name}" for it in ZOO} | {"stall: all of semaphores.py"}
     for path in HERE.glob("*.py"):
         for line in path.read_text("utf-8").splitlines():
@@ -144,8 +144,8 @@ def test_both_backends_take_the_same_number_of_executions(
     assert (len(found), len(proved)) == (1, 2 if specimen.differs else 1)
 
 
-def test_the_table_has_a_row_for_each_animal(capsys: pytest.CaptureFixture[str]) -> None:
-    few = ZOO[:2]  # it explores them anew
+def test_the_table_has_a_row_for_each_specimen(capsys: pytest.CaptureFixture[str]) -> None:
+    few = ZOO[:2]  # it explores them again
     print_table(few)
     lines = capsys.readouterr().out.splitlines()
     for specimen, line in zip(few, lines[1:], strict=False):

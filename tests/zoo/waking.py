@@ -52,7 +52,7 @@ async def pass_the_gate(gate_class: type[Gate]) -> None:
 
 
 class Mailbox:
-    """Takes a notification for the news: one that came before is not heard."""
+    """Waits for a notification, not for what it tells: one that came before is missed."""
 
     def __init__(self) -> None:
         self.condition = anyio.Condition()
@@ -70,7 +70,7 @@ class Mailbox:
 
 
 class MailboxThatLooks(Mailbox):
-    """Waits for the mail, not for the postman."""
+    """Waits until the mail is there, whether or not it was notified."""
 
     async def fetch(self) -> None:
         async with self.condition:
@@ -85,8 +85,8 @@ async def one_letter(mailbox_class: type[Mailbox]) -> None:
 
 
 class Shelf:
-    """Room for one; those who bring and those who take wait on the same condition, and a single
-    notification may go to one of the own side."""
+    """A slot for one item. Producers and consumers wait on the same condition, and a single
+    notification may go to a task of the same side."""
 
     def __init__(self) -> None:
         self.lock = anyio.Lock(fast_acquire=True)
@@ -122,7 +122,7 @@ async def two_of_each_side(shelf_class: type[Shelf]) -> None:
 
 
 class Alarm:
-    """Clears the signal after the work, and with it those that came meanwhile."""
+    """Clears the signal after the work, and loses the signals that came during it."""
 
     def __init__(self) -> None:
         self.signal = asyncio.Event()
@@ -163,7 +163,7 @@ async def two_alarms(alarm_class: type[Alarm]) -> None:
 
 
 class Bell:
-    """Rung when nobody listens yet, for a task that was started soon has not begun."""
+    """Rings when no task listens yet, because a task of `start_soon` has not begun."""
 
     def __init__(self) -> None:
         self.listener: Shared[anyio.Event | None] = Shared(None)
@@ -197,7 +197,7 @@ async def ring(bell_class: type[Bell]) -> None:
 
 
 class Pipe:
-    """Closed between the look and the wait, it wakes those who wait by then: not this one."""
+    """A close between the look and the wait wakes the tasks that wait by then, so not this one."""
 
     def __init__(self) -> None:
         self.closed = Shared(False)
