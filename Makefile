@@ -34,7 +34,7 @@ test: $(READY)  ## the tests, on asyncio and on trio, by two processes (JOBS=n f
 # The core on one backend, without the tests that start processes or run random programs for long.
 NOT_QUICK = $(addprefix tests/core/,test_fork.py test_stateful.py test_stateful_planted.py)
 quick: $(READY)  ## the core's tests on asyncio, in seconds
-	$(BIN)/python -m pytest $(SPREAD) -k "not trio and not process" tests/core \
+	$(BIN)/python -m pytest $(SPREAD) -k "not trio" tests/core \
 		$(NOT_QUICK:%=--ignore=%)
 
 prove: $(READY)  ## the long proofs, of which `make test` runs a quick form
