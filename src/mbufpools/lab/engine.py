@@ -11,7 +11,8 @@ One `Schedule` is one execution:
 3. ``schedule.spawned(name, exempt=...)`` and ``ended(name)`` say when a task starts and ends. Only
    a schedule that injects cancellations needs them.
 4. While anything can run, ``schedule.choose(ready)`` names the task that runs next. `ready` holds
-   every task that can run, and a task keeps its name in every schedule.
+   every task that can run, and a task keeps its name in every schedule. The answer can also be a
+   `Cancel` if the schedule has ``cancel_by``: the backend cancels that task, and asks again.
 5. ``step = schedule.begin(name, causes)`` comes before that step. `causes` is the bit mask of the
    steps that made the task ready.
 6. While the step runs, the backend sets ``step.accesses[resource]`` to True for each write, and to
