@@ -1,20 +1,20 @@
-"""How many executions to a failure, and to a proof? Our lab beside detangle, on the same programs.
+"""How many executions to a failure, and to a proof? Our lab and detangle, on the same programs.
 
-Two pools or more share a budget of one page; each of so many tasks takes an item of its own pool,
-passes a checkpoint and puts it back:
+Two or more pools share a budget of one page. Each of several tasks takes an item of its own pool,
+passes a checkpoint and puts the item back. There are three variants:
 
-- *stall*: who puts a page back wakes only the waiters of its own pool;
-- *race*: who finds no page passes a checkpoint before it enqueues, and may miss the wakeup;
-- *correct*: neither.
+- *stall*: a task that puts a page back wakes only the waiters of its own pool;
+- *race*: a task that finds no page passes a checkpoint before it enqueues, and may miss the wakeup;
+- *correct*: neither of these bugs.
 
-They are written for asyncio alone and for anyio, which runs on asyncio and on trio. The counts are
-the same on every machine; the rates are not::
+The programs are written for asyncio alone, and for anyio, which runs on asyncio and on trio. The
+counts are the same on every machine; the rates are not::
 
     python benchmarks/lab.py            # both tables
     python benchmarks/lab.py --counts   # executions to the failure, and to the proof
     python benchmarks/lab.py --rates    # executions a second
 
-detangle (0.1, asyncio only) runs in the same process, in turn, where it is installed: `pip install
+detangle (0.1, asyncio only) runs in the same process, in turn, if it is installed: `pip install
 detangle`. `--only lab` leaves it out.
 """
 
@@ -41,7 +41,7 @@ except ImportError:
 
 Program = Callable[[], Awaitable[None]]
 Event = tuple[Callable[[], None], Callable[[], Awaitable[None]]]
-"""What sets an event, and what waits for it."""
+"""A function that sets an event, and a function that waits for it."""
 
 PLACES = (("asyncio", "asyncio"), ("anyio", "asyncio"), ("anyio", "trio"))
 """The library of the program, and the backend."""
@@ -54,7 +54,7 @@ ROUNDS = 5
 
 
 class Pools:
-    """Pools of one budget, a page; all state that they share is declared."""
+    """Pools with a budget of one page. All state that they share is declared."""
 
     def __init__(self, kind: str, event: Callable[[], Event], pause: Callable[[], Any]) -> None:
         self.kind = kind
@@ -75,7 +75,7 @@ class Pools:
         await wait()
 
     def put(self, pool: int) -> None:
-        """Hand the page to who waits, or to the budget."""
+        """Hand the page to the first waiter, or return it to the budget."""
         waiting = self.waiting.value
         if self.kind == "stall":
             waiting = tuple(each for each in waiting if each[0] == pool)
@@ -102,7 +102,7 @@ def anyio_event() -> Event:
 
 
 def make(kind: str, users: int, library: str) -> Program:
-    """The program of a kind with so many tasks."""
+    """The program of one variant, with `users` tasks."""
 
     async def on_asyncio() -> None:
         pools = Pools(kind, asyncio_event, lambda: asyncio.sleep(0))
@@ -127,7 +127,7 @@ def make(kind: str, users: int, library: str) -> Program:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a tool says of a program."""
+    """The result of a tool for one program."""
 
     executions: int
     failed: bool
@@ -137,14 +137,14 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool with a strategy."""
+    """A tool with one of its strategies."""
 
     name: str
     strategy: str
     backends: tuple[str, ...]
     explore: Callable[[Program, str, int], Found]
     whole: bool = True
-    """A proof is of all schedules, not of those within a bound."""
+    """True if a proof covers all schedules, not only those within a bound."""
 
 
 def by_lab(strategy: str, max_preemptions: int | None) -> Callable[[Program, str, int], Found]:
@@ -165,7 +165,7 @@ def by_lab(strategy: str, max_preemptions: int | None) -> Callable[[Program, str
 
 
 def by_detangle(program: Program, backend: str, limit: int) -> Found:
-    """By its depth-first search, without a bound on the delays."""
+    """Explore by detangle's depth-first search, without a bound on the delays."""
     begin = time.perf_counter()
     strategy = DFS(max_delays=10**9, max_branch=10**9)
     try:
@@ -190,7 +190,7 @@ PEER = Tool("detangle", "depth first", ("asyncio",), by_detangle)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The first three columns to the left, numbers to the right."""
+    """Align the first three columns to the left, and the numbers to the right."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = [head, ["-" * width for width in widths], *rows]
     return "\n".join(
@@ -216,7 +216,7 @@ def rows_of(tools: Sequence[Tool]) -> list[tuple[Tool, str, str]]:
 
 
 Counts = dict[tuple[Tool, str, str], list[Found]]
-"""For each line of the table: stall, race, and the correct program with so many tasks."""
+"""For each line of the table: the results for stall, race, and correct by number of tasks."""
 
 
 def count(tools: Sequence[Tool], users: Sequence[int], limit: int) -> Counts:
@@ -234,7 +234,7 @@ def count(tools: Sequence[Tool], users: Sequence[int], limit: int) -> Counts:
 
 
 def show_counts(counts: Counts, users: Sequence[int], limit: int) -> str:
-    """Executions until the failure was found, and until there was no schedule left."""
+    """The table of executions until the failure was found, and until no schedule was left."""
     proofs = [f"{number} tasks" for number in users]
     rows = [
         [
@@ -277,7 +277,7 @@ def _ratio(theirs: Found, ours: Found) -> str:
 
 
 def rates(tools: Sequence[Tool], users: int, executions: int, rounds: int) -> str:
-    """Executions a second of the correct program: medians, and their ratio to the peer's."""
+    """The table of executions a second of the correct program, with the ratio to detangle's."""
     lines = rows_of(tools)
     measured: list[list[float]] = [[] for _ in lines]
     for _ in range(rounds):

@@ -1,9 +1,9 @@
 """How many requests should pass a waiting claim? A measurement for the default of `max_passes`.
 
-Tasks hold small buffers for random times and ask again at once, for ever; one claim wants the
-whole budget. For several numbers of holders and several allowances: how long the claim waits, and
-what the small traffic gets done meanwhile, against FIFO and against barging. In virtual time, so
-the figures are the same on every machine::
+Tasks hold small buffers for random times and ask again at once, for ever. One claim wants the whole
+budget. For several numbers of holders and several allowances, this measures how long the claim
+waits and how many small buffers are released in that time, and compares with FIFO and with barging.
+It runs in virtual time, so the figures are the same on every machine::
 
     python benchmarks/passes.py
 """
@@ -29,7 +29,7 @@ PATIENCE = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one claim met."""
+    """The result for one claim."""
 
     waited: float
     """Seconds of virtual time."""
@@ -38,7 +38,7 @@ class Outcome:
 
 
 async def claim_the_whole(order: Order, allowance: int | None, holders: int, seed: int) -> Outcome:
-    """Let `holders` tasks churn, and measure one claim on all of the budget."""
+    """Run `holders` tasks of small traffic, and measure one claim on the whole budget."""
     dice = random.Random(seed)
     limit = holders * ITEM * 2
     pools = BufferPools(
@@ -71,7 +71,7 @@ async def claim_the_whole(order: Order, allowance: int | None, holders: int, see
 
 
 def measure(order: Order, allowance: int | None, holders: int) -> tuple[float, float]:
-    """Return the medians of wait and of releases over the seeds."""
+    """Return the median wait and the median number of releases over the seeds."""
     outcomes = [lab.run(claim_the_whole, order, allowance, holders, seed) for seed in SEEDS]
     return (
         statistics.median(outcome.waited for outcome in outcomes),

@@ -1,11 +1,11 @@
-"""A desk that lends one book: the example of docs/lab.md. It has a bug, and below it, a cure."""
+"""A desk that lends one book: the example of docs/lab.md, with a bug and below it the fixes."""
 
 import anyio
 from anyio.lowlevel import checkpoint
 
 
 class Desk:
-    """Lends one book to whoever comes first; the others wait in a queue."""
+    """Lends one book. A reader that asks while the book is out waits in a queue."""
 
     def __init__(self):
         self.book_is_here = True
@@ -25,11 +25,11 @@ class Desk:
             self.queue.pop(0).set()
 
     async def look_it_up(self):
-        await checkpoint()  # a query to the catalogue, say
+        await checkpoint()  # for example a query to the catalogue
 
 
 class BetterDesk(Desk):
-    """Looks it up before it looks whether the book is here, and hands it on."""
+    """Looks the book up before it checks whether it is here, and hands the book on."""
 
     async def borrow(self):
         await self.look_it_up()
@@ -38,7 +38,7 @@ class BetterDesk(Desk):
         else:
             turn = anyio.Event()
             self.queue.append(turn)
-            await turn.wait()  # whoever sets it leaves the book to us
+            await turn.wait()  # the task that sets it hands the book to this one
 
     def bring_back(self):
         if self.queue:
@@ -68,7 +68,7 @@ async def two_readers_at_a_better_desk():
 
 
 class BestDesk(BetterDesk):
-    """Passes the book on if whom it was handed to has been cancelled."""
+    """Hands the book on if the reader that it was handed to has been cancelled."""
 
     async def borrow(self):
         await self.look_it_up()

@@ -1,4 +1,4 @@
-"""``mbufpools explore``, on programs of its user's."""
+"""``mbufpools explore``, on programs of a user."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ number = 5
 
 @pytest.fixture(autouse=True)
 def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with a file of programs, in which the command is called."""
+    """The current directory, with a file of programs."""
     (tmp_path / "programs.py").write_text(PROGRAMS, "utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
@@ -87,7 +87,7 @@ def explore(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, s
 
 
 def replay_line(out: str) -> list[str]:
-    """The arguments of the command that a failure has printed."""
+    """The arguments of the command in the replay line of a failure."""
     (line,) = (line for line in out.splitlines() if line.startswith("replay: "))
     program, command, *arguments = shlex.split(line.removeprefix("replay: "))
     assert (program, command) == ("mbufpools", "explore")
@@ -95,9 +95,7 @@ def replay_line(out: str) -> list[str]:
 
 
 @pytest.mark.parametrize("target", ["programs:sound", "programs.py:sound", "./programs.py:sound"])
-def test_a_program_that_holds_is_told_in_a_line(
-    target: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_program_that_holds_is_one_line(target: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert explore(capsys, target) == (
         0,
         "no failure in 6 executions (exhaustive on asyncio): all of the schedules of at most 2 "
@@ -164,7 +162,7 @@ def test_a_failure_prints_the_report_and_the_command_that_replays_it(
     assert again == (1, out[: out.index("\n\n") + 1], "")
 
 
-def test_a_stall_is_told_and_replayed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stall_is_reported_and_replayed(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = explore(capsys, "programs:stall")
     assert status == 1
     assert out.startswith("stall: every task waits, and nothing can wake one\n")
@@ -177,7 +175,7 @@ def test_the_status_is_that_of_the_worst_backend(capsys: pytest.CaptureFixture[s
     assert out.count("1 failure found in 2 executions") == 2
 
 
-def test_a_token_that_no_longer_fails_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_token_that_no_longer_fails_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     token = "asyncio:0@1>0.1"
     assert explore(capsys, "programs:sound", "--token", token) == (
         0,
@@ -225,7 +223,7 @@ def test_a_process_that_dies_is_one_line(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def mistake(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """The one line that is printed."""
+    """The one line that is printed after a mistake."""
     status, out, err = explore(capsys, *argv)
     assert (status, out) == (2, "")
     assert err.count("\n") == 1
@@ -290,7 +288,7 @@ THERE_ARE = "; there are sound, stall, wait, stuck, io, dies_elsewhere"
         ),
     ],
 )
-def test_a_mistake_is_one_line_that_lists_what_is_right(
+def test_a_mistake_is_one_line_that_lists_the_right_values(
     argv: list[str], line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert mistake(capsys, *argv) == line
@@ -305,7 +303,7 @@ def test_a_program_that_cannot_be_explored_is_one_line(capsys: pytest.CaptureFix
     assert mistake(capsys, "programs:io").startswith("the program does I/O; ")
 
 
-def test_a_module_that_fails_is_told_with_its_line(
+def test_a_module_that_fails_is_reported_with_its_line(
     programs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (programs / "broken.py").write_text("\n1 / 0\n", "utf-8")
@@ -324,7 +322,7 @@ def test_a_module_without_programs_lists_none(
 
 
 @pytest.mark.parametrize("name", ["queue", "anyio"])
-def test_a_file_may_be_called_as_a_module_of_others_is(
+def test_a_file_may_have_the_name_of_another_module(
     name: str, programs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (programs / f"{name}.py").write_text("async def program(): pass", "utf-8")
@@ -333,7 +331,7 @@ def test_a_file_may_be_called_as_a_module_of_others_is(
     assert sys.modules[name] is module
 
 
-def test_a_file_s_tasks_are_told_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_tasks_of_a_file_are_reported_with_its_name(capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = explore(capsys, "programs.py:stuck", "--jobs", "2")
     assert "task 0.1 'programs.wait' waits at programs.py:" in out
 

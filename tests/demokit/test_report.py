@@ -32,7 +32,7 @@ def test_a_table_has_words_to_the_left_and_numbers_to_the_right() -> None:
     ]
 
 
-def test_a_table_shows_its_title_and_what_stands_for_none() -> None:
+def test_a_table_shows_its_title_and_its_text_for_none() -> None:
     table = Table({"at": "at"}, title="Title:", none="never")
     table.add(at=None)
     assert str(table) == "Title:\n   at\n-----\nnever"

@@ -1,4 +1,4 @@
-"""The recordings of the real kernel: every field of every line agrees; and what if one does not."""
+"""The recordings of the real kernel: every field of every line agrees; a wrong field is found."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DEFERRED = "000-deferred-refreshed.jsonl"
 both_backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 
-# They agree
+# The recordings agree
 
 
 def test_there_are_twelve_recordings_of_each_rule() -> None:
@@ -45,7 +45,7 @@ def test_there_are_twelve_recordings_of_each_rule() -> None:
             assert rules.count([wakeup, curpage]) == 12
 
 
-def test_each_recording_says_in_its_header_what_its_name_says() -> None:
+def test_the_header_of_each_recording_agrees_with_its_name() -> None:
     for name, text in RECORDINGS.items():
         _, wakeup, curpage = name.removesuffix(".jsonl").split("-")
         trace = parse_trace(text, name)
@@ -53,7 +53,7 @@ def test_each_recording_says_in_its_header_what_its_name_says() -> None:
         assert len(trace.steps) == len(text.splitlines()) - 1
 
 
-def test_the_recordings_try_every_operation() -> None:
+def test_the_recordings_contain_every_operation() -> None:
     tried = {
         step.operation for name in RECORDINGS for step in parse_trace(RECORDINGS[name], name).steps
     }
@@ -70,7 +70,7 @@ def test_every_field_of_every_line_agrees(name: str, backend: lab.BackendName) -
 
 @both_backends
 def test_a_wrong_rule_is_found_by_its_recordings(backend: lab.BackendName) -> None:
-    """The replay could not tell the rules apart if it compared nothing."""
+    """This fails if the replay compares nothing."""
     for name, wakeup, curpage in (
         ("000-deferred-refreshed.jsonl", Wakeup.NONE, CurPage.REFRESHED),
         ("000-deferred-refreshed.jsonl", Wakeup.DIRECT, CurPage.REFRESHED),
@@ -95,7 +95,7 @@ def with_lines(lines: list[dict[str, Any]]) -> Trace:
 
 
 def first_line(lines: list[dict[str, Any]], wanted: Callable[[dict[str, Any]], object]) -> int:
-    """The index of the first line after the header that is wanted; its number is one more."""
+    """The index of the first wanted line after the header. The number of the line is one more."""
     return next(index for index, line in enumerate(lines) if index and wanted(line))
 
 
@@ -145,8 +145,8 @@ def test_a_flipped_counter_of_a_pool_is_named_with_its_line(counter: str) -> Non
     assert (found.expected, found.got) == (0, right)
 
 
-def test_a_counter_that_the_recording_left_out_is_missed_at_the_next_line() -> None:
-    """Only the pools that changed are recorded, so one that changed and is not there is wrong."""
+def test_a_counter_that_the_recording_left_out_is_a_disagreement() -> None:
+    """Only pools that changed are recorded, so a pool that is absent must not have changed."""
     lines = lines_of(DEFERRED)
     at = first_line(lines, lambda line: line["pools"])
     (pool,) = lines[at]["pools"]
@@ -177,7 +177,7 @@ def test_the_order_of_the_grants_matters() -> None:
     assert (found.line, found.field) == (at + 1, "granted")
 
 
-def test_only_the_first_disagreement_is_told() -> None:
+def test_only_the_first_disagreement_is_reported() -> None:
     lines = lines_of(DEFERRED)
     for at in (30, 31, 40):
         lines[at]["drops"] += 1
@@ -199,15 +199,15 @@ def test_an_unknown_pool_or_counter_in_the_state_is_a_disagreement() -> None:
 
 
 async def test_a_replay_leaves_nothing_behind() -> None:
-    """Neither one that agrees nor one that stops in the middle: no task, and no buffer (a
-    warning would be an error)."""
+    """Neither a replay that agrees nor one that stops in the middle leaves a task or a buffer; the
+    warning about it would be an error."""
     lines = lines_of(DEFERRED)[:60]
     assert await replay(with_lines(lines)) is None
     lines[50]["drops"] += 1
     assert await replay(with_lines(lines)) is not None
 
 
-# Files that are no recordings
+# Files that are not recordings
 
 HEADER = '{"wakeup": "deferred", "curpage": "refreshed"}'
 STATE: dict[str, Any] = {
@@ -255,7 +255,7 @@ def without(field: str) -> str:
         ),
     ],
 )
-def test_a_header_that_is_none_is_refused(text: str, message: str) -> None:
+def test_a_wrong_header_is_refused(text: str, message: str) -> None:
     with pytest.raises(TraceError) as caught:
         parse_trace(text, "tested")
     assert str(caught.value).startswith(message)
@@ -291,14 +291,14 @@ def test_a_header_that_is_none_is_refused(text: str, message: str) -> None:
         ),
     ],
 )
-def test_a_line_that_is_none_is_refused_with_its_number(line: str, message: str) -> None:
+def test_a_wrong_line_is_refused_with_its_number(line: str, message: str) -> None:
     good = step("advance", 0)
     with pytest.raises(TraceError) as caught:
         parse_trace("\n".join([HEADER, good, "", line, good]), "tested")
     assert str(caught.value).startswith(f"tested, line 4: {message}")
 
 
-def test_empty_lines_count_but_say_nothing() -> None:
+def test_empty_lines_are_counted_and_skipped() -> None:
     trace = parse_trace("\n".join([HEADER, "", step("advance", 0), "", step("put", 1)]), "tested")
     assert [(step.line, step.operation) for step in trace.steps] == [(3, "advance"), (5, "put")]
 
@@ -343,10 +343,10 @@ GET_7 = step("get", 7, "mbufpl", granted=[[7, 0.0]], mem_alloc=4096, pools=GOT_O
             ],
             4,
             HOLDS_NOTHING,
-            id="put by one who waits",
+            id="put by a process that waits",
         ),
-        pytest.param([GET_7, GET_7], 3, BUSY, id="get by one who holds"),
-        pytest.param([GET_7, step("try", 7, "mbufpl")], 3, BUSY, id="try by one who holds"),
+        pytest.param([GET_7, GET_7], 3, BUSY, id="get by a process that holds"),
+        pytest.param([GET_7, step("try", 7, "mbufpl")], 3, BUSY, id="try by a process that holds"),
         pytest.param(
             [
                 step("hardlimit", "mbufpl", 0),
@@ -355,11 +355,11 @@ GET_7 = step("get", 7, "mbufpl", granted=[[7, 0.0]], mem_alloc=4096, pools=GOT_O
             ],
             4,
             BUSY,
-            id="get by one who waits",
+            id="get by a process that waits",
         ),
     ],
 )
-def test_what_no_kernel_could_have_done_is_refused_with_its_line(
+def test_an_impossible_operation_is_refused_with_its_line(
     lines: list[str], line: int, message: str, backend: lab.BackendName
 ) -> None:
     trace = parse_trace("\n".join([HEADER, *lines]), "tested")
@@ -398,6 +398,6 @@ def test_a_file_that_cannot_be_decoded_is_refused(
         read_trace(tmp_path / name)
 
 
-def test_a_file_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_trace(tmp_path / "none.jsonl")

@@ -1,6 +1,7 @@
 """Recordings of the real kernel, and their replay through this library.
 
-- `read_trace` reads a recording, a `Trace` of `Step`s; a bad file is a `TraceError`.
+- `read_trace` reads a recording and returns a `Trace` of `Step`s. It raises `TraceError` for a file
+  that is not a recording.
 - `replay` runs a recording through `MbufPools`, operation by operation, and compares every field
   of every line. A `Disagreement` names the first field that differs.
 """

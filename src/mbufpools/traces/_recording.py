@@ -1,7 +1,8 @@
 """Recordings of the kernel's pools: one JSON object a line.
 
 The first line is a header: the seed, and the rules of wakeup and curpage under which the kernel
-ran. Each later line is one operation, and the state after everything runnable had run.
+ran. Each later line is one operation, with the state of the kernel after everything that could run
+had run.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ OPERATIONS: Mapping[str, tuple[type, ...]] = {
 """The operations, and the types of their arguments."""
 
 LONGEST = 1_000_000
-"""Seconds that one step may advance; each costs a run of the gc."""
+"""The most seconds that one step may advance, as each second costs a run of the gc."""
 
 _STATE = (
     "t",
@@ -45,24 +46,24 @@ _STATE = (
 
 
 class TraceError(ValueError):
-    """A file that is not a recording; the message says which line, and what was expected."""
+    """A file is not a recording. The message names the line and says what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One operation, and the state that the kernel was in after it."""
+    """One operation, and the state of the kernel after it."""
 
     line: int
-    """Where it stands in the file, counted from 1."""
+    """The number of the line in the file, counted from 1."""
     operation: str
     arguments: tuple[Any, ...]
     state: Mapping[str, Any]
-    """As recorded; ``pools`` holds those whose counters changed."""
+    """The state as recorded. Its ``pools`` has only the pools whose counters changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A recording."""
+    """A recording: the rules under which the kernel ran, and its steps."""
 
     name: str
     wakeup: Wakeup
@@ -74,8 +75,8 @@ def read_trace(path: str | Path) -> Trace:
     """Read a recording from a ``.jsonl`` file, or a compressed ``.jsonl.xz``.
 
     Raises:
-        TraceError: it is not a recording.
-        OSError: it cannot be read.
+        TraceError: the file is not a recording.
+        OSError: the file cannot be read.
     """
     path = Path(path)
     try:
@@ -92,7 +93,7 @@ def read_trace(path: str | Path) -> Trace:
 
 
 def parse_trace(text: str, name: str) -> Trace:
-    """Make a trace of the `text` of a recording; `name` is for messages. Raises TraceError."""
+    """Parse the `text` of a recording; `name` appears in messages. Raises TraceError."""
     lines = text.splitlines()
     if not lines:
         raise TraceError(f"{name} is empty; expected a header and one operation a line")

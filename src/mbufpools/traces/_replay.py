@@ -1,8 +1,8 @@
 """Run a recording of the kernel through `MbufPools`, and compare every field of every line.
 
-Each process of the recording is a task of its own that really waits in ``Pool.get``. Nothing is
-modelled a second time here: the state is read from the library's statistics, and who was granted
-when from its event hook.
+Each process of the recording is a separate task that really waits in ``Pool.get``. Nothing is
+modelled a second time here: the state is read from the library's statistics, and the grants with
+their times from its event hook.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ class Disagreement:
 async def replay(trace: Trace) -> Disagreement | None:
     """Replay `trace`; return the first disagreement, or None if every field agrees.
 
-    Runs on the current event loop, which should keep virtual time (`mbufpools.lab.run`): the
-    recordings span minutes. Cancellation ends it and leaves nothing behind.
+    Runs on the current event loop, which should keep virtual time (`mbufpools.lab.run`), because
+    the recordings span minutes. A cancelled replay leaves no task and no buffer behind.
 
     Raises:
-        TraceError: an operation that the recording makes impossible, such as a put by a process
-            that holds nothing.
+        TraceError: the recording has an impossible operation, such as a put by a process that
+            holds nothing.
     """
     return await _Replay(trace).run()
 
@@ -81,14 +81,15 @@ class _Replay:
         self._start = 0.0
         self._held: dict[int, Buffer] = {}
         self._arrived: dict[int, anyio.Event] = {}
-        """Processes whose get has not returned, and what is set when it does."""
+        """For each process whose get has not returned: the event that is set when it returns."""
         self._getting = 0
-        """The process whose get is under way, until it holds an item or parks."""
+        """The process that has just started a get, until it holds an item or parks; else 0."""
         self._parked: dict[int, int] = {}
-        """The number of a parked request, and its process."""
+        """The process of each parked request, by the number of the request."""
         self._granted: list[list[float]] = []
-        """Of this step: processes and times, in the order in which it was decided."""
+        """The grants of this step, pairs of a process and a time, in the order of the decisions."""
         self._served: set[int] = set()
+        """Processes that were granted an item and have not put it."""
         self._counters = {name: dict.fromkeys(COUNTERS, 0) for name in self._pools.pools}
 
     async def run(self) -> Disagreement | None:
@@ -101,9 +102,11 @@ class _Replay:
                     try:
                         disagreement = await self._follow()
                     except TraceError as error:
-                        impossible = error  # raised outside of the task group, which would wrap it
+                        impossible = (
+                            error  # raised after the task group, which would wrap it in a group
+                        )
                     self._processes.cancel_scope.cancel()
-            finally:  # once no process is left that might have got its buffer meanwhile
+            finally:  # no process is left that could still get a buffer
                 for buffer in self._held.values():
                     buffer.release()
         if impossible is not None:
@@ -125,7 +128,7 @@ class _Replay:
         if event.kind is EventKind.WAIT:
             self._parked[event.request] = pid
         elif event.kind is EventKind.GRANT:
-            pid = self._parked.pop(event.request, pid)  # not parked yet: the second try
+            pid = self._parked.pop(event.request, pid)  # not parked yet: granted at the second try
             self._granted.append([pid, event.time])
         elif event.kind is EventKind.GET and pid:
             self._granted.append([pid, event.time])
@@ -166,7 +169,7 @@ class _Replay:
 
         async def process() -> None:
             started.set()
-            self._getting = pid  # until the get parks or returns, which is without a pause
+            self._getting = pid  # until the get parks or returns; no other task runs before that
             self._held[pid] = await pool.get()
             self._arrived.pop(pid).set()
 
@@ -237,4 +240,4 @@ class _Replay:
 
 
 class _ImpossibleStep(Exception):
-    """The recording asks for what no kernel could have done."""
+    """The recording has an operation that no kernel could have done."""
