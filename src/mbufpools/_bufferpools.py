@@ -1,10 +1,13 @@
-"""Budget, pools, task queue and gc wired together: an application's door.
+"""Budget, pools, task queue and gc wired together: an application's entry point.
 
-The life of a page: a pool charges the budget and maps it; when it leaves, it is unmapped, the
-budget is credited, and the budget's callback asks the wakeup policy who shall hear of it. Under
-the patch's policy that adds one task to the task queue, which wakes every pool. The gc is a task
-of the same queue, so the gc, the wakeup after page frees and the wakeup after a new limit are
-serialized, and coalesce. Uses all rooms above.
+The life of a page: a pool charges the budget, then maps the page. When the page leaves, it is
+unmapped, then the budget is credited, and its callback runs the wakeup policy (`_page_left`). Under
+the patch's policy that adds one task to the task queue, and the task wakes every pool. The gc is a
+task of the same queue. So the gc, the wakeup after freed pages and the wakeup after a new limit
+never run at the same time, and several wakeups coalesce into one run.
+
+Invariant (`check`): every charged byte is in a page of a pool, in a page that something still
+exports, or in a reservation.
 """
 
 from __future__ import annotations
@@ -68,33 +71,34 @@ class BufferPools:
             with await pools.get(1500) as buffer:
                 ...
 
-    At the end whoever still waits gets `anyio.ClosedResourceError`; buffers that are out stay
-    usable, their release still gives the memory back, and a `ResourceWarning` counts them. An
-    exception of the body passes as it is.
+    At the end each request that still waits fails with `anyio.ClosedResourceError`. Buffers that
+    are out stay usable, their release still gives the memory back, and a `ResourceWarning` counts
+    them. An exception of the body is raised as it is, not in an exception group.
 
     Args:
         limit: bytes that the pages of all pools may take.
         sizes: the size classes, each an item size in bytes or a `PoolSpec`.
-        name: for messages.
-        wakeup: who wakes the sleepers of the other pools when a page leaves.
-        order: who is served first.
-        reclaim: when idle pages leave.
+        name: the name of the set, for messages.
+        wakeup: what wakes the requests of the other pools when a page leaves; see `Wakeup`.
+        order: which request is served first; see `Order`.
+        reclaim: when idle pages leave; see `Reclaim`.
         max_passes: for ``order="bounded"``: how many requests may be served past a waiting
-            claim. By default as many as there are leases out when the claim comes to the head.
+            claim. By default as many as there are leases out when the request becomes the claim.
         near_limit_margin: bytes, for ``wakeup="near-limit"``: a page that leaves wakes the
-            sleepers only if less than this is then available. By default twice the largest
-            page, which is safe; less than the freed page and the sleeper's together may leave
-            a sleeper asleep.
-        fast_acquire: a get that does not have to wait is then no checkpoint either.
-        debug: record who took what, and where, for `explain` and for the report of leaks; and
-            fill free items with a pattern and check it, to find who writes to a released one.
+            waiting requests only if fewer bytes than this are then available. The default is
+            twice the largest page, which is safe. With less than the freed page and the page
+            that a request waits for together, that request may never be woken.
+        fast_acquire: True makes a get that does not have to wait no checkpoint.
+        debug: True records which task took which lease, and where, for `explain` and for the
+            report of leaks. It also fills free items with a pattern and checks the pattern, to
+            find writes to released items.
         memory: where pages come from; by default private anonymous mappings.
             `AccountedMemory()` only counts, for simulations.
         hook: called with an `Event` at each step.
 
     Raises:
-        ConfigurationError: sizes, limits or policies that cannot be.
-        TypeError: a number that is not an integer, or another value of the wrong kind.
+        ConfigurationError: a size, a limit or a policy is not valid.
+        TypeError: a number is not an integer, or another value has the wrong type.
     """
 
     _rules: Rules = APPLICATION
@@ -233,9 +237,9 @@ class BufferPools:
         """Return the pool with the smallest items that hold `nbytes` bytes.
 
         Raises:
-            OversizeRequest: more than the largest class holds; the message names it.
-            RequestError: fewer than one byte.
-            TypeError: not an integer.
+            OversizeRequest: `nbytes` is more than the largest class holds.
+            RequestError: `nbytes` is less than one.
+            TypeError: `nbytes` is not an integer.
         """
         self._check_request(nbytes)
         at = bisect_left(self._item_sizes, nbytes)
@@ -258,30 +262,33 @@ class BufferPools:
     async def get(self, nbytes: int) -> Buffer:
         """Take a buffer of `nbytes` bytes from the smallest class that holds them.
 
-        Blocks, is cancelled, is fair and fails as `Pool.get`; and raises as `pool_for`.
+        It blocks, can be cancelled, is fair and fails as `Pool.get` does; it also raises what
+        `pool_for` raises.
         """
         return await self.pool_for(nbytes)._get(nbytes)
 
     def get_nowait(self, nbytes: int) -> Buffer:
         """Take a buffer of `nbytes` bytes at once, or raise `anyio.WouldBlock`.
 
-        As `Pool.get_nowait`; and raises as `pool_for`.
+        Never blocks. It fails as `Pool.get_nowait` does; it also raises what `pool_for` raises.
         """
         return self.pool_for(nbytes)._get_nowait(nbytes)
 
     async def get_many(self, sizes: Iterable[int]) -> Buffers:
         """Take a buffer for each of `sizes`, in bytes: all at once, or wait for all.
 
-        Nothing is held while it waits, so two callers cannot stop each other by holding a part
-        (the kernel's ``m_clget`` can). It waits in the same order as everybody; a get of a
-        single buffer may pass it, it passes nobody. Blocks, is cancelled and fails as `get`::
+        The caller holds nothing while it waits, so two callers cannot block each other by holding
+        a part (with the kernel's ``m_clget`` they can). Blocks, and can be cancelled, as `get`.
+        The request waits in the same order as all others: a get of a single buffer may pass it,
+        and it passes no request::
 
             with await pools.get_many([256, 2048]) as (header, cluster):
                 ...
 
         Raises:
-            ImpossibleRequest: more than a pool's maximum, or more pages than the limit holds.
-            RequestError: no sizes at all; and as `get`.
+            ImpossibleRequest: the request exceeds a pool's maximum, or needs more pages than the
+                limit holds.
+            RequestError: `sizes` is empty; and as `get`.
         """
         if not isinstance(sizes, Iterable):
             raise TypeError(
@@ -299,18 +306,19 @@ class BufferPools:
     def reserve(self, nbytes: int) -> Reserving:
         """Take `nbytes` bytes of the budget, without a buffer.
 
-        For memory that somebody else allocates and that shall count::
+        For memory that is allocated elsewhere and shall count against the limit::
 
             async with pools.reserve(100_000):
                 ...
 
-        or ``reservation = await pools.reserve(n)`` and, later, ``reservation.release()``. It waits
-        in the same order as everybody. Blocks, is cancelled and fails as `get`.
+        or ``reservation = await pools.reserve(n)`` and, later, ``reservation.release()``. The
+        call itself takes nothing and does not block; to await or to enter what it returns blocks,
+        can be cancelled and fails as `get`. The request waits in the same order as all others.
 
         Raises:
-            ImpossibleRequest: more than the limit, less what the pools keep.
-            RequestError: fewer than one byte.
-            TypeError: not an integer.
+            ImpossibleRequest: `nbytes` is more than the limit less what the pools keep.
+            RequestError: `nbytes` is less than one.
+            TypeError: `nbytes` is not an integer.
         """
         self._check_request(nbytes)
         return Reserving(self, nbytes)
@@ -319,7 +327,7 @@ class BufferPools:
         """Take `nbytes` bytes of the budget at once, or raise `anyio.WouldBlock`. Never blocks.
 
         Raises:
-            anyio.WouldBlock: they are not free, or somebody older waits.
+            anyio.WouldBlock: the bytes are not free, or an older request waits.
             ImpossibleRequest, RequestError, TypeError: as `reserve`.
         """
         self._check_request(nbytes)
@@ -351,29 +359,29 @@ class BufferPools:
     # The limit
 
     def resize(self, limit: int | str) -> None:
-        """Set a new limit in bytes; the same as ``budget.resize``. Never blocks.
+        """Set a new limit in bytes; the same as ``budget.resize``.
 
-        Those who can be served by it are woken by the wakeup policy; a raised limit always
-        wakes. Below what is allocated it makes a debt: the oldest claim of all, which pages that
-        leave pay before any new one is granted. A request that can no longer be served fails
-        with `ImpossibleRequest`.
+        The wakeup policy wakes the requests that can now be served; a raised limit always wakes
+        them. A limit below what is allocated makes a debt. The debt is the oldest claim of all:
+        pages that leave pay it before any new page is granted. A request that can no longer be
+        served fails with `ImpossibleRequest`. Never blocks.
 
         Raises:
-            ConfigurationError: below one byte, or below what the pools keep as their minimum;
-                nothing has changed.
+            ConfigurationError: the limit is below one byte, or below what the pools keep as
+                their minimum; nothing has changed.
             UsageError: the pools are open on another thread.
         """
         self._budget.resize(limit)
 
     def _min_limit(self) -> int:
-        """Asked before the budget's limit is changed."""
+        """Return the bytes below which the limit cannot be set; the budget asks in `resize`."""
         self._owner_loop.check_thread()
         return max(1, self._state.reserved_min_bytes) if self._rules.refuse_impossible else 1
 
     # Waking
 
     def _page_left(self, nbytes: int) -> None:
-        """The budget was credited (uipc_mbuf.c:m_pool_free, at its end)."""
+        """Run the wakeup policy after a credit (uipc_mbuf.c:m_pool_free, at its end)."""
         self._waiters.budget_credited()
         if self._owner_loop.closed:
             return
@@ -385,8 +393,9 @@ class BufferPools:
             self._taskq.add(self._wakeup_task)
 
     def _is_near_limit(self, nbytes: int) -> bool:
-        """Whether the credit of `nbytes` may be what somebody sleeps for. The margin is made for
-        pages: a reservation may give back more than any page, and somebody may want more."""
+        """Return True if a request may wait for the `nbytes` bytes that were credited. The margin
+        is meant for pages, but a reservation may give back more than any page, and a request may
+        want more than a page."""
         available = self._budget.limit - self._budget.allocated
         return (
             available < self._margin + max(0, nbytes - self._largest_page)
@@ -394,7 +403,7 @@ class BufferPools:
         )
 
     def _limit_changed(self) -> None:
-        """The budget has a new limit (uipc_mbuf.c:nmbclust_update, at its end)."""
+        """Wake the requests after a new limit was set (uipc_mbuf.c:nmbclust_update, at its end)."""
         self._waiters.budget_resized()
         if self._owner_loop.closed:
             return
@@ -408,11 +417,11 @@ class BufferPools:
         self._wake_all()
 
     def _wake_all(self) -> None:
-        """Serve everybody who can be served (``m_pool_wakeup``)."""
+        """Serve all requests that can be served (``m_pool_wakeup``)."""
         self._waiters.run()
 
     def _gc(self) -> None:
-        """One run of the gc, the pools newest first (subr_pool.c:pool_gc_pages)."""
+        """Run the gc once, over the pools from the newest on (subr_pool.c:pool_gc_pages)."""
         self._owner_loop.run_deferred()
         self._state.empty_quarantine()
         for pool in reversed(self._by_size):
@@ -469,7 +478,7 @@ class BufferPools:
             warnings.warn(
                 f"{self.name} was closed with buffers still out: {', '.join(counts)}; "
                 f"their memory comes back when they are released"
-                f"{holders or ' (debug=True tells who took them, and where)'}",
+                f"{holders or ' (debug=True records which task took them, and where)'}",
                 ResourceWarning,
                 stacklevel=3,
                 source=self,
@@ -478,9 +487,10 @@ class BufferPools:
     # Looking
 
     def explain(self) -> Explanation:
-        """Tell for each request that waits its pool, its task, how long, behind whom, and which
-        limit is short by how much; in debug mode also who holds what it waits for, and whether
-        every one of them waits himself. ``str()`` of it is the wait-for graph as text.
+        """Explain each waiting request: its pool, its task, how long it has waited, which request
+        goes before it, and which limit is short by how much. In debug mode also the holders of
+        what it waits for, and whether every one of them waits itself. ``str()`` of the result is
+        the wait-for graph as text. Never blocks.
 
         Raises:
             UsageError: the pools are open on another thread.
@@ -489,7 +499,7 @@ class BufferPools:
         return explain(self._state, self._waiters, wakeup=self._wakeup_task.queued)
 
     def statistics(self) -> PoolsStatistics:
-        """Return a snapshot of all counters. From any thread."""
+        """Return a snapshot of all counters. May be called from any thread; never blocks."""
         budget = self._budget
         return PoolsStatistics(
             limit=budget.limit,
@@ -505,8 +515,8 @@ class BufferPools:
         )
 
     def check(self) -> None:
-        """Raise PoolCorruption if any invariant is broken: of a pool, of those who wait, or that
-        every byte charged is in a page or a reservation."""
+        """Raise PoolCorruption if any invariant is broken: of a pool, of the waiting requests, or
+        that every charged byte is in a page or in a reservation."""
         for pool in self._by_size:
             pool.check()
         self._waiters.check()

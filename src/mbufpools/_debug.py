@@ -1,9 +1,9 @@
-"""Debug mode: who holds what and where he took it, and who writes to what he no longer holds.
+"""Debug mode: which task holds which lease and where it took it, and the detection of writes after
+a release.
 
-The holder is noted when the lease is made; for a parked request it is the task that parked, for
-the one who grants is somebody else. Free items are filled with a pattern, which is looked at
-when they are handed out again (the kernel's ``pool_debug`` and its poison). Uses `_page` and
-`_request`.
+The holder is noted when the lease is made. For a parked request the holder is the task that
+parked, not the task that grants. Free items are filled with a pattern, which is checked when they
+are handed out again (the kernel's ``pool_debug`` and its poison).
 """
 
 from __future__ import annotations
@@ -22,20 +22,23 @@ from ._request import Request
 __all__ = ["Holder", "LeaseTracker", "caller", "current_task"]
 
 POISON = 0xDF
+"""The byte that free items are filled with."""
 
 _logger = logging.getLogger("mbufpools")
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds, or held, a lease."""
+    """The task that holds, or held, a lease."""
 
     pool: str
     """The pool's name, or ``bytes``."""
     nbytes: int
+    """Bytes that were asked for."""
     task: str
-    """The name of the task that took it."""
+    """The name of the task that took the lease."""
     task_id: int
+    """The task's number, as `anyio.get_current_task` tells it; 0 if no task took the lease."""
     where: str
     """File and line of the call, outside of this library."""
 
@@ -49,14 +52,14 @@ class LeaseTracker:
 
     def __init__(self) -> None:
         self._holders: dict[int, Holder] = {}
-        """By the id of the lease. A plain dictionary, each of whose calls is one step: leases
-        come back from other threads, and from ``__del__``."""
+        """By the id of the lease. Leases come back from other threads and from ``__del__``, so this
+        is a plain dictionary, each call of which is atomic."""
         self._last: weakref.WeakKeyDictionary[Page, dict[int, Holder]] = weakref.WeakKeyDictionary()
         self.damages: list[str] = []
-        """Items that were written to while they were free."""
+        """Descriptions of the items that were written to while they were free."""
 
     def acquired(self, lease: Any, pool: str, nbytes: int, request: Request[Any] | None) -> None:
-        """Note who took `lease`: the task of `request`, or the current one."""
+        """Note which task took `lease`: the task of `request`, or the current one."""
         if request is not None and request.task_id:
             holder = Holder(pool, nbytes, request.task, request.task_id, request.where)
         else:
@@ -65,7 +68,7 @@ class LeaseTracker:
         self._holders[id(lease)] = holder
 
     def released(self, lease: Any) -> Holder | None:
-        """Forget who held `lease`, and return him."""
+        """Forget the holder of `lease`, and return it."""
         return self._holders.pop(id(lease), None)
 
     def holders(self) -> list[Holder]:
@@ -73,7 +76,7 @@ class LeaseTracker:
         return list(self._holders.values())
 
     def poison(self, page: Page, index: int, stride: int, holder: Holder | None) -> None:
-        """Fill a free item with the pattern; `holder` was the last to hold it."""
+        """Fill a free item with the pattern; `holder` held it last."""
         if page.block.view is not None:
             page.block.view[index * stride : (index + 1) * stride] = bytes([POISON]) * stride
             last = self._last.setdefault(page, {})
@@ -87,14 +90,14 @@ class LeaseTracker:
             self.poison(page, index, stride, None)
 
     def examine(self, page: Page, index: int, stride: int, pool: str) -> None:
-        """Note a damage, and log it, if a free item does not bear the pattern."""
+        """Note and log the damage if a free item does not have the pattern."""
         damage = self.damage(page, index, stride, pool)
         if damage is not None:
             self.damages.append(damage)
             _logger.error("%s", damage)
 
     def damage(self, page: Page, index: int, stride: int, pool: str) -> str | None:
-        """Say what was written to a free item, or return None."""
+        """Return a description of what was written to a free item, or None if nothing was."""
         if page.block.view is None:
             return None
         item = bytes(page.block.view[index * stride : (index + 1) * stride])
@@ -104,12 +107,12 @@ class LeaseTracker:
         last = self._last.get(page, {}).get(index)
         return (
             f"an item of pool {pool!r} was written to after its release, from its byte "
-            f"{stride - len(rest)} on; it was last held as {last or 'nobody knows what'}"
+            f"{stride - len(rest)} on; it was last held as {last or 'something unknown'}"
         )
 
 
 def current_task() -> tuple[str, int]:
-    """Name and id of the running task; no task at all is ``"no task"`` and 0."""
+    """Return the name and the id of the running task; without a task, ``"no task"`` and 0."""
     try:
         task = anyio.get_current_task()
     except (RuntimeError, LookupError):
@@ -118,10 +121,10 @@ def current_task() -> tuple[str, int]:
 
 
 def caller(*, in_task: bool = True) -> str:
-    """File and line of the innermost call outside of this library.
+    """Return the file and the line of the innermost call outside of this library.
 
-    Behind a callback of asyncio's, which no task has made, there is nobody but asyncio: then it
-    is the line in `mbufpools.net`.
+    A callback that asyncio makes outside of any task is called by asyncio alone. Then (with
+    `in_task` False) the line is the one in `mbufpools.net`.
     """
     package = __name__.partition(".")[0]
     ours = (f"{package}._", f"{package}.net." if in_task else f"{package}._")

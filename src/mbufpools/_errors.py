@@ -1,12 +1,13 @@
-"""The errors, sorted by whose move it is.
+"""The errors, sorted by what can be done about them.
 
-- *Wait*: `anyio.WouldBlock` (nothing free now) and `anyio.ClosedResourceError` (never again)
-  are anyio's own, so that code which knows anyio's streams and locks knows these.
-- *The caller's mistake*: `LeaseError` and its kinds, `RequestError` and its kinds, `UsageError`.
-- *The configuration*: `ConfigurationError` and its kinds.
-- *Our own bug*: `PoolCorruption`.
+- *Wait, or stop*: `anyio.WouldBlock` (nothing is free now) and `anyio.ClosedResourceError` (nothing
+  will be free again). They are anyio's own errors, so code that handles anyio's streams and locks
+  handles these, too.
+- *Correct the call*: `LeaseError`, `RequestError` and their subclasses, and `UsageError`.
+- *Correct the configuration*: `ConfigurationError` and its subclass.
+- *Report a bug of this library*: `PoolCorruption`.
 
-Every message says what was wrong, what was expected, and what to do. This room uses no other.
+Every message says what was wrong, what was expected, and what to do.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ __all__ = [
 
 
 class LeaseError(ValueError):
-    """A buffer was used against its lease. Nothing has changed; the message names the pool."""
+    """A buffer or reservation was used against its lease. Nothing has changed."""
 
 
 class DoubleRelease(LeaseError):
-    """The buffer was released before; its memory may have a new owner."""
+    """The lease was released before; its memory may belong to another task now."""
 
 
 class UseAfterRelease(LeaseError):
@@ -42,11 +43,12 @@ class UseAfterRelease(LeaseError):
 
 
 class ForeignBuffer(LeaseError):
-    """The buffer belongs to another pool than the one it was given to."""
+    """The buffer was given to a pool that it does not belong to."""
 
 
 class BufferInUse(LeaseError, BufferError):
-    """Something (an array, a pending read) still exports the buffer's view, so it stays out."""
+    """Something (an array, a pending read) still exports the buffer's view, so the
+    buffer cannot be released."""
 
 
 class RequestError(ValueError):
@@ -54,26 +56,26 @@ class RequestError(ValueError):
 
 
 class OversizeRequest(RequestError):
-    """More bytes than the largest size class holds."""
+    """The request is for more bytes than the largest size class holds."""
 
 
 class ImpossibleRequest(RequestError):
-    """More than the limits allow, even with every other buffer released."""
+    """The request is for more than the limits allow, even if every other buffer were released."""
 
 
 class ConfigurationError(ValueError):
-    """A size, a limit or a policy that cannot be."""
+    """A size, a limit, a policy or a source of memory is not valid."""
 
 
 class LimitRangeError(ConfigurationError):
-    """A limit out of range: the kernel's ``ERANGE``, which is also in `errno`."""
+    """A limit is out of range: the kernel's ``ERANGE``, which is also in `errno`."""
 
     errno = errno.ERANGE
 
 
 class UsageError(RuntimeError):
-    """A call at a moment, on a thread or from a task where it cannot work."""
+    """The call cannot work at this moment, on this thread, or from this task."""
 
 
 class PoolCorruption(AssertionError):
-    """`check()` found an invariant broken: a bug in this library. Please report it."""
+    """`check()` found a broken invariant, which is a bug of this library. Please report it."""

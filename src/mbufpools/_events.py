@@ -1,8 +1,9 @@
-"""The one event hook, which feeds the demos, traces, plots and tests.
+"""The event hook, which feeds the demos, traces, plots and tests.
 
-A hook is a function of one `Event`. It is called after the step it tells of, in the middle of
-what the step is part of, so `check()` may not hold; it may look at statistics, and must not
-call anything else of the pools. Unused, it costs one test for None a step. Uses no other room.
+A hook is a function of one `Event`. It is called right after the step that the event describes,
+while the operation that the step is part of is still running, so `check()` may fail there. The hook
+may read statistics and must not call anything else of the pools. If no hook is set, each step
+costs one test for None.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ __all__ = ["Event", "EventKind", "Hook", "Observer"]
 
 
 class EventKind(enum.StrEnum):
-    """What happened."""
+    """The kind of a step."""
 
     GET = "get"
     """An item went out to a get that did not have to wait."""
@@ -35,9 +36,9 @@ class EventKind(enum.StrEnum):
     QUEUED = "queued"
     """A task was put on the task queue."""
     COALESCED = "coalesced"
-    """A task was added that was on the queue already, so nothing was done."""
+    """A task was added that was already on the queue, so nothing was done."""
     RUN = "run"
-    """The task queue runs a task; told just before its function is called."""
+    """The task queue runs a task; the event comes just before its function is called."""
 
 
 class Event(NamedTuple):
@@ -47,12 +48,13 @@ class Event(NamedTuple):
     time: float
     """Seconds of the loop's clock since the pools were entered."""
     name: str
-    """The pool's name, those of several (``2 x small + 1 x large``), ``bytes`` for a reservation,
-    or the task's."""
+    """The name of the pool, of several pools (``2 x small + 1 x large``) or of the task; ``bytes``
+    for a reservation."""
     nbytes: int
-    """Bytes asked for (get, put, wait, grant, cancel), of the page (page in, page out), or 0."""
+    """The bytes that were asked for (get, put, wait, grant, cancel), the bytes of the page
+    (page in, page out), or 0."""
     request: int
-    """The number of the parked request (wait, grant, cancel), counted from 1, or 0."""
+    """The number of the request (wait, grant, cancel), counted from 1 in a pool set, or 0."""
 
 
 Hook = Callable[[Event], None]
@@ -61,8 +63,11 @@ _logger = logging.getLogger("mbufpools")
 
 
 class Observer:
-    """Holds the hook and calls it. A hook that raises is logged and removed, as trio does with
-    its instruments: an observer must not break what it observes."""
+    """Holds the hook and calls it.
+
+    A hook that raises is logged and removed, as trio does with its instruments, because an
+    observer must not break what it observes.
+    """
 
     __slots__ = ("_now", "hook")
 

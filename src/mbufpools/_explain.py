@@ -1,9 +1,12 @@
 """Why am I waiting? The answer of `BufferPools.explain`.
 
-Who waits, for what, behind whom, and which limit is short by how much; in debug mode also who
-holds what is waited for, and whether he waits himself. A knot is told of only where nothing that
-the pools know of can undo it: nobody can be served, no page is idle, and none on its way home.
-Uses `_state`, `_ledger`, `_queue`, `_request` and `_waiters`, and changes nothing.
+For each waiting request it tells what the request wants, which request goes before it, and which
+limit is short by how much. In debug mode it also tells which tasks hold what the request wants, and
+whether they wait themselves. A deadlock is reported only if nothing known to the pools can resolve
+it: no request can be served, no page is idle, no item is on its way back from another thread, and
+no page is kept by an export.
+
+Invariant: an explanation changes no state.
 """
 
 from __future__ import annotations
@@ -25,33 +28,36 @@ __all__ = ["Explanation", "WaitingRequest", "explain"]
 
 @dataclass(frozen=True, slots=True)
 class WaitingRequest:
-    """One request that waits, and why."""
+    """One request that waits, and the reason."""
 
     number: int
-    """Counted from 1 in a pool set: who came first."""
+    """The number of the request, counted from 1 in a pool set; an older request has a lower one."""
     wants: str
-    """The pool's name, those of several (``2 x small + 1 x large``), or ``bytes``."""
+    """The name of the pool or pools (``2 x small + 1 x large``); ``bytes`` for a reservation."""
     nbytes: int
-    """Bytes asked for."""
+    """Bytes that were asked for."""
     task: str
     """The name of the task that waits."""
     task_id: int
-    """As `anyio.get_current_task` tells it, for several may have one name."""
+    """The task's id, as `anyio.get_current_task` tells it; several tasks may have the same name."""
     seconds: float
-    """How long it has waited, by the loop's clock."""
+    """How long the request has waited, in seconds of the loop's clock."""
     behind: int | None
-    """The number of the request that goes first; 0 is the debt of a lowered limit."""
+    """The number of the request that must be served first; 0 is the debt of a lowered limit. None
+    if there is none."""
     limit: str | None
-    """The limit in the way: ``budget``, or a pool's name; None if it only has to wait its turn."""
+    """The limit that the request exceeds: ``budget``, or a pool's name. None if the request only
+    has to wait for its turn."""
     short: int
-    """How far beyond that limit it would go: bytes of the budget, or items of the pool."""
+    """How far the request exceeds that limit: bytes of the budget, or items of the pool."""
     wakeup: bool
-    """Whether a wakeup of everybody who can be served is on its way."""
+    """True if a wakeup of all requests that can be served is on its way."""
     holders: tuple[Holder, ...]
-    """In debug mode: who holds what it waits for."""
+    """In debug mode: the holders of what the request waits for."""
     stuck: bool
-    """In debug mode: every one of these holders waits himself, so none of them will release. (The
-    holder is the task that took it. If it has handed it on to another, that is not known here.)"""
+    """In debug mode: True if every one of these holders waits itself, so none of them will
+    release. (A holder is the task that took the lease. If it has passed the lease on to another
+    task, that is not known here.)"""
 
     def __str__(self) -> str:
         text = (
@@ -66,30 +72,32 @@ class WaitingRequest:
             items = "1 item" if self.short == 1 else f"{self.short} items"
             text += f"; pool {self.limit!r} is short of {items} of its maximum"
         elif self.behind is None:
-            on_the_way = "and its wakeup is on the way" if self.wakeup else "but nobody wakes it"
+            on_the_way = "and its wakeup is on the way" if self.wakeup else "but nothing wakes it"
             text += f"; it can be served, {on_the_way}"
         return text
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Everybody who waits, the oldest first; as text, the wait-for graph."""
+    """All waiting requests, the oldest first; as text, the wait-for graph."""
 
     limit: int
-    """Bytes."""
+    """The limit of the budget, in bytes."""
     allocated: int
-    """Bytes."""
+    """Bytes that are charged now."""
     reserved: int
     """Bytes, of those allocated, that reservations hold."""
     exported: int
-    """Bytes, of those allocated, of pages that nobody holds, but that cannot leave as long as
-    something exports them, such as a slice of a view."""
+    """Bytes, of those allocated, of released pages that cannot leave because something still
+    exports them, such as a slice of a view."""
     debug: bool
+    """True in debug mode."""
     waiters: tuple[WaitingRequest, ...]
+    """The waiting requests, the oldest first."""
 
     @property
     def stuck(self) -> bool:
-        """In debug mode: somebody waits for what was taken by waiting tasks only."""
+        """In debug mode: True if a request waits for what only waiting tasks hold: a deadlock."""
         return any(waiter.stuck for waiter in self.waiters)
 
     def __str__(self) -> str:
@@ -97,14 +105,14 @@ class Explanation:
         if self.reserved:
             bytes_ += f", {self.reserved} of them reserved"
         if not self.waiters:
-            return f"nobody waits; {bytes_}"
+            return f"no request waits; {bytes_}"
         waiting_tasks = {waiter.task_id: waiter.number for waiter in self.waiters}
         count = len(self.waiters)
         queues = [f"{count} {'waits' if count == 1 else 'wait'}; {bytes_}"]
         if self.exported:
             queues.append(
-                f"{self.exported} bytes are of pages that nobody holds, and something still "
-                f"exports (a slice of a view that was kept)"
+                f"{self.exported} bytes are in released pages that something still exports "
+                f"(a slice of a view that was kept)"
             )
         told: tuple[Holder, ...] = ()
         for waiter in self.waiters:
@@ -119,16 +127,17 @@ class Explanation:
                 queues.append(f"    held: {holder}{waits}")
         if self.stuck:
             queues.append(
-                "every holder waits itself: unless one has handed on what it took, nothing moves "
-                "until one of them is cancelled; take all that a task needs at once, with get_many"
+                "deadlock: every holder waits itself, so no request is served until one of them is "
+                "cancelled (unless a holder has passed what it took on to another task); take all "
+                "that a task needs at once, with get_many"
             )
         elif not self.debug:
-            queues.append("who holds what is known with debug=True")
+            queues.append("debug=True records which task holds what")
         return "\n".join(queues)
 
 
 def explain(state: SetState, waiters: Waiters, *, wakeup: bool) -> Explanation:
-    """Explain everybody who waits; `wakeup` says whether a wakeup of all is on its way."""
+    """Explain all waiting requests; `wakeup` says whether a wakeup of all is on its way."""
     budget = state.budget
     in_order = waiters.in_order()
     waiting = {request.task_id for _, request in in_order}
@@ -187,7 +196,7 @@ def explain(state: SetState, waiters: Waiters, *, wakeup: bool) -> Explanation:
 
 
 def _first_with(in_order: list[tuple[WaitQueue, Request[Any]]], queue: WaitQueue) -> int | None:
-    """The oldest request that waits for one of the pools of `queue`."""
+    """Return the number of the oldest request that waits for one of the pools of `queue`."""
     numbers = (
         request.number for other, request in in_order if not other.pools.isdisjoint(queue.pools)
     )
@@ -195,12 +204,13 @@ def _first_with(in_order: list[tuple[WaitQueue, Request[Any]]], queue: WaitQueue
 
 
 def _over(pool: Pool, queue: WaitQueue) -> int:
+    """Return by how many items a request of `queue` would exceed the maximum of `pool`."""
     count = dict(queue.needs)[pool]
     return pool.nout + count - (pool.hard_limit or 0)
 
 
 def _holders(state: SetState, at_limit: Pool | None) -> tuple[Holder, ...]:
-    """Who holds items of the pool that is at its limit, or any of the budget."""
+    """Return the holders of items of the pool that is at its limit; without such a pool, all."""
     if state.tracker is None:
         return ()
     return tuple(

@@ -1,14 +1,19 @@
-"""The event loop that a pool set lives on: its clock, its thread, and the way home for items
-that come back from elsewhere.
+"""The owner loop of a pool set: the event loop and the thread that the set belongs to.
 
-A set is *new*, then *open* between ``__aenter__`` and ``__aexit__``, then *closed*; in a forked
-child one that was open is *forked*, for its loop runs in the parent. While it is open, `thread`
-is the number of its thread, and else 0, so that one comparison on the hot path tells whether a
-call is in its place; `raise_misuse` then finds out what is wrong.
+It has the clock, it refuses calls from other loops and threads, and it runs what must happen on
+its own thread.
 
-Items that come home from another thread, or from a buffer that was dropped without a release,
-are only put into the mailbox: ``__del__`` may run in the middle of a get or a put. The loop
-empties it. Uses `_errors`.
+A set is *new*, then *open* between ``__aenter__`` and ``__aexit__``, then *closed*. In a forked
+child a set that was open is *forked*, because its loop runs in the parent. While the set is open,
+`thread` is the number of its thread; at all other times it is 0. So one comparison on the hot path
+decides whether a call is allowed. If it is not, `raise_misuse` finds out why.
+
+An item may come back from another thread, or from a buffer that was dropped without a release;
+``__del__`` may run in the middle of a get or a put. Such an item is only appended to `deferred`,
+and the loop takes it back soon afterwards. After the close, the thread that brings an item back
+takes it back at once.
+
+Invariant: items are taken back by one thread at a time, and never inside another operation.
 """
 
 from __future__ import annotations
@@ -31,7 +36,7 @@ __all__ = ["OwnerLoop"]
 
 
 class OwnerLoop:
-    """The event loop of one pool set, known from `enter` on."""
+    """The event loop and the thread of one pool set; they are known from `enter` on."""
 
     __slots__ = (
         "__weakref__",
@@ -49,30 +54,32 @@ class OwnerLoop:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        """Of the pool set, for messages."""
+        """The name of the pool set, for messages."""
         self.thread = 0
+        """The number of the owner's thread while the set is open, else 0."""
         self.deferred: deque[Callable[[], bool]] = deque()
+        """What is to be run on the owner's thread; see `run_on_owner`."""
         self._state = "new"
         self._clock: Callable[[], float] = lambda: 0.0
         self._start = 0.0
         self._token: object = None
         self._current: Callable[[], object] = current_token
-        """The running loop; None, or a RuntimeError, if it is of the other kind."""
+        """Returns the running loop; if that is of another kind, None, or a RuntimeError."""
         self._run_soon: Callable[..., Any] | None = None
         self._lock = threading.Lock()
 
     @property
     def open(self) -> bool:
-        """Entered, and not closed yet."""
+        """True between the entry and the close."""
         return self._state == "open"
 
     @property
     def closed(self) -> bool:
-        """Entered once, and left; or forked. No loop takes care of the set any more."""
+        """True after the close, and in a forked child. No loop takes care of the set any more."""
         return self._state in ("closed", "forked")
 
     def enter(self) -> None:
-        """Bind to the running event loop. Raises UsageError if it was entered before."""
+        """Bind to the running event loop. Raises UsageError if the set was entered before."""
         if self._state != "new":
             raise UsageError(
                 f"{self.name} was entered before; a pool set lives once, so make a new one"
@@ -92,7 +99,8 @@ class OwnerLoop:
         _open.add(self)
 
     def close(self) -> None:
-        """Let go of the loop. What still comes home is taken at once, by whoever brings it."""
+        """Let go of the loop. An item that comes back later is taken back at once, by the thread
+        that brings it."""
         _open.discard(self)
         end = self._clock()
         self._clock = lambda: end
@@ -104,20 +112,21 @@ class OwnerLoop:
         self._run_soon = None
 
     def now(self) -> int:
-        """Microseconds of the loop's clock since `enter`; an integer, for in floats
-        ``2.2 - 1.2 > 1``."""
+        """Return the microseconds of the loop's clock since `enter`. They are an integer, because
+        in floats ``2.2 - 1.2 > 1`` is true."""
         return round((self._clock() - self._start) * 1_000_000)
 
     def loop_time(self, microseconds: int) -> float:
-        """The loop's clock, in seconds, at that many microseconds after `enter`."""
+        """Return the time of the loop's clock, in seconds, `microseconds` after `enter`."""
         return self._start + microseconds / 1_000_000
 
     def raise_misuse(self) -> None:
-        """Raise the error that fits a call made while `thread` is not the caller's.
+        """Raise the error for a call from a thread that is not `thread`.
 
         Raises:
             anyio.ClosedResourceError: the set is closed.
-            UsageError: not entered yet, or another thread's, or entered before a fork.
+            UsageError: the set is not entered yet, belongs to another thread, or was entered
+                before a fork.
         """
         if self._state == "closed":
             raise anyio.ClosedResourceError(
@@ -135,7 +144,7 @@ class OwnerLoop:
         )
 
     def check_thread(self) -> None:
-        """Raise UsageError if the set is open on another thread than the caller's."""
+        """Raise UsageError if the set is open on a thread that is not the caller's."""
         if self.thread not in (0, threading.get_ident()):
             self.raise_misuse()
 
@@ -151,54 +160,56 @@ class OwnerLoop:
         )
 
     def being_cancelled(self) -> bool:
-        """True if the cancellation that was just caught was meant for this task; False if it
-        came out of something that the task awaits, which asyncio alone allows."""
+        """Return True if the cancellation that was just caught was meant for this task. On asyncio
+        it may also come out of something that the task awaits; then return False."""
         if isinstance(self._token, asyncio.AbstractEventLoop):
             task = asyncio.current_task()
             return task is not None and task.cancelling() > 0
         return True
 
-    def run_on_owner(self, bring_home: Callable[[], bool]) -> None:
-        """Have `bring_home` called on the loop's thread, soon, and again until it returns True.
+    def run_on_owner(self, call: Callable[[], bool]) -> None:
+        """Have `call` called on the owner's thread, soon, and again until it returns True.
 
-        From any thread, and from ``__del__``; never blocks.
+        May be called from any thread, and from ``__del__``. Never blocks. After the close, `call`
+        is called at once, on the caller's thread.
         """
-        self.deferred.append(bring_home)
+        self.deferred.append(call)
         run_soon = self._run_soon
         if run_soon is not None:
             try:
                 run_soon(self.run_deferred)
-            except RuntimeError:  # the loop has stopped; `close` empties the mailbox
+            except RuntimeError:  # the loop has stopped; the close of the set runs what is deferred
                 pass
         if self.closed:
             self.run_deferred()
 
     def run_deferred(self) -> None:
-        """Take home what lies in the mailbox, on the loop's thread or after the close."""
+        """Run what is deferred, on the owner's thread or after the close; elsewhere do nothing."""
         if threading.get_ident() == self.thread:
             self._deliver()
             return
-        # No loop serializes the callers any more. Whoever finds the lock taken, be it by his own
-        # thread in the middle of a ``__del__``, leaves his item to the one who has it.
+        # No loop serializes the callers any more. If the lock is taken (perhaps by this same
+        # thread, inside a `__del__`), leave the item queued: the lock's owner will process it.
         while self.closed and self.deferred and self._lock.acquire(blocking=False):
             try:
                 left = len(self.deferred)
                 left -= self._deliver()
             finally:
                 self._lock.release()
-            if len(self.deferred) <= left:  # nothing came meanwhile; what is left cannot be taken
+            if len(self.deferred) <= left:  # nothing new came, and the rest cannot be taken now
                 break
 
     def _deliver(self) -> int:
-        """Take home what can be; return how many."""
+        """Try each deferred call once; keep those that return False, and return the number of the
+        others."""
         deferred = self.deferred
         delivered = 0
         for _ in range(len(deferred)):
-            bring_home = deferred.popleft()
-            if bring_home():
+            call = deferred.popleft()
+            if call():
                 delivered += 1
             else:
-                deferred.append(bring_home)
+                deferred.append(call)
         return delivered
 
 

@@ -1,14 +1,13 @@
 """The pages of one pool: which items are out, and where the next one comes from.
 
 Models ``struct pool_page_header``, the three page lists of ``struct pool`` and
-subr_pool.c:pool_do_get, pool_do_put, pool_p_insert, pool_p_remove, pool_update_curpage. A pure
-structure: it charges nothing, wakes nobody, and knows neither budget nor memory. Uses `_errors`,
-`_memory` and `_policies`.
+subr_pool.c:pool_do_get, pool_do_put, pool_p_insert, pool_p_remove, pool_update_curpage. A plain
+data structure: it charges no budget, allocates no memory and wakes no task.
 
-Invariants (`PageLists.check`): a page is on the empty list when none of its items is out, on
-the full list when all are, else on the partial list; its free items and its missing ones make
-the whole page; ``nout`` is the sum of the missing; ``curpage``, if there is one, has a free
-item; and under the refreshed rule there is one whenever any item is free.
+Invariants (`PageLists.check`): a page is on the empty list when none of its items is out, on the
+full list when all are out, and else on the partial list. The free items and the missing items of a
+page make the whole page. ``nout`` is the sum of the missing items. ``curpage``, if it is set, has a
+free item; under the refreshed rule it is set whenever any item is free.
 """
 
 from __future__ import annotations
@@ -30,19 +29,19 @@ class Page:
     __slots__ = ("__weakref__", "block", "empty_since", "free", "missing")
 
     empty_since: int
-    """Microseconds of the loop's clock when it came, or its last item came home
+    """Microseconds of the loop's clock when the page came, or when its last item came back
     (``ph_timestamp``)."""
 
     def __init__(self, block: Block, items: int) -> None:
         self.block = block
         self.free = list(range(items - 1, -1, -1))
-        """Numbers of the items that are here; the last is handed out next."""
+        """The numbers of the free items; the last one is handed out next."""
         self.missing = 0
-        """Items that are out (``ph_nmissing``)."""
+        """The number of items that are out (``ph_nmissing``)."""
 
 
 class PageLists:
-    """All pages of a pool, on three lists, each in the order in which pages were put there."""
+    """All pages of a pool, on three lists; a list keeps the order in which its pages were added."""
 
     __slots__ = (
         "_empty",
@@ -67,9 +66,9 @@ class PageLists:
         self._partial: OrderedDict[Page, None] = OrderedDict()
         self._full: OrderedDict[Page, None] = OrderedDict()
         self.curpage: Page | None = None
-        """Where the next item comes from; None if the pool sees no free item."""
+        """The page that the next item comes from; None if the pool sees no free item."""
         self.nout = 0
-        """Items out."""
+        """Items that are out."""
         self.npages = 0
         self.npagealloc = 0
         self.npagefree = 0
@@ -82,7 +81,7 @@ class PageLists:
 
     @property
     def nfree(self) -> int:
-        """Items that are here, seen or hidden."""
+        """Free items, whether the pool sees them or not (a stale ``curpage`` hides some)."""
         return self.npages * self.items_per_page - self.nout
 
     @property
@@ -95,7 +94,7 @@ class PageLists:
         return iter(self._empty)
 
     def pages_with_free_items(self) -> Iterator[Page]:
-        """All pages that are not full."""
+        """All pages that are not on the full list."""
         return chain(self._empty, self._partial)
 
     def take(self) -> tuple[Page, int]:
@@ -149,7 +148,8 @@ class PageLists:
         self._choose_curpage()
 
     def _choose_curpage(self) -> None:
-        """The last partial page, else the last empty one, else none (``pool_update_curpage``)."""
+        """Set ``curpage`` to the last partial page, else to the last empty one, else to None
+        (``pool_update_curpage``)."""
         self.curpage = next(reversed(self._partial), None) or next(reversed(self._empty), None)
 
     def check(self, name: str) -> None:
@@ -190,7 +190,7 @@ class PageLists:
                 missing += page.missing
         require(
             missing == self.nout,
-            f"that nout ({self.nout}) is what is missing ({missing})",
+            f"that nout ({self.nout}) is the number of missing items ({missing})",
         )
         require(
             self.npages == sum(len(pages) for pages, _ in lists),
@@ -198,13 +198,13 @@ class PageLists:
         )
         require(
             self.npages == self.npagealloc - self.npagefree,
-            "that npages is the pages that came less those that left",
+            "that npages is the number of pages that came less those that left",
         )
         require(self.hiwat >= self.npages, "that hiwat is the most pages there ever were")
         since = [page.empty_since for page in self._empty]
         require(
             since == sorted(since),
-            "that the idle pages stand in the order of their idling",
+            "that the idle pages are in the order in which they became idle",
         )
         if self.curpage is not None:
             require(bool(self.curpage.free), "that the current page has a free item")

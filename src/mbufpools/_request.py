@@ -5,10 +5,10 @@ Models ``struct pool_request`` and the sleep in subr_pool.c:pool_get. It is not
 function, and it wakes a task to try again, which somebody may overtake. Here the one who frees
 allocates on behalf of the one who waits.
 
-This is the only room that parks and unparks a task. The race it guards is the grant that meets
-a cancellation: the event is set and the task is cancelled before it runs. So a wait is judged
-by what the request *holds*, never by its event, and whoever wakes with an exception gives back
-what he holds. Uses no other room.
+Every wait for memory parks and unparks here. (A task queue parks its runner and its barrier by
+itself.) The race it guards is the grant that meets a cancellation: the event is set and the task is
+cancelled before it runs. So a wait is judged by what the request *holds*, never by its event, and a
+task that wakes with an exception must release what its request holds.
 """
 
 from __future__ import annotations

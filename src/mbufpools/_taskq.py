@@ -7,7 +7,7 @@ Models kern_task.c and its ``systqmp``. Two rules make it safe to wake others by
 - Its queued mark is cleared *before* its function is called, so an add made while it runs queues
   it again, and no wakeup is lost. Cleared afterwards, an add made in between would be swallowed.
 
-Time is kept in whole microseconds. Uses `_errors`, `_events`, `_owner_loop` and `_statistics`.
+Time is kept in whole microseconds.
 """
 
 from __future__ import annotations
@@ -210,8 +210,8 @@ class TaskQueue:
         return self._running is not None and anyio.get_current_task().id == self._runner_id
 
     def statistics(self) -> TaskQueueStatistics:
-        """Return a snapshot. Tasks whose time has come count as queued. From any thread; from
-        another than the loop's, those are not counted whom the runner has not noticed yet."""
+        """Return a snapshot. Tasks whose time has come count as queued. May be called from any
+        thread; called from another thread, it may miss tasks that became due just now."""
         if self._owner_loop.thread == get_ident():
             self._add_due()
         return TaskQueueStatistics(

@@ -1,10 +1,8 @@
-"""A line: requests that want the same, in the order of their arrival.
+"""A wait queue: requests that want the same, in the order of their arrival.
 
-Every pool has a line of its own, which is its condition variable. `BufferPools.get_many` has a
-line for each combination of pools, and `BufferPools.reserve` one for plain bytes. If the head of
-a line cannot be served, nor can those behind it, so whoever looks for the next request to serve
-looks at heads only. Uses `_buffer`, `_request` and `_reservation`; a pool is known by its pages,
-its limit and its minimum only.
+Every pool has a queue of its own, which is its condition variable. `BufferPools.get_many` has a
+queue for each combination of pools, and `BufferPools.reserve` one for plain bytes. All requests of
+one queue want the same items. If the first cannot be served, none can; so only heads are tried.
 """
 
 from __future__ import annotations
@@ -70,7 +68,7 @@ class WaitQueue:
         raise NotImplementedError
 
     def __repr__(self) -> str:
-        return f"<Line for {self.name}, {len(self.requests)} waiting>"
+        return f"<{type(self).__name__} for {self.name}, {len(self.requests)} waiting>"
 
 
 class PoolQueue(WaitQueue):

@@ -14,13 +14,14 @@ where they end. The words:
 - What a pool reserves as its minimum is served past any claim, or somebody who holds what the
   claim needs could be stopped for want of one reserved item.
 
-Who leaves the head of a line frees no page, so no callback of the budget comes: the lines are
-run again. Idle pages are reclaimed for a request, under pressure: planned first, and given back
-only if they suffice; the request is charged before anybody hears of the pages, or a direct
+When the head of a queue leaves, no page is freed, so the budget's callback does not fire; the
+queues must be run explicitly.
+
+Idle pages are reclaimed for a request, under pressure: planned first, and given back only if they
+suffice; the request is charged before anybody hears of the pages, or a direct
 wakeup would give them to somebody else. While a claim waits, no page stays idle.
 
-One function waits, `acquire`; all others are plain. Uses `_budget`, `_state`, `_queue`,
-`_policies`, `_request`.
+One function waits, `acquire`; all others are plain.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Waiters:
     """The lines of one pool set, and the order across them.
 
     Args:
-        commons: what the set shares.
+        state: what the set shares.
         order: who is served first.
         reclaim: when idle pages leave.
         allowance: how many may pass a claim; None is as many as there are leases out when it
@@ -94,7 +95,7 @@ class Waiters:
         self._histogram = [0] * 64
         """Grants by the bits of their wait in microseconds, which are fewer for 292,000 years."""
         self.must_queue = False
-        """True if a newcomer must not help himself, but queue."""
+        """True if a new request must join the queue instead of taking a free item."""
 
     def add_pool(self, pool: Pool) -> PoolQueue:
         """Make the line of a new pool."""
@@ -343,9 +344,8 @@ class Waiters:
         heapq.heapify(heads)
         claimed = self._debt_pass_limit is not None
         pass_limit: float = math.inf if self._debt_pass_limit is None else self._debt_pass_limit
-        # Pools that somebody older waits for, who heads no queue: one at whose limit he waits,
-        # and the others that he wants together with it. And from which number of passes nobody
-        # passes him there.
+        # For each pool that an older request is blocked on without being a claim: the number of
+        # passes after which that request may not be overtaken there.
         held: dict[Pool, float] = {}
         while heads:
             queue = heads[0][1]

@@ -1,9 +1,11 @@
 """OpenBSD's nine mbuf pools: a table, the kernel's rules, and its names.
 
-Models uipc_mbuf.c: mbinit, m_clpool, nmbclust_update, m_pool_used. Where an application would
-suffer, the kernel's rules are kept all the same: a newcomer barges, a request that can never be
-served sleeps, a raised hard limit wakes nobody, and idle pages leave by the gc. A limit smaller
-than a page of some pool is legal.
+Models uipc_mbuf.c: mbinit, m_clpool, nmbclust_update, m_pool_used.
+
+`MbufPools` is `BufferPools` with other sizes, defaults and rules. It keeps the kernel's rules even
+where an application suffers from them: a new request barges, a request that can never be served
+sleeps, a raised hard limit wakes no request, and idle pages leave by the gc. A limit that is
+smaller than a page of some pool is legal.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ MCLBYTES = 2048
 NMBCLUSTERS = 256 * 1024
 """The default of ``nmbclust`` (amd64): a limit of 512 MiB."""
 LONG_MAX = (1 << 63) - 1
+"""The largest limit in bytes, as in the kernel."""
 
 CLUSTERS = (
     (2048, "mcl2k"),
@@ -47,9 +50,9 @@ CLUSTERS = (
     (16384, "mcl16k"),
     (65536, "mcl64k"),
 )
-"""``mclsizes``, and what their pools are called."""
+"""``mclsizes`` in bytes, and the names of their pools."""
 CLUSTER_9K128 = (9344, "mcl9k128")
-"""What the 9k class is since uipc_mbuf.c 1.305."""
+"""The 9k class since uipc_mbuf.c 1.305."""
 
 
 class MbufPools(BufferPools):
@@ -60,13 +63,13 @@ class MbufPools(BufferPools):
         wakeup: as `BufferPools`; ``"deferred"`` is the patch, ``"none"`` the kernel before it.
         order: as `BufferPools`.
         reclaim: as `BufferPools`.
-        curpage: ``"stale"`` is the kernel as it is, ``"refreshed"`` the cure of its hidden items.
+        curpage: ``"stale"`` is the kernel as it is; ``"refreshed"`` cures its hidden items.
         near_limit_margin: as `BufferPools`.
-        mcl9k128: have the 9k class as it is since uipc_mbuf.c 1.305.
+        mcl9k128: True for the 9k class as it is since uipc_mbuf.c 1.305.
         name, fast_acquire, debug, memory, hook: as `BufferPools`.
 
     Raises:
-        LimitRangeError: `nmbclust` out of range.
+        LimitRangeError: `nmbclust` is out of range.
         ConfigurationError: an unknown policy.
     """
 
@@ -125,7 +128,7 @@ class MbufPools(BufferPools):
         """Return the smallest cluster pool for `nbytes` bytes (``m_clpool``).
 
         Raises:
-            OversizeRequest: more than 65536 (the kernel returns NULL).
+            OversizeRequest: `nbytes` is more than 65536 (the kernel returns NULL).
             RequestError, TypeError: as `pool_for`.
         """
         self._check_request(nbytes)
@@ -138,7 +141,10 @@ class MbufPools(BufferPools):
         )
 
     def pool_for(self, nbytes: int) -> Pool:
-        """Return ``mbufpl`` if an mbuf holds `nbytes` bytes, else as `m_clpool`."""
+        """Return ``mbufpl`` if an mbuf holds `nbytes` bytes, else the pool that `m_clpool` returns.
+
+        Raises as `m_clpool`.
+        """
         self._check_request(nbytes)
         return self.mbpool if nbytes <= MSIZE else self.m_clpool(nbytes)
 
@@ -150,14 +156,14 @@ class MbufPools(BufferPools):
     def nmbclust_update(self, nmbclust: int) -> None:
         """Set the limit to `nmbclust` clusters, and wake every pool (``nmbclust_update``).
 
-        Never blocks. Before the patch (``wakeup="none"``, and ``"direct"``) the pools are woken
-        here; with it, by the task, which coalesces with the wakeups of page frees. Below what is
-        allocated it is allowed.
+        Never blocks. Before the patch (``wakeup="none"``, and ``"direct"``) this call wakes the
+        pools; with the patch the wakeup task does, and coalesces with the wakeups of page frees.
+        A limit below what is allocated is accepted.
 
         Raises:
-            LimitRangeError: not in 1 ... LONG_MAX / 2048 (the kernel's ``ERANGE``); nothing has
-                changed.
-            TypeError: not an integer.
+            LimitRangeError: `nmbclust` is not in 1 ... LONG_MAX / 2048 (the kernel's ``ERANGE``);
+                nothing has changed.
+            TypeError: `nmbclust` is not an integer.
             UsageError: the pools are open on another thread.
         """
         self._owner_loop.check_thread()
@@ -165,7 +171,7 @@ class MbufPools(BufferPools):
         self._budget.resize(nmbclust * MCLBYTES)
 
     def m_pool_used(self) -> int:
-        """Return what is allocated as a whole percentage of the limit (``m_pool_used``)."""
+        """Return the allocated bytes as a whole percentage of the limit (``m_pool_used``)."""
         return self._budget.used_percent
 
 

@@ -189,7 +189,7 @@ async def test_without_debug_the_report_says_how_to_learn_more() -> None:
         async with pools:
             return await pools.get(1)
 
-    with pytest.warns(ResourceWarning, match=r"1 of pool '512'; .* \(debug=True tells who"):
+    with pytest.warns(ResourceWarning, match=r"1 of pool '512'; .* \(debug=True records which"):
         buffer = await leak()
     buffer.release()
 

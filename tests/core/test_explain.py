@@ -1,4 +1,4 @@
-"""Why am I waiting? What `explain()` says of each who waits, and when it speaks of a knot."""
+"""Why am I waiting? What `explain()` says of each who waits, and when it speaks of a deadlock."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def by_task(pools: BufferPools) -> dict[str, WaitingRequest]:
     return {waiter.task: waiter for waiter in pools.explain().waiters}
 
 
-async def knot(pools: BufferPools, tasks: TaskGroup, *names: str) -> None:
+async def deadlock(pools: BufferPools, tasks: TaskGroup, *names: str) -> None:
     """Have a task of each of these names hold the only item of a page, and ask for one more, so
     that nothing is left. (The pool is ``large``, an item of it is a page.)"""
 
@@ -61,14 +61,14 @@ async def knot(pools: BufferPools, tasks: TaskGroup, *names: str) -> None:
 
 async def test_when_nobody_waits_it_says_so_and_what_is_allocated() -> None:
     pools = small_and_large(2)
-    assert str(pools.explain()) == "nobody waits; 0 of 8192 bytes are allocated"
+    assert str(pools.explain()) == "no request waits; 0 of 8192 bytes are allocated"
     async with entered(pools):
         with await pools.get(4000), await pools.reserve(100):
             explained = pools.explain()
             assert explained.waiters == ()
             assert not explained.stuck
             assert str(explained) == (
-                "nobody waits; 4196 of 8192 bytes are allocated, 100 of them reserved"
+                "no request waits; 4196 of 8192 bytes are allocated, 100 of them reserved"
             )
 
 
@@ -87,7 +87,7 @@ async def test_it_tells_who_waits_for_what_for_how_long_and_how_many_bytes_are_m
             "1 waits; 5096 of 8192 bytes are allocated, 1000 of them reserved\n"
             f"#{waiter.number} task 'the sleeper' has waited 2.5 s for 3999 bytes of large; "
             "the budget is short of 1000 bytes\n"
-            "who holds what is known with debug=True"
+            "debug=True records which task holds what"
         )
         tasks.cancel_scope.cancel()
         release_all(held)
@@ -193,7 +193,7 @@ async def test_the_stall_of_the_kernel_is_told_as_what_it_is() -> None:
         (waiter,) = pools.explain().waiters
         assert (waiter.limit, waiter.behind, waiter.wakeup) == (None, None, False)
         assert str(pools.explain()).startswith("1 waits; 0 of 16384 bytes are allocated\n")
-        assert str(waiter).endswith("of mbufpl; it can be served, but nobody wakes it")
+        assert str(waiter).endswith("of mbufpl; it can be served, but nothing wakes it")
         assert not waiter.stuck, "nobody holds anything"
         tasks.cancel_scope.cancel()
 
@@ -256,21 +256,19 @@ async def test_pages_that_something_exports_are_told_for_nobody_holds_them() -> 
         buffer.release()
         explained = pools.explain()
         assert explained.exported == PAGE
-        assert "4096 bytes are of pages that nobody holds, and something still exports" in str(
-            explained
-        )
+        assert "4096 bytes are in released pages that something still exports" in str(explained)
         kept.release()
         tasks.cancel_scope.cancel()
 
 
-# The knot
+# The deadlock
 
 
 @pytest.mark.caller
-async def test_a_knot_is_told_with_every_holder_that_waits_itself_and_the_way_out() -> None:
+async def test_a_deadlock_is_told_with_every_holder_that_waits_itself_and_the_way_out() -> None:
     pools = small_and_large(2, debug=True)
     async with entered(pools), anyio.create_task_group() as tasks:
-        await knot(pools, tasks, "one", "other")
+        await deadlock(pools, tasks, "one", "other")
         explained = pools.explain()
         assert explained.stuck
         first, second = explained.waiters
@@ -287,40 +285,41 @@ async def test_a_knot_is_told_with_every_holder_that_waits_itself_and_the_way_ou
             assert where in line
             assert line.endswith(f", which waits itself (#{waiter.number})")
         assert text.splitlines()[-1] == (
-            "every holder waits itself: unless one has handed on what it took, nothing moves "
-            "until one of them is cancelled; take all that a task needs at once, with get_many"
+            "deadlock: every holder waits itself, so no request is served until one of them is "
+            "cancelled (unless a holder has passed what it took on to another task); take all "
+            "that a task needs at once, with get_many"
         )
         tasks.cancel_scope.cancel()
 
 
-async def test_without_debug_a_knot_cannot_be_seen_and_it_says_how() -> None:
+async def test_without_debug_a_deadlock_cannot_be_seen_and_it_says_how() -> None:
     pools = small_and_large(2)
     async with entered(pools), anyio.create_task_group() as tasks:
-        await knot(pools, tasks, "one", "other")
+        await deadlock(pools, tasks, "one", "other")
         explained = pools.explain()
         assert not explained.debug
         assert not explained.stuck
         assert [waiter.holders for waiter in explained.waiters] == [(), ()]
-        assert str(explained).endswith("who holds what is known with debug=True")
+        assert str(explained).endswith("debug=True records which task holds what")
         tasks.cancel_scope.cancel()
 
 
-async def test_it_is_no_knot_while_one_holder_can_go_on() -> None:
+async def test_it_is_no_deadlock_while_one_holder_can_go_on() -> None:
     pools = small_and_large(3, debug=True)
     async with entered(pools), anyio.create_task_group() as tasks:
         await asking(tasks, "at work", pools.get, 4000)
-        await knot(pools, tasks, "one", "other")
+        await deadlock(pools, tasks, "one", "other")
         explained = pools.explain()
         assert len(explained.waiters) == 2
         assert not explained.stuck
         tasks.cancel_scope.cancel()
 
 
-async def test_it_is_no_knot_any_more_once_a_wakeup_is_on_the_way() -> None:
+async def test_it_is_no_deadlock_any_more_once_a_wakeup_is_on_the_way() -> None:
     pools = small_and_large(3, debug=True)
     async with entered(pools), anyio.create_task_group() as tasks:
         mine = await pools.get(1)
-        await knot(pools, tasks, "one", "other")
+        await deadlock(pools, tasks, "one", "other")
         mine.release()
         explained = pools.explain()
         assert len(explained.waiters) == 2
@@ -330,24 +329,24 @@ async def test_it_is_no_knot_any_more_once_a_wakeup_is_on_the_way() -> None:
         assert pools.explain().waiters == ()
 
 
-async def test_it_is_no_knot_while_an_idle_page_may_leave() -> None:
+async def test_it_is_no_deadlock_while_an_idle_page_may_leave() -> None:
     pools = small_and_large(3, debug=True, order="barging", reclaim="gc")
     async with entered(pools), anyio.create_task_group() as tasks:
         pools.get_nowait(1).release()
-        await knot(pools, tasks, "one", "other")
+        await deadlock(pools, tasks, "one", "other")
         assert len(pools.explain().waiters) == 2
         assert not pools.explain().stuck
         await anyio.sleep(20)
         assert pools.explain().waiters == ()
 
 
-async def test_it_is_no_knot_while_something_that_may_come_back_is_exported() -> None:
+async def test_it_is_no_deadlock_while_something_that_may_come_back_is_exported() -> None:
     sizes = [PoolSpec(PAGE, name="large", items_per_page=1), PoolSpec(64, name="small")]
     pools = BufferPools(3 * PAGE, sizes, debug=True)
     async with entered(pools), anyio.create_task_group() as tasks:
         buffer = await pools.get(1)
         kept = buffer.view[:1]
-        await knot(pools, tasks, "one", "other")
+        await deadlock(pools, tasks, "one", "other")
         buffer.release()
         assert pools.explain().exported == PAGE
         assert not pools.explain().stuck
@@ -356,13 +355,13 @@ async def test_it_is_no_knot_while_something_that_may_come_back_is_exported() ->
         assert pools.explain().waiters == ()
 
 
-async def test_it_is_no_knot_while_a_buffer_is_on_its_way_home() -> None:
+async def test_it_is_no_deadlock_while_a_buffer_is_on_its_way_home() -> None:
     sizes = [PoolSpec(PAGE, name="large", items_per_page=1), PoolSpec(64, name="small")]
     pools = BufferPools(3 * PAGE, sizes, debug=True)
     async with entered(pools), anyio.create_task_group() as tasks:
         buffer = await pools.get(1)
         in_flight = pickle.PickleBuffer(buffer.view)
-        await knot(pools, tasks, "one", "other")
+        await deadlock(pools, tasks, "one", "other")
         with pytest.warns(ResourceWarning, match="dropped without a release"):
             del buffer
         assert len(pools.explain().waiters) == 2
@@ -385,7 +384,7 @@ async def test_tasks_of_one_name_are_told_apart() -> None:
         tasks.cancel_scope.cancel()
 
 
-async def test_a_task_that_hands_on_what_it_takes_looks_knotted_and_the_text_says_so() -> None:
+async def test_a_task_that_hands_on_what_it_takes_looks_deadlocked_and_the_text_says_so() -> None:
     """The pools know who took a buffer, not who has it now."""
     pools = small_and_large(2, debug=True)
     async with entered(pools), anyio.create_task_group() as tasks:
@@ -407,13 +406,13 @@ async def test_a_task_that_hands_on_what_it_takes_looks_knotted_and_the_text_say
         await anyio.sleep(0.5)
         explained = pools.explain()
         assert explained.stuck
-        assert "unless one has handed on what it took" in str(explained)
+        assert "unless a holder has passed what it took on to another" in str(explained)
 
 
 async def test_looking_changes_nothing() -> None:
     pools = small_and_large(2, debug=True)
     async with entered(pools), anyio.create_task_group() as tasks:
-        await knot(pools, tasks, "one", "other")
+        await deadlock(pools, tasks, "one", "other")
         before = pools.statistics()
         first = pools.explain()
         assert isinstance(first, Explanation)

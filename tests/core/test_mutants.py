@@ -145,7 +145,7 @@ async def test_the_report_of_leaks_counts_reservations_and_says_who_took_them(
     assert out == (
         f"BufferPools was closed with buffers still out: {reservations}; their memory comes back "
         f"when they are released"
-        + ("" if debug else " (debug=True tells who took them, and where)")
+        + ("" if debug else " (debug=True records which task took them, and where)")
     )
     assert len(holders) == (count if debug else 0)
     assert all(

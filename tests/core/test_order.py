@@ -595,7 +595,7 @@ async def test_when_one_behind_the_head_leaves_nobody_gains(order: Order) -> Non
         takings[2].release()
 
 
-# The knot
+# The deadlock
 
 
 async def nested(pools: BufferPools, depth: int, done: list[int]) -> None:
@@ -648,7 +648,7 @@ async def tie(pools: BufferPools, users: int, depth: int, done: list[int]) -> an
         ("barging", None, 100, 3, False),
     ],
 )
-async def test_tasks_that_hold_one_buffer_and_ask_for_another_can_be_knotted_by_a_claim(
+async def test_tasks_that_hold_one_buffer_and_ask_for_another_can_be_deadlocked_by_a_claim(
     order: OrderName, max_passes: int | None, users: int, depth: int, ties: bool
 ) -> None:
     done: list[int] = []
@@ -672,7 +672,7 @@ async def test_tasks_that_hold_one_buffer_and_ask_for_another_can_be_knotted_by_
 
 
 @pytest.mark.parametrize("order", list(Order))
-async def test_get_many_unties_the_knot(order: Order) -> None:
+async def test_get_many_unties_the_deadlock(order: Order) -> None:
     pools = small_and_large(10, order=order, debug=True)
     done: list[int] = []
 

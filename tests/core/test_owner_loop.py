@@ -442,7 +442,7 @@ async def test_events_after_the_close_bear_the_time_of_the_close() -> None:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_what_comes_home_when_the_loop_has_stopped_stays_in_the_mailbox(backend: str) -> None:
+def test_what_comes_back_when_the_loop_has_stopped_stays_deferred(backend: str) -> None:
     owner_loop = OwnerLoop("stopped")
     came: list[str] = []
 
@@ -462,7 +462,7 @@ def test_what_comes_home_when_the_loop_has_stopped_stays_in_the_mailbox(backend:
 
 
 @pytest.mark.real_time
-async def test_only_the_loops_own_thread_empties_the_mailbox() -> None:
+async def test_only_the_loops_own_thread_runs_what_is_deferred() -> None:
     owner_loop = OwnerLoop("own thread")
     owner_loop.enter()
     came_on: list[int] = []
@@ -506,9 +506,7 @@ async def test_what_cannot_come_home_yet_is_tried_again_behind_the_others() -> N
     owner_loop.close()
 
 
-async def test_what_is_brought_while_the_mailbox_is_emptied_after_the_close_is_not_left_there() -> (
-    None
-):
+async def test_what_is_deferred_while_the_rest_is_run_after_the_close_is_not_left_there() -> None:
     """The one who empties it looks again for what those left who found it being emptied."""
     owner_loop = OwnerLoop("busy")
     owner_loop.enter()

@@ -316,7 +316,7 @@ def _no_current_page(lists: PageLists, pages: list[Page]) -> None:
 
 FREE_AND_MISSING = "that free and missing items make the page does not hold"
 NPAGES = "that npages counts the pages on the lists does not hold"
-CAME_AND_LEFT = "that npages is the pages that came less those that left does not hold"
+CAME_AND_LEFT = "that npages is the number of pages that came less those that left does not hold"
 
 CORRUPTIONS: list[tuple[Callable[[PageLists, list[Page]], None], str]] = [
     (
@@ -333,8 +333,8 @@ CORRUPTIONS: list[tuple[Callable[[PageLists, list[Page]], None], str]] = [
     ),
     (_an_item_lost, FREE_AND_MISSING),
     (_an_item_free_twice, "that an item is free only once does not hold"),
-    (_too_many_out, "that nout (4) is what is missing (3) does not hold"),
-    (_too_few_out, "that nout (2) is what is missing (3) does not hold"),
+    (_too_many_out, "that nout (4) is the number of missing items (3) does not hold"),
+    (_too_few_out, "that nout (2) is the number of missing items (3) does not hold"),
     (_a_page_off_all_lists, NPAGES),
     (_a_page_not_counted, NPAGES),
     (_an_arrival_not_counted, CAME_AND_LEFT),
@@ -345,7 +345,7 @@ CORRUPTIONS: list[tuple[Callable[[PageLists, list[Page]], None], str]] = [
     ),
     (
         _idle_pages_out_of_order,
-        "that the idle pages stand in the order of their idling does not hold",
+        "that the idle pages are in the order in which they became idle does not hold",
     ),
     (_a_full_current_page, "that the current page has a free item does not hold"),
     (_a_current_page_that_left, "that the current page is on a list does not hold"),

@@ -139,7 +139,7 @@ async def test_what_comes_home_between_the_first_try_and_the_append_is_found_by_
         pool = scene.pools.pools["4096"]
         buffer = pool.get_nowait()
         with pytest.warns(ResourceWarning, match="dropped without a release"):
-            del buffer  # it lies in the mailbox now, which the loop would empty later
+            del buffer  # it is deferred now, and the loop would take it back later
         assert pool.statistics().nout == 1
         with await scene.pools.get(4096):
             scene.check()

@@ -19,10 +19,11 @@ Program = Callable[[], Awaitable[Any]]
 SERVE = (
     "nobody has served it (a release, a page that leaves, a raised limit and the wakeup task would)"
 )
-HINT = "  who holds what is known with debug=True"
+HINT = "  debug=True records which task holds what"
 KNOT = (
-    "  every holder waits itself: unless one has handed on what it took, nothing moves until one "
-    "of them is cancelled; take all that a task needs at once, with get_many"
+    "  deadlock: every holder waits itself, so no request is served until one of them is "
+    "cancelled (unless a holder has passed what it took on to another task); take all "
+    "that a task needs at once, with get_many"
 )
 GROUP = "the tasks of its group"
 UNFINISHED = "a future or task that is not done"
@@ -190,7 +191,7 @@ def test_a_page_that_something_exports_is_told(backend: lab.BackendName) -> None
 
     assert held(program, backend) == [
         "pond: 4096 of 4096 bytes are allocated",
-        "  4096 bytes are of pages that nobody holds, and something still exports (a slice of a "
+        "  4096 bytes are in released pages that something still exports (a slice of a "
         "view that was kept)",
     ]
 
