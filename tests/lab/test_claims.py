@@ -147,9 +147,9 @@ def test_a_stall_with_open_pools_is_a_stall(
     assert failure.kind == "stall"
     assert failure.token == f"{backend}:"
     begin = failure.report.index("schedule (task: ")
-    end = failure.report.index("no step of it is out of the usual order")
+    end = failure.report.index("every step follows the default rule")
     story = failure.report[begin:end].splitlines()
-    assert story[-1] == "  from here on only the gc of the pools runs, and finds nothing to do"
+    assert story[-1] == "  from here on only background services run, and nothing comes of it"
     assert len(story) == 3, "one step of the main task"
     (again,) = lab.replay(program, failure.token).failures
     assert again.report == failure.report

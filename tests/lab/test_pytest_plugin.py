@@ -333,7 +333,7 @@ def test_a_failure_is_told_by_its_report_and_not_by_the_inside_of_the_lab(
             "_* test_race[[]asyncio[]] _*",
             "exception: AssertionError: assert 1 == 2",
             "schedule (task: its steps in a row, and where it stops):",
-            "  *here 0.1 runs, which would not by the usual rule",
+            "  *here 0.1 is scheduled out of turn",
             "Traceback (most recent call last):",
             '  File "*test_it.py", line *, in test_race',
             "AssertionError: assert 1 == 2",

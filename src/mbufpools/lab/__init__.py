@@ -1,33 +1,55 @@
 """The lab: run async programs in virtual time, on asyncio and on trio.
 
-It knows nothing of the pools, and works for any program. It needs the standard library and
-anyio; trio only when asked for it.
+It works for any program, and imports nothing of mbufpools outside of this package. It needs the
+standard library and anyio; it loads trio only when a program runs on trio.
 
-- `explore` runs a program under every schedule within a bound; `replay` does one of them again.
+- `explore` runs a program under every schedule within a bound; `replay` repeats one of them.
 - `Shared` is a value whose accesses the lab can see.
 - `run` runs a program once, in virtual time, and returns its result.
 - `backend_options` gives the same clock to `anyio.run` and to anyio's pytest plugin.
 - `VirtualTimeLoop` is the asyncio event loop behind both.
 - `Stalled` is raised when every task waits and nothing can ever wake one.
+- `hooks` is what a library may tell the lab about itself.
+- `engine` is for a backend of your own.
 - `pytest_plugin` explores the tests that bear ``@pytest.mark.explore``.
 
+The modules, from the foundations to the entry points. Each imports only modules above it:
 
-The rooms of the engine, each using only those before it:
-
-==================  ====================================================================
-``_trace``          steps, what each touched, and what came before what
-``_outcome``        how an execution ended, and what the lab refuses
-``_schedule``       one execution's choices; tokens
-``_strategies``     fifo, random, PCT, exhaustive, replay
-``_dpor``           partial-order reduction
-``_declare``        what steps touch; ``_cancelling`` for cancellations
-``_task_dump``        where every task stands; ``_housekeeping`` knows when only a gc still runs
-``_on_asyncio``     the machine that steers asyncio, with ``_in_order`` for its sets; ``_on_trio``
-                    the one for trio
-``_report``         a failure as a story; ``_shrink`` makes it short
-``_execute``        executions, one after another; ``_parallel`` on several processes
-``_explore``        `explore` and `replay`
-==================  ====================================================================
+====================  ==================================================================
+``_outcome``          how an execution ended; what the lab refuses
+``_private_names``    the private names of trio and anyio that the lab uses; checks them
+``_options``          the options of an exploration, checked; the names of their values
+``_steps``            steps, what each touched, and which step happens before which
+``_ordered_sets``     sets of asyncio that are walked in a fixed order
+``_threads``          refuses threads
+``_leaks``            hears the warnings of leaked resources
+``_pickled``          a program on its way to a worker process
+``_result``           `Failure` and `Exploration`
+``hooks``             the protocol by which a library tells the lab about itself
+``_hooks``            finds the hooks of the imported libraries, and asks them
+``_library_state``    the shared state in the primitives of asyncio, anyio and trio
+``_declare``          records what each step touches; `Shared`
+``_cancelling``       records which tasks a cancellation can reach
+``_background``       knows when only services that tick still run
+``_virtual_time``     virtual time on asyncio; `Stalled`
+``_virtual_clock``    virtual time on trio
+``_run``              one run in virtual time: `run` and `backend_options`
+``_schedule``         the choices of one execution, and the default rule
+``_token``            a schedule as one line of text
+``_shrink``           finds fewer deviations that still fail
+``_strategy``         what a strategy is
+``_strategies``       fifo, random, PCT, exhaustive, replay
+``_dpor``             partial-order reduction
+``_task_dump``        where every task stands, what it waits for, and who holds that
+``_report``           a failure as a text for people
+``_asyncio_backend``  runs a program on asyncio, step by step
+``_trio_backend``     runs a program on trio, step by step
+``_execute``          executes one schedule after another
+``_parallel``         the same in several processes
+``_explore``          `explore` and `replay`
+``engine``            the parts for a backend of one's own
+``pytest_plugin``     the mark and the fixture `explore`
+====================  ==================================================================
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Cancellations declare whom they reach.
+"""Records a cancellation as a write to every task that it can reach.
 
-A cancellation is an access to every task inside the scope, and each step of a task looks whether it
-is cancelled. To enter or leave a scope, to spawn into its group and to look at it are accesses to
-the scope. So, under partial-order reduction, a cancellation comes before *and* after each step that
-it could meet. Uses `_declare`.
+Each step of a task reads whether the task is cancelled. Cancelling a scope is a write to the scope,
+and to every task inside it. Entering or leaving a scope, spawning a task into its group and looking
+at it are reads of the scope. So partial-order reduction tries a cancellation before *and* after
+each step that it can affect.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _declaring = False
 
 
 def _parts(scope: Any) -> tuple[Any, Any]:
-    """The tasks and the inner parts of a scope of either library."""
-    status = getattr(scope, "_cancel_status", scope)  # trio keeps them in an object of their own
+    """Return the tasks and the inner scopes of a scope, of anyio on asyncio or of trio."""
+    status = getattr(scope, "_cancel_status", scope)  # trio keeps both in a separate object
     if status is None:  # not entered yet
         return (), ()
     children = getattr(status, "_child_scopes", None)
@@ -38,7 +38,7 @@ def _parts(scope: Any) -> tuple[Any, Any]:
 
 
 def _reach(scope: Any) -> None:
-    """Whoever is inside the scope is cancelled, or may be."""
+    """Record that every task inside a scope is cancelled, or may be."""
     recorder.touch(recorder.name(scope), True)
     pending = [scope]
     while pending:
@@ -51,7 +51,10 @@ def _reach(scope: Any) -> None:
 
 
 def declare_spawn(scope: Any) -> None:
-    """A task is spawned into a scope, which may be cancelled already; or one around it."""
+    """Record that a task is spawned into a scope.
+
+    The scope, or one around it, may be cancelled already, so all of them are read.
+    """
     while scope is not None:
         recorder.touch(recorder.name(getattr(scope, "_scope", scope)), False)
         scope = getattr(scope, "_parent_scope", None) or getattr(scope, "_parent", None)
@@ -59,8 +62,8 @@ def declare_spawn(scope: Any) -> None:
 
 @contextmanager
 def declaring_cancellations() -> Iterator[None]:
-    """Have the scopes of the libraries that are loaded declare what they do; inside another, no
-    more."""
+    """Make the cancel scopes of the libraries that are loaded declare what they do; a nested call
+    changes nothing."""
     global _declaring
     if _declaring:
         yield
@@ -99,10 +102,13 @@ def declaring_cancellations() -> Iterator[None]:
 
 
 def _look(scope: Any) -> None:
+    """Record a read of a scope."""
     recorder.touch(recorder.name(scope), False)
 
 
 def _made(function: Any) -> Any:
+    """Wrap the constructor of a scope, to give each new scope a name."""
+
     @wraps(function)
     def init(scope: Any, *args: Any, **options: Any) -> None:
         recorder.made(scope, "scope")
@@ -112,6 +118,8 @@ def _made(function: Any) -> Any:
 
 
 def _first(function: Any, declare: Callable[[Any], None]) -> Any:
+    """Wrap a method, so that it first calls ``declare(self)``."""
+
     @wraps(function)
     def declared(this: Any, *args: Any, **options: Any) -> Any:
         declare(this)

@@ -1,13 +1,16 @@
-"""What a step touches: declared by primitives and by `Shared`, noted while somebody looks.
+"""Records what each step touches, for partial-order reduction.
 
-Resources are named by who made them, and the how-manieth of his it was: the same in every
-schedule, which an address is not. What was made before the exploration is named by its place in
-a table that lives as long as the exploration.
+A resource is named by the task that created it and a per-task counter, so its name is the same in
+every schedule; an address would not be. An object that is older than the exploration is named by
+its index in a table that lives as long as the exploration.
 
-The primitives of asyncio, anyio and trio, and this library's own state, do not know of the lab.
-While it explores by partial-order reduction, the attributes that hold their state are replaced by
-descriptors that declare each access: `STATE` says which. So a primitive declares just what it
-touches, before *and* after it has waited. Uses `_trace`.
+The primitives of asyncio, anyio and trio have no code for the lab, nor has a library that has
+hooks. While the lab explores by ``dpor``, the attributes that hold their state are replaced by
+descriptors that record each access: `_library_state.STATE` and the libraries' hooks list these
+attributes. So a primitive declares exactly what it touches, before *and* after it has waited. A
+program declares its own state with `Shared`.
+
+Invariant: outside of `declaring` no class is changed and nothing is recorded.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ T = TypeVar("T")
 
 
 class Recorder:
-    """Takes down the accesses of the current step."""
+    """Records the accesses of the current step, and names the resources."""
 
     __slots__ = (
         "_counts",
@@ -42,14 +45,15 @@ class Recorder:
 
     def __init__(self) -> None:
         self._preexisting: dict[int, tuple[object, Resource]] = {}
-        """Things that were there before the exploration."""
+        """Objects that are older than the exploration, and their names, by address."""
         self.active = False
         self.task_name: Callable[[Any], Name | None] = lambda task: None
-        """The machine's, to tell the name of a task."""
+        """Returns the lab's name of a task, or None for a task that the lab does not steer. The
+        backend sets it."""
         self.restart()
 
     def restart(self) -> None:
-        """Another execution begins."""
+        """Forget all of the last execution, because another one begins."""
         self.task: Name = MAIN
         self.accesses: Accesses = {}
         self._names: dict[int, Resource] = {}
@@ -57,15 +61,15 @@ class Recorder:
         self._kept: list[object] = []
 
     def made(self, thing: object, kind: str = "") -> Resource:
-        """Name a thing that the current task has just made."""
+        """Name an object that the current task has just made, and return the name."""
         count = self._counts.get((self.task, kind), 0)
         self._counts[self.task, kind] = count + 1
         name = self._names[id(thing)] = (self.task, kind, count)
-        self._kept.append(thing)  # or its address would serve again
+        self._kept.append(thing)  # else its address could be used again
         return name
 
     def name(self, thing: object) -> Resource:
-        """The name of a thing."""
+        """Return the name of an object; an object that has none is older than the exploration."""
         name = self._names.get(id(thing))
         if name is None:
             preexisting = self._preexisting.get(id(thing))
@@ -76,18 +80,18 @@ class Recorder:
         return name
 
     def forget(self) -> None:
-        """What is touched from now on belongs to no step: the program is torn down."""
+        """Give later accesses to no step, because the program is being torn down."""
         self.accesses = {}
 
     @contextmanager
     def elsewhere(self) -> Iterator[None]:
-        """What is touched meanwhile does not belong to the current step."""
+        """Keep accesses inside the ``with`` block out of the current step."""
         accesses, self.accesses = self.accesses, {}
         yield
         self.accesses = accesses
 
     def touch(self, resource: Resource, write: bool) -> None:
-        """The current step reads or writes a resource."""
+        """Record that the current step reads or writes a resource."""
         if write:
             self.accesses[resource] = True
         else:
@@ -95,18 +99,21 @@ class Recorder:
 
 
 recorder = Recorder()
-"""The one that notes, while it is active."""
+"""The only recorder of the process. It records while `declaring` is entered."""
 
 
 class Shared(Generic[T]):
     """A value that several tasks share, whose accesses the lab can see.
 
     ``shared.value`` reads, ``shared.value = x`` writes, and ``shared.update(f)`` does both in one
-    step. Outside of an exploration it is a plain value. To change a value *in place*, a list say,
-    is no access that can be seen: use ``update(lambda it: [*it, x])``.
+    step. None of them blocks or is a checkpoint. Outside of an exploration, `Shared` only holds
+    the value.
+
+    A change *in place*, such as ``shared.value.append(x)``, counts only as a read, so ``dpor`` can
+    miss its effect. Use ``shared.update(lambda it: [*it, x])`` instead.
 
     Args:
-        value: what it holds first.
+        value: the first value.
     """
 
     __slots__ = ("__weakref__", "_value")
@@ -118,7 +125,7 @@ class Shared(Generic[T]):
 
     @property
     def value(self) -> T:
-        """What it holds."""
+        """The current value. To get it is a read, to set it is a write."""
         if recorder.active:
             recorder.touch(recorder.name(self), False)
         return self._value
@@ -130,7 +137,10 @@ class Shared(Generic[T]):
         self._value = value
 
     def update(self, function: Callable[[T], T]) -> T:
-        """Replace the value by ``function(value)``, and return it."""
+        """Replace the value by ``function(value)``, and return the new value.
+
+        If the function raises, the value stays as it was and the exception is passed on.
+        """
         if recorder.active:
             recorder.touch(recorder.name(self), True)
         self._value = function(self._value)
@@ -144,13 +154,13 @@ _ABSENT = object()
 
 
 class _Declared:
-    """A data descriptor in the place of an attribute."""
+    """A data descriptor that replaces an attribute of a class and records each access."""
 
     def __init__(self, attribute: str, changed: bool, slot: Any) -> None:
         self._attribute = attribute
         self._changed = changed
         self._slot = slot
-        """The descriptor that was there, of a class with slots; or the class's own value."""
+        """What it replaces: the descriptor of a slot, or the class's own value, or `_ABSENT`."""
         self._has_slot = hasattr(slot, "__set__")
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
@@ -193,18 +203,18 @@ class _Declared:
 
 
 def _all_state() -> Iterator[tuple[str, Mapping[str, Mapping[str, bool]]]]:
-    """Yield module and classes, of the primitives and of every library that has hooks."""
+    """Yield each module with its classes, of the primitives and of every library with hooks."""
     for state in (STATE, *states()):
         yield from state.items()
 
 
 @contextmanager
 def declaring() -> Iterator[None]:
-    """Have the primitives that are loaded declare what they touch; inside another, no more."""
+    """Make the loaded primitives declare what they touch; a nested call changes nothing."""
     if recorder.active:
         yield
         return
-    put: list[tuple[Any, str, Any]] = []
+    replaced: list[tuple[Any, str, Any]] = []
     try:
         for module, classes in _all_state():
             if module not in sys.modules:
@@ -214,15 +224,15 @@ def declaring() -> Iterator[None]:
                 for attribute, changed in attributes.items() if cls is not None else ():
                     slot = cls.__dict__.get(attribute, _ABSENT)
                     if slot is _ABSENT and "__dict__" not in dir(cls):
-                        continue  # this version keeps its state elsewhere
+                        continue  # this release keeps its state elsewhere
                     setattr(cls, attribute, _Declared(attribute, changed, slot))
-                    put.append((cls, attribute, slot))
+                    replaced.append((cls, attribute, slot))
         recorder.active = True
         yield
     finally:
         recorder.active = False
         recorder.restart()
-        for cls, attribute, slot in put:
+        for cls, attribute, slot in replaced:
             if slot is _ABSENT:
                 delattr(cls, attribute)
             else:

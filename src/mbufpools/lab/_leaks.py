@@ -1,6 +1,10 @@
-"""What a program leaks: heard from the warnings that Python and this library give.
+"""Finds what a program leaks, by the warnings that Python and libraries give.
 
-Uses `_outcome`.
+A resource warns when it is dropped without being closed. A resource in a reference cycle warns only
+when the cycle is collected, and that must happen in the execution that dropped it. So automatic
+collection is off while the lab executes, and `Leaks.judge` collects the youngest generation, which
+holds what this execution has made. To collect all generations each time would take longer than the
+execution itself.
 """
 
 from __future__ import annotations
@@ -15,33 +19,27 @@ from ._outcome import Outcome
 
 __all__ = ["Leaks", "collect_unheard", "listening"]
 
-
 EXECUTIONS = 100
-"""After so many what has outlived its own execution is collected."""
+"""After this many executions the middle generation is collected too: it holds what has outlived its
+own execution."""
 
 
 class Leaks:
-    """The warnings of one execution.
-
-    What a program drops in a reference cycle is heard when the cycle is collected. It must be heard
-    in the execution that dropped it: so nothing is collected by itself meanwhile, and what an
-    execution has made is still young at its end. To look at the old as well, each time, would cost
-    more than the execution.
-    """
+    """The warnings of one execution."""
 
     def __init__(self) -> None:
         self._heard: list[str] = []
         self._executions = 0
 
     def begin(self) -> None:
-        """An execution begins: what is heard from now on is its own."""
+        """Attribute all warnings from now on to the execution that begins."""
         if self._executions % EXECUTIONS == 0:
-            gc.collect(1)  # at first, what was dropped before
+            gc.collect(1)  # the first time, what was dropped before the exploration
         self._executions += 1
         self._heard.clear()
 
     def judge(self, outcome: Outcome) -> Outcome:
-        """The outcome, which is a leak if nothing else failed and something was leaked."""
+        """Return the outcome: a leak, if something was leaked and nothing else failed."""
         gc.collect(0)
         if self._heard and outcome.kind is None and not outcome.stopped:
             outcome = Outcome("leak", "\n".join(self._heard))
@@ -50,9 +48,12 @@ class Leaks:
 
 @contextmanager
 def listening() -> Iterator[Leaks]:
-    """Hear the warnings of leaked resources and of coroutines that were never awaited."""
+    """Collect the warnings of leaked resources and of coroutines that were never awaited.
+
+    All other warnings are dropped. At the end, warnings and the garbage collector are as they were.
+    """
     leaks = Leaks()
-    collected_by_itself = gc.isenabled()
+    was_enabled = gc.isenabled()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", category=ResourceWarning)
@@ -61,18 +62,18 @@ def listening() -> Iterator[Leaks]:
         def hear(message: Warning | str, *_where: Any, **_options: Any) -> None:
             leaks._heard.append(str(message))
 
-        warnings.showwarning = hear  # put back by `catch_warnings`
+        warnings.showwarning = hear  # `catch_warnings` restores it
         gc.disable()
         try:
             yield leaks
         finally:
-            if collected_by_itself:
+            if was_enabled:
                 gc.enable()
-        gc.collect(1)  # what is left of it must not be heard by others
+        gc.collect(1)  # else its leftovers would warn in code that runs later
 
 
 def collect_unheard() -> None:
-    """Let go of what failed executions have left, old or young: their leaks are nobody else's."""
+    """Collect in silence all that failed executions have left, so that it does not warn later."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         gc.collect()

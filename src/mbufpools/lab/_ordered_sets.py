@@ -1,7 +1,8 @@
-"""asyncio's sets of tasks, walked in the order in which they were filled.
+"""Makes asyncio walk its sets of tasks in the order in which they were filled.
 
-`asyncio.as_completed` and `asyncio.wait` put what they are given into a set, and so do different
-things in two runs of the same schedule: a set is walked by address. Uses no other room.
+`asyncio.as_completed` and `asyncio.wait` put the tasks that they get into a set. A set is walked in
+an order that depends on addresses, so two runs of the same schedule could differ. While the lab
+executes, `asyncio.tasks` makes sets that remember their order.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ __all__ = ["sets_in_order"]
 
 
 class _InOrder(set[Any]):
-    """A set that remembers in which order it was filled, as long as it is filled one by one."""
+    """A set that is walked in the order of its `add` calls.
+
+    An item that came by another way, such as ``|=``, comes last.
+    """
 
     def __init__(self, items: Iterable[Any] = ()) -> None:
         super().__init__()
@@ -40,7 +44,7 @@ class _InOrder(set[Any]):
 
 @contextmanager
 def sets_in_order() -> Iterator[None]:
-    """Have `asyncio.tasks` make its sets so; inside another, no more."""
+    """Make `asyncio.tasks` use ordered sets; a nested call changes nothing."""
     tasks: Any = asyncio.tasks
     if hasattr(tasks, "set"):
         yield

@@ -1,4 +1,8 @@
-"""How one execution ended. Uses no other room."""
+"""How one execution ended, and the errors for programs that the lab cannot explore.
+
+A program may catch the error by which the lab refuses I/O or a thread, or wrap it in a group. So
+the lab also remembers it (`refuse`), and raises it after the execution (`raise_refused`).
+"""
 
 from __future__ import annotations
 
@@ -17,15 +21,15 @@ __all__ = [
 
 
 class LabError(RuntimeError):
-    """The lab cannot go on: the program is not what it must be, or not what it was."""
+    """The lab cannot explore the program, or cannot execute it in the given schedule."""
 
 
 class Unsupported(LabError):
-    """The program does what no schedule of the lab can control: I/O, threads, subprocesses."""
+    """The program does what the lab cannot schedule: I/O, threads or subprocesses."""
 
 
 def only(kind: type[BaseException], error: BaseException) -> bool:
-    """True if an error is of a kind, or a group of nothing else."""
+    """Return True if an error is of a kind, or is a group that holds only such errors."""
     if isinstance(error, BaseExceptionGroup):
         return all(only(kind, inner) for inner in error.exceptions)
     return isinstance(error, kind)
@@ -35,20 +39,19 @@ _refused: list[Unsupported] = []
 
 
 def refuse(message: str) -> Unsupported:
-    """Make the error to raise inside of the program, and remember it: the program may catch it, or
-    wrap it in a group."""
+    """Return the error to raise inside of the program, and remember it for `raise_refused`."""
     error = Unsupported(message)
     _refused.append(error)
     return error
 
 
 def discard_refused() -> None:
-    """Another execution begins."""
+    """Forget what was refused, because another execution begins."""
     _refused.clear()
 
 
 def raise_refused() -> None:
-    """Raise what was refused in the last execution, if anything."""
+    """Raise the first error that was refused in the last execution, if there is one."""
     if _refused:
         error = _refused[0]
         _refused.clear()
@@ -60,14 +63,16 @@ class Outcome:
     """The end of one execution."""
 
     kind: str | None = None
-    """What failed: ``stall``, ``livelock``, ``exception`` or ``leak``; None if nothing did."""
+    """What failed: ``stall``, ``livelock``, ``exception`` or ``leak``; None if nothing failed."""
     message: str = ""
-    """What happened, in a line or more."""
+    """What happened, in one line or several."""
     where: tuple[str, ...] = ()
-    """Where each task stood."""
+    """Where each task stood, in one line or several for each."""
     error: BaseException | None = None
+    """The exception that the program raised."""
     value: Any = None
+    """What the program returned."""
     stopped: bool = False
-    """It was given up: it could show nothing new."""
+    """True if the execution was given up because it could show nothing new."""
     quiet_since: int | None = None
-    """The steps after which only the gc of pools ran, if it stalled so."""
+    """If only background services ran at the end: the number of steps before that; else None."""

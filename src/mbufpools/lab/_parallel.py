@@ -1,8 +1,10 @@
-"""An exploration that is shared out to the workers of an executor: processes, or a cluster's.
+"""Shares an exploration out to the workers of an executor: processes on this computer or others.
 
-A worker executes a part, at most so many schedules of it, and gives back what is left, so that the
-parts stay even. Which of several equal failures is found first may differ from one run to the next;
-the schedules, and so what there is to find, do not.
+The strategy is split into parts. A worker executes at most `PART` schedules of its part and returns
+what is left, which is merged into the strategy and split again, so the work stays even.
+
+Two runs execute the same schedules, and so find the same failures. If several schedules fail in the
+same way, the one that is reported may differ from run to run.
 """
 
 from __future__ import annotations
@@ -22,36 +24,38 @@ from ._strategy import Strategy
 __all__ = ["execute_in_parallel"]
 
 PART = 200
-"""Schedules that a worker executes before it comes back."""
+"""The number of schedules that a worker executes before it returns its part."""
 PARTS_AHEAD = 2 * (os.cpu_count() or 4)
-"""Parts that are given out at one time, so that no worker of this machine waits for one."""
+"""The number of parts that are submitted at a time: two for each CPU of this computer, so that no
+worker of it has to wait for its next part."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What a worker gets; it can be pickled if the program can."""
+    """What a worker gets. It can be pickled if the program can be."""
 
     program: Program | PickledProgram
     strategy: Strategy
     options: Options
     known: frozenset[Signature]
-    """The failures that other workers have found."""
+    """The failures that other workers have found; a worker does not shrink them again."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """What a worker gives back."""
+    """What a worker returns."""
 
     executions: int
     failures: tuple[tuple[Signature, Failure], ...]
     strategy: Strategy
-    """With what is left of its part."""
+    """What is left of its part."""
 
 
 def _work(part: _Part) -> _Done:
+    """Execute a part; this runs in the worker."""
     program = part.program.load() if isinstance(part.program, PickledProgram) else part.program
     result = execute(program, part.strategy, part.options, known=part.known)
-    # An exception may hold what cannot be pickled; its traceback is in the report.
+    # An exception may hold objects that cannot be pickled; its traceback is in the report.
     failures = [replace(failure, error=None) for failure in result.failures]
     return _Done(
         result.executions, tuple(zip(result.signatures, failures, strict=True)), part.strategy
@@ -65,24 +69,27 @@ def execute_in_parallel(
     options: Options,
     on_progress: Callable[[int], None] | None,
 ) -> Executed:
-    """Do what `execute` does, by the workers of an executor.
+    """Do what `execute` does, with the workers of an executor.
+
+    Blocks the calling thread. At the end, also if it raises, it cancels the parts that have not
+    begun.
 
     Raises:
-        ValueError: the executor's processes could not load the program.
-        LabError: they cannot, or the program cannot be explored.
+        ValueError: the program cannot be pickled by name, so no other process could load it.
+        LabError: a worker cannot load the program, or the program cannot be explored.
     """
     begin = time.perf_counter()
     result = Executed()
     found: dict[Signature, Failure] = {}
     running: dict[Future[_Done], int] = {}
     max_failures = options.max_failures
-    # Executors of other packages, such as Dask and Ray, have their own ways with functions.
-    load = pack(program) if isinstance(executor, ProcessPoolExecutor) else program
+    # Executors of other packages, such as Dask and Ray, transport functions in their own way.
+    portable = pack(program) if isinstance(executor, ProcessPoolExecutor) else program
 
     def enough() -> bool:
         return max_failures is not None and len(found) >= max_failures
 
-    def give_out() -> None:
+    def submit_parts() -> None:
         left = options.max_executions - result.executions - sum(running.values())
         while left > 0 and len(running) < PARTS_AHEAD:
             count = min(PART, left)
@@ -91,7 +98,7 @@ def execute_in_parallel(
                 break
             missing = None if max_failures is None else max_failures - len(found)
             own = replace(options, max_executions=count, max_failures=missing)
-            work = _Part(load, part, own, frozenset(found))
+            work = _Part(portable, part, own, frozenset(found))
             running[executor.submit(_work, work)] = count
             left -= count
 
@@ -104,7 +111,7 @@ def execute_in_parallel(
 
     try:
         while not enough():
-            give_out()
+            submit_parts()
             if not running:
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:

@@ -1,8 +1,8 @@
-"""A program on its way to a worker process: pickled by name, with what it takes to find the name.
+"""A program that is sent to a worker process: pickled by name, with what it takes to find the name.
 
-A function is pickled as its module and its name. Whether a worker can import the module depends on
-where it looks: so its search path goes along, and the module's file, for those that are known by
-a path alone (scripts, and tests under pytest's importlib mode). Uses `_outcome`.
+A function is pickled as the names of its module and of itself. The worker can import the module
+only if it searches the same directories, so `sys.path` is sent too. A script, or a test under
+pytest's importlib mode, is not on that path, so the module's file is sent as well.
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ class PickledProgram:
     path: tuple[str, ...]
 
     def load(self) -> Program:
-        """Return the program. Raises LabError if it cannot be loaded here."""
+        """Return the program, in the process that calls this. It also sets ``sys.path`` there.
+
+        Raises:
+            LabError: the module or the program cannot be loaded here.
+        """
         try:
             sys.path[:] = dict.fromkeys([*self.path, *sys.path])
             _import(self.module, self.file)
@@ -49,7 +53,11 @@ class PickledProgram:
 
 
 def pack(program: Program) -> PickledProgram:
-    """Make a parcel. Raises ValueError if no other process could load the program."""
+    """Pickle a program by name.
+
+    Raises:
+        ValueError: the program cannot be pickled, so no other process could load it.
+    """
     title = _title(program)
     try:
         pickled = pickle.dumps(program)
@@ -64,19 +72,21 @@ def pack(program: Program) -> PickledProgram:
 
 
 def _function(program: Any) -> Any:
+    """Return the function inside of any `functools.partial` objects."""
     while isinstance(program, partial):
         program = program.func
     return program
 
 
 def _title(program: Program) -> str:
+    """Return the program's name for error messages."""
     function = _function(program)
     return str(getattr(function, "__qualname__", repr(function)))
 
 
 def _import(name: str, file: str | None) -> None:
-    """Import a module, and see to it that it is the one of that file."""
-    if name == "__main__":  # multiprocessing has seen to it
+    """Import a module, and make sure that it comes from this file."""
+    if name == "__main__":  # multiprocessing has loaded it
         return
     try:
         module: ModuleType | None = importlib.import_module(name)
@@ -88,7 +98,7 @@ def _import(name: str, file: str | None) -> None:
         return
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{file} is no Python module")
+        raise ImportError(f"{file} is not a Python module")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)

@@ -1,4 +1,8 @@
-"""The story of a failure, for people. Uses `_outcome`, `_schedule` and `_trace`."""
+"""Writes the report of a failure for people: what failed, in which schedule, and where tasks stood.
+
+The schedule is shown as runs of steps, one line for each run of one task, with a line of its own
+where the schedule deviates from the default rule.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +17,24 @@ from ._steps import Name, spell
 __all__ = ["report"]
 
 LONGEST = 40
-"""Lines of a schedule that are shown."""
+"""The number of lines of a schedule that are shown; a longer schedule loses its middle."""
 HERE = Path(__file__).parent
 
 
 def report(token: str, schedule: Schedule, outcome: Outcome) -> str:
-    """Say what failed, in which schedule, where each task stood, and how to see it again."""
+    """Say what failed, in which schedule, where each task stood, and how to repeat it."""
     lines = [f"{outcome.kind}: {outcome.message}"]
     lines += [f"  {line}" for line in outcome.where]
     lines.append("schedule (task: its steps in a row, and where it stops):")
     story = list(_story(schedule, outcome.quiet_since))
     if outcome.quiet_since is not None:
-        story.append("  from here on only the gc of the pools runs, and finds nothing to do")
+        story.append("  from here on only background services run, and nothing comes of it")
     if len(story) > LONGEST:
         left_out = f"  ... {len(story) - LONGEST} more lines ..."
         story[LONGEST // 2 : -LONGEST // 2] = [left_out]
     lines += story
     if not schedule.deviations:
-        lines.append("no step of it is out of the usual order")
+        lines.append("every step follows the default rule")
     if outcome.error is not None:
         lines += _traceback(outcome.error)
     lines.append(f"replay: lab.replay(program, {token!r})")
@@ -38,6 +42,7 @@ def report(token: str, schedule: Schedule, outcome: Outcome) -> str:
 
 
 def _story(schedule: Schedule, length: int | None) -> Iterator[str]:
+    """Yield the lines of a schedule, of its first `length` steps (None: all)."""
     steps = schedule.steps[:length]
     deviations: dict[tuple[Name, int], list[str]] = {}
     for anchor, choice in schedule.deviations.items():
@@ -45,7 +50,7 @@ def _story(schedule: Schedule, length: int | None) -> Iterator[str]:
             how = "by a scope" if choice.by == "scope" else "natively"
             told = f"here the lab cancels {spell(choice.task)} {how}"
         else:
-            told = f"here {spell(choice)} runs, which would not by the usual rule"
+            told = f"here {spell(choice)} is scheduled out of turn"
         deviations.setdefault((anchor.task, anchor.number), []).append(told)
     width = max((len(spell(step.task)) for step in steps), default=0)
     first = 0
@@ -63,7 +68,7 @@ def _story(schedule: Schedule, length: int | None) -> Iterator[str]:
 
 
 def _traceback(error: BaseException) -> list[str]:
-    """The lines of a traceback, without the frames of the lab."""
+    """Return the lines of a traceback, without the frames of the lab."""
     told = traceback.TracebackException.from_exception(error)
     parts = [told]
     while parts:

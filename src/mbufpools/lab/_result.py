@@ -11,22 +11,23 @@ __all__ = ["Exploration", "ExplorationFailed", "Failure"]
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What failed, and how to see it again."""
+    """What failed, and how to repeat it."""
 
     kind: FailureKind
+    """``"stall"``, ``"livelock"``, ``"exception"`` or ``"leak"``."""
     token: str
-    """Give it to `replay`."""
+    """The schedule as one line. `replay` takes it and executes the schedule again."""
     report: str
-    """The schedule as a story, and where each task stood at the end."""
+    """A text for people: what failed, where each task stood, the schedule, how to replay it."""
     error: BaseException | None = None
-    """What was raised, if anything."""
+    """The exception that the program raised, or None. It is None if a worker found the failure."""
     found_at: int = 1
-    """The number of the execution."""
+    """The number of the execution that failed first, counted from 1."""
     replays: int = 0
-    """Executions that it took to shrink it; they are not counted in `Exploration.executions`."""
+    """The number of executions that shrinking it took; `Exploration.executions` excludes them."""
 
     def report_with(self, command: str) -> str:
-        """The report, with a command in the place of the call that replays it."""
+        """Return the report, with a command instead of the call of `replay`."""
         return self.report.replace(f"lab.replay(program, {self.token!r})", command)
 
     def __str__(self) -> str:
@@ -34,7 +35,7 @@ class Failure:
 
 
 class ExplorationFailed(AssertionError):
-    """Raised by `Exploration.assert_holds`."""
+    """Raised by `Exploration.assert_holds`: the exploration found a failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +43,23 @@ class Exploration:
     """What an exploration found, and what it covered."""
 
     executions: int
-    """Schedules that were executed."""
+    """The number of schedules that were executed."""
     complete: bool
-    """Every schedule within the bound was covered: the program has no other. Under ``dpor`` that
-    is said of the accesses that are declared."""
+    """True if every schedule within the bound was executed. Under ``dpor`` it is true only if all
+    shared state is declared."""
     bound: str
-    """The bound, in words."""
+    """The bound in words, such as "the schedules of at most 2 preemptions"."""
     strategy: str
     backend: BackendName
     failures: tuple[Failure, ...] = ()
+    """The failures, all different, in the order in which they were found."""
     redundant: int = 0
-    """Of the executions, those given up since they could show nothing new."""
+    """The number of executions that were given up early because they could show nothing new."""
     seconds: float = field(default=0.0, compare=False)
-    """Real seconds that it took."""
+    """The duration of the exploration, in seconds of real time."""
 
     def assert_holds(self) -> None:
-        """Raise ExplorationFailed, with the report of the first failure, if there is one."""
+        """Raise `ExplorationFailed` with the report of the first failure, if there is a failure."""
         if self.failures:
             raise ExplorationFailed(f"{self}\n\n{self.failures[0].report}")
 

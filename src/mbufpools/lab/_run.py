@@ -1,6 +1,6 @@
-"""One run of a program in virtual time, on either backend.
+"""Runs a program once in virtual time, on asyncio or on trio.
 
-Uses `_virtual_time`; `_virtual_clock` only when trio is asked for.
+trio, and the module of its clock, are imported only when the backend is trio.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ Result = TypeVar("Result")
 
 
 def backend_options(backend: str, *, patience: float = 1.0) -> tuple[str, dict[str, Any]]:
-    """Give what anyio needs to run in virtual time: the backend and its options.
+    """Return what anyio needs to run in virtual time: the backend and its options.
 
-    It is what an `anyio_backend` fixture returns, and, split in two, what `anyio.run` takes
-    as `backend` and `backend_options`. Each run started with it has a clock that begins at 0.0.
-    A stall ends the run with `Stalled`; on trio, where nurseries wrap what they raise, perhaps
-    in an exception group.
+    An `anyio_backend` fixture may return the pair as it is; `anyio.run` takes the two parts as
+    `backend` and `backend_options`. The clock of each run starts at 0.0 seconds. A stall ends the
+    run with `Stalled`; on trio a nursery may wrap it in an exception group. Does not block.
 
     Args:
         backend: ``"asyncio"`` or ``"trio"``.
-        patience: real seconds to wait for I/O or a thread when nothing is scheduled.
+        patience: seconds of real time to wait for I/O or a thread when nothing is scheduled.
 
     Raises:
-        ValueError: no such backend.
-        ImportError: trio is asked for and not installed.
+        ValueError: there is no backend of this name.
+        ImportError: the backend is trio, and trio is not installed.
+        LabError: this release of trio lacks a private name that virtual time needs.
     """
     if backend == "asyncio":
         return backend, {"loop_factory": partial(VirtualTimeLoop, patience)}
@@ -55,25 +55,30 @@ def run(
 ) -> Result:
     """Run ``program(*args)`` once, in virtual time, and return its result.
 
-    Blocks the calling thread until the program has ended; sleeps and timeouts of the program
-    take no real time. Its clock (`anyio.current_time`) starts at 0.0 seconds. Real I/O and
-    threads work but take no virtual time: a timer beats a thread that is still at work.
+    The program's clock (`anyio.current_time`) starts at 0.0 seconds. Sleeps and timeouts take no
+    real time. Real I/O and threads work, but take no virtual time, so a timer fires before a
+    thread that is still at work has ended. On asyncio two runs are identical; trio shuffles the
+    tasks that are ready at the same time.
 
-    When every task waits and nothing is scheduled the program is stopped, so that its clean-up
-    runs, and `Stalled` is raised: on asyncio all tasks are cancelled; on trio the main task gets
-    the error where it waits. On asyncio two runs are identical; trio shuffles the tasks that
-    are ready at one time.
+    Blocks the calling thread until the program has ended.
+
+    If every task waits and nothing is scheduled, the program is stopped, its clean-up runs, and
+    `Stalled` is raised. On asyncio all tasks are cancelled; on trio the error is raised where the
+    main task waits.
 
     Args:
+        program: an async function.
+        args: its arguments.
         backend: ``"asyncio"`` or ``"trio"``.
-        patience: real seconds to wait for I/O or a thread when nothing is scheduled.
+        patience: seconds of real time to wait for I/O or a thread when nothing is scheduled.
 
     Raises:
         Stalled: no task could ever run again.
-        ValueError: no such backend.
-        ImportError: trio is asked for and not installed.
-        RuntimeError: the caller is inside an event loop already.
-        BaseException: what the program raised.
+        ValueError: there is no backend of this name.
+        ImportError: the backend is trio, and trio is not installed.
+        LabError: this release of trio lacks a private name that virtual time needs.
+        RuntimeError: the caller is inside an event loop.
+        BaseException: the program raised it.
     """
     name, options = backend_options(backend, patience=patience)
     try:

@@ -1,6 +1,7 @@
-"""Fewer deviations that still fail: what a reader of a failure wants to see.
+"""Makes the schedule of a failure shorter: it looks for fewer deviations that still fail.
 
-Uses `_schedule`.
+This is delta debugging. Each attempt leaves out a group of deviations and executes the rest. First
+it leaves out all of them, then halves, then quarters, and so on down to single ones.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ from ._schedule import Deviations
 __all__ = ["shrink"]
 
 MAX_REPLAYS = 60
+"""Shrinking ends after this many executions, so that a long schedule does not take minutes."""
 
 
 def shrink(
     deviations: Deviations, fails: Callable[[Deviations], Deviations | None]
 ) -> tuple[Deviations, int]:
-    """Leave out deviations while it fails in the same way: all at once, then halves, quarters and
-    so on, down to single ones (delta debugging).
+    """Leave out deviations for as long as the program still fails in the same way.
 
     `fails` executes a schedule and returns the deviations that it really took, or None if it did
-    not fail. Returns what is left, and the number of executions; the last one that failed is of
-    what is left.
+    not fail in the same way.
+
+    Returns the deviations that are left, and the number of executions. The last execution that
+    failed is the one with the deviations that are left.
     """
     replays = 0
 
@@ -42,7 +45,7 @@ def shrink(
         keys = list(best)
         size = max(1, size // 2) if size == len(best) else size
         progress = False
-        # The last ones first: what comes after the failure is decided matters least.
+        # The last deviations first: those that come after the cause of the failure matter least.
         for end in range(len(keys), 0, -size):
             if replays >= MAX_REPLAYS:
                 break

@@ -1,9 +1,10 @@
-"""What happened in one execution: its steps, what each touched, and what had to come before what.
+"""What happened in one execution: its steps, what each touched, and which happens before which.
 
 A step is what one task does from one await point to the next, with the callbacks that the event
-loop runs after it. Two steps *conflict* if both touch a resource and one of them writes it. A step
-*happens before* another if the task, a spawn, a wakeup, a join, the clock or a conflict puts it
-there; sets of steps are kept as bit masks. Uses no other room.
+loop runs after it. Two steps *conflict* if both touch a resource and at least one of them writes
+it. A step *happens before* another if both are of the same task, or if a spawn, a wakeup, a join,
+the clock or a conflict puts them in this order. A set of steps is a bit mask: bit *i* is the step
+with index *i*.
 """
 
 from __future__ import annotations
@@ -13,20 +14,21 @@ from collections.abc import Iterator, Sequence
 __all__ = ["CLOCK", "MAIN", "Accesses", "Name", "Resource", "Step", "conflict", "order", "spell"]
 
 Name = tuple[int, ...]
-"""A task by its descent, which is the same in every schedule: ``(0, 2, 1)`` is the second child
-of the third child of the main task."""
+"""The name of a task, which is its descent: ``(0, 2, 1)`` is the second child of the third child of
+the main task ``(0,)``. It is the same in every schedule."""
 Resource = tuple[object, ...]
-"""A shared thing, named by who made it."""
+"""The name of a shared object: the task that made it, and a counter."""
 Accesses = dict[Resource, bool]
-"""What a step touched; True is a write."""
+"""The resources that a step touched: True if it wrote one, False if it only read it."""
 
 MAIN: Name = (0,)
 CLOCK: Name = (-1,)
-"""Moves the clock when nothing else can run; all before comes before all after."""
+"""The task whose steps move the clock, when nothing else can run. Every earlier step happens before
+such a step, and every later step after it."""
 
 
 def spell(name: Name) -> str:
-    """A task's name for people, and for tokens: ``0.2.1``."""
+    """Return a task's name as reports and tokens write it: ``0.2.1``."""
     return "clock" if name == CLOCK else ".".join(map(str, name))
 
 
@@ -38,9 +40,9 @@ class Step:
     def __init__(self, task: Name, number: int, causes: int) -> None:
         self.task = task
         self.number = number
-        """Counted from 1 for each task."""
+        """The number of the step among those of its task, from 1."""
         self.causes = causes
-        """The steps that it had to wait for, as a mask."""
+        """The steps that it had to wait for, as a bit mask."""
         self.accesses: Accesses = {}
 
     def __repr__(self) -> str:
@@ -48,16 +50,19 @@ class Step:
 
 
 def conflict(one: Accesses, other: Accesses) -> bool:
-    """True if the order of two steps that touch this can matter."""
+    """Return True if the order of two steps with these accesses can matter."""
     if len(one) > len(other):
         one, other = other, one
     return any(resource in other and (write or other[resource]) for resource, write in one.items())
 
 
 def order(steps: Sequence[Step]) -> tuple[list[int], list[tuple[int, int]]]:
-    """Return for each step the mask of those that happen before it, itself among them; and the
-    races: pairs of conflicting steps with nothing in between, which could come the other way
-    round."""
+    """Return which step happens before which, and the races.
+
+    The first result has for each step the mask of the steps that happen before it, and of itself.
+    A race is a pair of conflicting steps that nothing else orders, directly or through a third
+    step, so they could also come in the opposite order.
+    """
     before: list[int] = []
     races: list[tuple[int, int]] = []
     last: dict[Name, int] = {}
@@ -92,6 +97,7 @@ def order(steps: Sequence[Step]) -> tuple[list[int], list[tuple[int, int]]]:
 
 
 def _bits(mask: int) -> Iterator[int]:
+    """Yield the indices of the bits that are set, the lowest first."""
     while mask:
         low = mask & -mask
         yield low.bit_length() - 1

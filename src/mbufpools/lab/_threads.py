@@ -1,4 +1,4 @@
-"""No threads: what they do is not in the lab's hands. Uses `_outcome`."""
+"""Refuses threads: the operating system schedules them, so the lab cannot control what they do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["forbidding_threads"]
 
 @contextmanager
 def forbidding_threads() -> Iterator[None]:
-    """Refuse to start a thread from the one that explores; others may."""
+    """Refuse to start a thread from the thread that explores; other threads of the process may."""
     explorer = threading.get_ident()
     thread_class: Any = threading.Thread
     start = thread_class.start

@@ -1,13 +1,15 @@
 """Virtual time on trio: a clock that jumps to the next deadline when nothing can run.
 
-`trio.testing.MockClock` does nearly this, but adds intervals, so that deadlines drift by
-rounding, and it sleeps for ever when nothing is scheduled. Uses `_virtual_time`.
+trio asks a clock how long it may sleep only when no task can run. The first time, the clock answers
+0 seconds, so that trio polls real I/O. If trio asks again and no task has run in between, the clock
+jumps. The clock is also an instrument of the run, which tells it when a task has run.
+`wait_all_tasks_blocked` comes before a jump, as with `trio.testing.MockClock`.
 
-trio asks a clock how long it may sleep only when no task can run. The clock says "not at all"
-the first time, so that real I/O is polled; asked again with nothing having run in between, it
-jumps. As an instrument of the run it knows what has run. `wait_all_tasks_blocked` has
-precedence over a jump, as with `MockClock`. To see its waiters, and to end a stalled run, takes
-some of trio's private names, which are checked before use.
+`MockClock` is similar, but it adds intervals, so rounding errors shift its deadlines, and it sleeps
+for ever when nothing is scheduled.
+
+The clock needs private names of trio, to see the tasks in `wait_all_tasks_blocked` and to end a
+stalled run. `_private_names` lists them, and they are checked before use.
 """
 
 from __future__ import annotations
@@ -28,21 +30,21 @@ __all__ = ["VirtualClock", "lift_shields"]
 
 
 class VirtualClock(trio.abc.Clock, trio.abc.Instrument):
-    """A trio clock in virtual time: it starts at 0.0 in every run, and jumps.
+    """A trio clock in virtual time: it starts at 0.0 seconds in every run, and jumps.
 
-    When nothing can run it moves to the next deadline exactly. With no deadline left it waits
-    for I/O or for another thread, at most `patience`, and then stops the run: `Stalled` is
-    raised where the main task waits, as trio would raise `KeyboardInterrupt` there. Should the
-    program stall again on its way out, shields are lifted and the main task is cancelled.
+    When nothing can run, it moves exactly to the next deadline. With no deadline left it waits for
+    I/O or for another thread, for at most `patience`, and then stops the run: `Stalled` is raised
+    where the main task waits, in the way in which trio raises `KeyboardInterrupt` there. If the
+    program stalls again during its clean-up, all shields are lifted and the main task is cancelled.
 
     Args:
-        patience: seconds of real time. 0 suits programs without I/O and threads.
+        patience: seconds of real time. Use 0 for programs without I/O and threads.
 
     Raises:
-        LabError: this trio lacks a private name that the clock needs.
+        LabError: this release of trio lacks a private name that the clock needs.
 
     Attributes:
-        stalled: why the last run was stopped, or None.
+        stalled: the error by which the last run was stopped, or None.
     """
 
     def __init__(self, patience: float = 1.0) -> None:
@@ -54,7 +56,7 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument):
         self._now = 0.0
         self._something_ran = True
         self._ticks = 0
-        """Jumps since anybody has run but the gc of pools."""
+        """The number of jumps since a task other than a service has run."""
         self._idle_since = 0.0  # in real time
         self.stalled: Stalled | None = None
 
@@ -67,7 +69,7 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument):
         trio.lowlevel.add_instrument(self)
 
     def current_time(self) -> float:
-        """The clock, in seconds of virtual time."""
+        """Return the time, in seconds of virtual time."""
         return self._now
 
     def task_scheduled(self, task: trio.lowlevel.Task) -> None:
@@ -85,7 +87,7 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument):
             self._idle_since = time.monotonic()
             return 0
         if GLOBAL_RUN_CONTEXT.runner.waiting_for_idle:
-            return math.inf  # they wake first, and trio knows when
+            return math.inf  # those tasks wake first, and trio knows when
         if deadline < math.inf and not (
             self._ticks >= TICKS and only_ticks_on_trio(GLOBAL_RUN_CONTEXT.runner.deadlines)
         ):
@@ -98,13 +100,15 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument):
         return self._stop_the_run()
 
     def _stop_the_run(self) -> float:
+        """Raise `Stalled` in the main task; the second time, cancel it. Return how long to wait
+        for I/O, in real seconds."""
         runner = GLOBAL_RUN_CONTEXT.runner
         main = runner.main_task
         again = self.stalled is not None
         if main in runner.tasks and not again:
             waiting = [where_it_waits(task.name, task.coro) for task in _and_below(main)]
             self.stalled = Stalled(self._now, waiting)
-            if main._abort_func is not None:  # else it is being cancelled already
+            if main._abort_func is not None:  # else the task is being cancelled already
                 main._attempt_abort(self._raise_stalled)
         if not self._something_ran:
             for task in runner.tasks:
@@ -112,7 +116,7 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument):
         if main in runner.tasks and again and not self._something_ran:
             assert main.parent_nursery is not None
             main.parent_nursery.cancel_scope.cancel(reason=str(self.stalled))
-        # What cannot be cancelled, such as a thread, is waited for.
+        # trio waits for what cannot be cancelled, such as a thread.
         return 0 if self._something_ran else math.inf
 
     def _raise_stalled(self) -> NoReturn:
@@ -121,6 +125,7 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument):
 
 
 def _and_below(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
+    """Yield a task and all its descendants."""
     yield task
     for nursery in task.child_nurseries:
         for child in nursery.child_tasks:
@@ -128,6 +133,7 @@ def _and_below(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
 
 
 def lift_shields(task: trio.lowlevel.Task) -> None:
+    """Remove the shield of every cancel scope around a task."""
     status: CancelStatus | None = task._cancel_status
     while status is not None:
         status._scope.shield = False

@@ -1,12 +1,15 @@
 """Virtual time on asyncio: a loop whose clock jumps to the next timer when nothing can run.
 
-Invariants: the clock only moves while nothing is ready and no I/O is; it moves to a timer's own
-deadline, never by adding intervals, so no rounding error gathers; a timer fires when the clock
-equals its deadline, not before.
+The loop's selector polls real I/O without waiting. If no I/O is ready either, the clock jumps.
 
-Real time still passes outside: sockets and threads work, but take no virtual time. So a timer
-beats a thread that is still at work, and a program that spins until the clock has moved spins
-for ever. Uses `_housekeeping`.
+Invariants:
+
+- The clock moves only while no callback and no I/O is ready.
+- It moves to a timer's own deadline, never by adding intervals, so rounding errors do not add up.
+- A timer fires when the clock equals its deadline, not before.
+
+Sockets and threads work, but they take no virtual time. So a timer fires before a thread that is
+still at work has ended, and a program that loops until the clock has moved loops for ever.
 """
 
 from __future__ import annotations
@@ -25,12 +28,14 @@ _LIBRARIES = {"anyio", "asyncio", "trio"}
 
 
 class Stalled(RuntimeError):
-    """Every task waits, and no timer, I/O or thread is left that could wake one. (The gc of open
-    pools ticks for ever, and does not count.)
+    """Every task waits, and no timer, I/O or thread is left that could wake one.
+
+    The timers of a background service that only ticks, such as the garbage collection of open
+    pools, do not count.
 
     Attributes:
-        seconds: when, in seconds of virtual time.
-        waiting: one line for each task that waits: its name, and where.
+        seconds: the time of the stall, in seconds of virtual time.
+        waiting: one line for each waiting task: its name, and where it waits.
     """
 
     def __init__(self, seconds: float, waiting: Iterable[str]) -> None:
@@ -44,14 +49,17 @@ class Stalled(RuntimeError):
 
 
 def where_it_waits(name: str, coroutine: Any) -> str:
-    """Say that a suspended task waits, and on which line: the last that is not a library's."""
+    """Return a line that says where a suspended task waits.
+
+    It is the innermost line of code that is not in anyio, asyncio or trio.
+    """
     location = ""
     while coroutine is not None:
         kind = {"coroutine": "cr", "generator": "gi", "async_generator": "ag"}.get(
             type(coroutine).__name__
         )
         frame = getattr(coroutine, f"{kind}_frame", None)
-        if frame is None:  # a future, or the internals of a library
+        if frame is None:  # a future, or an internal object of a library
             break
         code = frame.f_code
         if frame.f_globals.get("__name__", "").partition(".")[0] not in _LIBRARIES:
@@ -61,15 +69,15 @@ def where_it_waits(name: str, coroutine: Any) -> str:
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
-    """An asyncio event loop in virtual time: `time()` starts at 0.0 and jumps.
+    """An asyncio event loop in virtual time: `time()` starts at 0.0 seconds and jumps.
 
-    When nothing is ready it polls real I/O without waiting; when that is idle too the clock
-    jumps to the next timer. With no timer left it waits for I/O or for another thread, at most
-    `patience`, and then stops the run with `Stalled` instead of hanging. A timer at infinity
-    counts as none. Two runs of a program without I/O and threads are identical.
+    When nothing is ready, the loop polls real I/O without waiting. If no I/O is ready either, the
+    clock jumps to the next timer. With no timer left the loop waits for I/O or for another thread,
+    for at most `patience`, and then stops the run with `Stalled` instead of hanging. A timer at
+    infinity is ignored. Two runs of a program without I/O and threads are identical.
 
     Args:
-        patience: seconds of real time. 0 suits programs without I/O and threads.
+        patience: seconds of real time. Use 0 for programs without I/O and threads.
     """
 
     def __init__(self, patience: float = 1.0) -> None:
@@ -81,21 +89,22 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._be_exact()
 
     def time(self) -> float:
-        """The clock, in seconds of virtual time."""
+        """Return the time, in seconds of virtual time."""
         return self._now
 
     async def shutdown_default_executor(
         self,
         timeout: float | None = None,  # noqa: ASYNC109  # asyncio's signature
     ) -> None:
-        """Wait for the threads of the default executor; `timeout` is ignored.
+        """Wait for the threads of the default executor, without a limit.
 
-        It would be virtual, and so would always pass before a thread is done.
+        `timeout` is ignored: it would be in virtual time, so it would always pass before a thread
+        has ended.
         """
         await super().shutdown_default_executor()
 
     def _jump(self) -> bool:
-        """Move to the next deadline, or return False when there is none."""
+        """Move the clock to the next deadline. Return False if there is none."""
         timers = self._scheduled  # type: ignore[attr-defined]  # asyncio's own heap
         if not timers or timers[0]._when == math.inf or self._is_quiet():
             return False
@@ -104,13 +113,17 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return True
 
     def _is_quiet(self) -> bool:
-        """Return True if only services that tick have run for long, and nothing else ever will."""
+        """Return True if only services that tick will ever run from now on.
+
+        It looks only at every `TICKS`-th jump, and compares with the jump before: if every other
+        task still waits for the same future, only services have run since then.
+        """
         self._jumps += 1
         if self._jumps % TICKS:
             return False
         before = dict(self._waits)
         self._waits = [
-            (task, task._fut_waiter)  # type: ignore[attr-defined]  # another one if it has run
+            (task, task._fut_waiter)  # type: ignore[attr-defined]  # a different future if the task has run
             for task in asyncio.all_tasks(self)
             if not is_service(task.get_name())
         ]
@@ -120,10 +133,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return only_ticks_on_asyncio(self, timers)
 
     def _be_exact(self) -> None:
-        # asyncio fires all timers below `time() + _clock_resolution`: here, those up to `time()`.
+        """Make asyncio fire exactly the timers whose deadline is now or earlier."""
+        # asyncio fires all timers whose deadline is below `time() + _clock_resolution`.
         self._clock_resolution = math.ulp(self._now)
 
     def _stalled(self) -> Stalled:
+        """Return the error that names every waiting task."""
         return Stalled(
             self._now,
             (where_it_waits(task.get_name(), task.get_coro()) for task in asyncio.all_tasks(self)),
@@ -131,7 +146,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    """The loop's selector: before it would sleep, the clock jumps."""
+    """The loop's selector: instead of sleeping, it lets the clock jump."""
 
     def __init__(self, loop: VirtualTimeLoop) -> None:
         super().__init__()
