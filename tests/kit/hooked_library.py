@@ -17,7 +17,7 @@ import pytest
 from mbufpools.lab import _hooks
 from mbufpools.lab.hooks import CHANGED, VALUE, State, Wait
 
-__all__ = ["SOURCE", "install"]
+__all__ = ["SOURCE", "forget", "install"]
 
 SOURCE = '''
 import anyio
@@ -91,5 +91,10 @@ def install(monkeypatch: pytest.MonkeyPatch, *, hooked: bool = True) -> Iterator
     try:
         yield SimpleNamespace(**vars(library))
     finally:
-        _hooks._found.pop("desks", None)
-        _hooks._modules_seen = 0
+        forget("desks")
+
+
+def forget(package: str) -> None:
+    """Make the lab forget the hooks of a package, which is no longer imported."""
+    _hooks._found.pop(package, None)
+    _hooks._modules_seen = 0

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from types import SimpleNamespace
+import importlib
+import re
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import anyio
 import anyio.lowlevel
 import pytest
 
 from mbufpools import lab
-from tests.kit.hooked_library import install
+from tests.kit.hooked_library import forget, install
 
 both_backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -104,3 +108,38 @@ def test_a_service_is_never_cancelled(
     assert found.complete
     # Only the main task is cancelled; its group then cancels what is in it.
     assert "well" in ended
+
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples"
+
+
+@pytest.fixture
+def reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The programs of docs/lab.md that use the library of its example."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    yield importlib.import_module("reading")
+    for name in ("reading", "shelves", "shelves._lab_hooks"):
+        sys.modules.pop(name, None)
+    forget("shelves")
+
+
+@both_backends
+def test_the_hooks_of_the_document_s_example_are_heard(
+    backend: lab.BackendName, reading: ModuleType
+) -> None:
+    (failure,) = lab.explore(reading.reads_twice, backend=backend).failures
+    assert failure.kind == "stall", "its service only ticks"
+    assert "in reads_twice, for the book of a shelf\n" in failure.report
+    assert "\n  shelf:\n    Ada has the book\n" in failure.report
+    found = lab.explore(reading.two_readers, strategy="dpor", backend=backend)
+    found.assert_holds()
+    assert found.complete
+    assert found.executions > 1, "dpor knows that the readers share the shelf"
+
+
+def test_the_document_shows_the_example_as_it_is() -> None:
+    document = (EXAMPLES.parent / "lab.md").read_text(encoding="utf-8")
+    shown = re.findall(r"```python\n# (shelves/\w+\.py)\n(.*?)```", document, re.DOTALL)
+    assert len(shown) == 2
+    for name, source in shown:
+        assert (EXAMPLES / name).read_text(encoding="utf-8").endswith("\n\n" + source)
