@@ -1,8 +1,10 @@
-"""pytest's door to the lab: the mark and the fixture `explore`, two options, a summary.
+"""The entry point of the lab's pytest plugin: the mark and the fixture `explore`, two options, and
+a section of the summary.
 
-pytest loads this module at every start, wherever mbufpools is installed, also for people who never
-explore anything. So it imports nothing, and stands beside the package, whose own import would be
-noticed. What is behind the door is `mbufpools.lab.pytest_plugin`, which says how to use it.
+pytest loads this module at every start, wherever mbufpools is installed, even if no test is
+explored. So the module imports nothing but pytest, and it is outside of the package, because an
+import of the package would take noticeable time. `mbufpools.lab.pytest_plugin` does the work, and
+says how to use it.
 """
 
 from __future__ import annotations
@@ -19,24 +21,24 @@ MARK = "explore"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The two options."""
+    """Add the options ``--explore-token`` and ``--explore-jobs``."""
     group = parser.getgroup("explore", "exploration of schedules (mbufpools.lab)")
     group.addoption(
         "--explore-token",
         metavar="TOKEN",
-        help="Execute only the schedule of this token, which a failure has printed.",
+        help="Execute only the schedule of this token; a failure prints its token.",
     )
     group.addoption(
         "--explore-jobs",
         metavar="N",
         type=int,
         default=1,
-        help="Explore with so many processes (default: 1, pytest's own).",
+        help="The number of processes that explore (default: 1, pytest's own process).",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The mark, and a check of the options."""
+    """Register the mark, and check the options."""
     config.addinivalue_line(
         "markers",
         "explore(strategy=..., max_preemptions=..., backend=..., backends=(...), ...): run the "
@@ -49,11 +51,11 @@ def pytest_configure(config: pytest.Config) -> None:
         pytest_plugin.check_options(config)
 
 
-@pytest.hookimpl(tryfirst=True)  # of other plugins those that come first can only have set marks
+@pytest.hookimpl(tryfirst=True)  # plugins that come first can only have set marks
 def pytest_pycollect_makeitem(
     collector: pytest.Module | pytest.Class, name: str, obj: object
 ) -> list[pytest.Function] | None:
-    """Make the items of a marked test, before another plugin takes it."""
+    """Make the items of a marked test, before another plugin makes them."""
     if not collector.istestfunction(obj, name):
         return None
     function: Any = getattr(obj, "__func__", obj)  # of a static method
@@ -68,7 +70,7 @@ def pytest_pycollect_makeitem(
 
 @pytest.hookimpl(tryfirst=True)  # so that the backend comes first in the name of an item
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One item for each backend."""
+    """Make one item for each backend."""
     backends = getattr(metafunc.function, "explored_on", None)
     if backends is not None:
         from mbufpools.lab import pytest_plugin
@@ -78,42 +80,43 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """A marked test that is not explored must not pass for one that is."""
+    """Fail a marked test that is not explored, because its success would prove nothing."""
     if any(mark.name == MARK for mark in item.own_markers):
         from mbufpools.lab import pytest_plugin
 
         if not isinstance(item, pytest_plugin.Explored):
             pytest.fail(
-                f"{item.nodeid} is marked to be explored, and cannot be: it is a "
-                f"{type(item).__name__}; explored are coroutine functions, also in plain classes",
+                f"{item.nodeid} is marked to be explored, but it is a {type(item).__name__}; only "
+                f"coroutine functions of a module or of a plain class can be explored",
                 pytrace=False,
             )
 
 
 @pytest.fixture
 def explore(request: pytest.FixtureRequest) -> Explore:
-    """`mbufpools.lab.explore` with the options of the command line; it asserts by itself."""
+    """`mbufpools.lab.explore` with the options of the command line; it fails the test by itself."""
     from mbufpools.lab.pytest_plugin import Explore
 
     return Explore(request.node)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """How many schedules were executed for each test, and whether they were all."""
-    told = list(_told(terminalreporter))
+    """Write how many schedules were executed for each test, and whether these are all."""
+    explored = list(_explored(terminalreporter))
     verbosity = terminalreporter.config.option.verbose
-    if not told or verbosity < 0:
+    if not explored or verbosity < 0:
         return
     terminalreporter.section("explored")
-    for category, nodeid, complete, text in told:
+    for category, nodeid, complete, text in explored:
         if verbosity > 0 or (not complete and category == "passed"):
             terminalreporter.write_line(f"{nodeid}: {text}")
     if verbosity == 0:
-        count = sum(complete for _, _, complete, _ in told)
-        terminalreporter.write_line(f"{count} of {len(told)} explorations were complete")
+        count = sum(complete for _, _, complete, _ in explored)
+        terminalreporter.write_line(f"{count} of {len(explored)} explorations were complete")
 
 
-def _told(terminalreporter: pytest.TerminalReporter) -> Iterator[tuple[str, str, bool, str]]:
+def _explored(terminalreporter: pytest.TerminalReporter) -> Iterator[tuple[str, str, bool, str]]:
+    """Yield of each exploration the test's outcome and id, whether it was complete, and a text."""
     for category, reports in terminalreporter.stats.items():
         for report in reports:
             if getattr(report, "when", None) == "call":

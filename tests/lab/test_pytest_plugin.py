@@ -182,7 +182,7 @@ def test_a_method_has_its_instance_and_a_parameter_its_value(suite: pytest.Pytes
     [
         (
             "@pytest.mark.explore(stratgy='dpor')\nasync def test_it(): pass",
-            "test_it.py::test_it: @pytest.mark.explore knows no 'stratgy'; its options are "
+            "test_it.py::test_it: @pytest.mark.explore has no option 'stratgy'; its options are "
             "backend, backends, cancel, depth, max_executions, *",
         ),
         (
@@ -195,8 +195,8 @@ def test_a_method_has_its_instance_and_a_parameter_its_value(suite: pytest.Pytes
         ),
         (
             "@pytest.mark.explore\ndef test_it(): pass",
-            "test_it.py::test_it is marked to be explored, but is no `async def`; in a plain test "
-            "call the fixture `explore`",
+            "test_it.py::test_it is marked to be explored, but is not an `async def`; in a plain "
+            "test call the fixture `explore`",
         ),
     ],
 )
@@ -247,7 +247,9 @@ def test_a_marked_test_that_pytest_does_not_make_is_not_taken_for_explored(
     """
     result = run(suite, _dedent(source))
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*::test_it is marked to be explored, and cannot be: *"])
+    result.stdout.fnmatch_lines(
+        ["*::test_it is marked to be explored, but it is a TestCaseFunction; *"]
+    )
 
 
 def test_what_only_looks_like_a_test_is_left_to_pytest(suite: pytest.Pytester) -> None:
@@ -636,11 +638,11 @@ def number(request):
 @pytest.mark.parametrize(
     ("fixture", "why"),
     [
-        ("fresh", "all schedules would share one, and find in it what the last has left"),
-        ("number", "all schedules would share one, *"),
-        ("tmp_path", "all schedules would share one, *"),
-        ("explore", "all schedules would share one, *"),
-        ("coroutine", "it is a coroutine, of another event loop than any schedule's"),
+        ("fresh", "all schedules would share it, and would find what the last one left in it"),
+        ("number", "all schedules would share it, *"),
+        ("tmp_path", "all schedules would share it, *"),
+        ("explore", "all schedules would share it, *"),
+        ("coroutine", "it is a coroutine, which belongs to another event loop"),
     ],
 )
 def test_a_fixture_that_schedules_must_not_share_is_refused(
@@ -767,7 +769,7 @@ def test_the_fixture_says_what_cannot_be_explored_at_the_line_that_calls_it(
     result.stdout.fnmatch_lines(
         [">       explore(program)", "E *Unsupported: the program starts a thread *"]
     )
-    result.stdout.no_fnmatch_line("*_on_asyncio.py*")
+    result.stdout.no_fnmatch_line("*_asyncio_backend.py*")
 
 
 # --- processes
@@ -827,7 +829,7 @@ async def test_skip():
             "*::test_sound[[]trio[]]: no failure in 6 executions *",
             "*::test_a_class[[]trio-more0[]]: no failure in 1 execution *",
             "*::test_dpor[[]asyncio[]]: no failure in 1 execution *",
-            "*::test_fixture: *; in one process, since others could not import the program",
+            "*::test_fixture: *; in one process, because others could not import the program",
         ]
     )
 
@@ -849,7 +851,7 @@ def test_a_process_that_dies_is_told_and_another_takes_its_place(suite: pytest.P
     result.assert_outcomes(passed=1, failed=1)  # one job is no process
     result = run(suite, _dedent(source), "--explore-jobs", "2")
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["a process that explored died: *"])
+    result.stdout.fnmatch_lines(["a worker process died: *"])
 
 
 def _dedent(source: str) -> str:

@@ -2,7 +2,7 @@
 
 A resource is named by the task that created it and a per-task counter, so its name is the same in
 every schedule; an address would not be. An object that is older than the exploration is named by
-its index in a table that lives as long as the exploration.
+its index in a table that all executions share.
 
 The primitives of asyncio, anyio and trio have no code for the lab, nor has a library that has
 hooks. While the lab explores by ``dpor``, the attributes that hold their state are replaced by

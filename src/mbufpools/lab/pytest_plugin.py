@@ -12,29 +12,30 @@ on trio: two items, ``[asyncio]`` and ``[trio]``. The mark takes the options of 
 ``backends``; one on a class or a module gives the options of what is in it. No plugin for async
 tests takes part, whatever its mode, and whatever marks it has set.
 
-A failure is told by the report of the lab, and by the command that executes its schedule again::
+A failure shows the report of the lab, and the command that executes its schedule again::
 
     pytest 'test_it.py::test_the_waiter_is_woken[asyncio]' --explore-token 'asyncio:0.1@2>0.2'
 
-There, what the program raises comes with its own traceback, and debuggers work. What the test
-prints and logs is shown of the failing schedule alone. An exploration that stops at
+With this command, an exception of the program has its own traceback, and debuggers work. Output and
+log of the test are shown only for the failing schedule. An exploration that stops at
 ``max_executions`` passes; the section *explored* at the end says so.
 
-**Fixtures.** The test function is executed anew for each schedule, its arguments are made once. So
-an argument of function scope is refused: what one schedule leaves in it, the next would find.
-Fixtures of a wider scope, which tests share anyhow, and parameters are passed; those that are no
-arguments, but ``autouse`` or ``usefixtures``, are set up once, around all executions; so is the
-instance of a test class. Coroutine fixtures are refused: they belong to another event loop.
+**Fixtures.** The test function is called once for each schedule, but its arguments are made only
+once. So an argument of function scope is refused, because one schedule would find what the last one
+has left in it. Fixtures of a wider scope, which tests share anyway, and parameters are passed.
+Fixtures that are not arguments (``autouse``, ``usefixtures``) are set up once, around all
+executions, and so is the instance of a test class. Coroutine fixtures are refused, because they
+belong to another event loop.
 
-**Programs of one's own.** ``explore(program, **options)``, in a plain test that takes the
-fixture, explores any ``async def`` without arguments, with the same command line, and asserts that
-it holds; it returns the `lab.Exploration`.
+**Your own programs.** ``explore(program, **options)``, in a plain test that takes the fixture,
+explores any ``async def`` without arguments, with the same command line. It asserts that the
+program holds, and returns the `lab.Exploration`.
 
-``--explore-jobs N`` shares the schedules out to processes. They import the test's module by
-themselves, without conftest and fixtures, and the arguments of the test must be picklable. A
-program of the fixture that no process can import, and ``dpor``, are explored in pytest's own.
+``--explore-jobs N`` shares the schedules out to N processes. They import the test's module without
+conftest and fixtures, and the arguments of the test must be picklable. A program of the fixture
+that no process can import, and ``dpor``, are explored in pytest's own process.
 
-Uses all of the lab; it is loaded by the door, ``_mbufpools_pytest``, once it is needed.
+The entry point, ``_mbufpools_pytest``, loads this module when it is first needed.
 """
 
 from __future__ import annotations
@@ -67,18 +68,18 @@ from ._token import parse_token
 __all__ = ["BACKEND", "Explore", "Explored", "check_options", "make_items"]
 
 BACKEND = "_explore_backend"
-"""The parameter of each item."""
+"""The name of the parameter by which an item knows its backend."""
 MARK = "explore"
 RUNNERS = frozenset({"anyio", "asyncio", "trio"})
-"""The marks by which other plugins know the tests that they are to run."""
+"""The marks by which other plugins select the tests that they run."""
 OURS = frozenset({"executor", "on_progress"})
-"""Options of `lab.explore` that are not for tests."""
+"""The options of `lab.explore` that a test cannot set."""
 
 _pool = pytest.StashKey[ProcessPoolExecutor]()
 
 
 def check_options(config: pytest.Config) -> None:
-    """Raise pytest.UsageError if what the command line says cannot be."""
+    """Raise `pytest.UsageError` if an option on the command line has an invalid value."""
     token, jobs = config.getoption("explore_token"), config.getoption("explore_jobs")
     if jobs < 1:
         raise pytest.UsageError(f"--explore-jobs {jobs}: expected a number of processes, 1 or more")
@@ -98,26 +99,27 @@ def make_items(
     function: Callable[..., Any],
     own: Iterable[pytest.Mark],
 ) -> list[pytest.Function] | None:
-    """Make the items of a test, one for each backend; None if it is not the mark's business.
+    """Make the items of a test, one for each backend; return None if it is not to be explored.
 
-    Raises CollectError if the mark or the function is not what it must be.
+    Raises:
+        CollectError: the mark has an invalid option, or the function is not a coroutine function.
     """
     own = list(own)
     what = f"{collector.nodeid}::{name}"
     if not inspect.iscoroutinefunction(function):
         if own:
             raise collector.CollectError(
-                f"{what} is marked to be explored, but is no `async def`; in a plain test call "
-                f"the fixture `explore`"
+                f"{what} is marked to be explored, but is not an `async def`; in a plain test "
+                f"call the fixture `explore`"
             )
-        return None  # the mark is the class's or the module's
+        return None  # the mark is on the class or the module
     try:
         options = _options([*own, *collector.iter_markers(MARK)])
     except ValueError as error:
         raise collector.CollectError(f"{what}: @pytest.mark.explore {error}") from None
     shell = _plain(function, lambda **arguments: None)
     shell.explored_on = _backends(options)
-    # There is no public way to parametrise what a hook makes; pytest's own hook calls this one.
+    # pytest has no public way to parametrise what a hook makes; its own hook calls this one.
     made: Iterable[pytest.Function] = collector._genfunctions(name, shell)
     return [
         Explored.from_parent(
@@ -133,7 +135,11 @@ def make_items(
 
 
 def _options(marks: Iterable[pytest.Mark]) -> dict[str, Any]:
-    """The options of marks, the closest first. Raises ValueError."""
+    """Return the options of marks, of which the closest comes first and takes precedence.
+
+    Raises:
+        ValueError: an option is unknown, or is not given by name.
+    """
     known = {
         name
         for name, parameter in inspect.signature(explore).parameters.items()
@@ -146,7 +152,9 @@ def _options(marks: Iterable[pytest.Mark]) -> dict[str, Any]:
             raise ValueError(f"takes its options by name, not {mark.args[0]!r}")
         for name, value in mark.kwargs.items():
             if name not in known:
-                raise ValueError(f"knows no {name!r}; its options are {', '.join(sorted(known))}")
+                raise ValueError(
+                    f"has no option {name!r}; its options are {', '.join(sorted(known))}"
+                )
             options.setdefault(name, value)
         if "backend" in mark.kwargs and "backends" in mark.kwargs:
             raise ValueError("takes backend or backends, not both")
@@ -154,6 +162,7 @@ def _options(marks: Iterable[pytest.Mark]) -> dict[str, Any]:
 
 
 def _backends(options: Mapping[str, Any]) -> list[str]:
+    """Return the backends of a test; by default all that are installed."""
     if "backends" in options:
         return list(options["backends"])
     if "backend" in options:
@@ -162,7 +171,10 @@ def _backends(options: Mapping[str, Any]) -> list[str]:
 
 
 def _plain(function: Callable[..., Any], body: Callable[..., None]) -> Any:
-    """A plain function that looks like the coroutine function, but to who would run one."""
+    """Return a plain function that looks like the coroutine function.
+
+    It lacks the marks by which other plugins would run it as a coroutine.
+    """
 
     @wraps(function)
     def plain(**arguments: Any) -> None:
@@ -179,14 +191,14 @@ def _plain(function: Callable[..., Any], body: Callable[..., None]) -> Any:
 
 
 class Explored(pytest.Function):
-    """A coroutine test that is run in many schedules. To all other plugins it is a plain one."""
+    """A coroutine test that is run in many schedules. Other plugins see a plain test."""
 
     def _getobj(self) -> Any:
         program = super()._getobj()  # type: ignore[no-untyped-call]  # pytest's own
         return _plain(program, lambda **arguments: self._explore(partial(program, **arguments)))
 
     def iter_markers_with_node(self, name: str | None = None) -> Iterator[tuple[Any, pytest.Mark]]:
-        """All marks but those by which another plugin would take the test for its own."""
+        """Yield all marks but those by which another plugin would run the test."""
         for node, mark in super().iter_markers_with_node(name):
             if mark.name not in RUNNERS:
                 yield node, mark
@@ -195,22 +207,22 @@ class Explored(pytest.Function):
         """Refuse the fixtures that executions must not share."""
         for name in self._fixtureinfo.argnames:
             definitions = self._fixtureinfo.name2fixturedefs.get(name)
-            # A parameter is a fixture of pytest's own making.
+            # pytest makes a fixture of each parameter.
             if not definitions or definitions[-1].func.__module__ == "_pytest.python":
                 continue
             fixture = definitions[-1]
             if inspect.iscoroutinefunction(fixture.func) or inspect.isasyncgenfunction(
                 fixture.func
             ):
-                why = "it is a coroutine, of another event loop than any schedule's"
+                why = "it is a coroutine, which belongs to another event loop"
             elif fixture.scope == "function":
-                why = "all schedules would share one, and find in it what the last has left"
+                why = "all schedules would share it, and would find what the last one left in it"
             else:
                 continue
             pytest.fail(
                 f"{self.name} is explored, and takes the fixture {name!r}: {why}. Make it in the "
-                f"test, or explore a program of your own with the fixture `explore`; fixtures of "
-                f"a wider scope, and those that are no arguments, may be used.",
+                f"test, or explore a program of your own with the fixture `explore`. Fixtures of "
+                f"a wider scope, and fixtures that are not arguments, are allowed.",
                 pytrace=False,
             )
         super().setup()
@@ -225,7 +237,7 @@ class Explored(pytest.Function):
     def repr_failure(
         self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None
     ) -> str | TerminalRepr:
-        """The report, or what the lab says, without the way to it."""
+        """Return the report or the error of the lab, without the traceback inside of the lab."""
         error = excinfo.value
         says = isinstance(error, ExplorationFailed | ImportError | LabError | ValueError)
         if says and _raised_by_lab(excinfo.tb):
@@ -235,14 +247,14 @@ class Explored(pytest.Function):
 
 
 class _Story(TerminalRepr):
-    """The report as pytest prints it, and the line that stands for it in summaries."""
+    """The report as pytest prints it; its first line stands for it in summaries."""
 
     def __init__(self, text: str, path: str, line: int) -> None:
         self._lines = text.splitlines()
         self.reprcrash = ReprFileLocation(path, line, self._lines[0])
 
     def toterminal(self, tw: TerminalWriter) -> None:
-        """The headline stands out."""
+        """Write the report, with the first line in bold red."""
         for number, line in enumerate(self._lines):
             tw.line(line, red=number == 0, bold=number == 0)
 
@@ -251,11 +263,12 @@ class _Story(TerminalRepr):
 
 
 class Explore:
-    """`lab.explore`, as the command line says; it asserts that the program holds.
+    """`lab.explore` with the options of the command line. It asserts that the program holds.
 
     Args:
         item: the test.
-        alone: True if a program that no other process can load is explored in this one.
+        alone: True if a program that other processes cannot load is explored in this process;
+            False if that is an error.
     """
 
     def __init__(self, item: pytest.Item, *, alone: bool = True) -> None:
@@ -266,9 +279,13 @@ class Explore:
     def __call__(self, program: Program, **options: Any) -> Exploration:
         """Explore the program, with the options of `lab.explore`.
 
-        Raises ExplorationFailed with the report and the command that replays it. Under
-        ``--explore-token`` only its schedule is executed, and what the program raises is raised;
-        a call of the same test that is not the token's executes the usual schedule.
+        Blocks the calling thread. Under ``--explore-token`` it executes only the schedule of the
+        token. A call of the same test that the token is not for executes the ``fifo`` schedule.
+
+        Raises:
+            ExplorationFailed: a schedule failed; it has the report and the command that replays it.
+            BaseException: under ``--explore-token``, the program raised it.
+            ValueError, LabError, ImportError: as `lab.explore` does.
         """
         __tracebackhide__ = True
         self._calls += 1
@@ -281,7 +298,7 @@ class Explore:
         except BrokenExecutor as error:
             self._item.config.stash[_pool].shutdown(wait=False)
             del self._item.config.stash[_pool]
-            raise LabError(f"a process that explored died: {error}") from None
+            raise LabError(f"a worker process died: {error}") from None
         failures = [self._again(program, failure, options) for failure in found.failures]
         self._note(found.complete, f"{found}{note}")
         if failures:
@@ -289,20 +306,23 @@ class Explore:
         return found
 
     def _again(self, program: Program, failure: Failure, options: Mapping[str, Any]) -> Failure:
-        """Execute the schedule of a failure here, so that what it prints can be shown. A worker
-        knows less than pytest: it has neither the error nor the operands of an assertion."""
+        """Execute the schedule of a failure in this process, and return the failure of that.
+
+        So its output can be shown, and the failure has the error and the operands of an assertion,
+        which a worker process does not return.
+        """
         __tracebackhide__ = True
         try:
             again = replay(program, failure.token, **_step_limit(options)).failures
         except LabError:
-            return failure  # it does not fail every time; the report says all that is known
+            return failure  # it does not fail every time, so the first report has to do
         if not again:
             return failure
         _let_pytest_know(again[0].error)
         return again[0]
 
     def _report(self, failure: Failure) -> str:
-        """The report, with the command that replays it here."""
+        """Return the report, with the command that replays the failure under pytest."""
         return failure.report_with(self._command(failure.token))
 
     def _command(self, token: str) -> str:
@@ -340,16 +360,16 @@ class Explore:
             try:
                 pack(program)
             except ValueError:
-                return None, "; in one process, since others could not import the program"
+                return None, "; in one process, because others could not import the program"
         if _pool not in config.stash:
-            # Not forked: the suite may have threads.
+            # Spawned, because a fork would be unsafe if the suite has threads.
             pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
             config.stash[_pool] = pool
             config.add_cleanup(partial(pool.shutdown, cancel_futures=True))
         return config.stash[_pool], ""
 
     def _ask(self, function: Callable[..., Exploration], *args: Any, **options: Any) -> Exploration:
-        """What the lab says of what it cannot do comes without the way to it."""
+        """Call `explore` or `replay`; raise errors of the lab without its own traceback."""
         __tracebackhide__ = True
         try:
             if function is replay:
@@ -361,13 +381,14 @@ class Explore:
         raise said
 
     def _note(self, complete: bool, text: str) -> None:
-        """For the summary; other processes' reports bring it along."""
+        """Keep a line for the summary. Reports of pytest-xdist's workers carry it too."""
         name = "explored" if complete else "explored_in_part"
         self._item.user_properties.append((name, text))
 
 
 def _numbered(token: str) -> tuple[int, str]:
-    """Which call of the fixture a token is for, and the token."""
+    """Split ``2/asyncio:...`` into the number of the call that it is for, by default 1, and the
+    token."""
     number, slash, rest = token.partition("/")
     return (int(number), rest) if slash and number.isdecimal() else (1, token)
 
@@ -377,7 +398,7 @@ def _step_limit(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _let_pytest_know(error: BaseException | None) -> None:
-    """Raise it if it is no failure, but what a test has to say to pytest: also from a task."""
+    """Raise an error that is a message to pytest (skip, xfail, exit), also one in a group."""
     __tracebackhide__ = True
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
@@ -388,7 +409,7 @@ def _let_pytest_know(error: BaseException | None) -> None:
 
 @contextmanager
 def _quiet(config: pytest.Config) -> Iterator[None]:
-    """Drop what is printed and logged: thousands of executions say nothing to anybody."""
+    """Drop output and log, because those of thousands of executions are of no use."""
     capture = config.pluginmanager.getplugin("capturemanager")
     captures = capture is not None and capture.is_globally_capturing()
     before = capture.read_global_capture() if captures else None
@@ -405,18 +426,20 @@ def _quiet(config: pytest.Config) -> Iterator[None]:
 
 
 def _outside(traceback: TracebackType | None) -> TracebackType | None:
-    """A traceback without the lab's own frames at its beginning."""
+    """Return a traceback without the frames of the lab at its beginning."""
     while traceback is not None and _is_of_lab(traceback):
         traceback = traceback.tb_next
     return traceback
 
 
 def _is_of_lab(traceback: TracebackType) -> bool:
+    """Return True if the frame is of the lab."""
     name: str = traceback.tb_frame.f_globals.get("__name__", "")
     return name.startswith("mbufpools.lab.")
 
 
 def _raised_by_lab(traceback: TracebackType) -> bool:
+    """Return True if the innermost frame is of the lab."""
     while traceback.tb_next is not None:
         traceback = traceback.tb_next
     return _is_of_lab(traceback)
