@@ -6,11 +6,15 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mbufpools import PoolsStatistics, Wakeup
 
 from ._command_line import Parser, installed_backend, one_of, whole_number
 from ._report import Report, fill
+
+if TYPE_CHECKING:
+    from mbufpools.lab import BackendName
 
 __all__ = ["Demo", "Options"]
 
@@ -21,8 +25,8 @@ class Options:
 
     policies: tuple[Wakeup, ...]
     """The wakeup policies to show."""
-    backend: str
-    """The event loop to run on, "asyncio" or "trio"."""
+    backend: BackendName
+    """The backend to run on."""
     nmbclust: int
     """The limit, in clusters of 2048 bytes; 0 if the demo has no such option."""
     json: bool
