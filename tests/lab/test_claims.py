@@ -1,4 +1,4 @@
-"""The lab says neither that a correct program fails nor that it has seen what it has not."""
+"""The lab does not claim that a correct program fails, nor that it covered what it did not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def give_one() -> int:
     return 1
 
 
-# Whom the lab cancels
+# Which tasks the lab cancels
 
 
 async def a_task_that_returns() -> None:
@@ -52,7 +52,7 @@ async def a_generator_is_left() -> None:
                 await asyncio.sleep(0)
                 yield number
         finally:
-            await asyncio.sleep(0)  # noqa: ASYNC102 - it is the loop that closes it
+            await asyncio.sleep(0)  # noqa: ASYNC102 - the loop closes the generator
 
     async for _ in numbers():
         break
@@ -68,7 +68,7 @@ async def a_generator_is_left() -> None:
     ],
 )
 @STRATEGIES
-def test_who_is_cancelled_by_the_lab_has_no_result(
+def test_a_task_that_the_lab_cancels_may_have_no_result(
     program: Program, strategy: lab.StrategyName
 ) -> None:
     exploration = lab.explore(program, cancel=True, strategy=strategy, max_executions=200)
@@ -98,7 +98,9 @@ def test_a_task_that_has_not_started_is_not_cancelled_alone(backend: lab.Backend
     exploration = lab.explore(program, backend=backend, cancel=True)
     exploration.assert_holds()
     assert exploration.complete
-    assert cancelled == {False, True}, "before it has started by way of who waits for it"
+    assert cancelled == {False, True}, (
+        "before its start it is cancelled through the task that waits for the start"
+    )
 
 
 @BACKENDS
@@ -119,7 +121,7 @@ def test_the_task_queue_of_open_pools_is_not_cancelled(backend: lab.BackendName)
     assert exploration.complete
 
 
-# The gc of open pools ticks for ever
+# The garbage collection of open pools sets timers for ever
 
 
 async def waits_with_buffer_pools_open() -> None:
@@ -165,7 +167,7 @@ def test_a_run_with_open_pools_ends_when_it_stalls(
 
 
 @BACKENDS
-def test_who_sleeps_for_long_with_open_pools_does_not_stall(backend: lab.BackendName) -> None:
+def test_a_long_sleep_with_open_pools_is_not_a_stall(backend: lab.BackendName) -> None:
     async def program() -> None:
         async with BufferPools("64 KiB", [4096]):
             await anyio.sleep(1500)
@@ -192,11 +194,11 @@ def test_a_timeout_around_an_inner_scope_is_waited_for_with_open_pools(
     assert ends == [1500, 1500]
 
 
-# What has been seen
+# What the lab has covered
 
 
 @BACKENDS
-def test_a_task_can_run_for_longer_than_the_rule_gives_it(backend: lab.BackendName) -> None:
+def test_a_task_can_run_for_longer_than_its_slice(backend: lab.BackendName) -> None:
     async def program() -> None:
         done = lab.Shared(False)
 
@@ -242,7 +244,7 @@ def test_a_task_that_another_has_made_is_awaited_in_every_order() -> None:
     assert exploration.complete
 
 
-def test_a_future_that_the_program_makes_is_seen() -> None:
+def test_dpor_sees_a_future_that_the_program_makes() -> None:
     async def program() -> None:
         future: asyncio.Future[None] = asyncio.Future()
         assert isinstance(future, asyncio.Future)
@@ -262,7 +264,7 @@ def test_a_future_that_the_program_makes_is_seen() -> None:
     assert asyncio.Future is before
 
 
-def test_how_often_a_task_was_cancelled_is_seen() -> None:
+def test_dpor_sees_how_often_a_task_was_cancelled() -> None:
     async def program() -> None:
         asked = []
 

@@ -1,4 +1,4 @@
-"""What the lab has to know of everybody's state, for partial-order reduction to be sound."""
+"""The lab knows all shared state, which partial-order reduction needs to be sound."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ CORE = Path(mbufpools.__file__).parent
 NOT_SHARED = {
     "MappedBlock": {"_mapping", "view"},  # set when its page has left the lists
     "Observer": {"hook"},  # taken off when it fails
-    "Request": {"_event"},  # set by the task that parks; who grants looks at what it holds, too
+    "Request": {
+        "_event"
+    },  # set by the task that parks; a task that grants also reads what it holds
     "OwnerLoop": {"_clock", "_current", "_run_soon", "_start", "_token"},  # set with `_state`
     "TaskQueue": {"_group", "_runner_id"},  # set when the queue is entered
     "Reserving": {"_reservation"},  # of one `async with`
@@ -60,8 +62,8 @@ def test_all_state_of_the_core_that_changes_is_declared() -> None:
     assert not undeclared
 
 
-def test_what_is_declared_is_there() -> None:
-    """A name of another release declares nothing, and the reduction would be unsound."""
+def test_each_declared_attribute_exists() -> None:
+    """A name that no installed class has declares nothing, so the reduction would be unsound."""
     declared = [*PRIMITIVES.items(), *(item for state in states() for item in state.items())]
     assert "mbufpools._budget" in dict(declared), "the hooks of this library are found"
     for module, classes in declared:
@@ -76,7 +78,7 @@ def test_what_is_declared_is_there() -> None:
                 assert cls is not None
 
 
-def test_declarations_are_taken_back() -> None:
+def test_declarations_are_removed_after_an_exploration() -> None:
     before = dict(vars(anyio.Condition)), dict(vars(mbufpools.Budget)), dict(vars(trio.Event))
     with declaring():
         assert dict(vars(mbufpools.Budget)) != before[1]
@@ -84,7 +86,7 @@ def test_declarations_are_taken_back() -> None:
     assert after == before
 
 
-def test_a_thing_has_the_same_name_in_every_execution() -> None:
+def test_an_object_has_the_same_name_in_every_execution() -> None:
     class Thing:
         pass
 
@@ -109,7 +111,7 @@ def test_a_shared_value_is_a_plain_value_outside_of_an_exploration() -> None:
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_a_plain_attribute_fools_dpor_and_a_shared_value_does_not(backend: lab.BackendName) -> None:
-    """As the documents say."""
+    """docs/lab.md says so."""
 
     class Plain:
         value = 0

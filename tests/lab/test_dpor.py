@@ -1,4 +1,4 @@
-"""Partial-order reduction leaves nothing out: against plain exhaustive exploration."""
+"""Partial-order reduction leaves nothing out: it agrees with exhaustive exploration."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from tests.kit.generated_programs import NATIVE, PLAIN, WITH_CANCELLATION, Gener
 
 @dataclass
 class Seen:
-    """What an exploration of one program came to."""
+    """The result of exploring one program."""
 
     executions: int = 0
     complete: bool = False
     classes: list[Any] = field(default_factory=list)
-    """Of each execution: who came after whom at each resource."""
+    """Of each execution, the order of the tasks at each resource."""
     ends: set[Any] = field(default_factory=set)
-    """How it ended, and what each task saw."""
+    """Of each execution, how it ended and what each task saw."""
 
 
 def class_of(schedule: Schedule) -> Any:
-    """The order of conflicting steps at each resource; reads between writes have none."""
+    """Return the order of conflicting steps at each resource; reads between writes have none."""
     resources: dict[Any, list[Any]] = {}
     for step in schedule.steps:
         for resource, write in step.accesses.items():
@@ -52,7 +52,7 @@ def class_of(schedule: Schedule) -> Any:
 def see(
     generated: Generated, strategy: Exhaustive | Dpor, backend: lab.BackendName, enough: int
 ) -> Seen:
-    """Explore a program, and note the class and the end of every execution."""
+    """Explore a program, and record the class and the end of every execution."""
     seen = Seen()
 
     def note(schedule: Schedule, outcome: Outcome) -> None:
@@ -116,7 +116,7 @@ def test_dpor_misses_no_class_of_programs_that_cancel(backend: lab.BackendName) 
     assert reduced < exhaustive / 2
 
 
-def test_dpor_misses_no_class_of_what_asyncio_has_itself() -> None:
+def test_dpor_misses_no_class_of_programs_with_primitives_of_asyncio() -> None:
     compared, exhaustive, reduced = compare(range(30), NATIVE, "asyncio", enough=300)
     assert compared >= 12
     assert reduced < exhaustive / 2

@@ -1,4 +1,4 @@
-"""The lab explores all schedules that it says, and what it found can be repeated."""
+"""The lab explores all schedules that it claims, and each failure that it finds can be repeated."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def letters(orders: list[str], *words: str) -> Program:
 
 
 async def lost_update() -> None:
-    """Two tasks add one, and may both read before either writes."""
+    """Two tasks add one, and both may read before either writes."""
     shared = lab.Shared(0)
 
     async def add() -> None:
@@ -65,8 +65,8 @@ async def lost_update() -> None:
     assert shared.value == 2
 
 
-async def nobody_sets() -> None:
-    """Waits for an event that nobody sets."""
+async def never_set_event() -> None:
+    """Waits for an event that is never set."""
     await anyio.Event().wait()
 
 
@@ -91,10 +91,8 @@ def test_every_order_is_reached_just_once(
 
 @BACKENDS
 @pytest.mark.parametrize(("bound", "expected"), [(0, 2), (1, 6), (2, 14), (4, 20)])
-def test_the_bound_counts_how_often_a_task_is_kept_from_going_on(
-    backend: lab.BackendName, bound: int, expected: int
-) -> None:
-    """Of aaa and bbb: each order needs as many preemptions as it leaves a word unfinished."""
+def test_the_bound_counts_preemptions(backend: lab.BackendName, bound: int, expected: int) -> None:
+    """An order of aaa and bbb needs one preemption each time that it leaves a word unfinished."""
     orders: list[str] = []
     exploration = lab.explore(letters(orders, "aaa", "bbb"), backend=backend, max_preemptions=bound)
     assert exploration.complete
@@ -187,20 +185,20 @@ def test_a_lost_update_is_found_and_replayed(
 
 
 @BACKENDS
-def test_a_stall_tells_where_each_task_stands_and_who_was_never_called(
+def test_a_stall_says_where_each_task_stands_and_which_call_is_missing(
     backend: lab.BackendName,
 ) -> None:
-    exploration = lab.explore(nobody_sets, backend=backend)
+    exploration = lab.explore(never_set_event, backend=backend)
     (failure,) = exploration.failures
     assert failure.kind == "stall"
     assert "task 0 'main' waits at " in failure.report
-    assert "in nobody_sets" in failure.report
+    assert "in never_set_event" in failure.report
     assert "Event: set() was never called since" in failure.report
     assert f"lab.replay(program, {failure.token!r})" in failure.report
 
 
 @BACKENDS
-def test_a_stall_tells_the_calls_that_led_there(backend: lab.BackendName) -> None:
+def test_a_stall_shows_the_calls_that_led_there(backend: lab.BackendName) -> None:
     async def inner() -> None:
         await anyio.Event().wait()
 
@@ -214,7 +212,7 @@ def test_a_stall_tells_the_calls_that_led_there(backend: lab.BackendName) -> Non
     assert story.startswith("schedule (")
 
 
-def test_the_story_is_the_same_on_both_backends() -> None:
+def test_the_report_is_the_same_on_both_backends() -> None:
     stories = set()
     for backend in ("asyncio", "trio"):
         (failure,) = lab.explore(lost_update, backend=backend).failures
@@ -225,7 +223,7 @@ def test_the_story_is_the_same_on_both_backends() -> None:
 
 
 @BACKENDS
-def test_a_stall_of_pools_tells_what_each_waits_for(backend: lab.BackendName) -> None:
+def test_a_stall_of_pools_says_what_each_task_waits_for(backend: lab.BackendName) -> None:
     async def program() -> None:
         pools = BufferPools(4096, [PoolSpec(4096, items_per_page=1)])
         async with pools:
@@ -240,7 +238,7 @@ def test_a_stall_of_pools_tells_what_each_waits_for(backend: lab.BackendName) ->
 
 
 @BACKENDS
-def test_what_never_ends_is_a_livelock_not_a_stall(backend: lab.BackendName) -> None:
+def test_a_program_that_never_ends_is_a_livelock_not_a_stall(backend: lab.BackendName) -> None:
     async def program() -> None:
         while True:  # noqa: ASYNC110 - spinning is the point
             await checkpoint()
@@ -262,10 +260,10 @@ def test_a_buffer_that_is_dropped_is_a_leak(backend: lab.BackendName) -> None:
     assert "was dropped without a release" in failure.report
 
 
-def test_a_task_that_fails_with_nobody_looking_is_an_exception() -> None:
+def test_an_exception_that_no_task_retrieves_is_a_failure() -> None:
     async def program() -> None:
         async def fail() -> None:
-            raise RuntimeError("nobody hears me")
+            raise RuntimeError("never retrieved")
 
         asyncio.get_running_loop().create_task(fail())
         await asyncio.sleep(0)
@@ -273,11 +271,11 @@ def test_a_task_that_fails_with_nobody_looking_is_an_exception() -> None:
 
     (failure,) = lab.explore(program).failures
     assert failure.kind == "exception"
-    assert "nobody hears me" in failure.report
+    assert "never retrieved" in failure.report
 
 
 @BACKENDS
-def test_one_failure_is_told_once_and_different_ones_each(backend: lab.BackendName) -> None:
+def test_equal_failures_are_reported_once_and_different_ones_each(backend: lab.BackendName) -> None:
     async def program() -> None:
         order: list[str] = []
 
@@ -324,7 +322,7 @@ def test_time_is_virtual_and_starts_at_zero_in_each_execution(backend: lab.Backe
 
 
 @BACKENDS
-def test_timers_of_one_moment_come_in_every_order(backend: lab.BackendName) -> None:
+def test_timers_with_the_same_deadline_fire_in_every_order(backend: lab.BackendName) -> None:
     orders = set()
 
     async def program() -> None:
@@ -399,12 +397,12 @@ def test_a_task_is_cancelled_before_and_after_it_was_woken(backend: lab.BackendN
     assert exploration.complete
     assert ("cancelled", False) in seen
     assert ("woken", True) in seen
-    if backend == "asyncio":  # trio does not cancel who was woken; asyncio does
+    if backend == "asyncio":  # asyncio cancels a task that was woken; trio does not
         assert ("cancelled", True) in seen
 
 
-def test_it_cancels_by_the_way_that_is_asked_for() -> None:
-    """Only a native cancellation goes through a shield, and it leaves its mark on the task."""
+def test_the_lab_cancels_in_the_way_that_is_asked_for() -> None:
+    """Only a native cancellation goes through a shield, and ``Task.cancelling()`` counts it."""
     asked: list[int] = []
 
     async def program() -> None:
@@ -484,7 +482,7 @@ def test_a_token_names_task_and_step() -> None:
 @pytest.mark.parametrize(
     "token", ["", "asyncio", "asyncio:x", "asyncio:1@1>0", "asyncio:0@1!0.1/force", "trio:0>1"]
 )
-def test_what_is_no_token_is_refused(token: str) -> None:
+def test_an_invalid_token_is_refused(token: str) -> None:
     with pytest.raises(ValueError, match="is no token; expected what a failure's `token` says"):
         lab.replay(nothing, token)
 
@@ -495,7 +493,7 @@ def test_a_token_of_another_program_is_refused() -> None:
         lab.replay(nothing, failure.token)
 
 
-def test_a_replay_of_what_was_fixed_fails_no_more() -> None:
+def test_a_replay_of_a_fixed_bug_does_not_fail() -> None:
     token = lab.explore(lost_update).failures[0].token
 
     async def fixed() -> None:
@@ -516,8 +514,8 @@ def test_a_replay_of_what_was_fixed_fails_no_more() -> None:
 
 
 async def race() -> None:
-    """Looks whether it is free, passes a checkpoint, then waits; whoever frees it asks in between
-    whether anybody waits."""
+    """A task checks whether the resource is free, passes a checkpoint, and then waits. The holder
+    may check for waiting tasks in between."""
     free, waiting = lab.Shared(True), lab.Shared[tuple[anyio.Event, ...]](())
 
     async def use() -> None:
@@ -553,7 +551,7 @@ def test_a_failure_is_shrunk_to_two_deviations_in_few_replays(
 
 
 @BACKENDS
-def test_a_failure_is_not_shrunk_to_another_and_one_that_two_are_shrunk_to_is_told_once(
+def test_a_failure_is_not_shrunk_to_another_one_and_equal_results_are_reported_once(
     backend: lab.BackendName,
 ) -> None:
     async def program() -> None:
@@ -576,10 +574,10 @@ def test_a_failure_is_not_shrunk_to_another_and_one_that_two_are_shrunk_to_is_to
 
 @BACKENDS
 @pytest.mark.parametrize("strategy", ["random", "pct"])
-def test_what_does_not_matter_is_shrunk_away(
+def test_deviations_that_do_not_matter_are_shrunk_away(
     strategy: lab.StrategyName, backend: lab.BackendName
 ) -> None:
-    """A random schedule of four tasks deviates in many places."""
+    """A random schedule of four tasks has many deviations."""
 
     async def program() -> None:
         shared = lab.Shared(0)
@@ -695,7 +693,7 @@ def test_a_call_from_another_thread_is_refused() -> None:
             lab.explore(program)
 
 
-def test_what_is_refused_ends_the_exploration_even_if_the_program_goes_on() -> None:
+def test_a_refusal_ends_the_exploration_even_if_the_program_catches_it() -> None:
     async def program() -> None:
         with contextlib.suppress(Exception):
             await asyncio.to_thread(lambda: None)
@@ -706,7 +704,7 @@ def test_what_is_refused_ends_the_exploration_even_if_the_program_goes_on() -> N
 
 
 @BACKENDS
-def test_it_cannot_be_called_inside_a_loop(backend: lab.BackendName) -> None:
+def test_the_lab_cannot_be_called_inside_an_event_loop(backend: lab.BackendName) -> None:
     async def inside() -> None:
         with pytest.raises(lab.LabError, match="call it from a plain function"):
             lab.explore(nothing, backend=backend)
@@ -715,8 +713,8 @@ def test_it_cannot_be_called_inside_a_loop(backend: lab.BackendName) -> None:
 
 
 @BACKENDS
-def test_a_program_that_is_not_the_same_twice_is_named(backend: lab.BackendName) -> None:
-    """Else a proof would be one of nothing."""
+def test_a_program_that_is_not_deterministic_is_reported(backend: lab.BackendName) -> None:
+    """Otherwise a complete exploration would prove nothing."""
     calls = 0
 
     async def program() -> None:
@@ -730,8 +728,8 @@ def test_a_program_that_is_not_the_same_twice_is_named(backend: lab.BackendName)
 
 
 @BACKENDS
-def test_a_task_that_is_not_there_again_is_named(backend: lab.BackendName) -> None:
-    """What dpor would do next cannot be done; the strategies that replay pass over it."""
+def test_a_task_that_is_missing_in_a_later_execution_is_reported(backend: lab.BackendName) -> None:
+    """dpor cannot make its next choice; strategies that replay skip a choice that is missing."""
     tasks = 3
 
     async def program() -> None:
@@ -764,18 +762,20 @@ def test_a_task_that_is_not_there_again_is_named(backend: lab.BackendName) -> No
         ({"cancel": "native", "backend": "trio"}, "expected on trio one of False, True, 'scope'$"),
     ],
 )
-def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         lab.explore(nothing, **options)
 
 
-def test_a_trio_that_it_cannot_control_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_release_of_trio_that_the_lab_cannot_control_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delattr(trio_run, "_ALLOW_DETERMINISTIC_SCHEDULING")
     with pytest.raises(lab.LabError, match=f"cannot control trio {trio.__version__}.*_ALLOW"):
         lab.explore(nothing, backend="trio")
 
 
-def test_trio_is_left_as_it_was() -> None:
+def test_trio_is_restored_after_an_exploration() -> None:
     def hooks() -> tuple[Any, ...]:
         return (
             trio_run._r,
@@ -796,7 +796,7 @@ def test_trio_is_left_as_it_was() -> None:
 
 
 def all_schedules(backend: lab.BackendName, cancel: bool) -> list[Schedule]:
-    """Those of two tasks with at most two preemptions, in the order in which they are executed."""
+    """The schedules of two tasks with at most two preemptions, in the order of their execution."""
     schedules: list[Schedule] = []
     strategy = Exhaustive(2)
     execute(
@@ -849,7 +849,7 @@ def test_random_splits_its_seeds() -> None:
     ]
 
 
-def test_progress_is_told() -> None:
+def test_progress_is_reported() -> None:
     told: list[int] = []
     lab.explore(letters([], "aa", "bb"), max_preemptions=None, on_progress=told.append)
     assert told == list(range(1, 7))

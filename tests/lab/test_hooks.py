@@ -124,7 +124,7 @@ def reading(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 
 @both_backends
-def test_the_hooks_of_the_document_s_example_are_heard(
+def test_the_lab_hears_the_hooks_of_the_example_in_the_document(
     backend: lab.BackendName, reading: ModuleType
 ) -> None:
     (failure,) = lab.explore(reading.reads_twice, backend=backend).failures

@@ -1,4 +1,4 @@
-"""What a program leaks is told of the execution that leaked it."""
+"""A leak is reported for the execution that leaked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 
 class Resource:
-    """Must be closed. It knows itself, so that it goes only when the collector comes."""
+    """Must be closed. It refers to itself, so only the garbage collector frees it."""
 
     def __init__(self) -> None:
         self.me = self
@@ -41,7 +41,7 @@ async def dropped_if_the_second_comes_first() -> None:
 
 @BACKENDS
 @pytest.mark.parametrize("strategy", ["exhaustive", "dpor", "random", "pct"])
-def test_a_leak_in_a_cycle_is_told_of_the_execution_that_leaked_it(
+def test_a_leak_in_a_cycle_is_reported_for_the_execution_that_leaked(
     backend: lab.BackendName, strategy: lab.StrategyName
 ) -> None:
     exploration = lab.explore(dropped_if_the_second_comes_first, backend=backend, strategy=strategy)
@@ -69,7 +69,7 @@ async def fails_if_the_second_comes_first() -> None:
 
 
 @BACKENDS
-def test_what_a_failed_execution_leaves_is_not_told_of_a_later_one(
+def test_leftovers_of_a_failed_execution_are_not_reported_for_a_later_one(
     backend: lab.BackendName,
 ) -> None:
     exploration = lab.explore(
@@ -82,12 +82,14 @@ def test_what_a_failed_execution_leaves_is_not_told_of_a_later_one(
     assert [failure.kind for failure in exploration.failures] == ["exception"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        del exploration  # the failure's own traceback holds one
+        del exploration  # the traceback of the failure holds a resource
         gc.collect()
 
 
 @BACKENDS
-def test_what_was_dropped_before_an_exploration_is_not_told_of_it(backend: lab.BackendName) -> None:
+def test_a_resource_that_was_dropped_before_an_exploration_is_not_reported(
+    backend: lab.BackendName,
+) -> None:
     gc.disable()
     try:
         with warnings.catch_warnings():
@@ -100,7 +102,7 @@ def test_what_was_dropped_before_an_exploration_is_not_told_of_it(backend: lab.B
 
 
 @BACKENDS
-def test_the_collector_is_as_it_was_after_an_exploration(backend: lab.BackendName) -> None:
+def test_the_garbage_collector_is_restored_after_an_exploration(backend: lab.BackendName) -> None:
     lab.explore(checkpoint, backend=backend)
     assert gc.isenabled()
     gc.disable()
@@ -112,13 +114,13 @@ def test_the_collector_is_as_it_was_after_an_exploration(backend: lab.BackendNam
 
 
 @BACKENDS
-def test_what_a_failed_execution_leaves_is_heard_by_nobody_afterwards(
+def test_leftovers_of_a_failed_execution_do_not_warn_later(
     backend: lab.BackendName,
 ) -> None:
     async def program() -> None:
         pools = BufferPools(4096, [PoolSpec(4096, items_per_page=1)])
         async with pools:
-            pools.taskq.discard(pools._gc_task)  # it would tick for ever
+            pools.taskq.discard(pools._gc_task)  # its timer would come again for ever
             first = await pools.get(4096)
             await pools.get(4096)
             first.release()

@@ -1,4 +1,4 @@
-"""Exploration shared out to workers: the same schedules, and the same failures."""
+"""An exploration that is shared out to workers has the same schedules and the same failures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mbufpools.lab._shrink import shrink
 
 
 class AtOnce(Executor):
-    """Does its work when it is given, in this process, on copies as pickle makes them."""
+    """An executor that does its work at once, in this process, on copies that pickle makes."""
 
     def __init__(self, *, by_reference: bool = False) -> None:
         self.parts = 0
@@ -62,7 +62,7 @@ async def race(*, users: int = 3, passes: int = 1) -> None:
 
 
 async def wrong_in_three_ways() -> None:
-    """Which failure comes depends on who is first."""
+    """The failure depends on the task that comes first."""
     first = asyncio.get_running_loop().create_future()
     order: list[int] = []
 
@@ -70,7 +70,7 @@ async def wrong_in_three_ways() -> None:
         await checkpoint()
         order.append(number)
         if number == 2 and order[0] == 2:
-            await first  # nobody will
+            await first  # no task sets it
         if number == 1 and order[0] == 1:
             raise ValueError("one is first")
         await checkpoint()
@@ -109,7 +109,7 @@ def processes() -> Iterator[ProcessPoolExecutor]:
 
 
 def what(exploration: lab.Exploration) -> set[str]:
-    """Each failure, without its schedule."""
+    """Return each failure, without its schedule."""
     return {failure.report.partition("\nschedule")[0] for failure in exploration.failures}
 
 
@@ -190,7 +190,7 @@ def test_parts_end_at_the_limit_of_executions() -> None:
 
 
 @pytest.mark.parametrize("part", [20, 200])
-def test_all_failures_are_found_and_each_is_told_once(
+def test_all_failures_are_found_and_each_is_reported_once(
     part: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_parallel, "PART", part)
@@ -264,7 +264,7 @@ def test_processes_find_the_same_failures(processes: ProcessPoolExecutor) -> Non
     assert shared.executions == alone.executions
 
 
-def test_livelocks_are_told_by_workers(processes: ProcessPoolExecutor) -> None:
+def test_workers_report_livelocks(processes: ProcessPoolExecutor) -> None:
     (failure,) = lab.explore(spins, executor=processes, step_limit=50).failures
     assert failure.kind == "livelock"
 
@@ -272,14 +272,14 @@ def test_livelocks_are_told_by_workers(processes: ProcessPoolExecutor) -> None:
 def test_a_worker_s_exception_comes_through(processes: ProcessPoolExecutor) -> None:
     with pytest.raises(lab.Unsupported, match="the program does I/O"):
         lab.explore(opens_a_connection, executor=processes)
-    assert lab.explore(race, strategy="fifo").executions == 1  # and all goes on
+    assert lab.explore(race, strategy="fifo").executions == 1  # the lab still works
 
 
-def test_what_is_given_out_is_taken_back_after_an_exception() -> None:
+def test_parts_that_have_not_begun_are_cancelled_after_an_exception() -> None:
     given: list[Future[Any]] = []
 
     class Late(AtOnce):
-        """Only the first part is ever done."""
+        """Only the first part is done."""
 
         def submit(self, function: Callable[..., Any], /, *args: Any, **_: Any) -> Future[Any]:
             given.append(super().submit(function, *args) if not given else Future())
@@ -294,7 +294,7 @@ def test_what_is_given_out_is_taken_back_after_an_exception() -> None:
 # --- what cannot be shared
 
 
-def test_a_program_of_no_module_is_refused_before_a_process_sees_it(
+def test_a_program_that_cannot_be_pickled_is_refused_before_it_is_sent(
     processes: ProcessPoolExecutor,
 ) -> None:
     async def local() -> None:
@@ -304,7 +304,7 @@ def test_a_program_of_no_module_is_refused_before_a_process_sees_it(
         lab.explore(local, executor=processes)
 
 
-def test_an_executor_that_has_its_own_way_with_functions_may_use_it() -> None:
+def test_an_executor_may_transport_functions_in_its_own_way() -> None:
     async def local() -> None:
         await checkpoint()
 
@@ -321,51 +321,51 @@ def test_dpor_cannot_be_shared() -> None:
         lab.explore(race, strategy="dpor", executor=AtOnce())
 
 
-# --- how a program finds its way
+# --- how a program is loaded
 
 
 def test_a_program_is_loaded_by_its_name() -> None:
-    parcel = pack(functools.partial(race, users=2))
-    assert parcel.title == "race"
-    assert parcel.module == __name__
-    assert parcel.file == __file__
-    program = pickle.loads(pickle.dumps(parcel)).load()
+    packed = pack(functools.partial(race, users=2))
+    assert packed.title == "race"
+    assert packed.module == __name__
+    assert packed.file == __file__
+    program = pickle.loads(pickle.dumps(packed)).load()
     assert program.func is race
 
 
-def test_a_module_that_no_name_leads_to_is_loaded_from_its_file(tmp_path: Path) -> None:
+def test_a_module_that_cannot_be_imported_by_name_is_loaded_from_its_file(tmp_path: Path) -> None:
     file = tmp_path / "nowhere.py"
     file.write_text("async def program(): pass")
-    parcel = PickledProgram(
+    packed = PickledProgram(
         "program", b"cnowhere_to_be_seen\nprogram\n.", "nowhere_to_be_seen", str(file), ()
     )
     try:
-        program = parcel.load()
+        program = packed.load()
         assert program.__module__ == "nowhere_to_be_seen"
         assert program.__code__.co_filename == str(file)
     finally:
         sys.modules.pop("nowhere_to_be_seen", None)
 
 
-def test_a_module_of_the_same_name_is_not_mistaken(tmp_path: Path) -> None:
+def test_another_module_of_the_same_name_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     for place, number in (("one", 1), (".", 2)):
         (tmp_path / place / "twice.py").write_text(f"async def program(): return {number}")
     before = list(sys.path)
     sys.path.insert(0, str(tmp_path / "one"))
-    parcel = PickledProgram(
+    packed = PickledProgram(
         "program", b"ctwice\nprogram\n.", "twice", str(tmp_path / "twice.py"), ()
     )
     try:
-        assert lab.run(parcel.load()) == 2
+        assert lab.run(packed.load()) == 2
     finally:
         sys.path[:] = before
         sys.modules.pop("twice", None)
 
 
 @pytest.mark.parametrize("file", [None, "/nowhere/at_all.py", "/nowhere/at_all.txt"])
-def test_a_program_that_a_worker_cannot_load_is_named(file: str | None) -> None:
-    parcel = PickledProgram("program", b"cat_all\nprogram\n.", "at_all", file, tuple(sys.path))
+def test_a_program_that_a_worker_cannot_load_is_reported(file: str | None) -> None:
+    packed = PickledProgram("program", b"cat_all\nprogram\n.", "at_all", file, tuple(sys.path))
     with pytest.raises(lab.LabError, match="a worker cannot load program from module 'at_all'"):
-        parcel.load()
+        packed.load()
     sys.modules.pop("at_all", None)

@@ -71,7 +71,7 @@ def run(suite: pytest.Pytester, source: str, *options: str) -> pytest.RunResult:
 
 
 def replay_line(result: pytest.RunResult) -> list[str]:
-    """The arguments of the command that a failure has printed."""
+    """Return the arguments of the command that a failure has printed."""
     lines = [line for line in result.outlines if "replay: pytest " in line]
     program, *arguments = shlex.split(lines[0].partition("replay: ")[2])
     assert program == "pytest"
@@ -200,7 +200,7 @@ def test_a_method_has_its_instance_and_a_parameter_its_value(suite: pytest.Pytes
         ),
     ],
 )
-def test_a_mark_that_cannot_be_is_told_when_tests_are_collected(
+def test_an_invalid_mark_is_reported_when_tests_are_collected(
     suite: pytest.Pytester, source: str, message: str
 ) -> None:
     result = run(suite, source)
@@ -209,7 +209,7 @@ def test_a_mark_that_cannot_be_is_told_when_tests_are_collected(
     result.stdout.no_fnmatch_line("*Traceback*")
 
 
-def test_a_value_that_cannot_be_is_told_without_the_inside_of_the_lab(
+def test_an_invalid_value_is_reported_without_the_traceback_of_the_lab(
     suite: pytest.Pytester,
 ) -> None:
     source = """
@@ -236,7 +236,7 @@ def test_a_value_that_cannot_be_is_told_without_the_inside_of_the_lab(
     result.stdout.no_fnmatch_line("*lab/*.py*")
 
 
-def test_a_marked_test_that_pytest_does_not_make_is_not_taken_for_explored(
+def test_a_marked_test_that_cannot_be_explored_fails(
     suite: pytest.Pytester,
 ) -> None:
     source = """
@@ -303,13 +303,13 @@ def test_no_plugin_for_async_tests_grabs_an_explored_one(
     )
 
 
-def test_a_suite_without_any_of_them_explores_as_well(suite: pytest.Pytester) -> None:
+def test_a_suite_without_such_plugins_explores_too(suite: pytest.Pytester) -> None:
     suite.makeini("[pytest]")
-    nobody = ("-p", "no:asyncio", "-p", "no:trio", "-p", "no:anyio")
-    run(suite, SOUND, *nobody).assert_outcomes(passed=2)
+    none = ("-p", "no:asyncio", "-p", "no:trio", "-p", "no:anyio")
+    run(suite, SOUND, *none).assert_outcomes(passed=2)
 
 
-def test_the_door_costs_those_who_do_not_explore_nothing(suite: pytest.Pytester) -> None:
+def test_the_plugin_loads_nothing_if_no_test_is_explored(suite: pytest.Pytester) -> None:
     (suite.path / "test_plain.py").write_text(
         "import sys\n"
         "def test_it():\n"
@@ -325,7 +325,7 @@ def test_the_door_costs_those_who_do_not_explore_nothing(suite: pytest.Pytester)
 # --- failures
 
 
-def test_a_failure_is_told_by_its_report_and_not_by_the_inside_of_the_lab(
+def test_a_failure_shows_its_report_and_not_the_traceback_of_the_lab(
     suite: pytest.Pytester,
 ) -> None:
     result = run(suite, RACE)
@@ -348,7 +348,7 @@ def test_a_failure_is_told_by_its_report_and_not_by_the_inside_of_the_lab(
     result.stdout.no_fnmatch_line("*lab/*.py*")
 
 
-def test_the_line_that_a_failure_prints_replays_it_with_the_traceback_of_the_program(
+def test_the_printed_command_replays_a_failure_with_the_traceback_of_the_program(
     suite: pytest.Pytester,
 ) -> None:
     line = replay_line(run(suite, RACE))
@@ -367,7 +367,9 @@ def test_the_line_that_a_failure_prints_replays_it_with_the_traceback_of_the_pro
     result.stdout.no_fnmatch_line("*lab/*.py*")
 
 
-def test_the_line_is_right_from_where_pytest_was_called(suite: pytest.Pytester) -> None:
+def test_the_printed_command_works_in_the_directory_where_pytest_was_called(
+    suite: pytest.Pytester,
+) -> None:
     (suite.path / "sub").mkdir()
     (suite.path / "sub" / "test_it.py").write_text(HEAD + RACE, "utf-8")
     suite.chdir()
@@ -417,7 +419,7 @@ def test_a_cancellation_is_replayed(suite: pytest.Pytester) -> None:
     again.stdout.fnmatch_lines(["E *ValueError: cancelled"])
 
 
-def test_all_the_failures_asked_for_are_told_each_with_its_line(suite: pytest.Pytester) -> None:
+def test_all_failures_asked_for_are_reported_each_with_its_command(suite: pytest.Pytester) -> None:
     source = """
     @pytest.mark.explore(backend="asyncio", max_failures=None)
     async def test_it():
@@ -439,7 +441,7 @@ def test_all_the_failures_asked_for_are_told_each_with_its_line(suite: pytest.Py
     )
 
 
-def test_a_token_is_for_its_backend_alone(suite: pytest.Pytester) -> None:
+def test_a_token_is_only_for_its_backend(suite: pytest.Pytester) -> None:
     result = run(suite, RACE, "--explore-token", "trio:0@1>0.1,0.1@1>0.0", "-rs")
     result.assert_outcomes(skipped=1, failed=1)
     result.stdout.fnmatch_lines(["SKIPPED * the token is of trio, this is asyncio"])
@@ -455,7 +457,7 @@ def test_a_token_that_no_longer_fails_passes_and_the_summary_says_so(
     )
 
 
-def test_a_token_that_does_not_fit_is_told(suite: pytest.Pytester) -> None:
+def test_a_token_that_does_not_fit_is_reported(suite: pytest.Pytester) -> None:
     result = run(suite, SOUND, "--explore-token", "trio:0@7>0.5", "-k", "trio")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["the token 'trio:0@7>0.5' does not fit the program: *"])
@@ -468,7 +470,7 @@ def test_a_token_that_does_not_fit_is_told(suite: pytest.Pytester) -> None:
         (("--explore-jobs", "0"), "ERROR: --explore-jobs 0: expected a number of processes, *"),
     ],
 )
-def test_an_option_that_cannot_be_is_a_usage_error(
+def test_an_invalid_option_is_a_usage_error(
     suite: pytest.Pytester, options: tuple[str, str], message: str
 ) -> None:
     result = run(suite, SOUND, *options)
@@ -488,7 +490,7 @@ def test_a_breakpoint_stops_in_the_replayed_schedule(suite: pytest.Pytester) -> 
     result.stdout.fnmatch_lines(["(Pdb) ('value', 0)"] * 2)
 
 
-def test_to_quit_the_debugger_ends_the_session(suite: pytest.Pytester) -> None:
+def test_quitting_the_debugger_ends_the_session(suite: pytest.Pytester) -> None:
     source = """
     @pytest.mark.explore
     async def test_it():
@@ -524,7 +526,7 @@ def test_a_test_may_skip_itself_and_be_expected_to_fail(suite: pytest.Pytester) 
 
 
 @pytest.mark.parametrize("then", ["pass", "await asyncio.open_connection('localhost', 1)"])
-def test_a_failure_that_does_not_come_again_is_told_all_the_same(
+def test_a_failure_that_does_not_happen_again_is_still_reported(
     suite: pytest.Pytester, then: str
 ) -> None:
     source = f"""
@@ -541,7 +543,7 @@ def test_a_failure_that_does_not_come_again_is_told_all_the_same(
     result.stdout.fnmatch_lines(["exception: AssertionError: in the beginning*"])
 
 
-def test_what_is_shown_was_printed_and_logged_in_the_failing_schedule(
+def test_only_output_and_log_of_the_failing_schedule_are_shown(
     suite: pytest.Pytester,
 ) -> None:
     source = """
@@ -572,7 +574,7 @@ def test_what_is_shown_was_printed_and_logged_in_the_failing_schedule(
     assert len([line for line in uncaptured.outlines if "a line" in line]) > 2
 
 
-def test_what_a_test_has_printed_before_it_explores_is_kept(suite: pytest.Pytester) -> None:
+def test_output_of_a_test_before_it_explores_is_kept(suite: pytest.Pytester) -> None:
     source = """
     def test_it(explore):
         async def program():
@@ -589,7 +591,9 @@ def test_what_a_test_has_printed_before_it_explores_is_kept(suite: pytest.Pytest
 # --- the summary
 
 
-def test_an_exploration_that_is_not_complete_passes_and_is_told(suite: pytest.Pytester) -> None:
+def test_an_exploration_that_is_not_complete_passes_and_the_summary_says_so(
+    suite: pytest.Pytester,
+) -> None:
     source = SOUND + SOUND.replace("test_sound", "test_large").replace(
         "mark.explore", "mark.explore(max_executions=3)"
     )
@@ -607,7 +611,7 @@ def test_an_exploration_that_is_not_complete_passes_and_is_told(suite: pytest.Py
     run(suite, source, "-q").stdout.no_fnmatch_line("*explored*")
 
 
-def test_a_report_for_machines_holds_the_summary(suite: pytest.Pytester) -> None:
+def test_a_machine_readable_report_holds_the_summary(suite: pytest.Pytester) -> None:
     run(suite, SOUND, "--junit-xml=report.xml")
     xml = (suite.path / "report.xml").read_text("utf-8")
     assert xml.count('<property name="explored" value="no failure in 6 executions') == 2
@@ -660,7 +664,7 @@ def test_a_fixture_that_schedules_must_not_share_is_refused(
     )
 
 
-def test_fixtures_of_a_wider_scope_and_those_that_are_no_arguments_are_set_up_once(
+def test_fixtures_of_a_wider_scope_and_fixtures_that_are_not_arguments_are_set_up_once(
     suite: pytest.Pytester,
 ) -> None:
     source = """
@@ -689,7 +693,7 @@ def test_fixtures_of_a_wider_scope_and_those_that_are_no_arguments_are_set_up_on
 # --- the fixture `explore`
 
 
-def test_the_fixture_explores_programs_of_ones_own(suite: pytest.Pytester) -> None:
+def test_the_fixture_explores_any_program(suite: pytest.Pytester) -> None:
     source = """
     @pytest.mark.parametrize("backend", ["asyncio", "trio"])
     def test_it(explore, backend, tmp_path):
@@ -741,7 +745,7 @@ def test_the_fixture_asserts_at_the_line_that_calls_it(suite: pytest.Pytester) -
     result.stdout.no_fnmatch_line("*_explore.py*")
 
 
-def test_the_line_of_a_later_call_replays_that_call(suite: pytest.Pytester) -> None:
+def test_the_command_of_a_later_call_replays_that_call(suite: pytest.Pytester) -> None:
     line = replay_line(run(suite, SECOND_FAILS))
     result = suite.runpytest_inprocess(*line, "-p", "no:cacheprovider")
     result.assert_outcomes(failed=1)
@@ -834,7 +838,7 @@ async def test_skip():
     )
 
 
-def test_a_process_that_dies_is_told_and_another_takes_its_place(suite: pytest.Pytester) -> None:
+def test_a_worker_process_that_dies_is_reported_and_replaced(suite: pytest.Pytester) -> None:
     source = """
     import os, multiprocessing
 
@@ -858,8 +862,8 @@ def _dedent(source: str) -> str:
     return re.sub("^    ", "", source, flags=re.MULTILINE)
 
 
-def test_a_wheel_holds_the_door() -> None:
-    """Beside the package, where the entry point looks for it."""
+def test_a_wheel_holds_the_entry_point() -> None:
+    """The module is beside the package, as its entry point says."""
     root = Path(__file__).resolve().parents[2]
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))
     (door,) = project["project"]["entry-points"]["pytest11"].values()

@@ -1,4 +1,4 @@
-"""What the lab says of a task that waits: for what, and who holds the memory that it waits for."""
+"""What the lab says of a waiting task: what it waits for, and which tasks hold that memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SERVE = (
     "nobody has served it (a release, a page that leaves, a raised limit and the wakeup task would)"
 )
 HINT = "  debug=True records which task holds what"
-KNOT = (
+DEADLOCK = (
     "  deadlock: every holder waits itself, so no request is served until one of them is "
     "cancelled (unless a holder has passed what it took on to another task); take all "
     "that a task needs at once, with get_many"
@@ -29,35 +29,37 @@ GROUP = "the tasks of its group"
 UNFINISHED = "a future or task that is not done"
 
 
-def picture_of(program: Program, backend: lab.BackendName) -> list[str]:
-    """Where each task stands when the program stalls, the runner of the pools left out. It is the
-    same in every execution. Lines are not numbered here, and names bare."""
-    pictures = set()
+def task_dump_of(program: Program, backend: lab.BackendName) -> list[str]:
+    """Return where each task stands when the program stalls, without the runner of the pools.
+
+    It must be the same in two executions. Line numbers and the prefixes of names are removed.
+    """
+    dumps = set()
     for _ in range(2):
         (failure,) = lab.explore(program, strategy="fifo", backend=backend).failures
         assert failure.kind == "stall"
-        pictures.add(failure.report.partition("\nschedule (")[0])
-    (picture,) = pictures
-    picture = re.sub(r"\S*test_task_dump\.py:\d+", "HERE", picture)
-    picture = re.sub(r"\S*<locals>\.", "", picture.replace("'test", "' test"))
-    picture = re.sub(r"' ?(?=\w+')", "'", picture)
-    return [line[2:] for line in picture.splitlines()[1:] if ".taskq'" not in line]
+        dumps.add(failure.report.partition("\nschedule (")[0])
+    (dump,) = dumps
+    dump = re.sub(r"\S*test_task_dump\.py:\d+", "HERE", dump)
+    dump = re.sub(r"\S*<locals>\.", "", dump.replace("'test", "' test"))
+    dump = re.sub(r"' ?(?=\w+')", "'", dump)
+    return [line[2:] for line in dump.splitlines()[1:] if ".taskq'" not in line]
 
 
 def waits_for(program: Program, backend: lab.BackendName, task: str = "0") -> str:
-    """What a task waits for."""
-    (line,) = (it for it in picture_of(program, backend) if it.startswith(f"task {task} "))
+    """Return what a task waits for."""
+    (line,) = (it for it in task_dump_of(program, backend) if it.startswith(f"task {task} "))
     return line.partition(", for ")[2]
 
 
 def held(program: Program, backend: lab.BackendName) -> list[str]:
-    """What is told after the tasks."""
-    picture = picture_of(program, backend)
-    last = max(at for at, line in enumerate(picture) if line.startswith(("task ", "  called ")))
-    return picture[last + 1 :]
+    """Return the lines after those of the tasks."""
+    dump = task_dump_of(program, backend)
+    last = max(at for at, line in enumerate(dump) if line.startswith(("task ", "  called ")))
+    return dump[last + 1 :]
 
 
-# Who holds the memory
+# Which tasks hold the memory
 
 
 def small_and_large(pages: int, **options: Any) -> BufferPools:
@@ -71,13 +73,13 @@ def small_and_large(pages: int, **options: Any) -> BufferPools:
 
 
 @BACKENDS
-def test_a_stall_of_pools_tells_what_each_pool_has(backend: lab.BackendName) -> None:
+def test_a_stall_of_pools_says_what_each_pool_has(backend: lab.BackendName) -> None:
     async def program() -> None:
         async with small_and_large(3) as pools:
             with await pools.get(900), await pools.get(4000), await pools.reserve(4000):
                 await pools.get(3999)
 
-    assert picture_of(program, backend) == [
+    assert task_dump_of(program, backend) == [
         f"task 0 'main' waits at HERE, in program, for pool 'large': {SERVE}",
         "lake: 12192 of 12288 bytes are allocated, 4000 of them reserved",
         "  pool 'small': 4096 bytes of pages, 1 items out, 3 free",
@@ -87,7 +89,7 @@ def test_a_stall_of_pools_tells_what_each_pool_has(backend: lab.BackendName) -> 
 
 
 @BACKENDS
-def test_in_debug_mode_it_tells_who_holds_what_and_who_waits_himself(
+def test_in_debug_mode_a_stall_says_which_task_holds_what_and_which_holder_waits(
     backend: lab.BackendName,
 ) -> None:
     async def program() -> None:
@@ -110,7 +112,7 @@ def test_in_debug_mode_it_tells_who_holds_what_and_who_waits_himself(
             tasks.start_soon(reserve, name="b")
             tasks.start_soon(hold_one_and_ask_another, name="c")
 
-    assert picture_of(program, backend) == [
+    assert task_dump_of(program, backend) == [
         f"task 0 'main' waits at HERE, in program, for {GROUP}",
         "task 0.1 'a' waits at HERE, in hold, for anyio's Event: set() was never called since",
         "task 0.2 'b' waits at HERE, in reserve, for anyio's Event: set() was never called since",
@@ -126,7 +128,7 @@ def test_in_debug_mode_it_tells_who_holds_what_and_who_waits_himself(
 
 
 @BACKENDS
-def test_a_knot_is_told_of_once_for_all_who_wait(backend: lab.BackendName) -> None:
+def test_a_deadlock_is_reported_once_for_all_waiting_tasks(backend: lab.BackendName) -> None:
     async def program() -> None:
         async with small_and_large(2, debug=True) as pools, anyio.create_task_group() as tasks:
 
@@ -144,18 +146,18 @@ def test_a_knot_is_told_of_once_for_all_who_wait(backend: lab.BackendName) -> No
         "  pool 'large': 8192 bytes of pages, 2 items out, 0 free",
         f"  {holds}, which waits itself (task 0.1)",
         f"  {holds}, which waits itself (task 0.2)",
-        KNOT,
+        DEADLOCK,
     ]
 
 
 @BACKENDS
-def test_the_maximum_of_a_pool_is_told(backend: lab.BackendName) -> None:
+def test_the_maximum_of_a_pool_is_shown(backend: lab.BackendName) -> None:
     async def program() -> None:
         async with small_and_large(9, at_most=1) as pools:
             with await pools.get(4000):
                 await pools.get_many([900, 4000])
 
-    assert picture_of(program, backend) == [
+    assert task_dump_of(program, backend) == [
         f"task 0 'main' waits at HERE, in program, for 1 x small + 1 x large: {SERVE}",
         "lake: 4096 of 36864 bytes are allocated",
         "  pool 'large': 4096 bytes of pages, 1 items out of at most 1, 0 free",
@@ -164,12 +166,14 @@ def test_the_maximum_of_a_pool_is_told(backend: lab.BackendName) -> None:
 
 
 @BACKENDS
-def test_reservations_are_told_also_where_one_waits_for_bytes(backend: lab.BackendName) -> None:
+def test_reservations_are_shown_also_to_a_task_that_waits_for_bytes(
+    backend: lab.BackendName,
+) -> None:
     async def program() -> None:
         async with small_and_large(2) as pools, pools.reserve(5000):
             await pools.reserve(5000)
 
-    assert picture_of(program, backend) == [
+    assert task_dump_of(program, backend) == [
         f"task 0 'main' waits at HERE, in program, for bytes: {SERVE}",
         "lake: 5000 of 8192 bytes are allocated, 5000 of them reserved",
         HINT,
@@ -177,7 +181,7 @@ def test_reservations_are_told_also_where_one_waits_for_bytes(backend: lab.Backe
 
 
 @BACKENDS
-def test_a_page_that_something_exports_is_told(backend: lab.BackendName) -> None:
+def test_a_page_with_an_exported_buffer_is_shown(backend: lab.BackendName) -> None:
     async def program() -> None:
         sizes = [PoolSpec(4096, items_per_page=1), PoolSpec(64)]
         async with BufferPools(4096, sizes, name="pond", debug=True) as pools:
@@ -197,7 +201,7 @@ def test_a_page_that_something_exports_is_told(backend: lab.BackendName) -> None
 
 
 @BACKENDS
-def test_mbuf_pools_are_told_too_and_no_hint_where_nothing_is_held(
+def test_mbuf_pools_are_shown_too_and_without_a_hint_if_nothing_is_held(
     backend: lab.BackendName,
 ) -> None:
     async def impossible() -> None:
@@ -216,12 +220,12 @@ def test_mbuf_pools_are_told_too_and_no_hint_where_nothing_is_held(
         "  pool 'mbufpl': 4096 bytes of pages, 2 items out, 14 free",
         f"  held: 60 bytes of pool 'mbufpl' by task 'main' at HERE, {itself}",
         f"  held: 100 bytes of pool 'mbufpl' by task 'main' at HERE, {itself}",
-        KNOT,
+        DEADLOCK,
     ]
 
 
 @BACKENDS
-def test_two_pool_sets_are_told_in_the_order_of_the_tasks(backend: lab.BackendName) -> None:
+def test_two_pool_sets_are_shown_in_the_order_of_the_tasks(backend: lab.BackendName) -> None:
     async def program() -> None:
         async with (
             BufferPools(4096, [PoolSpec(4096, items_per_page=1)], name="first") as first,
@@ -241,7 +245,7 @@ def test_two_pool_sets_are_told_in_the_order_of_the_tasks(backend: lab.BackendNa
 
 
 @BACKENDS
-def test_who_waits_for_something_else_is_not_bothered_with_pools(backend: lab.BackendName) -> None:
+def test_pools_are_not_shown_if_no_task_waits_for_them(backend: lab.BackendName) -> None:
     async def program() -> None:
         async with small_and_large(2) as pools:
             with await pools.get(1):
@@ -251,10 +255,10 @@ def test_who_waits_for_something_else_is_not_bothered_with_pools(backend: lab.Ba
 
 
 @BACKENDS
-def test_what_is_told_does_not_depend_on_when_or_as_which_number_one_waits(
+def test_a_task_dump_does_not_depend_on_the_time_or_the_number_of_a_wait(
     backend: lab.BackendName,
 ) -> None:
-    """It tells failures apart, so one failure must look the same however it came about."""
+    """The lab compares failures by it, so it must be the same in every schedule that fails so."""
 
     async def program() -> None:
         async with small_and_large(1) as pools, anyio.create_task_group() as tasks:
@@ -279,7 +283,7 @@ def test_what_is_told_does_not_depend_on_when_or_as_which_number_one_waits(
         ("join", asyncio.Queue, "asyncio's Queue: task_done() was not called for every item"),
     ],
 )
-def test_a_queue_is_served_by_what_the_waiter_lacks(
+def test_a_wait_for_a_queue_names_the_missing_call(
     function: str, queue: type[asyncio.Queue[int]], expected: str
 ) -> None:
     async def program() -> None:
@@ -292,8 +296,10 @@ def test_a_queue_is_served_by_what_the_waiter_lacks(
 
 
 async def a_condition(make: Callable[[], Any], *, notify: bool, lock: bool) -> None:
-    """A task waits for a condition whose lock the main task holds for ever, after a notification
-    perhaps; or it waits for the lock only."""
+    """A task waits for a condition, perhaps after a notification, or only for its lock.
+
+    The main task holds the lock for ever.
+    """
     condition = make()
 
     async def wait() -> None:
@@ -332,7 +338,7 @@ CONDITIONS = pytest.mark.parametrize(
     ],
     ids=["waits", "was notified", "has not begun"],
 )
-def test_a_condition_is_told_from_its_lock(
+def test_a_wait_for_a_condition_is_distinguished_from_one_for_its_lock(
     make: Callable[[], Any],
     library: str,
     backend: lab.BackendName,
@@ -346,7 +352,7 @@ def test_a_condition_is_told_from_its_lock(
     assert waits_for(program, backend, "0.0") == f"{library}'s {expected}"
 
 
-def test_a_barrier_counts_who_has_come() -> None:
+def test_a_barrier_counts_the_tasks_that_wait() -> None:
     async def program() -> None:
         barrier = asyncio.Barrier(3)
         await asyncio.gather(barrier.wait(), barrier.wait())
@@ -357,7 +363,7 @@ def test_a_barrier_counts_who_has_come() -> None:
         )
 
 
-def test_who_comes_while_a_barrier_lets_others_out_waits_for_no_further_call() -> None:
+def test_a_task_that_comes_while_a_barrier_lets_others_out_waits_for_no_further_call() -> None:
     async def program() -> None:
         barrier = asyncio.Barrier(2)
         vars(barrier)["_state"] = vars(asyncio.locks)["_BarrierState"].DRAINING
@@ -368,9 +374,9 @@ def test_who_comes_while_a_barrier_lets_others_out_waits_for_no_further_call() -
 
 
 async def drained(limiter: Any) -> None:
-    """Take the only permit, as somebody else, and ask for one more."""
+    """Take the only permit, on behalf of another borrower, and ask for one more."""
     if hasattr(limiter, "acquire_on_behalf_of"):
-        await limiter.acquire_on_behalf_of("somebody")
+        await limiter.acquire_on_behalf_of("another borrower")
     else:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(limiter.acquire)
@@ -388,7 +394,7 @@ async def drained(limiter: Any) -> None:
         (lambda: anyio.CapacityLimiter(1), "anyio's CapacityLimiter", ["asyncio", "trio"]),
     ],
 )
-def test_permits_come_by_a_release(
+def test_a_wait_for_a_permit_names_release(
     make: Callable[[], Any], expected: str, backends: Sequence[lab.BackendName]
 ) -> None:
     async def program() -> None:
@@ -398,7 +404,7 @@ def test_permits_come_by_a_release(
         assert waits_for(program, backend) == f"{expected}: release() was never called since"
 
 
-def test_a_lock_of_trio_is_one_in_its_strict_form_too() -> None:
+def test_a_strict_fifo_lock_of_trio_is_known_as_a_lock() -> None:
     async def program() -> None:
         lock = trio.StrictFIFOLock()
         await lock.acquire()
@@ -410,7 +416,7 @@ def test_a_lock_of_trio_is_one_in_its_strict_form_too() -> None:
     assert told == "trio's StrictFIFOLock: release() was never called since"
 
 
-def test_an_own_kind_of_a_primitive_is_told_as_what_it_is_made_of() -> None:
+def test_a_primitive_of_the_program_is_described_by_what_it_is_made_of() -> None:
     class Turnstile(asyncio.Semaphore):
         pass
 
@@ -423,7 +429,9 @@ def test_an_own_kind_of_a_primitive_is_told_as_what_it_is_made_of() -> None:
 
 @BACKENDS
 @pytest.mark.parametrize("end", ["send", "receive"])
-def test_streams_and_channels_tell_of_their_other_end(end: str, backend: lab.BackendName) -> None:
+def test_a_wait_for_a_stream_or_channel_names_the_other_end(
+    end: str, backend: lab.BackendName
+) -> None:
     async def streams() -> None:
         sender, receiver = anyio.create_memory_object_stream[int](0)
         with sender, receiver:
@@ -451,7 +459,7 @@ def test_streams_and_channels_tell_of_their_other_end(end: str, backend: lab.Bac
 
 
 async def forever() -> None:
-    """Waits for an event that nobody sets."""
+    """Waits for an event that is never set."""
     await anyio.Event().wait()
 
 
@@ -467,7 +475,9 @@ async def forever() -> None:
     ],
     ids=["future", "task", "gather", "shield", "wait", "wait_for"],
 )
-def test_a_bare_future_is_said_to_be_unfinished(wait: Callable[[], Awaitable[Any]]) -> None:
+def test_a_wait_for_a_bare_future_says_that_it_is_not_done(
+    wait: Callable[[], Awaitable[Any]],
+) -> None:
     async def program() -> None:
         await wait()
 
@@ -475,13 +485,13 @@ def test_a_bare_future_is_said_to_be_unfinished(wait: Callable[[], Awaitable[Any
 
 
 @BACKENDS
-def test_a_sleep_is_for_nothing_that_is_unfinished(backend: lab.BackendName) -> None:
+def test_a_sleep_is_not_a_wait_for_a_future(backend: lab.BackendName) -> None:
     assert waits_for(anyio.sleep_forever, backend) == ""
 
     async def program() -> None:
         await anyio.sleep_forever()
 
-    assert picture_of(program, backend) == ["task 0 'main' waits at HERE, in program"]
+    assert task_dump_of(program, backend) == ["task 0 'main' waits at HERE, in program"]
 
 
 @BACKENDS
@@ -525,7 +535,7 @@ def test_the_start_of_a_task_waits_for_started(backend: lab.BackendName) -> None
 
 
 @BACKENDS
-def test_the_way_is_followed_through_generators_and_dunder_await(backend: lab.BackendName) -> None:
+def test_calls_are_followed_through_generators_and_dunder_await(backend: lab.BackendName) -> None:
     async def events() -> AsyncIterator[int]:
         await anyio.Event().wait()
         yield 1
@@ -542,11 +552,11 @@ def test_the_way_is_followed_through_generators_and_dunder_await(backend: lab.Ba
         await Eventually()
 
     what = "for anyio's Event: set() was never called since"
-    assert picture_of(program, backend) == [
+    assert task_dump_of(program, backend) == [
         f"task 0 'main' waits at HERE, in events, {what}",
         "  called at HERE, in program",
     ]
-    assert picture_of(another, backend) == [
+    assert task_dump_of(another, backend) == [
         f"task 0 'main' waits at HERE, in forever, {what}",
         "  called at HERE, in another",
     ]

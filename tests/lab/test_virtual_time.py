@@ -140,7 +140,7 @@ async def test_this_suite_runs_in_virtual_time() -> None:
     assert anyio.current_time() == 86_400.0
 
 
-# --- the world outside
+# --- real I/O and threads
 
 
 @on_both
@@ -168,7 +168,7 @@ def test_a_thread_is_waited_for_when_nothing_is_scheduled(backend: lab.BackendNa
 
 
 def test_the_default_executor_shuts_down_without_a_virtual_timeout() -> None:
-    """asyncio allows it 300 seconds, which would pass before any thread can end."""
+    """asyncio's limit is 300 seconds, which in virtual time would pass before a thread can end."""
     may_end = threading.Event()
 
     async def program() -> None:
@@ -183,7 +183,7 @@ def test_the_default_executor_shuts_down_without_a_virtual_timeout() -> None:
 
 
 @on_both
-def test_a_stall_names_who_waits_and_where(backend: lab.BackendName) -> None:
+def test_a_stall_names_each_waiting_task_and_where_it_waits(backend: lab.BackendName) -> None:
     async def program() -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(wait_for_ever, name="a reader of nothing")
@@ -266,7 +266,7 @@ def test_a_shielded_task_cannot_stall_a_cancellation_for_ever(backend: lab.Backe
 
 
 @on_both
-def test_a_stall_is_told_even_if_the_program_swallows_it(backend: lab.BackendName) -> None:
+def test_a_stall_is_raised_even_if_the_program_swallows_it(backend: lab.BackendName) -> None:
     async def program() -> str:
         try:
             await wait_for_ever()
@@ -298,7 +298,7 @@ def test_a_thread_that_outlasts_the_patience_is_a_stall(
         lab.run(program, backend=backend, patience=0)
 
 
-# --- the door
+# --- run and backend_options
 
 
 @on_both
@@ -310,7 +310,7 @@ def test_run_passes_arguments_and_the_result(backend: lab.BackendName) -> None:
 
 
 @on_both
-def test_run_passes_what_the_program_raised(backend: lab.BackendName) -> None:
+def test_run_raises_what_the_program_raised(backend: lab.BackendName) -> None:
     async def program() -> None:
         raise KeyError("key")
 
@@ -329,7 +329,9 @@ def test_without_trio_the_error_says_what_to_install(monkeypatch: pytest.MonkeyP
         lab.run(wait_for_ever, backend="trio")
 
 
-def test_a_trio_that_has_changed_inside_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_release_of_trio_without_a_private_name_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delattr("trio._core._run.Runner.waiting_for_idle")
     with pytest.raises(
         RuntimeError, match=r"the lab cannot control trio .*Runner\.waiting_for_idle"

@@ -14,7 +14,7 @@ from mbufpools.lab._virtual_clock import VirtualClock
 
 
 class Steps(trio.abc.Instrument):
-    """What `clock` showed at each step of each task, and each time trio looked for I/O."""
+    """What `clock` showed at each step of each task, and each time when trio polled I/O."""
 
     def __init__(self, clock: VirtualClock) -> None:
         self.clock = clock
@@ -79,7 +79,7 @@ def test_the_repr_shows_the_time() -> None:
 
 
 def test_the_patience_is_in_real_seconds() -> None:
-    """A thread ends once trio has begun to wait for it, which takes it far less than a second."""
+    """The thread ends once trio has begun to wait for it, far less than a second later."""
     waiting = threading.Event()
 
     class TellTheThread(trio.abc.Instrument):
@@ -134,7 +134,7 @@ def test_a_system_task_cannot_stall_the_end_of_a_run() -> None:
     assert trio.run(main, clock=VirtualClock(patience=0)) == "done"
 
 
-def test_a_program_that_swallows_everything_is_stopped_all_the_same() -> None:
+def test_a_program_that_swallows_everything_is_stopped_too() -> None:
     async def main() -> None:
         while True:
             try:
