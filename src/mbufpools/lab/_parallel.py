@@ -3,8 +3,8 @@
 The strategy is split into parts. A worker executes at most `PART` schedules of its part and returns
 what is left, which is merged into the strategy and split again, so the work stays even.
 
-Two runs execute the same schedules, and so find the same failures. If several schedules fail in the
-same way, the one that is reported may differ from run to run.
+Two runs that are complete execute the same schedules, and so find the same failures. If several
+schedules fail in the same way, the one that is reported may differ from run to run.
 """
 
 from __future__ import annotations

@@ -45,8 +45,8 @@ class Exploration:
     executions: int
     """The number of schedules that were executed."""
     complete: bool
-    """True if every schedule within the bound was executed. Under ``dpor`` it is true only if all
-    shared state is declared."""
+    """True if every schedule within the bound was executed. Under ``dpor`` this covers the declared
+    accesses only: an order that matters to undeclared state may be missing."""
     bound: str
     """The bound in words, such as "the schedules of at most 2 preemptions"."""
     strategy: str
