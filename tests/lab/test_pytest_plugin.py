@@ -309,7 +309,7 @@ def test_a_suite_without_such_plugins_explores_too(suite: pytest.Pytester) -> No
     run(suite, SOUND, *none).assert_outcomes(passed=2)
 
 
-def test_the_plugin_loads_nothing_if_no_test_is_explored(suite: pytest.Pytester) -> None:
+def test_the_plugin_loads_nothing_in_a_plain_suite(suite: pytest.Pytester) -> None:
     (suite.path / "test_plain.py").write_text(
         "import sys\n"
         "def test_it():\n"
