@@ -79,7 +79,7 @@ def test_a_failure_of_a_backend_is_shrunk_and_replayed_from_its_token() -> None:
     deviations, _ = engine.shrink(schedule.deviations, fails)
     assert len(deviations) == 1
     token = engine.spell_token("counter", deviations)
-    backend, parsed = engine.parse_token(token)
+    backend, parsed, _ = engine.parse_token(token)
     assert (backend, parsed) == ("counter", deviations)
     replay = engine.Replay(parsed)
     assert replay.begin()

@@ -467,12 +467,12 @@ def test_a_leak_at_the_grant_is_found_by_cancellation_alone(backend: lab.Backend
     ["asyncio:", "trio:0.1@2>0.2", "asyncio:clock@0>0.1,0@1!0.0/scope,0@1'>0.1,0.1@2!0/native"],
 )
 def test_a_token_is_read_as_it_was_written(token: str) -> None:
-    backend, deviations = parse_token(token)
+    backend, deviations, _ = parse_token(token)
     assert spell_token(backend, deviations) == token
 
 
 def test_a_token_names_task_and_step() -> None:
-    _, deviations = parse_token("asyncio:0.1@2>0.2,0.2@1!0.1/scope")
+    _, deviations, _ = parse_token("asyncio:0.1@2>0.2,0.2@1!0.1/scope")
     assert deviations == {
         Anchor((0, 1), 2, 0): (0, 2),
         Anchor((0, 2), 1, 0): Cancel((0, 1), "scope"),
@@ -545,7 +545,7 @@ def test_a_failure_is_shrunk_to_two_deviations_in_few_replays(
     strategy: lab.StrategyName, backend: lab.BackendName
 ) -> None:
     (failure,) = lab.explore(race, strategy=strategy, backend=backend).failures
-    _, deviations = parse_token(failure.token)
+    _, deviations, _ = parse_token(failure.token)
     assert len(deviations) <= 2
     assert failure.replays <= 15
 
@@ -597,7 +597,7 @@ def test_deviations_that_do_not_matter_are_shrunk_away(
         assert shared.value == 4
 
     (failure,) = lab.explore(program, strategy=strategy, backend=backend).failures
-    _, deviations = parse_token(failure.token)
+    _, deviations, _ = parse_token(failure.token)
     assert len(deviations) <= 3
 
 

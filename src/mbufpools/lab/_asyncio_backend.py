@@ -32,11 +32,12 @@ from anyio._backends._asyncio import (
     TaskGroup as _TaskGroup,
 )
 
+from . import _interrupts
 from ._background import TICKS, is_service, only_ticks_on_asyncio
 from ._cancelling import declare_spawn
 from ._declare import recorder
-from ._leaks import Leaks
-from ._outcome import LabError, Outcome, only, refuse
+from ._leaks import Leaks, keep_for_good
+from ._outcome import LabError, Outcome, describe, only, refuse
 from ._private_names import require
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._steps import CLOCK, MAIN, Name, spell
@@ -274,7 +275,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._now = 0.0
         self._schedule = schedule
         self._steps: dict[Name, tuple[asyncio.Handle, Ready]] = {}
-        self._callbacks: deque[tuple[asyncio.Handle, int]] = deque()
+        self._callbacks: deque[tuple[asyncio.Handle, int, int]] = deque()
+        """Each with the steps because of which it was called for, and its place in the order."""
+        self._order = 0
+        """How many callbacks and steps of tasks were called for so far."""
         self._origin = 0
         """The steps because of which what runs now runs, as a mask."""
         self._chains: dict[int, tuple[object, int]] = {}
@@ -342,19 +346,20 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         # asyncio's own default counts the tasks of all executions.
         name = name or f"Task-{spell(path)}"
         task.__init__(coro, loop=self, name=name, context=context)  # type: ignore[misc]  # as it is made
-        self._schedule.spawned(path, exempt=runs_gc or closes)
+        self._schedule.spawned(path, _title(task), exempt=runs_gc or closes)
         return task
 
     def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:
         handle = asyncio.Handle(callback, args, self, context)
         task = getattr(callback, "__self__", None)
+        self._order += 1
         if type(task) is _Task and type(callback) is not MethodType:
             self._steps[task.lab_name] = (
                 handle,
-                Ready(len(self._schedule.steps), self._origin),
+                Ready(len(self._schedule.steps), self._origin, self._order),
             )
         else:
-            self._callbacks.append((handle, self._origin))
+            self._callbacks.append((handle, self._origin, self._order))
         return handle
 
     def call_soon_threadsafe(
@@ -399,7 +404,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         if self._complaint is None and not isinstance(error, asyncio.CancelledError):
             self._complaint = Outcome(
                 "exception",
-                f"{context.get('message', 'a callback failed')}: {error!r}",
+                f"{context.get('message', 'a callback failed')}: {_shown(error)}",
                 error=error,
             )
 
@@ -425,7 +430,11 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         idle = 0
         try:
             while True:
-                self._run_callbacks()
+                _interrupts.check()
+                if steps and schedule.rule == "stock":
+                    self._run_callbacks(min(ready.order for _, ready in steps.values()))
+                else:
+                    self._run_callbacks()
                 if _over(main):
                     schedule.left = {name: ready for name, (_, ready) in steps.items()}
                     return self._result(main)
@@ -458,7 +467,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         except Stop:
             return Outcome(stopped=True)
         except SystemExit as error:
-            return Outcome("exception", f"SystemExit: {error}", error=error)
+            return Outcome("exception", describe(error), error=error)
 
     def _look_for_lost_errors(self) -> None:
         """asyncio complains of an exception that nobody has looked at when its task is collected,
@@ -475,6 +484,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
     def _step(self, name: Name) -> None:
         handle, ready = self._steps[name]
+        if self._schedule.rule == "stock":
+            # A callback that was called for before this step may not be overtaken by it: anyio's
+            # cancellation, for one, depends on that.
+            self._run_callbacks(ready.order)
         causes = ready.causes | self._joined.pop(name, 0)
         step = self._schedule.begin(name, causes)  # at the limit it raises
         del self._steps[name]
@@ -513,10 +526,13 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         if state is not None and state.cancel_scope is not None:
             declare_spawn(state.cancel_scope)  # a cancellation does not reach it any longer
 
-    def _run_callbacks(self) -> None:
+    def _run_callbacks(self, before: float = math.inf) -> None:
+        """Run the callbacks that were called for before a place in the order; one pass of them."""
         for _ in range(len(self._callbacks)):
             handle: Any
-            handle, origin = self._callbacks.popleft()
+            if self._callbacks[0][2] > before:
+                break
+            handle, origin, _order = self._callbacks.popleft()
             if handle._cancelled:
                 continue
             function = handle._callback
@@ -549,7 +565,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         while timers and timers[0]._when <= self._now:
             timer = heapq.heappop(timers)
             if not timer._cancelled:
-                self._callbacks.append((timer, self._origin))
+                self._order += 1
+                self._callbacks.append((timer, self._origin, self._order))
         return True
 
     def _inject(self, choice: Cancel) -> None:
@@ -587,7 +604,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         except BaseException as error:  # noqa: BLE001 - it is what was found
             if only(asyncio.CancelledError, error) and self._schedule.injected is not None:
                 return Outcome()
-            return Outcome("exception", f"{type(error).__name__}: {error}", error=error)
+            return Outcome("exception", describe(error), error=error)
 
     # The end
 
@@ -623,7 +640,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                     handle, _ready = self._steps.pop(name)
                     handle._run()
             left = [task for task in left if not _over(task)]
-        for task in left:
+        for task in left:  # it goes on after its cancellation, and would when it is collected
+            keep_for_good(task)
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own
         if self._asyncgens:
             for generator in list(self._asyncgens):
@@ -642,6 +660,13 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 def _over(task: asyncio.Future[Any]) -> bool:
     """True if it is over; for the lab's own use, so no access."""
     return _plain_future.done(task)
+
+
+def _shown(error: BaseException | None) -> str:
+    try:
+        return repr(error)
+    except Exception:  # noqa: BLE001 - the program's own `__repr__`
+        return f"{type(error).__name__} (repr() of it raises)"
 
 
 def _owner(callback: Any) -> Any:

@@ -52,15 +52,16 @@ class Dpor(Strategy):
     can_cancel = False
     needs_declarations = True
 
-    def __init__(self) -> None:
+    def __init__(self, *, stock_first: bool = False) -> None:
+        super().__init__(stock_first=stock_first)
         self._nodes: list[_Node] = []
         self._fresh = True
 
     @classmethod
     def of(cls, options: Options) -> Dpor:
-        return cls()
+        return cls(stock_first=True)
 
-    def begin(self) -> bool:
+    def begin_own(self) -> bool:
         """Go back to the deepest place where something is left to do."""
         if self._fresh:
             self._fresh = False
@@ -76,7 +77,7 @@ class Dpor(Strategy):
         self.complete = True
         return False
 
-    def choose(self, point: Point) -> Choice:
+    def choose_own(self, point: Point) -> Choice:
         """Choose as the wakeup tree says, else by the default rule among those awake."""
         depth = len(point.steps)
         if depth > len(self._nodes):
@@ -119,8 +120,10 @@ class Dpor(Strategy):
         }
         return _Node(sleep, list(branch.after))
 
-    def end(self, schedule: Schedule, failed: bool) -> None:
+    def end_own(self, schedule: Schedule, failed: bool) -> None:
         """Ask for the other order of every race."""
+        if self._in_stock:
+            return
         steps = schedule.steps
         if len(self._nodes) > len(steps):  # it was stopped: every task that could run sleeps
             self.redundant += 1

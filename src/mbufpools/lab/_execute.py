@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from . import _interrupts
 from ._cancelling import declaring_cancellations
 from ._declare import declaring
+from ._fresh import Renewal
 from ._leaks import Leaks, collect_unheard, listening
-from ._options import BackendName, FailureKind, Options
+from ._options import BackendName, CancelWay, FailureKind, Options
 from ._ordered_sets import sets_in_order
 from ._outcome import LabError, Outcome, discard_refused, raise_refused
+from ._repetition import Record, Records, difference
 from ._report import report
 from ._result import Failure
-from ._schedule import Anchor, Cancel, Deviations, Schedule
+from ._schedule import Anchor, Cancel, Deviations, Rule, Schedule
 from ._shrink import shrink
+from ._steps import Name
 from ._strategies import Replay
 from ._strategy import Strategy
 from ._threads import forbidding_threads
@@ -33,6 +37,25 @@ Backend = Callable[
 ]
 
 
+_exploring = False
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Refuse an exploration inside another one: the lab's hooks are those of a whole process."""
+    global _exploring
+    if _exploring:
+        raise LabError(
+            "the lab explores a program already, and this call comes from inside of it, or from "
+            "another thread; explore one program after the other, from plain functions or tests"
+        )
+    _exploring = True
+    try:
+        yield
+    finally:
+        _exploring = False
+
+
 @dataclass(slots=True)
 class Executed:
     """The result of a number of executions."""
@@ -42,6 +65,12 @@ class Executed:
     signatures: list[Signature] = field(default_factory=list)
     """Of each failure, before it was shrunk."""
     seconds: float = 0.0
+    chose: bool = False
+    """Whether there was ever more than one possibility."""
+    ran: set[Name] = field(default_factory=set)
+    """The tasks that ran in some execution."""
+    titles: dict[Name, str] = field(default_factory=dict)
+    """The tasks that were made in some execution, and what they are called."""
 
 
 def execute(
@@ -53,36 +82,54 @@ def execute(
     on_execution: Callable[[Schedule, Outcome], None] | None = None,
     known: frozenset[Signature] = frozenset(),
 ) -> Executed:
-    """Execute the schedules of a strategy, and shrink each failure that is not `known` yet."""
+    """Execute the schedules of a strategy, and shrink each failure that is not `known` yet.
+
+    Raises:
+        LabError: the program cannot be explored, or does not do the same in the same schedule.
+        KeyboardInterrupt: Ctrl-C was pressed, or the program raised it.
+    """
     result = Executed()
-    found: list[tuple[int, Deviations, Outcome]] = []
+    found: list[tuple[int, Schedule, Outcome]] = []
     # Many schedules lead to the same failure; it is reported once.
     seen: set[Signature] = set(known)
     begin = time.perf_counter()
     backend = _backend(options.backend)
+    renew = Renewal(options.reset, options.fresh)
+    records = Records(program)
 
     def next_schedule() -> Schedule | None:
         discard_refused()
         full = options.max_failures is not None and len(found) >= options.max_failures
         if full or result.executions >= options.max_executions or not strategy.begin():
             return None
-        return Schedule(strategy, step_limit=options.step_limit, cancel_by=options.cancel_by)
+        renew()
+        schedule = Schedule(strategy, step_limit=options.step_limit, cancel_by=options.cancel_by)
+        if records.wants(result.executions + 1):
+            schedule.record()
+        return schedule
 
     def done(schedule: Schedule, outcome: Outcome) -> None:
         raise_refused()
+        if _interrupts.raised_by(outcome.error):
+            raise KeyboardInterrupt
         result.executions += 1
+        result.chose = result.chose or schedule.chose
+        result.ran |= schedule.ran
+        result.titles |= schedule.titles
+        if records.wants(result.executions):
+            records.add(result.executions, schedule, outcome)
         strategy.end(schedule, outcome.kind is not None)
         signature = outcome.kind, outcome.message, outcome.where
         if outcome.kind is not None and signature not in seen:
             seen.add(signature)
             result.signatures.append(signature)
-            found.append((result.executions, schedule.deviations, outcome))
+            found.append((result.executions, schedule, outcome))
         if on_execution is not None:
             on_execution(schedule, outcome)
         if on_progress is not None:
             on_progress(result.executions)
 
-    with ExitStack() as stack:
+    with _alone(), ExitStack() as stack:
         leaks = stack.enter_context(listening())
         stack.enter_context(forbidding_threads())
         stack.enter_context(sets_in_order())
@@ -90,7 +137,8 @@ def execute(
             stack.enter_context(declaring())
             stack.enter_context(declaring_cancellations())
         backend(program, next_schedule, done, leaks)
-    result.failures = [_shrunk(program, options, *it) for it in found]
+    _repeat(program, options, records, found[0][0] if found else None)
+    result.failures = [_shrunk(program, options, records, *it) for it in found]
     if found:
         found.clear()  # and with them what their errors hold
         collect_unheard()
@@ -98,52 +146,93 @@ def execute(
     return result
 
 
+def _repeat(program: Program, options: Options, records: Records, failed: int | None) -> None:
+    """Execute some schedules again. Raises LabError if one of them differs.
+
+    If an execution failed, it may have failed because of what earlier ones left; so the first one
+    is repeated then. If the first one failed, it is repeated when it is shrunk.
+    """
+    if failed == 1:
+        return
+    for record in records.again()[: None if failed is None else 1]:
+        outcome, schedule, misfits = once(
+            program, record.deviations, record.rule, options, cancel_by=options.cancel_by
+        )
+        how = difference(record, Record.of(record.number, schedule, outcome))
+        if misfits:
+            how = f"after {misfits[0]} it could not go on as it did at first"
+        if how is not None:
+            raise records.error(record.number, how)
+
+
 def once(
-    program: Program, deviations: Deviations, options: Options
+    program: Program,
+    deviations: Deviations,
+    rule: Rule,
+    options: Options,
+    *,
+    cancel_by: tuple[CancelWay, ...] | None = None,
 ) -> tuple[Outcome, Schedule, list[Anchor]]:
-    """Execute one schedule; return also the places of the deviations that do not fit."""
-    strategy = Replay(deviations)
+    """Execute one schedule; return also the places of the deviations that do not fit.
+
+    The lab may cancel in the ways of `cancel_by`; by default in those of the deviations.
+    """
+    strategy = Replay(deviations, rule)
     results: list[tuple[Schedule, Outcome]] = []
+    renew = Renewal(options.reset, options.fresh)
+    if cancel_by is None:
+        ways = {it.by for it in deviations.values() if isinstance(it, Cancel)}
+        cancel_by = tuple(sorted(ways))
 
     def next_schedule() -> Schedule | None:
         discard_refused()
         if not strategy.begin():
             return None
-        ways = {it.by for it in deviations.values() if isinstance(it, Cancel)}
-        schedule = Schedule(strategy, step_limit=options.step_limit, cancel_by=tuple(sorted(ways)))
-        schedule.locations = []
+        renew()
+        schedule = Schedule(strategy, step_limit=options.step_limit, cancel_by=cancel_by)
+        schedule.record()
         return schedule
 
     def done(schedule: Schedule, outcome: Outcome) -> None:
         results.append((schedule, outcome))
 
-    with listening() as leaks, forbidding_threads(), sets_in_order():
+    with _alone(), listening() as leaks, forbidding_threads(), sets_in_order():
         _backend(options.backend)(program, next_schedule, done, leaks)
     raise_refused()
     schedule, outcome = results[0]
+    if _interrupts.raised_by(outcome.error):
+        raise KeyboardInterrupt
     strategy.end(schedule, outcome.kind is not None)
     return outcome, schedule, strategy.misfits
 
 
 def _shrunk(
-    program: Program, options: Options, number: int, deviations: Deviations, outcome: Outcome
+    program: Program,
+    options: Options,
+    records: Records,
+    number: int,
+    failing: Schedule,
+    outcome: Outcome,
 ) -> Failure:
     best: tuple[Schedule, Outcome] | None = None
 
-    def fails(fewer: Deviations) -> Deviations | None:
+    def fails(fewer: Deviations, rule: Rule) -> Deviations | None:
         nonlocal best
-        again, schedule, _ = once(program, fewer, options)
+        again, schedule, _ = once(program, fewer, rule, options)
         if (again.kind, type(again.error)) != (outcome.kind, type(outcome.error)):
             return None  # or one failure would be shrunk to another
         best = schedule, again
         return schedule.deviations
 
-    _, replays = shrink(deviations, fails)
+    replays = 1
+    if fails({}, "stock") is None:
+        _, more = shrink(failing.deviations, lambda fewer: fails(fewer, failing.rule))
+        replays += more
     if best is None:
-        raise LabError(
-            f"execution {number} failed with {outcome.kind!r} ({outcome.message}), and the same "
-            f"schedule did not fail again; the program does not do the same in the same schedule: "
-            f"does it depend on real time, on addresses, or on what an earlier execution left?"
+        raise records.error(
+            number,
+            f"it failed at first with {outcome.kind!r} ({outcome.message}), and then the same "
+            f"schedule did not fail",
         )
     schedule, again = best
     failure = make_failure(options.backend, schedule, again)
@@ -152,7 +241,7 @@ def _shrunk(
 
 def make_failure(backend: BackendName, schedule: Schedule, outcome: Outcome) -> Failure:
     """Describe a failed execution."""
-    token = spell_token(backend, schedule.deviations)
+    token = spell_token(backend, schedule.deviations, schedule.rule)
     return Failure(
         kind=cast("FailureKind", outcome.kind),
         token=token,

@@ -9,7 +9,9 @@ execution itself.
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +19,7 @@ from typing import Any
 
 from ._outcome import Outcome
 
-__all__ = ["Leaks", "collect_unheard", "listening"]
+__all__ = ["Leaks", "collect_unheard", "keep_for_good", "listening"]
 
 EXECUTIONS = 100
 """After this many executions the middle generation is collected too: it holds what has outlived its
@@ -38,12 +40,26 @@ class Leaks:
         self._executions += 1
         self._heard.clear()
 
+    def hear(self, leak: str) -> None:
+        """Note a leak of this execution that the backend has seen."""
+        self._heard.append(leak)
+
     def judge(self, outcome: Outcome) -> Outcome:
         """Return the outcome: a leak, if something was leaked and nothing else failed."""
         gc.collect(0)
         if self._heard and outcome.kind is None and not outcome.stopped:
             outcome = Outcome("leak", "\n".join(self._heard))
         return outcome
+
+
+def keep_for_good(thing: object) -> None:
+    """Keep a thing, and all that it holds, until the process ends, and do not finalize it then."""
+    _kept.append(thing)
+    if sys.implementation.name == "cpython":
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+_kept: list[object] = []
 
 
 @contextmanager

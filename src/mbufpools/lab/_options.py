@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -43,6 +44,10 @@ class Options:
     """After so many different failures the exploration stops; None is never."""
     step_limit: int = STEP_LIMIT
     """Steps of one execution; one that takes more is a livelock."""
+    reset: Callable[[], Any] | None = None
+    """Called before each execution."""
+    fresh: tuple[str, ...] = ()
+    """Modules that are executed again before each execution."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a number that cannot be."""

@@ -1,8 +1,8 @@
-"""Makes asyncio walk its sets of tasks in the order in which they were filled.
+"""Sets of tasks of asyncio and anyio, walked in the order in which they were filled.
 
-`asyncio.as_completed` and `asyncio.wait` put the tasks that they get into a set. A set is walked in
-an order that depends on addresses, so two runs of the same schedule could differ. While the lab
-executes, `asyncio.tasks` makes sets that remember their order.
+`asyncio.as_completed` and `asyncio.wait` put the tasks that they are given into a set, and anyio's
+scopes keep theirs in one. A set is walked by address, so a program would not do the same in two
+executions of one schedule.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import anyio._backends._asyncio
 
 __all__ = ["sets_in_order"]
 
@@ -31,6 +33,14 @@ class _InOrder(set[Any]):
         super().add(item)
         self._order[item] = None
 
+    def discard(self, item: Any) -> None:
+        super().discard(item)
+        self._order.pop(item, None)
+
+    def remove(self, item: Any) -> None:
+        super().remove(item)
+        self._order.pop(item, None)
+
     def __iter__(self) -> Iterator[Any]:
         yield from [item for item in self._order if item in self]
         yield from [item for item in super().__iter__() if item not in self._order]
@@ -44,13 +54,15 @@ class _InOrder(set[Any]):
 
 @contextmanager
 def sets_in_order() -> Iterator[None]:
-    """Make `asyncio.tasks` use ordered sets; a nested call changes nothing."""
-    tasks: Any = asyncio.tasks
-    if hasattr(tasks, "set"):
+    """Make asyncio and anyio use ordered sets; a nested call changes nothing."""
+    modules: list[Any] = [asyncio.tasks, asyncio.taskgroups, anyio._backends._asyncio]
+    if any(hasattr(module, "set") for module in modules):
         yield
         return
-    tasks.set = _InOrder
+    for module in modules:
+        module.set = _InOrder
     try:
         yield
     finally:
-        del tasks.set
+        for module in modules:
+            del module.set

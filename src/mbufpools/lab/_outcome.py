@@ -13,6 +13,7 @@ __all__ = [
     "LabError",
     "Outcome",
     "Unsupported",
+    "describe",
     "discard_refused",
     "only",
     "raise_refused",
@@ -26,6 +27,14 @@ class LabError(RuntimeError):
 
 class Unsupported(LabError):
     """The program does what the lab cannot schedule: I/O, threads or subprocesses."""
+
+
+def describe(error: BaseException) -> str:
+    """Return the type and the message of an error, also of one whose message cannot be made."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - the program's own `__str__`
+        return f"{type(error).__name__} (its message cannot be shown: str() of it raises)"
 
 
 def only(kind: type[BaseException], error: BaseException) -> bool:

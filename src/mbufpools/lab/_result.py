@@ -53,6 +53,11 @@ class Exploration:
     backend: BackendName
     failures: tuple[Failure, ...] = ()
     """The failures, all different, in the order in which they were found."""
+    remarks: tuple[str, ...] = ()
+    """What makes a complete exploration say less than it seems to: that there was never a choice,
+    that a task never ran."""
+    not_explored: tuple[str, ...] = ()
+    """What was held fixed, so that the exploration says nothing of it."""
     redundant: int = 0
     """The number of executions that were given up early because they could show nothing new."""
     seconds: float = field(default=0.0, compare=False)
@@ -70,7 +75,11 @@ class Exploration:
             else "no failure"
         )
         extent = "all" if self.complete else "not all"
-        return (
+        text = (
             f"{found} in {self.executions} execution{'s' if self.executions > 1 else ''} "
             f"({self.strategy} on {self.backend}): {extent} of {self.bound}"
         )
+        if self.complete and not self.failures:
+            text += "".join(f"; but {remark}" for remark in self.remarks)
+            text += f"; not explored: {', '.join(self.not_explored)}"
+        return text

@@ -1,19 +1,25 @@
 """The schedule of one execution: which task runs next, asked of a strategy at every step.
 
-Where a strategy has no reason to choose otherwise, the *default rule* decides, the same on every
-backend: the task that runs goes on, up to `SLICE` steps in a row, so that a task that spins cannot
-keep out the others; if it cannot go on, the task runs that has been ready for the longest, and of
-those that became ready in the same step the one that was spawned first. A schedule is therefore
-given by its *deviations* from the default rule. Each deviation is anchored to a step of a task, not
-to a position in the schedule, so that the others keep their meaning when one is left out. This is
-what a token spells.
+Where a strategy has no reason to choose otherwise, a *rule* decides. There are two:
+
+- ``stock`` is the order that the backend itself takes: the task runs that became ready first. On
+  asyncio that is what `asyncio.run` does. trio runs the tasks that are ready at one time in a
+  random order; this is one of its orders.
+- ``run-on`` lets the task that runs go on for as long as it can, up to `SLICE` steps in a row, so
+  that a task that spins cannot keep out the others. If it cannot go on, the task runs that has been
+  ready for the longest, and of those that became ready in the same step the one that was spawned
+  first.
+
+A schedule is given by its rule and by its *deviations* from the rule. Each deviation is anchored to
+a step of a task, not to a position in the schedule, so that the others keep their meaning when one
+is left out. This is what a token spells.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from ._options import STEP_LIMIT, CancelWay
 from ._outcome import LabError
@@ -28,10 +34,15 @@ __all__ = [
     "Livelock",
     "Point",
     "Ready",
+    "Rule",
     "Schedule",
     "Stop",
     "default_choice",
+    "stock_choice",
 ]
+
+Rule = Literal["stock", "run-on"]
+"""What decides where a strategy does not."""
 
 SLICE = 20
 """Steps in a row after which a task that is still ready stands back for the others."""
@@ -76,6 +87,9 @@ class Ready(NamedTuple):
     """The number of steps taken when it became ready."""
     causes: int
     """The steps that it had to wait for, as a mask."""
+    order: int = 0
+    """Its place among all that became ready in this execution, for the stock rule. Tasks of the
+    same place run in the order of their names."""
 
 
 @dataclass(slots=True)
@@ -89,11 +103,12 @@ class Point:
     slice_used: bool
     """True if `current` has run for `SLICE` steps, so that by default another task takes over."""
     default: Name
-    """What the default rule chooses."""
+    """What the rule chooses."""
     cancellable: tuple[Cancel, ...]
     """The cancellations that the lab may inject here."""
     steps: list[Step]
     """The steps taken so far."""
+    rule: Rule = "run-on"
 
     def preempts(self, choice: Choice) -> bool:
         """Return True if the choice keeps a task from going on whose turn it is: the task that
@@ -106,12 +121,23 @@ class Point:
 class Chooser(Protocol):
     """The part of a strategy that a schedule asks."""
 
+    @property
+    def rule(self) -> Rule:
+        """What decides, in this execution, where the strategy does not."""
+
     def choose(self, point: Point) -> Choice:
         """Choose at one point. May raise `Stop`."""
 
 
+def stock_choice(ready: Mapping[Name, Ready]) -> Name:
+    """Return what the stock rule chooses; `CLOCK` if no task can run."""
+    if len(ready) == 1:
+        return next(iter(ready))
+    return min(ready, key=lambda name: (ready[name].order, name)) if ready else CLOCK
+
+
 def default_choice(ready: Mapping[Name, Ready], current: Name | None, slice_used: bool) -> Name:
-    """Return what the default rule chooses; `CLOCK` if no task can run."""
+    """Return what the run-on rule chooses; `CLOCK` if no task can run."""
     if not ready:
         return CLOCK
     if current is not None:
@@ -144,12 +170,16 @@ class Schedule:
         "_strategy",
         "_ticks_taken",
         "cancel_by",
+        "chose",
         "deviations",
         "injected",
         "left",
         "locations",
         "preemptions",
+        "ready_sets",
+        "rule",
         "steps",
+        "titles",
     )
 
     def __init__(
@@ -160,6 +190,7 @@ class Schedule:
         cancel_by: tuple[CancelWay, ...] = (),
     ) -> None:
         self._strategy = strategy
+        self.rule: Rule = strategy.rule
         self._step_limit = step_limit
         self.cancel_by = cancel_by
         self._numbers: dict[Name, int] = {}
@@ -176,7 +207,17 @@ class Schedule:
         self.left: Mapping[Name, Ready] = {}
         """The tasks that could still have run when the main task was over."""
         self.locations: list[str] | None = None
-        """For each step, where the task stood after it. A list if somebody asks for it."""
+        """For each step, where the task stood after it; only if `record` was called."""
+        self.ready_sets: list[tuple[Name, ...]] | None = None
+        """For each choice, the tasks that could run; only if `record` was called."""
+        self.chose = False
+        """True once there was more than one possibility."""
+        self.titles: dict[Name, str] = {}
+        """What each task of the program is called."""
+
+    def record(self) -> None:
+        """Note, for each step, where its task stands, and for each choice what could run."""
+        self.locations, self.ready_sets = [], []
 
     def choose(self, ready: Mapping[Name, Ready], starting: Set[Name] = frozenset()) -> Choice:
         """Choose among the tasks that can run, or a cancellation; `CLOCK` if there is neither.
@@ -187,12 +228,20 @@ class Schedule:
             LabError: the strategy's choice cannot run, so the program is not the same any more.
         """
         current = self._current if self._current in ready else None
-        slice_used = self._in_a_row >= SLICE and len(ready) > 1
         last = self._current or CLOCK
         anchor = Anchor(last, self._numbers.get(last, 0), self._cancelled)
-        default = default_choice(ready, current, slice_used)
+        if self.rule == "stock":
+            slice_used, default = False, stock_choice(ready)
+        else:
+            slice_used = self._in_a_row >= SLICE and len(ready) > 1
+            default = default_choice(ready, current, slice_used)
         cancellable = self._cancellable(ready, starting) if self.cancel_by else ()
-        point = Point(anchor, ready, current, slice_used, default, cancellable, self.steps)
+        self.chose = self.chose or len(ready) > 1 or bool(cancellable)
+        if self.ready_sets is not None:
+            self.ready_sets.append(tuple(sorted(ready)))
+        point = Point(
+            anchor, ready, current, slice_used, default, cancellable, self.steps, self.rule
+        )
         choice = self._strategy.choose(point)
         if not isinstance(choice, Cancel) and choice not in (ready or (CLOCK,)):
             raise LabError(
@@ -233,13 +282,19 @@ class Schedule:
         return bool(self.cancel_by) and self.injected is None
 
     @property
+    def ran(self) -> Set[Name]:
+        """The tasks that have taken a step."""
+        return self._numbers.keys()
+
+    @property
     def this_step(self) -> int:
         """The last step that was begun, as a mask."""
         return 1 << len(self.steps) - 1
 
-    def spawned(self, task: Name, *, exempt: bool) -> None:
+    def spawned(self, task: Name, title: str, *, exempt: bool) -> None:
         """Note that a task was made; the lab does not cancel it if it is exempt."""
         self._known.add(task)
+        self.titles[task] = title
         if exempt:
             self._exempt.add(task)
 

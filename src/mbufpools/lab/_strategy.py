@@ -2,12 +2,16 @@
 
 A strategy is driven like this:
 
-1. ``begin()`` is called before each execution. It returns False when no schedule is left.
+1. ``begin()`` is called before each execution. It returns False when no schedule is left. Then
+   ``rule`` is read.
 2. ``choose(point)`` is called at every step of the execution, in the order of the steps, also where
    only one task can run. It returns a task of ``point.ready``, or `CLOCK` if none is ready, or a
    cancellation of ``point.cancellable``. It may raise `Stop` to give the execution up.
 3. ``end(schedule, failed)`` is called once the execution is over, also after `Stop`.
 4. ``complete`` then says whether every schedule within the bound has been executed.
+
+A subclass has ``begin_own()``, ``choose_own()`` and ``end_own()``. The strategies of `explore`
+begin with the stock schedule, and the base class sees to that.
 
 A strategy must be deterministic, given its seed, and must choose a task by its name, never by its
 place in a queue: a replay happens in another process. All that the rest of the lab needs to know
@@ -21,7 +25,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from ._options import Options
-from ._schedule import Choice, Point, Schedule
+from ._schedule import Choice, Point, Rule, Schedule
 
 __all__ = ["Strategy"]
 
@@ -34,6 +38,8 @@ class Strategy(ABC):
     """Whether it chooses among cancellations, too."""
     needs_declarations: ClassVar[bool] = False
     """Whether it must know what each step touches (see `_declare`)."""
+    own_rule: Rule = "run-on"
+    """What decides, after the first execution, where the strategy does not."""
     can_split: ClassVar[bool] = False
     """Whether parts of it can be executed elsewhere, by `split` and `merge`."""
 
@@ -52,17 +58,44 @@ class Strategy(ABC):
     def bound(self) -> str:
         """The schedules that it stands for, in words that complete "no failure, all of ..."."""
 
-    @abstractmethod
-    def begin(self) -> bool:
-        """Get ready for another execution; return False if none is left."""
+    def __init__(self, *, stock_first: bool = False) -> None:
+        self._stock_first = stock_first
+        """True until the stock schedule has been begun."""
+        self._in_stock = False
+        """True while the stock schedule is being executed."""
 
-    @abstractmethod
+    @property
+    def rule(self) -> Rule:
+        """The rule of the execution that was begun."""
+        return "stock" if self._in_stock else self.own_rule
+
+    def begin(self) -> bool:
+        """Get ready for another execution; return False if none is left.
+
+        The first execution takes the order of the backend itself, under every strategy.
+        """
+        self._in_stock, self._stock_first = self._stock_first, False
+        return self._in_stock or self.begin_own()
+
     def choose(self, point: Point) -> Choice:
         """Choose at one point. May raise `Stop`."""
+        return point.default if self._in_stock else self.choose_own(point)
 
-    @abstractmethod
     def end(self, schedule: Schedule, failed: bool) -> None:
         """Take note that the execution is over."""
+        self.end_own(schedule, failed)
+
+    @abstractmethod
+    def begin_own(self) -> bool:
+        """Get ready for an execution after the stock one; return False if none is left."""
+
+    @abstractmethod
+    def choose_own(self, point: Point) -> Choice:
+        """Choose at one point of an execution after the stock one. May raise `Stop`."""
+
+    @abstractmethod
+    def end_own(self, schedule: Schedule, failed: bool) -> None:
+        """Take note that an execution is over, the stock one included."""
 
     def split(self, executions: int) -> Strategy | None:
         """Take a part away, for a worker that executes so many schedules; None if none is left."""

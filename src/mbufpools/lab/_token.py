@@ -5,15 +5,21 @@ from __future__ import annotations
 from typing import cast, get_args
 
 from ._options import CancelWay
-from ._schedule import Anchor, Cancel, Deviations
+from ._schedule import Anchor, Cancel, Deviations, Rule
 from ._steps import CLOCK, MAIN, Name, spell
 
 __all__ = ["parse_token", "spell_token"]
 
 
-def spell_token(backend: str, deviations: Deviations) -> str:
+RUN_ON = "/run-on"
+"""Follows the backend in the token of a schedule under the run-on rule."""
+
+
+def spell_token(backend: str, deviations: Deviations, rule: Rule = "stock") -> str:
     """Return the token of a schedule, such as ``asyncio:0.1@2>0.2``.
 
+    ``asyncio:`` alone is the order that asyncio itself takes; ``asyncio/run-on:`` begins the token
+    of a schedule in which, but for its deviations, each task runs on for as long as it can.
     Each deviation is written as the step after which it comes, the number of cancellations that
     were injected there before it (as apostrophes), and ``>`` with the task that runs or ``!`` with
     the task that is cancelled and the way.
@@ -25,11 +31,15 @@ def spell_token(backend: str, deviations: Deviations) -> str:
             parts.append(f"{where}!{spell(choice.task)}/{choice.by}")
         else:
             parts.append(f"{where}>{spell(choice)}")
-    return f"{backend}:{','.join(parts)}"
+    return f"{backend}{RUN_ON if rule == 'run-on' else ''}:{','.join(parts)}"
 
 
-def parse_token(token: str) -> tuple[str, Deviations]:
-    """Return the backend and the deviations of a token. Raises ValueError if it is none."""
+def parse_token(token: str) -> tuple[str, Deviations, Rule]:
+    """Return the backend, the deviations and the rule of a token.
+
+    Raises:
+        ValueError: it is no token.
+    """
     backend, colon, rest = token.partition(":")
     deviations: Deviations = {}
     try:
@@ -53,7 +63,9 @@ def parse_token(token: str) -> tuple[str, Deviations]:
             f"{token!r} is no token; expected what a failure's `token` says, such as "
             f"'asyncio:0.1@2>0.2'"
         ) from None
-    return backend, deviations
+    if backend.endswith(RUN_ON):
+        return backend.removesuffix(RUN_ON), deviations, "run-on"
+    return backend, deviations, "stock"
 
 
 def _parse(name: str) -> Name:

@@ -17,17 +17,18 @@ import math
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import trio
 from trio._core import _run
 from trio._core._run import GLOBAL_RUN_CONTEXT, Nursery, Runner
 
+from . import _interrupts
 from ._background import TICKS, is_service, only_ticks_on_trio
 from ._cancelling import declare_spawn
 from ._declare import recorder
-from ._leaks import Leaks
-from ._outcome import LabError, Outcome, only, refuse
+from ._leaks import Leaks, keep_for_good
+from ._outcome import LabError, Outcome, describe, only, refuse
 from ._private_names import require
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._steps import MAIN, Name
@@ -40,6 +41,9 @@ Program = Callable[[], Awaitable[Any]]
 
 EXECUTIONS = 500
 """Executions that share one run of trio."""
+TEARDOWN_BATCHES = 2000
+"""Batches of tasks that trio may run after an execution, until its tasks have ended. A task that
+goes on after it was cancelled takes more; then the run of trio is given up."""
 TEARDOWN_ROUNDS = 100
 """How often the clock lets a torn-down program go on before its shields are lifted."""
 
@@ -59,14 +63,16 @@ def explore_on_trio(
         )
     more = True
     while more:
-        machine = _Machine(program, next_schedule, done, leaks)
-        with machine.hooked():
-            more = trio.run(
-                machine.main, clock=machine.clock, restrict_keyboard_interrupt_to_checkpoints=True
-            )
+        backend = _Backend(program, next_schedule, done, leaks)
+        with backend.hooked():
+            more = backend.run()
 
 
-class _Machine(trio.abc.Instrument):
+class _GivenUp(BaseException):
+    """Raised through trio's scheduler to end a run whose tasks do not end."""
+
+
+class _Backend(trio.abc.Instrument):
     """Trio's random source, instrument and clock for the executions of one run."""
 
     def __init__(
@@ -91,14 +97,19 @@ class _Machine(trio.abc.Instrument):
         self._ends: dict[Nursery, int] = {}
         self._nurseries: dict[Name, list[Nursery]] = {}
         self._scopes: dict[Name, trio.CancelScope] = {}
-        self._runners: set[Name] = set()
-        """Those that run the pools' own task queue."""
+        self._services: dict[Name, trio.CancelScope | None] = {}
+        """The services of libraries; with a scope of its own if it is a system task."""
+        self._batches = 0
+        """Batches that trio has run since the execution was over."""
         self._ticks = 0
         self._quiet_since = 0
         self._origin = 0
         self._running: Name | None = None
         self._outcome = Outcome()
         self._ending = False
+        self._executed: Schedule | None = None
+        """The schedule of the execution that has begun and whose end was not told yet."""
+        self._abandoned = False
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
@@ -127,7 +138,11 @@ class _Machine(trio.abc.Instrument):
             runner: Runner, async_fn: Any, args: Any, nursery: Any, name: Any, **options: Any
         ) -> trio.lowlevel.Task:
             schedule = self._schedule
-            if schedule is None or not schedule.cancel_by or options.get("system_task"):
+            title = str(name or getattr(async_fn, "__name__", ""))
+            service = bool(options.get("system_task")) and is_service(title)
+            if schedule is None or not (
+                service or (schedule.cancel_by and not options.get("system_task"))
+            ):
                 return spawn(runner, async_fn, args, nursery, name, **options)  # type: ignore[no-any-return]
             scope = trio.CancelScope()
 
@@ -141,9 +156,31 @@ class _Machine(trio.abc.Instrument):
             path = self._names.get(task)
             if path is not None:
                 self._scopes[path] = scope
+            if path in self._services:
+                self._services[path] = scope if service else None
             return task
 
         return spawn_impl
+
+    def run(self) -> bool:
+        """Execute schedules in one run of trio; return whether there may be more."""
+        try:
+            more = trio.run(
+                self.main, clock=self.clock, restrict_keyboard_interrupt_to_checkpoints=True
+            )
+        except trio.TrioInternalError as error:
+            if not isinstance(error.__cause__, _GivenUp):
+                raise
+            more = True
+        except BaseExceptionGroup as group:
+            if _interrupts.raised_by(group):
+                raise KeyboardInterrupt from None
+            raise
+        if self._abandoned:
+            self._abandoned = False
+            self._schedule = None
+            self._finish_execution()
+        return more
 
     async def main(self) -> bool:
         """Execute one schedule after another; return whether there may be more."""
@@ -153,8 +190,16 @@ class _Machine(trio.abc.Instrument):
             if schedule is None:
                 return False
             await self._execute(schedule)
-            self._done(schedule, self._leaks.judge(self._outcome))
+            self._finish_execution()
         return True
+
+    def _finish_execution(self) -> None:
+        schedule, self._executed = self._executed, None
+        if self._broken is not None:
+            broken, self._broken = self._broken, None
+            raise broken
+        assert schedule is not None
+        self._done(schedule, self._leaks.judge(self._outcome))
 
     async def _execute(self, schedule: Schedule) -> None:
         recorder.restart()
@@ -167,9 +212,11 @@ class _Machine(trio.abc.Instrument):
             self._ends,
             self._nurseries,
             self._scopes,
+            self._services,
         ):
             table.clear()
-        self._runners.clear()
+        self._batches = 0
+        self._executed = schedule
         self._ticks = self._quiet_since = 0
         self._outcome = Outcome()
         self._origin, self._running, self._ending = 0, None, False
@@ -180,11 +227,10 @@ class _Machine(trio.abc.Instrument):
                 self._scope = nursery.cancel_scope
                 self._schedule = schedule
                 nursery.start_soon(self._run_program, name="main")
+            while any(task in GLOBAL_RUN_CONTEXT.runner.tasks for task in self._tasks.values()):
+                await trio.lowlevel.checkpoint()  # services are in no nursery of the program's
         finally:
             self._schedule = None
-        if self._broken is not None:
-            broken, self._broken = self._broken, None
-            raise broken
 
     async def _run_program(self) -> None:
         try:
@@ -202,9 +248,9 @@ class _Machine(trio.abc.Instrument):
         if isinstance(error, LabError):
             self._broken = error
         elif schedule is not None and schedule.injected is not None and only(trio.Cancelled, error):
-            pass  # somebody cancelled it, and it ended
+            pass  # the lab has cancelled a task, and the program ended
         else:
-            self._outcome = Outcome("exception", f"{type(error).__name__}: {error}", error=error)
+            self._outcome = Outcome("exception", describe(error), error=error)
 
     def _end(self) -> None:
         """The execution is over, or shall be: what is left is cancelled, in any order."""
@@ -214,6 +260,21 @@ class _Machine(trio.abc.Instrument):
         recorder.forget()
         assert self._scope is not None
         self._scope.cancel()
+        alive = GLOBAL_RUN_CONTEXT.runner.tasks
+        for path, scope in self._services.items():
+            if scope is not None and self._tasks[path] in alive:
+                self._leaks.hear(f"the service {self._tasks[path].name!r} has outlived the program")
+                scope.cancel()
+
+    def _give_up(self) -> NoReturn:
+        """Leave the run of trio, since a task goes on after it was cancelled.
+
+        What such a task does when its coroutine is collected is not in anyone's hands: a loop that
+        catches everything would never end. So nothing of the run is ever collected.
+        """
+        self._abandoned = True
+        keep_for_good(GLOBAL_RUN_CONTEXT.runner)
+        raise _GivenUp
 
     # What trio tells
 
@@ -221,11 +282,10 @@ class _Machine(trio.abc.Instrument):
         """Called by trio, in the step of the task that spawns."""
         schedule = self._schedule
         nursery = task.parent_nursery
-        if (
-            schedule is None
-            or nursery is None
-            or nursery is GLOBAL_RUN_CONTEXT.runner.system_nursery
-        ):
+        service = is_service(task.name)
+        if schedule is None or nursery is None:
+            return
+        if nursery is GLOBAL_RUN_CONTEXT.runner.system_nursery and not service:
             return
         if self._running is None:
             path = MAIN
@@ -235,10 +295,9 @@ class _Machine(trio.abc.Instrument):
             path = (*self._running, count)
         self._names[task] = path
         self._tasks[path] = task
-        runs_gc = is_service(task.name)
-        if runs_gc:
-            self._runners.add(path)
-        schedule.spawned(path, exempt=runs_gc)
+        if service:
+            self._services[path] = None
+        schedule.spawned(path, task.name, exempt=service)
         if recorder.active:
             declare_spawn(nursery._cancel_status)
         parent = self._names.get(nursery.parent_task)
@@ -264,7 +323,15 @@ class _Machine(trio.abc.Instrument):
     def choose(self, batch: list[trio.lowlevel.Task]) -> None:
         """Leave in the batch what runs next, and put the others back."""
         schedule = self._schedule
-        if schedule is None or self._ending:
+        if schedule is None:
+            return
+        if not self._ending and _interrupts.pending():
+            self._broken = KeyboardInterrupt()
+            self._end()
+        if self._ending:
+            self._batches += 1
+            if self._batches > TEARDOWN_BATCHES:
+                self._give_up()
             return
         queue = GLOBAL_RUN_CONTEXT.runner.runq
         ours = [task for task in batch if task in self._names]
@@ -289,7 +356,10 @@ class _Machine(trio.abc.Instrument):
                 for task in tasks:
                     path = self._names[task]
                     if path not in self._ready:
-                        self._ready[path] = task, Ready(len(schedule.steps), self._origin)
+                        # trio keeps many of its tasks in sets, so of those that became ready in
+                        # one step no order is known; the schedule takes that of their names.
+                        taken = len(schedule.steps)
+                        self._ready[path] = task, Ready(taken, self._origin, taken)
                 ready_now = {path: it[1] for path, it in self._ready.items()}
                 choice = schedule.choose(ready_now, self._starting(schedule))
                 if isinstance(choice, Cancel):
@@ -327,7 +397,7 @@ class _Machine(trio.abc.Instrument):
 
     def _begin(self, schedule: Schedule, path: Name, ready: Ready) -> None:
         causes = ready.causes
-        if path not in self._runners:
+        if path not in self._services:
             self._ticks, self._quiet_since = 0, len(schedule.steps) + 1
         nurseries = self._nurseries.get(path)
         if nurseries:
@@ -361,8 +431,14 @@ class _Machine(trio.abc.Instrument):
         schedule = self._schedule
         if schedule is None:
             return True
+        if not self._ending and _interrupts.pending():
+            self._broken = KeyboardInterrupt()
+            self._end()
+            return False
         if self._ending:
             self.clock.teardown_rounds += 1
+            if self.clock.teardown_rounds > 10 * TEARDOWN_ROUNDS:
+                self._give_up()  # a task waits in what cannot be cancelled
             if self.clock.teardown_rounds > TEARDOWN_ROUNDS:
                 for task in list(self._names):
                     lift_shields(task)
@@ -415,7 +491,7 @@ class _Machine(trio.abc.Instrument):
 class _Chooser(random.Random):
     """Stands for trio's random source."""
 
-    def __init__(self, machine: _Machine) -> None:
+    def __init__(self, machine: _Backend) -> None:
         super().__init__(0)
         self._machine = machine
 
@@ -428,7 +504,7 @@ class _Chooser(random.Random):
 class _Clock(trio.abc.Clock):
     """Moves when nothing can run."""
 
-    def __init__(self, machine: _Machine) -> None:
+    def __init__(self, machine: _Backend) -> None:
         self._machine = machine
         self._now = 0.0
         self.teardown_rounds = 0

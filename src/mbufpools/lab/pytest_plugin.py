@@ -336,7 +336,7 @@ class Explore:
         backend = options.get("backend", "asyncio")
         if number != self._calls:
             return self._ask(explore, program, strategy="fifo", backend=backend)
-        wanted, _ = parse_token(token)
+        wanted, _, _ = parse_token(token)
         if backend != wanted:
             pytest.skip(f"the token is of {wanted}, this is {backend}")
         result = self._ask(replay, program, token, **_step_limit(options))

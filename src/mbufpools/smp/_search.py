@@ -190,7 +190,7 @@ def replay(scenarios: dict[str, Scenario], rules: Rules, token: str) -> Executio
         ValueError: `token` is not a token of one of the scenarios.
         LabError: the schedule is not possible in this variant.
     """
-    where, deviations = parse_token(token)
+    where, deviations, _ = parse_token(token)
     name, _, grain = where.partition("/")
     if name not in scenarios or grain not in ("", JOINED):
         raise ValueError(f"{token!r} is not a token: there is no scenario {where!r}")

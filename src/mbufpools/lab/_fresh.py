@@ -1,0 +1,57 @@
+"""What is made anew before each execution: modules that are executed again, and a function."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from types import CodeType, ModuleType
+from typing import Any
+
+__all__ = ["Renewal", "module_names"]
+
+
+def module_names(modules: Iterable[str | ModuleType]) -> tuple[str, ...]:
+    """Return the names of modules. Raises ValueError for one that cannot be executed again."""
+    names = tuple(it if isinstance(it, str) else it.__name__ for it in modules)
+    for name in names:
+        _code(name)
+    return names
+
+
+class Renewal:
+    """Called before each execution.
+
+    A module is executed again in its own namespace, in the order given, so functions that were
+    imported from it see its new variables. What another module has copied (``from module import
+    cache``) stays the old object: name that module, too.
+    """
+
+    def __init__(self, reset: Callable[[], Any] | None, fresh: tuple[str, ...]) -> None:
+        self._reset = reset
+        self._fresh = [(sys.modules[name], code) for name in fresh for code in [_code(name)]]
+
+    def __call__(self) -> None:
+        """Make everything anew. What the reset function raises is the caller's."""
+        for module, code in self._fresh:
+            exec(code, vars(module))
+        if self._reset is not None:
+            self._reset()
+
+
+def _code(name: str) -> CodeType:
+    module = sys.modules.get(name)
+    if module is None:
+        raise ValueError(
+            f"fresh: module {name!r} is not imported; name modules as sys.modules does"
+        )
+    loader: Any = getattr(module, "__loader__", None)
+    try:
+        code = loader.get_code(name)
+    except (AttributeError, ImportError):
+        code = None
+    if not isinstance(code, CodeType):
+        raise ValueError(  # noqa: TRY004 - as for the other arguments
+            f"fresh: module {name!r} cannot be executed again, since it has no Python source; use "
+            f"reset="
+        )
+    return code

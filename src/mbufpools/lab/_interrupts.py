@@ -1,0 +1,80 @@
+"""Ctrl-C while the lab explores: the exploration stops at once, and the program is not blamed.
+
+Python raises KeyboardInterrupt wherever the main thread happens to be. That may be inside a task of
+the program, which may catch it, or a task group, which wraps it; it would then look like a failure
+of the program. So while the lab explores, its own handler notes the interrupt, and raises only
+where the program's own code runs. Backends ask `check` at every step.
+
+The handler is installed in the main thread alone, and only in the place of Python's own.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+__all__ = ["check", "interruptible", "pending", "raised_by"]
+
+PATIENCE = 1.0
+"""Real seconds after the first Ctrl-C in which further ones are ignored, since a terminal or an
+impatient hand sends several. Later ones are raised, wherever the thread is."""
+
+_NOT_OURS = frozenset({"anyio", "asyncio", "mbufpools", "outcome", "trio"})
+"""Packages in whose code nothing is raised: it would break their state."""
+
+_first: float | None = None
+"""When the first Ctrl-C came, by the clock of the machine."""
+
+
+def pending() -> bool:
+    """Return True if the exploration was interrupted."""
+    return _first is not None
+
+
+def check() -> None:
+    """Raise KeyboardInterrupt if the exploration was interrupted."""
+    if _first is not None:
+        raise KeyboardInterrupt
+
+
+def raised_by(error: BaseException | None) -> bool:
+    """Return True if an error is a KeyboardInterrupt, or a group that holds one."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(raised_by, error.exceptions))
+    return isinstance(error, KeyboardInterrupt)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Note each Ctrl-C, and raise KeyboardInterrupt at the end if there was one."""
+    global _first
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield
+        return
+    _first = None
+    signal.signal(signal.SIGINT, _handle)
+    try:
+        yield
+    finally:
+        interrupted, _first = _first is not None, None
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if interrupted:
+            raise KeyboardInterrupt
+
+
+def _handle(signum: int, frame: FrameType | None) -> None:
+    global _first
+    if _first is None:
+        _first = time.monotonic()
+        name = "" if frame is None else str(frame.f_globals.get("__name__", ""))
+        if name.partition(".")[0] not in _NOT_OURS:
+            raise KeyboardInterrupt
+    elif time.monotonic() - _first > PATIENCE:
+        raise KeyboardInterrupt

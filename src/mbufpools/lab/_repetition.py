@@ -1,0 +1,179 @@
+"""Does the program do the same in the same schedule? State that survives an execution says no.
+
+A module's cache is warm from the second execution on; a module's `asyncio.Lock` belongs to the
+loop of the first. At most one schedule of a cold start is then executed, and "all" would be said of
+schedules that were never tried. So some executions, the first one among them, are noted in full
+while the lab explores, and repeated at the end. If one differs, the error names the first step that
+differs.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import sysconfig
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ._outcome import LabError, Outcome
+from ._schedule import Deviations, Rule, Schedule
+from ._steps import spell
+
+__all__ = ["Record", "Records", "difference"]
+
+AGAIN = 5
+"""Schedules that are executed again, at most, besides the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One execution, in full."""
+
+    number: int
+    deviations: Deviations
+    rule: Rule
+    steps: tuple[tuple[str, str, tuple[Any, ...]], ...]
+    """For each step: which step it is, where its task stood after it, and what could run next."""
+    end: str
+
+    @classmethod
+    def of(cls, number: int, schedule: Schedule, outcome: Outcome) -> Record:
+        """Note an execution whose schedule was told to `Schedule.record`."""
+        locations = schedule.locations or []
+        ready = schedule.ready_sets or []
+        steps = tuple(
+            (
+                f"step {step.number} of task {spell(step.task)}",
+                locations[at] if at < len(locations) else "",
+                ready[at] if at < len(ready) else (),
+            )
+            for at, step in enumerate(schedule.steps)
+        )
+        end = outcome.kind or "success"
+        if outcome.error is not None:
+            end = f"{end} ({type(outcome.error).__name__})"
+        return cls(number, schedule.deviations, schedule.rule, steps, end)
+
+
+class Records:
+    """The executions that are to be repeated: the first, and some chosen at random.
+
+    The gaps between them grow, so that there are few of them however long the exploration takes.
+    """
+
+    def __init__(self, program: Callable[[], Awaitable[Any]]) -> None:
+        self._chance = random.Random(0)
+        self._next = 1
+        self._before = dict(_state_of(program))
+        self._program = program
+        self.records: list[Record] = []
+
+    def wants(self, number: int) -> bool:
+        """Return True if the execution of this number is to be noted."""
+        return number == self._next
+
+    def add(self, number: int, schedule: Schedule, outcome: Outcome) -> None:
+        """Note an execution."""
+        self._next = number + self._chance.randrange(1, number + 2)
+        if not outcome.stopped:
+            self.records.append(Record.of(number, schedule, outcome))
+
+    def again(self) -> list[Record]:
+        """Return the executions to repeat: the first one first."""
+        others = self.records[1:]
+        return self.records[:1] + self._chance.sample(others, min(AGAIN, len(others)))
+
+    def error(self, number: int, how: str) -> LabError:
+        """Make the error for an execution that came out differently the second time."""
+        after = dict(_state_of(self._program))
+        changed = sorted(
+            name for name, state in after.items() if self._before.get(name, state) != state
+        )
+        likely = (
+            f"state that changed since the first execution: {', '.join(changed[:5])}"
+            if changed
+            else "state that survives an execution (a module's variable, a cache, a singleton), "
+            "real time, chance, or addresses"
+        )
+        return LabError(
+            f"the program does not do the same in the same schedule, so nothing can be proved of "
+            f"it. Execution {number} was repeated: {how}. It is likely to depend on "
+            f"{likely}. Make it anew in the program, or give lab.explore reset= (a function that "
+            f"is called before each execution) or fresh= (modules that are executed anew)."
+        )
+
+
+def difference(first: Record, second: Record) -> str | None:
+    """Return the first step in which two executions of one schedule differ, in words."""
+    for one, other in zip(first.steps, second.steps, strict=False):
+        what, where, ready = one
+        if what != other[0]:
+            return f"{what} came first, and then {other[0]} in its place"
+        if where != other[1]:
+            return f"{what} stopped at first at {where or '?'}, and then at {other[1] or '?'}"
+        if ready != other[2]:
+            names = [", ".join(map(spell, it)) or "none" for it in (ready, other[2])]
+            return (
+                f"before {what} the tasks that could run were at first {names[0]}, and then "
+                f"{names[1]}"
+            )
+    if len(first.steps) != len(second.steps):
+        return f"it took at first {len(first.steps)} steps, and then {len(second.steps)}"
+    if first.end != second.end:
+        return f"it ended at first in {first.end}, and then in {second.end}"
+    return None
+
+
+# --- what may have survived
+
+
+def _state_of(program: Any) -> Iterator[tuple[str, object]]:
+    """Yield the variables of the program's module, and of the modules that it has imported from, by
+    name, each with a fingerprint."""
+    while isinstance(program, partial):
+        program = program.func
+    own = getattr(program, "__module__", None)
+    names = {own}
+    for value in list(vars(sys.modules[own]).values()) if own in sys.modules else ():
+        names.add(getattr(value, "__module__", None) or getattr(value, "__name__", None))
+    stdlib, packages = (sysconfig.get_path(name) for name in ("stdlib", "purelib"))
+    for name in sorted(it for it in names if isinstance(it, str) and it in sys.modules):
+        path = getattr(sys.modules[name], "__file__", None) or ""
+        libraries = not path or path.startswith((stdlib, packages))
+        if name != own and (libraries or name.startswith("mbufpools")):
+            continue
+        for variable, value in list(vars(sys.modules[name]).items()):
+            if not variable.startswith("__"):
+                try:
+                    yield from list(_fingerprints(f"{name}.{variable}", value))
+                except Exception:  # noqa: BLE001 - an object that cannot be looked at
+                    continue
+
+
+def _fingerprints(name: str, value: Any) -> Iterator[tuple[str, object]]:
+    """Yield how a variable looks: what it is, and what it holds."""
+    if isinstance(value, type):
+        for attribute, inner in list(vars(value).items()):
+            if isinstance(inner, dict | list | set):
+                yield f"{name}.{attribute}", (id(inner), len(inner))
+        return
+    if hasattr(value, "cache_info"):
+        yield name, value.cache_info().currsize
+    elif callable(value) or type(value).__name__ == "module":
+        return
+    elif isinstance(value, dict | list | set) or type(value).__name__ == "deque":
+        yield name, (id(value), len(value))
+    else:
+        yield name, (id(value), tuple((key, id(it)) for key, it in _attributes(value)))
+
+
+def _attributes(value: Any) -> Iterator[tuple[str, object]]:
+    """Yield the attributes of an object, also of one with slots."""
+    yield from list(getattr(value, "__dict__", {}).items())
+    for cls in type(value).__mro__:
+        slots = cls.__dict__.get("__slots__", ())
+        for slot in (slots,) if isinstance(slots, str) else slots:
+            if hasattr(value, slot):
+                yield slot, getattr(value, slot)
