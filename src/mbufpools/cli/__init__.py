@@ -13,6 +13,7 @@ should has exit status 1.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -53,5 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
+        if argv is None:  # the process ends now; a second Ctrl-C must not change its status
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         return 130
     return status

@@ -83,6 +83,19 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         metavar="WAY",
         help="as --cancel, but only by scope, or only native: Task.cancel()",
     )
+    parser.add_argument(
+        "--reset",
+        metavar="FUNCTION",
+        help="a plain function, given as the program is, to call before each execution",
+    )
+    parser.add_argument(
+        "--fresh",
+        metavar="MODULE",
+        action="append",
+        default=[],
+        help="a module to execute again before each execution (may be given several times; "
+        "`.` is the program's own)",
+    )
     parser.add_argument("--token", help="execute only the schedule of this token")
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
     parser.set_defaults(run=run)
@@ -126,6 +139,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise Mistake("argument --jobs: dpor goes from one schedule to the next, in one process")
     try:
         program = _load(arguments.program)
+        if arguments.reset is not None:
+            arguments.reset = _load_reset(arguments.reset, program)
+        arguments.fresh = [program.__module__ if name == "." else name for name in arguments.fresh]
         if arguments.token is not None:
             return _replay(program, arguments)
         return max(_explore(program, arguments, backend) for backend in arguments.backends)
@@ -151,6 +167,8 @@ def _explore(program: Program, arguments: argparse.Namespace, backend: BackendNa
             cancel=arguments.cancel,
             executor=executor,
             on_progress=progress,
+            reset=arguments.reset,
+            fresh=arguments.fresh,
         )
     _print(arguments, found, str(found))
     return 1 if found.failures else 0
@@ -159,7 +177,7 @@ def _explore(program: Program, arguments: argparse.Namespace, backend: BackendNa
 def _replay(program: Program, arguments: argparse.Namespace) -> int:
     from mbufpools import lab
 
-    found = lab.replay(program, arguments.token)
+    found = lab.replay(program, arguments.token, reset=arguments.reset, fresh=arguments.fresh)
     _print(arguments, found, "" if found.failures else "the schedule of the token does not fail")
     return 1 if found.failures else 0
 
@@ -170,11 +188,15 @@ def _workers(jobs: int) -> Iterator[ProcessPoolExecutor | None]:
     if jobs == 1:
         yield None
         return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
+    from mbufpools.lab.engine import kill_workers, workers
 
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as executor:
+    executor = workers(jobs)
+    try:
         yield executor
+    except BaseException:
+        kill_workers(executor)
+        raise
+    executor.shutdown()
 
 
 # --- what it prints
@@ -216,17 +238,37 @@ def _as_json(target: str, found: lab.Exploration) -> dict[str, Any]:
 # --- the program
 
 
-def _load(target: str) -> Program:
+def _find(target: str, loaded: ModuleType | None = None) -> tuple[Any, ModuleType, str, str]:
+    """Return what a target names, its module, and the two parts of the target.
+
+    If the module is `loaded` already, its file is not imported a second time.
+    """
     place, colon, name = target.rpartition(":")
     if not colon or not place or not name:
         raise Mistake(f"{target!r}: expected module:function or file.py:function")
     is_file = place.endswith(".py") or os.sep in place
-    module = _import_file(Path(place)) if is_file else _import_module(place)
+    if loaded is not None and is_file and str(Path(place).resolve()) == loaded.__file__:
+        module = loaded
+    else:
+        module = _import_file(Path(place)) if is_file else _import_module(place)
     found: Any = module
     for part in name.split("."):
         found = getattr(found, part, None)
     if found is None:
         raise Mistake(f"{place} has no function {name!r}{_others(module)}")
+    return found, module, place, name
+
+
+def _load_reset(target: str, program: Program) -> Callable[[], Any]:
+    found, _, place, name = _find(target, sys.modules[program.__module__])
+    if not callable(found) or inspect.iscoroutinefunction(found):
+        raise Mistake(f"argument --reset: {name} in {place} is no plain function")
+    reset: Callable[[], Any] = found
+    return reset
+
+
+def _load(target: str) -> Program:
+    found, module, place, name = _find(target)
     if not inspect.iscoroutinefunction(found):
         raise Mistake(f"{name} in {place} is no `async def`{_others(module)}")
     needs = [

@@ -18,6 +18,8 @@ The modules, from the foundations to the entry points. Each imports only modules
 ====================  ==================================================================
 ``_outcome``          how an execution ended; what the lab refuses
 ``_private_names``    the private names of trio and anyio that the lab uses; checks them
+``_interrupts``       Ctrl-C while the lab explores
+``_fresh``            what is made anew before each execution: `reset` and `fresh`
 ``_options``          the options of an exploration, checked; the names of their values
 ``_steps``            steps, what each touched, and which step happens before which
 ``_ordered_sets``     sets of asyncio that are walked in a fixed order
@@ -36,6 +38,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_run``              one run in virtual time: `run` and `backend_options`
 ``_schedule``         the choices of one execution, and the default rule
 ``_token``            a schedule as one line of text
+``_repetition``       whether the program does the same in the same schedule
 ``_shrink``           finds fewer deviations that still fail
 ``_strategy``         what a strategy is
 ``_strategies``       fifo, random, PCT, exhaustive, replay

@@ -26,18 +26,19 @@ impatient hand sends several. Later ones are raised, wherever the thread is."""
 _NOT_OURS = frozenset({"anyio", "asyncio", "mbufpools", "outcome", "trio"})
 """Packages in whose code nothing is raised: it would break their state."""
 
+_active = False
 _first: float | None = None
 """When the first Ctrl-C came, by the clock of the machine."""
 
 
 def pending() -> bool:
     """Return True if the exploration was interrupted."""
-    return _first is not None
+    return _active and _first is not None
 
 
 def check() -> None:
     """Raise KeyboardInterrupt if the exploration was interrupted."""
-    if _first is not None:
+    if _active and _first is not None:
         raise KeyboardInterrupt
 
 
@@ -48,30 +49,39 @@ def raised_by(error: BaseException | None) -> bool:
     return isinstance(error, KeyboardInterrupt)
 
 
+def _is_ours(handler: object) -> bool:
+    return handler is signal.default_int_handler or handler is _handle
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Note each Ctrl-C, and raise KeyboardInterrupt at the end if there was one."""
-    global _first
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    global _active, _first
+    if threading.current_thread() is not threading.main_thread() or not _is_ours(
+        signal.getsignal(signal.SIGINT)
     ):
         yield
         return
-    _first = None
+    _active, _first = True, None
     signal.signal(signal.SIGINT, _handle)
     try:
         yield
     finally:
-        interrupted, _first = _first is not None, None
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if interrupted:
+        _active = False
+        if _first is not None:
+            # The handler stays, so that no further Ctrl-C of the same moment interrupts those who
+            # clean up now; a later one puts Python's own back.
             raise KeyboardInterrupt
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _handle(signum: int, frame: FrameType | None) -> None:
     global _first
-    if _first is None:
+    if not _active:
+        if _first is None or time.monotonic() - _first > PATIENCE:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise KeyboardInterrupt
+    elif _first is None:
         _first = time.monotonic()
         name = "" if frame is None else str(frame.f_globals.get("__name__", ""))
         if name.partition(".")[0] not in _NOT_OURS:

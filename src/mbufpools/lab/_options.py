@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -44,8 +43,8 @@ class Options:
     """After so many different failures the exploration stops; None is never."""
     step_limit: int = STEP_LIMIT
     """Steps of one execution; one that takes more is a livelock."""
-    reset: Callable[[], Any] | None = None
-    """Called before each execution."""
+    reset: Any = None
+    """A function that is called before each execution, or a `PickledProgram` of it."""
     fresh: tuple[str, ...] = ()
     """Modules that are executed again before each execution."""
 

@@ -9,7 +9,9 @@ schedules fail in the same way, the one that is reported may differ from run to 
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
@@ -19,9 +21,10 @@ from ._execute import Executed, Program, Signature, execute
 from ._options import Options
 from ._pickled import PickledProgram, pack
 from ._result import Failure
+from ._steps import Name
 from ._strategy import Strategy
 
-__all__ = ["execute_in_parallel"]
+__all__ = ["execute_in_parallel", "kill_workers", "workers"]
 
 PART = 200
 """The number of schedules that a worker executes before it returns its part."""
@@ -49,16 +52,49 @@ class _Done:
     failures: tuple[tuple[Signature, Failure], ...]
     strategy: Strategy
     """What is left of its part."""
+    chose: bool
+    ran: set[Name]
+    titles: dict[Name, str]
+
+
+def workers(jobs: int) -> ProcessPoolExecutor:
+    """Make an executor for explorations: processes that leave Ctrl-C to the process that explores.
+
+    They are not forked, since the process that explores may have threads.
+    """
+    return ProcessPoolExecutor(
+        jobs, multiprocessing.get_context("spawn"), initializer=_ignore_interrupts
+    )
+
+
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def kill_workers(executor: ProcessPoolExecutor) -> None:
+    """End the processes of an executor at once, in the middle of what they do."""
+    processes = list((getattr(executor, "_processes", None) or {}).values())
+    executor.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.kill()
 
 
 def _work(part: _Part) -> _Done:
     """Execute a part; this runs in the worker."""
+    options = part.options
     program = part.program.load() if isinstance(part.program, PickledProgram) else part.program
-    result = execute(program, part.strategy, part.options, known=part.known)
+    if isinstance(options.reset, PickledProgram):
+        options = replace(options, reset=options.reset.load())
+    result = execute(program, part.strategy, options, known=part.known)
     # An exception may hold objects that cannot be pickled; its traceback is in the report.
     failures = [replace(failure, error=None) for failure in result.failures]
     return _Done(
-        result.executions, tuple(zip(result.signatures, failures, strict=True)), part.strategy
+        result.executions,
+        tuple(zip(result.signatures, failures, strict=True)),
+        part.strategy,
+        result.chose,
+        result.ran,
+        result.titles,
     )
 
 
@@ -84,7 +120,11 @@ def execute_in_parallel(
     running: dict[Future[_Done], int] = {}
     max_failures = options.max_failures
     # Executors of other packages, such as Dask and Ray, transport functions in their own way.
-    portable = pack(program) if isinstance(executor, ProcessPoolExecutor) else program
+    portable: Program | PickledProgram = program
+    if isinstance(executor, ProcessPoolExecutor):
+        portable = pack(program)
+        if options.reset is not None:
+            options = replace(options, reset=pack(options.reset))
 
     def enough() -> bool:
         return max_failures is not None and len(found) >= max_failures
@@ -107,6 +147,9 @@ def execute_in_parallel(
             number = result.executions + failure.found_at
             found.setdefault(signature, replace(failure, found_at=number))
         result.executions += done.executions
+        result.chose = result.chose or done.chose
+        result.ran |= done.ran
+        result.titles |= done.titles
         strategy.merge(done.strategy)
 
     try:

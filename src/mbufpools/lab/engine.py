@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from ._dpor import Dpor
 from ._outcome import LabError, Outcome
+from ._parallel import kill_workers, workers
 from ._schedule import (
     Anchor,
     Cancel,
@@ -73,7 +74,9 @@ __all__ = [
     "Step",
     "Stop",
     "Strategy",
+    "kill_workers",
     "parse_token",
     "shrink",
     "spell_token",
+    "workers",
 ]

@@ -43,7 +43,6 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import logging
-import multiprocessing
 import os
 import shlex
 import sys
@@ -61,6 +60,7 @@ from _pytest._io import TerminalWriter
 from ._execute import Program
 from ._explore import explore, replay
 from ._outcome import LabError
+from ._parallel import kill_workers, workers
 from ._pickled import pack
 from ._result import Exploration, ExplorationFailed, Failure
 from ._token import parse_token
@@ -74,6 +74,8 @@ RUNNERS = frozenset({"anyio", "asyncio", "trio"})
 """The marks by which other plugins select the tests that they run."""
 OURS = frozenset({"executor", "on_progress"})
 """The options of `lab.explore` that a test cannot set."""
+REPLAYED = frozenset({"fresh", "reset", "step_limit"})
+"""The options of `lab.explore` that `lab.replay` takes, too."""
 
 _pool = pytest.StashKey[ProcessPoolExecutor]()
 
@@ -299,6 +301,11 @@ class Explore:
             self._item.config.stash[_pool].shutdown(wait=False)
             del self._item.config.stash[_pool]
             raise LabError(f"a worker process died: {error}") from None
+        except KeyboardInterrupt:
+            if executor is not None:
+                kill_workers(executor)
+                del self._item.config.stash[_pool]
+            raise
         failures = [self._again(program, failure, options) for failure in found.failures]
         self._note(found.complete, f"{found}{note}")
         if failures:
@@ -313,7 +320,7 @@ class Explore:
         """
         __tracebackhide__ = True
         try:
-            again = replay(program, failure.token, **_step_limit(options)).failures
+            again = replay(program, failure.token, **_for_replay(options)).failures
         except LabError:
             return failure  # it does not fail every time, so the first report has to do
         if not again:
@@ -339,7 +346,7 @@ class Explore:
         wanted, _, _ = parse_token(token)
         if backend != wanted:
             pytest.skip(f"the token is of {wanted}, this is {backend}")
-        result = self._ask(replay, program, token, **_step_limit(options))
+        result = self._ask(replay, program, token, **_for_replay(options))
         if not result.failures:
             self._note(False, "the schedule of the token does not fail")
             return result
@@ -363,9 +370,9 @@ class Explore:
                 return None, "; in one process, because others could not import the program"
         if _pool not in config.stash:
             # Spawned, because a fork would be unsafe if the suite has threads.
-            pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
+            pool = workers(jobs)
             config.stash[_pool] = pool
-            config.add_cleanup(partial(pool.shutdown, cancel_futures=True))
+            config.add_cleanup(partial(kill_workers, pool))
         return config.stash[_pool], ""
 
     def _ask(self, function: Callable[..., Exploration], *args: Any, **options: Any) -> Exploration:
@@ -393,8 +400,8 @@ def _numbered(token: str) -> tuple[int, str]:
     return (int(number), rest) if slash and number.isdecimal() else (1, token)
 
 
-def _step_limit(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name == "step_limit"}
+def _for_replay(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name in REPLAYED}
 
 
 def _let_pytest_know(error: BaseException | None) -> None:
