@@ -1,12 +1,12 @@
-"""The asyncio machine: an event loop that asks a schedule which task runs next.
+"""The asyncio backend: an event loop that asks a schedule which task runs next.
 
-The clock is virtual, and there is no I/O. Plain callbacks are no choice: before each choice those
-that are ready run, in their order, one bounded pass of them, for anyio's cancellation queues itself
-again for as long as it takes. asyncio's own loop runs what is ready in its order; another order
-is what a program sees when a step takes longer, or a wakeup comes later.
+The clock is virtual, and I/O is refused. The schedule chooses among the steps of tasks; it does not
+choose among plain callbacks. Under the run-on rule the callbacks that are ready run before each
+choice, once and in their order. Callbacks that they add wait for the next pass, because anyio's
+cancellation adds itself again and again. Under the stock rule callbacks and steps keep the order in
+which they were called for, as on asyncio's own loop; only a step that is delayed changes its place.
 
-A task becomes ready because of a step, be it by way of callbacks: each handle remembers of which.
-Uses `_declare`, `_outcome`, `_schedule`, `_trace` and `_virtual_time`.
+A step makes a task ready, directly or through callbacks. Each handle records which steps it was.
 """
 
 from __future__ import annotations
@@ -57,7 +57,11 @@ def explore_on_asyncio(
     done: Callable[[Schedule, Outcome], None],
     leaks: Leaks,
 ) -> None:
-    """Execute `program` once for each schedule."""
+    """Execute `program` once for each schedule.
+
+    Raises:
+        LabError: the caller is inside an event loop, or anyio lacks what the lab needs.
+    """
     try:
         running = asyncio.get_running_loop()
     except RuntimeError:
@@ -98,10 +102,10 @@ def explore_on_asyncio(
 
 
 class _Scope(CancelScope):
-    """The lab's own, around what a task runs."""
+    """The scope that the lab puts around what a task runs, to cancel it."""
 
     lab_in_group = False
-    """It is around a task of one of anyio's groups, which look at no result."""
+    """True if the task belongs to an anyio task group, which does not read the task's result."""
 
 
 _scope_class: Any = CancelScope
@@ -111,8 +115,8 @@ _reparent: Any = getattr(CancelScope, "_reparent", None)
 
 
 def _reparent_ours(scope: CancelScope, parent: CancelScope) -> None:
-    """`TaskGroup.start` moves the scope of a task that has started into the group: ours, which is
-    around it, goes along."""
+    """Move the lab's scope along with the task's: `TaskGroup.start` moves the scope of a task that
+    has started into the group, and the lab's is around it."""
     outer = scope._parent_scope
     _reparent(outer if isinstance(outer, _Scope) else scope, parent)
 
@@ -122,7 +126,7 @@ _spawn_parameters = inspect.signature(_spawn)
 
 
 def _spawn_ours(*args: Any, **options: Any) -> Any:
-    """Tell the loop that one of anyio's groups makes a task, and what waits for its start."""
+    """Tell the loop that an anyio task group makes a task, and what waits for its start."""
     loop: Any = asyncio.get_running_loop()
     if not isinstance(loop, _Loop):
         return _spawn(*args, **options)
@@ -142,7 +146,7 @@ class _Task(asyncio.Task[Any]):
     lab_children = 0
     lab_scope: CancelScope | None = None
     lab_body: Any = None
-    """What runs in that scope."""
+    """The coroutine that runs in that scope."""
 
     def cancel(self, msg: Any = None) -> bool:
         if recorder.active:
@@ -160,12 +164,12 @@ class _Task(asyncio.Task[Any]):
         return super().uncancel()
 
     def _look(self) -> None:
-        """Somebody looks whether it is over, or what came of it."""
+        """Record that a step looks whether the task is over, or at its result."""
         if recorder.active:
             recorder.touch((self.lab_name, "end"), False)
 
     def failed(self) -> bool:
-        """True if it was cancelled or raised; for the lab's own use, so no access."""
+        """Return True if it was cancelled or raised. For the lab's own use: records no access."""
         return super().cancelled() or self._exception is not None
 
     def done(self) -> bool:
@@ -184,7 +188,7 @@ class _Task(asyncio.Task[Any]):
         self._look()
         return super().exception()
 
-    # To await it, or to be called when it is over, comes after its end in every schedule.
+    # A step that awaits the task, or a callback at its end, comes after the end in every schedule.
 
     def add_done_callback(self, function: Any, /, *, context: Context | None = None) -> None:
         if super().done():
@@ -249,14 +253,14 @@ class _Future(asyncio.Future[Any]):
 
 
 class _AnyFuture(type):
-    """Whatever was a future still is one."""
+    """Makes `isinstance(x, asyncio.Future)` true of all futures, as before."""
 
     def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, _plain_future)
 
 
 class _OwnFuture(_Future, metaclass=_AnyFuture):
-    """What ``asyncio.Future()`` makes meanwhile."""
+    """The class that ``asyncio.Future`` names while declarations are recorded."""
 
     def __init__(self, *, loop: asyncio.AbstractEventLoop | None = None) -> None:
         super().__init__(loop=loop or asyncio.get_running_loop())
@@ -264,7 +268,7 @@ class _OwnFuture(_Future, metaclass=_AnyFuture):
 
 _plain_future = asyncio.Future
 _BaseEventLoop: Any = asyncio.BaseEventLoop
-"""Not typed: what is overridden is what asyncio calls, its private parts among it."""
+"""Typed as Any, because `_Loop` overrides private methods of asyncio."""
 
 
 class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
@@ -280,23 +284,25 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._order = 0
         """How many callbacks and steps of tasks were called for so far."""
         self._origin = 0
-        """The steps because of which what runs now runs, as a mask."""
+        """The steps that caused what runs now, as a mask."""
         self._chains: dict[int, tuple[object, int]] = {}
-        """For the owner of each callback that was called: because of which steps, in all. One
-        that counts, as `asyncio.gather` and task groups do, makes who it wakes wait for all."""
+        """For the owner of each callback that ran: all steps that caused its callbacks so far. An
+        owner that counts callbacks, as `asyncio.gather` and task groups do, wakes its task only
+        after all of these steps."""
         self._ends: dict[Name, int] = {}
-        """For each task that is over: its last step."""
+        """The last step of each task that is over."""
         self._joined: dict[Name, int] = {}
-        """For each task, what its next step comes after, since it was told that a task is over."""
+        """For each task that learned that others are over: their last steps, which come before its
+        next one."""
         self._tasks: dict[Name, weakref.ref[_Task]] = {}
         self._running: Name | None = None
         self._injecting = bool(schedule.cancel_by)
         self.spawning: tuple[bool, Any] = False, None
-        """Whether one of anyio's groups makes a task, and what tells it that it has started."""
+        """Whether an anyio group is making a task, and the future of its start."""
         self._starting: dict[Name, asyncio.Future[Any]] = {}
-        """Tasks that `TaskGroup.start` waits for, and what tells it that they have started."""
-        self._runners: set[Name] = set()
-        """Those that run the pools' own task queue."""
+        """Tasks whose start `TaskGroup.start` waits for, and the futures of their start."""
+        self._services: set[Name] = set()
+        """The services of libraries."""
         self._ticks = 0
         self._quiet_since = 0
         self._complaint: Outcome | None = None
@@ -326,9 +332,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             path = (*parent.lab_name, parent.lab_children)
             parent.lab_children += 1
         scope = body = None
-        runs_gc = name is not None and is_service(name)
-        if runs_gc:
-            self._runners.add(path)
+        service = name is not None and is_service(name)
+        if service:
+            self._services.add(path)
         # What closes a generator that was left is no coroutine; the loop makes a task of it.
         closes = not inspect.iscoroutine(coro)
         if self._injecting and not closes:
@@ -346,7 +352,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         # asyncio's own default counts the tasks of all executions.
         name = name or f"Task-{spell(path)}"
         task.__init__(coro, loop=self, name=name, context=context)  # type: ignore[misc]  # as it is made
-        self._schedule.spawned(path, _title(task), exempt=runs_gc or closes)
+        self._schedule.spawned(path, _title(task), exempt=service or closes)
         return task
 
     def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:
@@ -411,13 +417,13 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
     # One execution
 
     def execute(self, program: Program) -> Outcome:
-        """Run `program` to its end, or to what keeps it from it."""
+        """Run `program` until it ends, stalls, or reaches the step limit."""
         recorder.restart()
         recorder.task_name = _name_of
         self._main = main = self.create_task(_call(program), name="main")
         try:
             outcome = self._drive(main)
-            if not outcome.stopped:  # else who would have looked could not
+            if not outcome.stopped:  # else a task that would have looked did not get to it
                 self._look_for_lost_errors()
         finally:
             self._tear_down()
@@ -427,24 +433,30 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
     def _drive(self, main: asyncio.Task[Any]) -> Outcome:
         steps, schedule = self._steps, self._schedule
-        idle = 0
+        stock = schedule.rule == "stock"
+        idle, last = 0, None
         try:
             while True:
                 _interrupts.check()
-                if steps and schedule.rule == "stock":
+                if steps and stock:
                     self._run_callbacks(min(ready.order for _, ready in steps.values()))
                 else:
                     self._run_callbacks()
+                ready = {name: it for name, (_, it) in steps.items()}
                 if _over(main):
-                    schedule.left = {name: ready for name, (_, ready) in steps.items()}
-                    return self._result(main)
+                    # asyncio.run still runs what was called for before its main task was over.
+                    last = self._order if last is None else last
+                    ready = {name: it for name, it in ready.items() if stock and it.order <= last}
+                    if not ready:
+                        schedule.left = {name: it for name, (_, it) in steps.items()}
+                        return self._result(main)
                 if not steps and self._callbacks and idle < IDLE_PASSES:
                     idle += 1
                     continue
                 idle = 0
                 if steps or schedule.may_cancel:
                     starting = {it for it, started in self._starting.items() if not _over(started)}
-                    choice = schedule.choose({name: it[1] for name, it in steps.items()}, starting)
+                    choice = schedule.choose(ready, starting)
                     if isinstance(choice, Cancel):
                         self._inject(choice)
                         continue
@@ -470,8 +482,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             return Outcome("exception", describe(error), error=error)
 
     def _look_for_lost_errors(self) -> None:
-        """asyncio complains of an exception that nobody has looked at when its task is collected,
-        which may be never; here it is now."""
+        """Complain of exceptions that no task has looked at. asyncio does so when the task that
+        raised is collected, which may be never."""
         for reference in self._tasks.values():
             task: Any = reference()
             if task is not None and task is not self._main and _over(task) and task._log_traceback:
@@ -491,7 +503,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         causes = ready.causes | self._joined.pop(name, 0)
         step = self._schedule.begin(name, causes)  # at the limit it raises
         del self._steps[name]
-        if name not in self._runners:
+        if name not in self._services:
             self._ticks, self._quiet_since = 0, len(self._schedule.steps)
         if recorder.active:
             recorder.task = name
@@ -518,13 +530,13 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
     def _declare_end(self, name: Name, task: _Task | None) -> None:
         recorder.touch((name, "end"), True)
-        # Of siblings that end well it does not matter who is first; `asyncio.gather` and task
-        # groups take the first that does not.
+        # Of siblings that end well the order does not matter; `asyncio.gather` and task groups act
+        # on the first that fails.
         failed = task is not None and task.failed()
         recorder.touch((name[:-1], "children"), failed)
         state = None if task is None else _task_states.get(task)
         if state is not None and state.cancel_scope is not None:
-            declare_spawn(state.cancel_scope)  # a cancellation does not reach it any longer
+            declare_spawn(state.cancel_scope)  # a cancellation no longer reaches it
 
     def _run_callbacks(self, before: float = math.inf) -> None:
         """Run the callbacks that were called for before a place in the order; one pass of them."""
@@ -543,7 +555,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             self._chains[id(owner)] = (owner, origin)
             self._origin = origin
             if recorder.active and isinstance(getattr(function, "__self__", None), CancelScope):
-                # It has declared whom it reaches, and tries again after whatever step comes next.
+                # The cancellation has recorded which tasks it reaches; here it tries again.
                 with recorder.elsewhere():
                     handle._run()
             else:
@@ -579,8 +591,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             task.lab_scope.cancel()
 
     def _join(self, task: _Task) -> None:
-        """The step that runs learns that a task is over. What it did before comes after nothing of
-        that task; what is scheduled now, and its next step, come after all of it."""
+        """Note that the running step learns that a task is over.
+
+        What the step schedules from now on, and its next step, come after all steps of that task.
+        """
         end = self._ends.get(task.lab_name, 0)
         self._origin |= end
         if self._running is not None:
@@ -595,9 +609,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             return Outcome(value=main.result())
         except asyncio.CancelledError as error:  # noqa: ASYNC103 - of another task
             if self._schedule.injected is not None:
-                return Outcome()  # noqa: ASYNC104 - somebody cancelled it, and it ended
+                return Outcome()  # noqa: ASYNC104 - the lab cancelled a task, and it ended
             return Outcome(  # noqa: ASYNC104 - as above
-                "exception", "the program was cancelled by nobody", error=error
+                "exception", "the program was cancelled, but not by the lab", error=error
             )
         except LabError:
             raise
@@ -619,7 +633,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         )
 
     def _tear_down(self) -> None:
-        """Cancel what is left, so that its clean-up runs, and let go of it."""
+        """Cancel the tasks that are left, so that their clean-up runs, and drop them."""
         left = [
             task
             for reference in self._tasks.values()
@@ -648,7 +662,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 closing = generator.aclose()
                 try:
                     closing.send(None)
-                except BaseException:  # noqa: BLE001, ASYNC103 - nobody is left to tell
+                except BaseException:  # noqa: BLE001, ASYNC103 - the execution is over
                     pass
         self._scheduled.clear()
         self._callbacks.clear()
@@ -658,7 +672,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
 
 def _over(task: asyncio.Future[Any]) -> bool:
-    """True if it is over; for the lab's own use, so no access."""
+    """Return True if a task is over. For the lab's own use: records no access."""
     return _plain_future.done(task)
 
 
@@ -670,7 +684,7 @@ def _shown(error: BaseException | None) -> str:
 
 
 def _owner(callback: Any) -> Any:
-    """What a callback works for: an object, or the function itself."""
+    """Return the object that a callback works for, or else the function itself."""
     owner = getattr(callback, "__self__", None)
     if owner is not None:
         return owner
@@ -685,7 +699,8 @@ def _name_of(task: Any) -> Name | None:
 
 
 def _close_if_not_begun(task: _Task) -> None:
-    """A task that is cancelled before it begins closes its coroutine; ours, around it, does not."""
+    """Close the coroutine of a task that was cancelled before it began. asyncio closes the lab's
+    coroutine around it, which does not close the inner one."""
     if (
         task.lab_body is not None
         and inspect.getcoroutinestate(task.lab_body) == inspect.CORO_CREATED
@@ -694,7 +709,7 @@ def _close_if_not_begun(task: _Task) -> None:
 
 
 def _title(task: _Task) -> str:
-    """A name for people: the one given, or that of the task's function."""
+    """Return a name for people: the given one, or that of the task's function."""
     name = task.get_name()
     if name != f"Task-{spell(task.lab_name)}":
         return name
@@ -708,7 +723,7 @@ async def _call(program: Program) -> Any:
 async def _in_scope(coroutine: Any, scope: _Scope) -> Any:
     with scope:
         return await coroutine
-    # The lab has cancelled it. A group of anyio's is content that it ends; who waits for its result
-    # is told that there is none, as by a scope around them both.
+    # The lab has cancelled the task. An anyio group only needs the task to end. A task that awaits
+    # the result gets CancelledError, as if one scope were around both tasks.
     if not scope.lab_in_group:
         raise asyncio.CancelledError

@@ -29,7 +29,7 @@ def only_ticks_on_asyncio(loop: Any, timers: Iterable[Any]) -> bool:
         if not timer._cancelled and timer._when != math.inf
     ]
     return bool(hosts) and all(
-        host is not None and _only_ticks(host.get_name(), host.get_coro()) for host in hosts
+        host is not None and only_ticks(host.get_name(), host.get_coro()) for host in hosts
     )
 
 
@@ -56,9 +56,5 @@ def only_ticks_on_trio(deadlines: Any) -> bool:
     ]
     # A scope without tasks of its own surrounds other scopes; a service's scope has its task.
     return bool(hosts) and all(
-        tasks and all(_only_ticks(task.name, task.coro) for task in tasks) for tasks in hosts
+        tasks and all(only_ticks(task.name, task.coro) for task in tasks) for tasks in hosts
     )
-
-
-def _only_ticks(name: str, coroutine: Any) -> bool:
-    return is_service(name) and only_ticks(coroutine)

@@ -54,9 +54,12 @@ def is_service(name: str) -> bool:
     return any(_ask(hooks, "is_service", name) for hooks in _hooks())
 
 
-def only_ticks(coroutine: Any) -> bool:
-    """Return True if a library says that this service has nothing to do but tick."""
-    return any(_ask(hooks, "only_ticks", coroutine) for hooks in _hooks())
+def only_ticks(name: str, coroutine: Any) -> bool:
+    """Return True if the library of a service says that it has nothing to do but tick."""
+    return any(
+        _ask(hooks, "is_service", name) and _ask(hooks, "only_ticks", coroutine)
+        for hooks in _hooks()
+    )
 
 
 def waits_for(frame: FrameType) -> tuple[Any, Wait] | None:

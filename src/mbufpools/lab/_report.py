@@ -1,7 +1,7 @@
 """Writes the report of a failure for people: what failed, in which schedule, and where tasks stood.
 
 The schedule is shown as runs of steps, one line for each run of one task, with a line of its own
-where the schedule deviates from the default rule.
+where the schedule deviates from its rule.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ._outcome import Outcome
 from ._schedule import Cancel, Schedule
-from ._steps import Name, spell
+from ._steps import CLOCK, Name, spell
 
 __all__ = ["report"]
 
@@ -25,7 +25,8 @@ def report(token: str, schedule: Schedule, outcome: Outcome) -> str:
     """Say what failed, in which schedule, where each task stood, and how to repeat it."""
     lines = [f"{outcome.kind}: {outcome.message}"]
     lines += [f"  {line}" for line in outcome.where]
-    lines.append("schedule (task: its steps in a row, and where it stops):")
+    rule = _rule(token, schedule)
+    lines.append(f"schedule (task: its steps in a row, and where it stops), {rule}:")
     story = list(_story(schedule, outcome.quiet_since))
     if outcome.quiet_since is not None:
         story.append("  from here on only background services run, and nothing comes of it")
@@ -33,12 +34,25 @@ def report(token: str, schedule: Schedule, outcome: Outcome) -> str:
         left_out = f"  ... {len(story) - LONGEST} more lines ..."
         story[LONGEST // 2 : -LONGEST // 2] = [left_out]
     lines += story
-    if not schedule.deviations:
-        lines.append("every step follows the default rule")
     if outcome.error is not None:
         lines += _traceback(outcome.error)
     lines.append(f"replay: lab.replay(program, {token!r})")
     return "\n".join(lines)
+
+
+def _rule(token: str, schedule: Schedule) -> str:
+    """Say what the schedule follows, but for its deviations."""
+    backend = token.partition(":")[0].partition("/")[0]
+    if schedule.rule == "run-on":
+        rule = "in which each task runs on for as long as it can"
+    elif backend == "trio":
+        rule = "in which the task runs that was ready first, one of the orders that trio takes"
+    else:
+        rule = "in the order that asyncio itself takes"
+    number = len(schedule.deviations)
+    if number:
+        rule += f", but for {number} deviation{'s' * (number > 1)}"
+    return rule
 
 
 def _story(schedule: Schedule, length: int | None) -> Iterator[str]:
@@ -50,7 +64,9 @@ def _story(schedule: Schedule, length: int | None) -> Iterator[str]:
             how = "by a scope" if choice.by == "scope" else "natively"
             told = f"here the lab cancels {spell(choice.task)} {how}"
         else:
-            told = f"here {spell(choice)} is scheduled out of turn"
+            default = schedule.defaults[anchor]
+            instead = f" instead of {spell(default)}" if default != CLOCK else ""
+            told = f"here {spell(choice)} is scheduled{instead}"
         deviations.setdefault((anchor.task, anchor.number), []).append(told)
     width = max((len(spell(step.task)) for step in steps), default=0)
     first = 0

@@ -171,6 +171,7 @@ class Schedule:
         "_ticks_taken",
         "cancel_by",
         "chose",
+        "defaults",
         "deviations",
         "injected",
         "left",
@@ -203,6 +204,8 @@ class Schedule:
         self.injected: Cancel | None = None
         self.steps: list[Step] = []
         self.deviations: Deviations = {}
+        self.defaults: dict[Anchor, Name] = {}
+        """For each deviation, what the rule would have chosen."""
         self.preemptions = 0
         self.left: Mapping[Name, Ready] = {}
         """The tasks that could still have run when the main task was over."""
@@ -252,6 +255,7 @@ class Schedule:
             )
         if choice != default:
             self.deviations[anchor] = choice
+            self.defaults[anchor] = default
         if isinstance(choice, Cancel):
             self.injected = choice
             self._cancelled += 1

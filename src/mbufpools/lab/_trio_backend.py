@@ -1,14 +1,13 @@
-"""The trio machine: trio's own scheduler, which asks a schedule which task runs next.
+"""The trio backend: trio's own scheduler, which asks a schedule which task runs next.
 
 trio takes all tasks that can run as a batch, sorts it (`_ALLOW_DETERMINISTIC_SCHEDULING`) and has
-its random source shuffle it. Ours leaves in the batch the one task that is chosen, and puts the
-others back. Tasks that are not the program's, trio's own and the lab's, run at once and are no
-choice. The clock is asked how long to sleep only when nothing can run: then it jumps, and without
-a deadline the program has stalled.
+its random source shuffle it. The lab's random source leaves the one chosen task in the batch and
+puts the others back. Tasks of trio and of the lab run at once and are no choice; the service of a
+library is one, also if it is a system task. trio asks the clock how long to sleep only when nothing
+can run: then the clock jumps, or, without a deadline, the program has stalled.
 
-Many executions share one `trio.run`, which takes longer to start than most of them take. All hooks
-are private to trio: they are checked before use, and put back at the end. Uses `_cancelling`,
-`_declare`, `_outcome`, `_task_dump`, `_schedule`, `_trace`, `_virtual_clock` and `_warnings`.
+Many executions share one `trio.run`, which takes longer to start than most of them take. The hooks
+are private to trio; they are checked before use (`_private_names`) and removed at the end.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ TEARDOWN_BATCHES = 2000
 """Batches of tasks that trio may run after an execution, until its tasks have ended. A task that
 goes on after it was cancelled takes more; then the run of trio is given up."""
 TEARDOWN_ROUNDS = 100
-"""How often the clock lets a torn-down program go on before its shields are lifted."""
+"""How often the clock lets a program that is torn down go on, before its shields are lifted."""
 
 
 def explore_on_trio(
@@ -54,7 +53,11 @@ def explore_on_trio(
     done: Callable[[Schedule, Outcome], None],
     leaks: Leaks,
 ) -> None:
-    """Execute `program` once for each schedule."""
+    """Execute `program` once for each schedule.
+
+    Raises:
+        LabError: the caller is inside a run of trio, or trio lacks what the lab needs.
+    """
     require("trio")
     if hasattr(GLOBAL_RUN_CONTEXT, "runner"):
         raise LabError(
@@ -113,7 +116,7 @@ class _Backend(trio.abc.Instrument):
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
-        """Put our hooks in the place of trio's own."""
+        """Replace trio's own parts by the lab's, and put them back at the end."""
         spawn = Runner.spawn_impl
         put: list[tuple[Any, str, Any]] = [
             (_run, "_r", _Chooser(self)),
@@ -132,7 +135,7 @@ class _Backend(trio.abc.Instrument):
             self._names.clear()  # the recorder knows it, and through it would keep all
 
     def _spawn_in_scope(self, spawn: Any) -> Any:
-        """Have each task run in a scope of its own, by which the lab can cancel it."""
+        """Make each task run in a scope of its own, by which the lab can cancel it."""
 
         def spawn_impl(
             runner: Runner, async_fn: Any, args: Any, nursery: Any, name: Any, **options: Any
@@ -253,7 +256,7 @@ class _Backend(trio.abc.Instrument):
             self._outcome = Outcome("exception", describe(error), error=error)
 
     def _end(self) -> None:
-        """The execution is over, or shall be: what is left is cancelled, in any order."""
+        """End the execution: cancel the tasks that are left, in any order."""
         if self._ending:
             return
         self._ending = True
@@ -314,14 +317,14 @@ class _Backend(trio.abc.Instrument):
         self._schedule.ended(path)
         nursery = task.parent_nursery
         if recorder.active and nursery is not None:
-            declare_spawn(nursery._cancel_status)  # a cancellation does not reach it any longer
+            declare_spawn(nursery._cancel_status)  # a cancellation no longer reaches it
         if nursery is not None:
             self._ends[nursery] = self._ends.get(nursery, 0) | self._origin
 
     # What trio asks
 
     def choose(self, batch: list[trio.lowlevel.Task]) -> None:
-        """Leave in the batch what runs next, and put the others back."""
+        """Leave in the batch the task that runs next, and put the others back."""
         schedule = self._schedule
         if schedule is None:
             return
@@ -370,7 +373,7 @@ class _Backend(trio.abc.Instrument):
                     continue
                 break
             chosen, ready = self._ready[choice]
-            self._begin(schedule, choice, ready)  # at the limit it raises, and all are put back
+            self._begin(schedule, choice, ready)  # raises at the limit; then all are put back
             del self._ready[choice]
             queue.extend(task for task, _ in self._ready.values())
             return chosen
@@ -388,7 +391,7 @@ class _Backend(trio.abc.Instrument):
         return None
 
     def _starting(self, schedule: Schedule) -> set[Name]:
-        """Tasks that `Nursery.start` waits for."""
+        """Return the tasks whose start `Nursery.start` waits for."""
         if not schedule.may_cancel:
             return set()
         return {
@@ -402,8 +405,7 @@ class _Backend(trio.abc.Instrument):
         nurseries = self._nurseries.get(path)
         if nurseries:
             for nursery in [it for it in nurseries if it._closed]:
-                # It has left the nursery in its last step, or was woken by the last that did: this
-                # step comes after all that was done in there.
+                # The nursery has closed, so this step comes after every step of its tasks.
                 nurseries.remove(nursery)
                 causes |= self._ends.pop(nursery, 0)
         step = schedule.begin(path, causes)
@@ -427,7 +429,8 @@ class _Backend(trio.abc.Instrument):
             scope.cancel()
 
     def nothing_can_run(self, deadline: float) -> bool:
-        """Called by the clock; True if it may jump to `deadline`, which may be infinite."""
+        """Called by the clock when no task can run. Return True if it may jump to `deadline`, which
+        may be infinite."""
         schedule = self._schedule
         if schedule is None:
             return True
@@ -489,7 +492,7 @@ class _Backend(trio.abc.Instrument):
 
 
 class _Chooser(random.Random):
-    """Stands for trio's random source."""
+    """Replaces trio's random source."""
 
     def __init__(self, machine: _Backend) -> None:
         super().__init__(0)
@@ -502,7 +505,7 @@ class _Chooser(random.Random):
 
 
 class _Clock(trio.abc.Clock):
-    """Moves when nothing can run."""
+    """The virtual clock of executions; it moves when no task can run."""
 
     def __init__(self, machine: _Backend) -> None:
         self._machine = machine
