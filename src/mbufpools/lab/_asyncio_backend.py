@@ -88,7 +88,7 @@ def explore_on_asyncio(
                 finalizer=loop._asyncgen_finalizer_hook,
             )
             try:
-                outcome = loop.execute(program)
+                outcome = loop.execute(program, leaks)
             finally:
                 asyncio._set_running_loop(None)
             done(schedule, leaks.judge(outcome))
@@ -147,6 +147,10 @@ class _Task(asyncio.Task[Any]):
     lab_scope: CancelScope | None = None
     lab_body: Any = None
     """The coroutine that runs in that scope."""
+
+    def __hash__(self) -> int:
+        """Make a set of tasks that the program fills come out in the same order every time."""
+        return hash(self.lab_name)
 
     def cancel(self, msg: Any = None) -> bool:
         if recorder.active:
@@ -416,7 +420,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
     # One execution
 
-    def execute(self, program: Program) -> Outcome:
+    def execute(self, program: Program, leaks: Leaks) -> Outcome:
         """Run `program` until it ends, stalls, or reaches the step limit."""
         recorder.restart()
         recorder.task_name = _name_of
@@ -425,6 +429,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             outcome = self._drive(main)
             if not outcome.stopped:  # else a task that would have looked did not get to it
                 self._look_for_lost_errors()
+                self._look_for_services(leaks)
         finally:
             self._tear_down()
         if self._complaint is None or outcome.kind is not None or outcome.stopped:
@@ -493,6 +498,12 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                         "exception": task.exception(),
                     }
                 )
+
+    def _look_for_services(self, leaks: Leaks) -> None:
+        for name in sorted(self._services):
+            task = self._task(name)
+            if task is not None and not _over(task):
+                leaks.hear(f"the service {task.get_name()!r} has outlived the program")
 
     def _step(self, name: Name) -> None:
         handle, ready = self._steps[name]

@@ -232,6 +232,7 @@ def declaring() -> Iterator[None]:
     finally:
         recorder.active = False
         recorder.restart()
+        recorder._preexisting.clear()
         for cls, attribute, slot in replaced:
             if slot is _ABSENT:
                 delattr(cls, attribute)

@@ -494,21 +494,21 @@ class _Backend(trio.abc.Instrument):
 class _Chooser(random.Random):
     """Replaces trio's random source."""
 
-    def __init__(self, machine: _Backend) -> None:
+    def __init__(self, backend: _Backend) -> None:
         super().__init__(0)
-        self._machine = machine
+        self._backend = backend
 
     def shuffle(self, batch: list[trio.lowlevel.Task]) -> None:  # type: ignore[override]
         """Called by trio with all tasks that can run."""
         if batch:
-            self._machine.choose(batch)
+            self._backend.choose(batch)
 
 
 class _Clock(trio.abc.Clock):
     """The virtual clock of executions; it moves when no task can run."""
 
-    def __init__(self, machine: _Backend) -> None:
-        self._machine = machine
+    def __init__(self, backend: _Backend) -> None:
+        self._backend = backend
         self._now = 0.0
         self.teardown_rounds = 0
 
@@ -533,7 +533,7 @@ class _Clock(trio.abc.Clock):
             return math.inf
         if runner.entry_queue.queue or runner.entry_queue.idempotent_queue:
             return 0  # somebody called `run_sync_soon`
-        if self._machine.nothing_can_run(deadline) and deadline < math.inf:
+        if self._backend.nothing_can_run(deadline) and deadline < math.inf:
             self._now = deadline
         return 0
 
