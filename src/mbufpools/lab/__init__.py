@@ -33,10 +33,10 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_declare``          records what each step touches; `Shared`
 ``_cancelling``       records which tasks a cancellation can reach
 ``_background``       knows when only services that tick still run
-``_virtual_time``     virtual time on asyncio; `Stalled`
-``_virtual_clock``    virtual time on trio
+``_virtual_time``     virtual time on asyncio, for `run` only; `Stalled`
+``_virtual_clock``    virtual time on trio, for `run` only
 ``_run``              one run in virtual time: `run` and `backend_options`
-``_schedule``         the choices of one execution, and the default rule
+``_schedule``         the choices of one execution, and the rules that decide by default
 ``_token``            a schedule as one line of text
 ``_repetition``       whether the program does the same in the same schedule
 ``_shrink``           finds fewer deviations that still fail
@@ -45,7 +45,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_dpor``             partial-order reduction
 ``_task_dump``        where every task stands, what it waits for, and who holds that
 ``_report``           a failure as a text for people
-``_asyncio_backend``  runs a program on asyncio, step by step
+``_asyncio_backend``  runs a program on asyncio, step by step; refuses I/O
 ``_trio_backend``     runs a program on trio, step by step
 ``_execute``          executes one schedule after another
 ``_parallel``         the same in several processes

@@ -37,7 +37,7 @@ from ._background import TICKS, is_service, only_ticks_on_asyncio
 from ._cancelling import declare_spawn
 from ._declare import recorder
 from ._leaks import Leaks, keep_for_good
-from ._outcome import LabError, Outcome, describe, only, refuse
+from ._outcome import IO_REFUSED, LabError, Outcome, describe, only, refuse
 from ._private_names import require
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._steps import CLOCK, MAIN, Name, spell
@@ -397,10 +397,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         )
 
     def _refuse_io(self, *_args: Any, **_options: Any) -> Any:
-        raise refuse(
-            "the program does I/O; the lab explores schedules in virtual time, so give it a fake "
-            "(`anyio.create_memory_object_stream`, say)"
-        )
+        raise refuse(IO_REFUSED)
 
     add_reader = add_writer = remove_reader = remove_writer = _refuse_io
     sock_recv = sock_recv_into = sock_sendall = sock_connect = sock_accept = _refuse_io

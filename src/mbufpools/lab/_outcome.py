@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
+    "IO_REFUSED",
     "LabError",
     "Outcome",
     "Unsupported",
@@ -43,6 +44,11 @@ def only(kind: type[BaseException], error: BaseException) -> bool:
         return all(only(kind, inner) for inner in error.exceptions)
     return isinstance(error, kind)
 
+
+IO_REFUSED = (
+    "the program does I/O; the lab explores schedules in virtual time, so give it a fake "
+    "(`anyio.create_memory_object_stream`, say)"
+)
 
 _refused: list[Unsupported] = []
 

@@ -15,8 +15,8 @@ begin with the stock schedule, and the base class sees to that.
 
 A strategy must be deterministic, given its seed, and must choose a task by its name, never by its
 place in a queue: a replay happens in another process. All that the rest of the lab needs to know
-about a strategy is an attribute here, so a new strategy is one class, and one line in
-`_explore.STRATEGIES`.
+about a strategy is an attribute here. A new strategy is one class in `_strategies`, one line in
+`_explore.STRATEGIES`, and its name in `_options.StrategyName`.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from ._background import TICKS, is_service, only_ticks_on_trio
 from ._cancelling import declare_spawn
 from ._declare import recorder
 from ._leaks import Leaks, keep_for_good
-from ._outcome import LabError, Outcome, describe, only, refuse
+from ._outcome import IO_REFUSED, LabError, Outcome, describe, only, refuse
 from ._private_names import require
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._steps import MAIN, Name
@@ -37,6 +37,8 @@ from ._virtual_clock import lift_shields
 __all__ = ["explore_on_trio"]
 
 Program = Callable[[], Awaitable[Any]]
+
+_io_manager: Any = vars(_run)["TheIOManager"]
 
 EXECUTIONS = 500
 """Executions that share one run of trio."""
@@ -123,6 +125,10 @@ class _Backend(trio.abc.Instrument):
             (_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
             (trio._threads, "start_thread_soon", _refuse_thread),
             (Runner, "spawn_impl", self._spawn_in_scope(spawn)),
+            *(
+                (_io_manager, name, self._refuse_io(getattr(_io_manager, name)))
+                for name in ("wait_readable", "wait_writable")
+            ),
         ]
         before = [(owner, name, getattr(owner, name)) for owner, name, _ in put]
         for owner, name, value in put:
@@ -164,6 +170,16 @@ class _Backend(trio.abc.Instrument):
             return task
 
         return spawn_impl
+
+    def _refuse_io(self, wait: Callable[..., Any]) -> Callable[..., Any]:
+        """Refuse to wait for I/O in a task of the program; trio's own tasks do."""
+
+        async def refuse_io(manager: Any, fd: Any) -> None:
+            if trio.lowlevel.current_task() in self._names:
+                raise refuse(IO_REFUSED)
+            await wait(manager, fd)
+
+        return refuse_io
 
     def run(self) -> bool:
         """Execute schedules in one run of trio; return whether there may be more."""
