@@ -136,12 +136,14 @@ class _Seeded(Strategy):
         raise NotImplementedError
 
     def split(self, executions: int) -> _Seeded | None:
-        seeds, self._seeds = self._seeds[:executions], self._seeds[executions:]
-        if not seeds:
+        stock_first, self._stock_first = self._stock_first, False
+        count = executions - stock_first
+        seeds, self._seeds = self._seeds[:count], self._seeds[count:]
+        if not seeds and not stock_first:
             return None
         part = self._part(len(seeds), seeds.start)
         part._length = self._length
-        part._stock_first, self._stock_first = self._stock_first, False
+        part._stock_first = stock_first
         return part
 
     def merge(self, part: Strategy) -> None:
@@ -374,7 +376,10 @@ class Exhaustive(Strategy):
         for prefixes in self._pending:
             while prefixes and len(part) < min(executions, PREFIXES):
                 part.append(prefixes.pop())
-        return Exhaustive(self._max_preemptions, self._max_delays, part) if part else None
+        if not part:
+            return None
+        part.reverse()  # so that it is executed in the order in which it would have been here
+        return Exhaustive(self._max_preemptions, self._max_delays, part)
 
     def merge(self, part: Strategy) -> None:
         assert isinstance(part, Exhaustive)
