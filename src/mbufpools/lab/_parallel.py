@@ -72,11 +72,13 @@ def _ignore_interrupts() -> None:
 
 
 def kill_workers(executor: ProcessPoolExecutor) -> None:
-    """End the processes of an executor at once, in the middle of what they do."""
-    processes = list((getattr(executor, "_processes", None) or {}).values())
-    executor.shutdown(wait=False, cancel_futures=True)
-    for process in processes:
+    """End the processes of an executor at once, in the middle of what they do.
+
+    Returns when they are gone, and what the executor shared with them.
+    """
+    for process in list((getattr(executor, "_processes", None) or {}).values()):
         process.kill()
+    executor.shutdown(cancel_futures=True)
 
 
 def _work(part: _Part) -> _Done:
