@@ -26,10 +26,13 @@ async def sound():
     await two(checkpoint)
 
 async def race(expected=2):
-    count = 0
+    count = begun = 0
 
     async def increase():
-        nonlocal count
+        nonlocal count, begun
+        begun += 1
+        if begun == 2:
+            await checkpoint()  # in the stock order it comes too late for the race
         value = count
         await checkpoint()
         count = value + 1
@@ -98,8 +101,9 @@ def replay_line(out: str) -> list[str]:
 def test_a_program_that_holds_is_one_line(target: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert explore(capsys, target) == (
         0,
-        "no failure in 6 executions (exhaustive on asyncio): all of the schedules of at most 2 "
-        "preemptions\n",
+        "no failure in 12 executions (exhaustive on asyncio): all of the schedules of at most 2 "
+        "preemptions, and those of at most 2 delays; not explored: cancellations (cancel=True), "
+        "other orders of plain callbacks than first in, first out, threads, I/O and real time\n",
         "",
     )
 
@@ -114,15 +118,19 @@ def test_both_backends_are_explored_in_turn(capsys: pytest.CaptureFixture[str]) 
     )
     assert status == 0
     assert out.splitlines() == [
-        f"no failure in 6 executions (exhaustive on {backend}): all of the schedules"
-        for backend in ("asyncio", "trio")
+        f"no failure in 12 executions (exhaustive on {backend}): all of the schedules; not "
+        f"explored: cancellations (cancel=True), {callbacks}threads, I/O and real time"
+        for backend, callbacks in (
+            ("asyncio", "other orders of plain callbacks than first in, first out, "),
+            ("trio", ""),
+        )
     ]
 
 
 @pytest.mark.parametrize(
     ("options", "summary"),
     [
-        (["--strategy", "dpor"], "no failure in 1 execution (dpor on asyncio): all of *"),
+        (["--strategy", "dpor"], "no failure in 2 executions (dpor on asyncio): all of *"),
         (
             ["--strategy", "random", "--seed", "7", "--max-executions", "3"],
             "no failure in 3 executions (random on asyncio): not all of the schedules, chosen *",
@@ -131,9 +139,9 @@ def test_both_backends_are_explored_in_turn(capsys: pytest.CaptureFixture[str]) 
             ["--strategy", "pct", "--depth", "2", "--max-executions", "4"],
             "no failure in 4 executions (pct on asyncio): not all of the schedules, by PCT to 2",
         ),
-        (["--max-preemptions", "0"], "*: all of the schedules of at most 0 preemptions"),
-        (["--cancel"], "*, each with one cancellation at a time"),
-        (["--cancel-by", "native"], "*, each with one cancellation at a time by Task.cancel()"),
+        (["--max-preemptions", "0"], "*: all of the schedules of at most 0 preemptions, and *"),
+        (["--cancel"], "*, each with one cancellation at a time; not explored: *"),
+        (["--cancel-by", "native"], "*, each with one cancellation at a time by Task.cancel(); *"),
         (["--max-executions", "2"], "no failure in 2 executions *: not all of the schedules *"),
     ],
 )
@@ -155,10 +163,12 @@ def test_a_failure_prints_the_report_and_the_command_that_replays_it(
     assert out.startswith("exception: AssertionError: 1 of 2\nschedule (")
     assert "/lab/" not in out
     assert out.endswith(
-        f"\n\n1 failure found in 2 executions (exhaustive on {backend}): not all of the schedules "
-        f"of at most 2 preemptions\n"
+        f"\n\n1 failure found in 3 executions (exhaustive on {backend}): not all of the schedules "
+        f"of at most 2 preemptions, and those of at most 2 delays\n"
     )
-    again = explore(capsys, *replay_line(out))
+    arguments = replay_line(out)
+    assert arguments[-1] == f"{backend}/run-on:0.0@1>0.1"
+    again = explore(capsys, *arguments)
     assert again == (1, out[: out.index("\n\n") + 1], "")
 
 
@@ -172,7 +182,7 @@ def test_a_stall_is_reported_and_replayed(capsys: pytest.CaptureFixture[str]) ->
 def test_the_status_is_that_of_the_worst_backend(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = explore(capsys, "programs:race", "--backend", "both")
     assert status == 1
-    assert out.count("1 failure found in 2 executions") == 2
+    assert out.count("1 failure found in 3 executions") == 2
 
 
 def test_a_token_that_no_longer_fails_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,13 +204,13 @@ def test_json_is_an_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
         "program": "programs:race",
         "strategy": "exhaustive",
         "backend": "asyncio",
-        "executions": 2,
+        "executions": 3,
         "complete": False,
-        "bound": "the schedules of at most 2 preemptions",
+        "bound": "the schedules of at most 2 preemptions, and those of at most 2 delays",
         "redundant": 0,
     }
     assert failure["kind"] == "exception"
-    assert failure["found_at"] == 2
+    assert failure["found_at"] == 3
     assert failure["token"] in failure["report"]
     assert replay_line(failure["report"]) == ["programs:race", "--token", failure["token"]]
     assert second["backend"] == "trio"

@@ -71,17 +71,17 @@ def test_a_failure_of_a_backend_is_shrunk_and_replayed_from_its_token() -> None:
             break
 
     def fails(deviations: engine.Deviations) -> engine.Deviations | None:
-        again = engine.Replay(deviations)
+        again = engine.Replay(deviations, schedule.rule)
         assert again.begin()
-        outcome, schedule = execute(again)
-        return schedule.deviations if outcome.kind is not None else None
+        outcome, found = execute(again)
+        return found.deviations if outcome.kind is not None else None
 
     deviations, _ = engine.shrink(schedule.deviations, fails)
     assert len(deviations) == 1
-    token = engine.spell_token("counter", deviations)
-    backend, parsed, _ = engine.parse_token(token)
-    assert (backend, parsed) == ("counter", deviations)
-    replay = engine.Replay(parsed)
+    token = engine.spell_token("counter", deviations, schedule.rule)
+    backend, parsed, rule = engine.parse_token(token)
+    assert (backend, parsed, rule) == ("counter", deviations, schedule.rule)
+    replay = engine.Replay(parsed, rule)
     assert replay.begin()
     outcome, _ = execute(replay)
     assert (outcome.message, replay.misfits) == ("the counter is 1", [])

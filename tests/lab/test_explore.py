@@ -8,6 +8,7 @@ import itertools
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -24,6 +25,7 @@ from mbufpools.lab._execute import execute
 from mbufpools.lab._options import Options
 from mbufpools.lab._schedule import Anchor, Cancel, Schedule
 from mbufpools.lab._strategies import Exhaustive, Random
+from mbufpools.lab._strategy import Strategy
 from mbufpools.lab._token import parse_token, spell_token
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -51,17 +53,20 @@ def letters(orders: list[str], *words: str) -> Program:
 
 
 async def lost_update() -> None:
-    """Two tasks add one, and both may read before either writes."""
+    """Two tasks add one, and both may read before either writes. In the order that the backend
+    itself takes, the second one comes too late for that."""
     shared = lab.Shared(0)
 
-    async def add() -> None:
+    async def add(checkpoints: int) -> None:
+        for _ in range(checkpoints):
+            await checkpoint()
         value = shared.value
         await checkpoint()
         shared.value = value + 1
 
     async with anyio.create_task_group() as group:
-        group.start_soon(add)
-        group.start_soon(add)
+        group.start_soon(add, 0)
+        group.start_soon(add, 1)
     assert shared.value == 2
 
 
@@ -77,25 +82,55 @@ async def nothing() -> None:
 # What is covered
 
 
+def orders_of(
+    strategy: Strategy, backend: lab.BackendName, *words: str
+) -> tuple[list[str], list[Schedule]]:
+    """Execute all schedules of a strategy; return the order of the letters in each."""
+    orders: list[str] = []
+    schedules: list[Schedule] = []
+    executed = execute(
+        letters(orders, *words),
+        strategy,
+        Options(backend=backend, max_executions=10_000),
+        on_execution=lambda schedule, outcome: schedules.append(schedule),
+    )
+    assert strategy.complete
+    assert not executed.failures
+    # At the end some of them are executed again, to compare them.
+    return orders[: executed.executions], schedules
+
+
+WORDS = pytest.mark.parametrize(("words", "count"), [(("aaa", "bbb"), 20), (tuple("abcd"), 24)])
+
+
 @BACKENDS
-@pytest.mark.parametrize(("words", "count"), [(("aaa", "bbb"), 20), (tuple("abcd"), 24)])
-def test_every_order_is_reached_just_once(
+@WORDS
+def test_under_the_run_on_rule_every_order_is_reached_just_once(
+    backend: lab.BackendName, words: tuple[str, ...], count: int
+) -> None:
+    orders, _ = orders_of(Exhaustive(None), backend, *words)
+    assert len(orders) == len(set(orders)) == count
+
+
+@BACKENDS
+@WORDS
+def test_an_exploration_reaches_every_order_at_most_once_under_each_rule(
     backend: lab.BackendName, words: tuple[str, ...], count: int
 ) -> None:
     orders: list[str] = []
     exploration = lab.explore(letters(orders, *words), backend=backend, max_preemptions=None)
-    assert exploration.executions == len(orders) == len(set(orders)) == count
     assert exploration.complete
     assert not exploration.failures
+    executed = Counter(orders[: exploration.executions])
+    assert len(executed) == len(set(orders)) == count
+    assert max(executed.values()) == 2
 
 
 @BACKENDS
 @pytest.mark.parametrize(("bound", "expected"), [(0, 2), (1, 6), (2, 14), (4, 20)])
 def test_the_bound_counts_preemptions(backend: lab.BackendName, bound: int, expected: int) -> None:
     """An order of aaa and bbb needs one preemption each time that it leaves a word unfinished."""
-    orders: list[str] = []
-    exploration = lab.explore(letters(orders, "aaa", "bbb"), backend=backend, max_preemptions=bound)
-    assert exploration.complete
+    orders, schedules = orders_of(Exhaustive(bound), backend, "aaa", "bbb")
 
     def preemptions(order: str) -> int:
         return sum(
@@ -103,38 +138,78 @@ def test_the_bound_counts_preemptions(backend: lab.BackendName, bound: int, expe
             for place, (first, second) in enumerate(itertools.pairwise(order))
         )
 
+    assert list(map(preemptions, orders)) == [schedule.preemptions for schedule in schedules]
     assert max(map(preemptions, orders)) <= bound
     assert len(orders) == len(set(orders)) == expected
 
 
 @BACKENDS
-def test_independent_tasks_cost_dpor_no_extra_execution(backend: lab.BackendName) -> None:
+@pytest.mark.parametrize("bound", [0, 1, 2, 3])
+def test_the_bound_counts_delays(backend: lab.BackendName, bound: int) -> None:
+    """An order of aaa and bbb has one delay for each letter that is not the one whose task became
+    ready first."""
+    orders, _ = orders_of(Exhaustive(0, bound, [("stock", ())]), backend, "aaa", "bbb")
+
+    def delays(order: str) -> int:
+        ready, left, number = ["a", "b"], {"a": 3, "b": 3}, 0
+        for letter in order:
+            number += ready[0] != letter
+            ready.remove(letter)
+            left[letter] -= 1
+            if left[letter]:
+                ready.append(letter)
+        return number
+
+    every = {"".join(order) for order in itertools.permutations("aaabbb")}
+    assert len(orders) == len(set(orders))
+    assert set(orders) == {order for order in every if delays(order) <= bound}
+
+
+@BACKENDS
+@pytest.mark.parametrize("bound", [0, 1, 2])
+def test_an_exploration_covers_the_schedules_of_both_bounds(
+    backend: lab.BackendName, bound: int
+) -> None:
+    run_on, _ = orders_of(Exhaustive(bound), backend, "aaa", "bbb")
+    stock, _ = orders_of(Exhaustive(0, bound, [("stock", ())]), backend, "aaa", "bbb")
     orders: list[str] = []
-    exploration = lab.explore(
-        letters(orders, "aaa", "bbb", "ccc"), strategy="dpor", backend=backend
-    )
-    assert (exploration.executions, exploration.complete) == (1, True)
+    exploration = lab.explore(letters(orders, "aaa", "bbb"), backend=backend, max_preemptions=bound)
+    assert exploration.complete
+    assert Counter(orders[: exploration.executions]) == Counter(run_on + stock)
+
+
+@BACKENDS
+def test_independent_tasks_cost_dpor_no_execution_besides_the_stock_order(
+    backend: lab.BackendName,
+) -> None:
+    exploration = lab.explore(letters([], "aaa", "bbb", "ccc"), strategy="dpor", backend=backend)
+    assert (exploration.executions, exploration.complete) == (2, True)
 
 
 @BACKENDS
 def test_fifo_is_the_order_of_becoming_ready(backend: lab.BackendName) -> None:
     orders: list[str] = []
     exploration = lab.explore(letters(orders, "aaa", "bbb"), strategy="fifo", backend=backend)
-    assert orders == ["ababab"]
+    assert set(orders) == {"ababab"}
+    assert exploration.executions == 1
     assert exploration.complete
 
 
 def test_random_and_pct_are_determined_by_their_seed() -> None:
     for strategy in ("random", "pct"):
-        runs = []
-        for _ in range(2):
+        runs: list[list[str]] = []
+        for backend in ("asyncio", "trio") * 2:
             orders: list[str] = []
-            program = letters(orders, "aaa", "bbb")
-            for backend in ("asyncio", "trio"):
-                lab.explore(program, strategy=strategy, backend=backend, max_executions=30, seed=7)
-            assert orders[:30] == orders[30:], "the backends differ"
-            runs.append(orders)
-        assert runs[0] == runs[1]
+            lab.explore(
+                letters(orders, "aaa", "bbb"),
+                strategy=strategy,
+                backend=backend,
+                max_executions=30,
+                seed=7,
+            )
+            runs.append(orders[:30])
+        assert all(run == runs[0] for run in runs), "the backends or the runs differ"
+        assert runs[0][0] == "ababab", "the stock order comes first"
         assert len(set(runs[0])) > 3
 
 
@@ -290,7 +365,7 @@ def test_equal_failures_are_reported_once_and_different_ones_each(backend: lab.B
 
     exploration = lab.explore(program, backend=backend, max_failures=None)
     assert exploration.complete
-    assert exploration.executions == 6
+    assert exploration.executions == 6 * 2, "each order under each rule"
     said = {str(failure.error) for failure in exploration.failures}
     assert said == {"b came first", "c came first"}
     assert len(exploration.failures) == 2
@@ -464,11 +539,18 @@ def test_a_leak_at_the_grant_is_found_by_cancellation_alone(backend: lab.Backend
 
 @pytest.mark.parametrize(
     "token",
-    ["asyncio:", "trio:0.1@2>0.2", "asyncio:clock@0>0.1,0@1!0.0/scope,0@1'>0.1,0.1@2!0/native"],
+    [
+        "asyncio:",
+        "trio:0.1@2>0.2",
+        "trio/run-on:0.1@2>0.2",
+        "asyncio:clock@0>0.1,0@1!0.0/scope,0@1'>0.1,0.1@2!0/native",
+        "asyncio/run-on:clock@0>0.1,0@1!0.0/scope",
+    ],
 )
 def test_a_token_is_read_as_it_was_written(token: str) -> None:
-    backend, deviations, _ = parse_token(token)
-    assert spell_token(backend, deviations) == token
+    backend, deviations, rule = parse_token(token)
+    assert (backend in ("asyncio", "trio"), rule == "run-on") == (True, "/run-on:" in token)
+    assert spell_token(backend, deviations, rule) == token
 
 
 def test_a_token_names_task_and_step() -> None:
@@ -489,6 +571,7 @@ def test_an_invalid_token_is_refused(token: str) -> None:
 
 def test_a_token_of_another_program_is_refused() -> None:
     (failure,) = lab.explore(lost_update).failures
+    assert parse_token(failure.token)[1], "it is not the stock order, which fits any program"
     with pytest.raises(lab.LabError, match="does not fit the program"):
         lab.replay(nothing, failure.token)
 
@@ -499,15 +582,17 @@ def test_a_replay_of_a_fixed_bug_does_not_fail() -> None:
     async def fixed() -> None:
         shared, lock = lab.Shared(0), anyio.Lock(fast_acquire=True)
 
-        async def add() -> None:
+        async def add(checkpoints: int) -> None:
+            for _ in range(checkpoints):
+                await checkpoint()
             async with lock:
                 value = shared.value
                 await checkpoint()
                 shared.value = value + 1
 
         async with anyio.create_task_group() as group:
-            group.start_soon(add)
-            group.start_soon(add)
+            group.start_soon(add, 0)
+            group.start_soon(add, 1)
         assert shared.value == 2
 
     assert not lab.replay(fixed, token).failures
@@ -569,7 +654,13 @@ def test_a_failure_is_not_shrunk_to_another_one_and_equal_results_are_reported_o
 
     exploration = lab.explore(program, backend=backend, max_failures=None)
     assert exploration.complete
-    assert [type(failure.error) for failure in exploration.failures] == [ValueError, KeyError]
+    # There are six different failures. One of each kind is left, under each rule where it has
+    # deviations.
+    assert [(type(failure.error), failure.token) for failure in exploration.failures] == [
+        (ValueError, f"{backend}:"),
+        (KeyError, f"{backend}/run-on:0@1>0.1"),
+        (KeyError, f"{backend}:0@1>0.1"),
+    ]
 
 
 @BACKENDS
@@ -723,26 +814,26 @@ def test_a_program_that_is_not_deterministic_is_reported(backend: lab.BackendNam
         if calls == 1:
             raise ValueError
 
-    with pytest.raises(lab.LabError, match="did not fail again"):
+    with pytest.raises(lab.LabError, match="and then the same schedule did not fail"):
         lab.explore(program, backend=backend)
 
 
 @BACKENDS
 def test_a_task_that_is_missing_in_a_later_execution_is_reported(backend: lab.BackendName) -> None:
     """dpor cannot make its next choice; strategies that replay skip a choice that is missing."""
-    tasks = 3
+    calls = 0
 
     async def program() -> None:
-        nonlocal tasks
+        nonlocal calls
+        calls += 1
         shared = lab.Shared(0)
 
         async def add() -> None:
             shared.value += 1
 
         async with anyio.create_task_group() as group:
-            for _ in range(tasks):
+            for _ in range(3 if calls <= 2 else 1):
                 group.start_soon(add)
-        tasks = 1
 
     with pytest.raises(lab.LabError, match=r"task 0\.\d cannot run where it could before"):
         lab.explore(program, strategy="dpor", backend=backend)
@@ -851,5 +942,8 @@ def test_random_splits_its_seeds() -> None:
 
 def test_progress_is_reported() -> None:
     told: list[int] = []
-    lab.explore(letters([], "aa", "bb"), max_preemptions=None, on_progress=told.append)
-    assert told == list(range(1, 7))
+    exploration = lab.explore(
+        letters([], "aa", "bb"), max_preemptions=None, on_progress=told.append
+    )
+    assert told == list(range(1, exploration.executions + 1))
+    assert len(told) > 6

@@ -7,7 +7,6 @@ import functools
 import multiprocessing
 import pickle
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -18,9 +17,12 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from mbufpools import lab
-from mbufpools.lab import _execute, _parallel
+from mbufpools.lab import _execute, _explore, _parallel
+from mbufpools.lab._outcome import Outcome
 from mbufpools.lab._pickled import PickledProgram, pack
+from mbufpools.lab._schedule import Schedule
 from mbufpools.lab._shrink import shrink
+from mbufpools.lab._steps import spell
 
 
 class AtOnce(Executor):
@@ -43,22 +45,14 @@ class AtOnce(Executor):
         return future
 
 
-SEEN: list[str] = []
-"""The order in which the tasks of each execution ended."""
-
-
 async def race(*, users: int = 3, passes: int = 1) -> None:
-    order = []
-
-    async def user(number: int) -> None:
+    async def user() -> None:
         for _ in range(passes):
             await checkpoint()
-            order.append(str(number))
 
     async with anyio.create_task_group() as tasks:
-        for number in range(users):
-            tasks.start_soon(user, number)
-    SEEN.append("".join(order))
+        for _ in range(users):
+            tasks.start_soon(user)
 
 
 async def wrong_in_three_ways() -> None:
@@ -95,11 +89,25 @@ async def spins() -> None:
         await checkpoint()
 
 
+Executed = tuple[str, tuple[tuple[str, int], ...]]
+"""The rule of an execution, and its steps: for each its task and its number."""
+
+
 @pytest.fixture
-def seen() -> Iterator[list[str]]:
-    SEEN.clear()
-    yield SEEN
-    SEEN.clear()
+def executed(monkeypatch: pytest.MonkeyPatch) -> list[Executed]:
+    """What is executed in this process, without what is repeated to compare it."""
+    executed: list[Executed] = []
+
+    def note(schedule: Schedule, outcome: Outcome) -> None:
+        steps = tuple((spell(step.task), step.number) for step in schedule.steps)
+        executed.append((schedule.rule, steps))
+
+    def noting(*args: Any, **options: Any) -> Any:
+        return _execute.execute(*args, on_execution=note, **options)
+
+    monkeypatch.setattr(_explore, "execute", noting)
+    monkeypatch.setattr(_parallel, "execute", noting)
+    return executed
 
 
 @pytest.fixture(scope="module")
@@ -126,19 +134,22 @@ def test_exhaustive_covers_each_schedule_once_in_parts_of_any_size(
     backend: lab.BackendName,
     part: int,
     max_preemptions: int | None,
-    seen: list[str],
+    executed: list[Executed],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(_parallel, "PART", part)
     options: dict[str, Any] = {"backend": backend, "max_preemptions": max_preemptions}
     alone = lab.explore(race, **options)
-    orders = Counter(seen)
-    seen.clear()
+    schedules = list(executed)
+    executed.clear()
     executor = AtOnce()
     shared = lab.explore(race, executor=executor, **options)
     assert shared == alone
     assert shared.complete
-    assert Counter(seen) == orders
+    assert executed[0] == schedules[0]
+    assert executed[0][0] == "stock"
+    assert len(executed) == len(set(executed)) == shared.executions
+    assert set(executed) == set(schedules)
     assert executor.parts >= shared.executions / part
 
 
@@ -147,7 +158,7 @@ def test_exhaustive_covers_each_schedule_once_in_parts_of_any_size(
 def test_random_strategies_execute_the_seeds_that_they_would_alone(
     backend: lab.BackendName,
     strategy: lab.StrategyName,
-    seen: list[str],
+    executed: list[Executed],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(_parallel, "PART", 8)
@@ -161,13 +172,14 @@ def test_random_strategies_execute_the_seeds_that_they_would_alone(
         "depth": 2,
     }
     alone = lab.explore(race, **options)
-    orders = list(seen)
-    seen.clear()
+    schedules = list(executed)
+    executed.clear()
     executor = AtOnce()
     shared = lab.explore(race, executor=executor, **options)
     assert shared == alone
-    assert seen == orders
-    assert len(set(orders)) > 5
+    assert executed == schedules
+    assert [rule for rule, _ in executed] == ["stock"] + ["run-on"] * 99
+    assert len(set(schedules)) > 5
     assert executor.parts == 13
 
 

@@ -30,10 +30,13 @@ def backend():
 RACE = """
 @pytest.mark.explore
 async def test_race():
-    count = 0
+    count = begun = 0
 
     async def increase():
-        nonlocal count
+        nonlocal count, begun
+        begun += 1
+        if begun == 2:
+            await checkpoint()  # in the stock order it comes too late for the race
         value = count
         await checkpoint()
         count = value + 1
@@ -91,10 +94,12 @@ def test_a_marked_test_is_explored_on_each_backend_as_a_test_of_its_own(
             "test_it.py::test_sound[[]asyncio[]] PASSED*",
             "test_it.py::test_sound[[]trio[]] PASSED*",
             "*= explored =*",
-            "test_it.py::test_sound[[]asyncio[]]: no failure in 6 executions (exhaustive on "
-            "asyncio): all of the schedules of at most 2 preemptions",
-            "test_it.py::test_sound[[]trio[]]: no failure in 6 executions (exhaustive on trio): "
-            "all of the schedules of at most 2 preemptions",
+            "test_it.py::test_sound[[]asyncio[]]: no failure in 12 executions (exhaustive on "
+            "asyncio): all of the schedules of at most 2 preemptions, and those of at most 2 "
+            "delays; not explored: *",
+            "test_it.py::test_sound[[]trio[]]: no failure in 12 executions (exhaustive on trio): "
+            "all of the schedules of at most 2 preemptions, and those of at most 2 delays; not "
+            "explored: *",
         ]
     )
 
@@ -119,8 +124,8 @@ def test_the_options_of_the_mark_are_those_of_explore(suite: pytest.Pytester) ->
         [
             "*::test_random[[]trio[]]: no failure in 20 executions (random on trio): not all of "
             "the schedules, chosen at random, each with one cancellation at a time",
-            "*::test_on_one[[]trio[]]: no failure in 1 execution (exhaustive on trio): all of the "
-            "schedules",
+            "*::test_on_one[[]trio[]]: no failure in 2 executions (exhaustive on trio): all of "
+            "the schedules; but there was never a choice: *",
             "*::test_on_the_other[[]asyncio[]]: * (dpor on asyncio): all of the schedules that *",
         ]
     )
@@ -152,9 +157,9 @@ def test_a_mark_on_a_class_or_a_module_is_for_the_coroutine_tests_in_it(
     result.assert_outcomes(passed=5)
     result.stdout.fnmatch_lines(
         [
-            "*::test_here[[]trio[]]: * (exhaustive on trio): all of * at most 1 preemption",
-            "*::test_a_class[[]trio[]]: no failure in 2 * of at most 0 preemptions",
-            "*::test_a_static_one[[]asyncio[]]: no failure in 2 * of at most 0 preemptions",
+            "*::test_here[[]trio[]]: * (exhaustive on trio): all of * at most 1 preemption, *",
+            "*::test_a_class[[]trio[]]: no failure in 3 * of at most 0 preemptions, *",
+            "*::test_a_static_one[[]asyncio[]]: no failure in 3 * of at most 0 preemptions, *",
             "*::test_a_static_one[[]trio[]]: *",
         ]
     )
@@ -183,7 +188,7 @@ def test_a_method_has_its_instance_and_a_parameter_its_value(suite: pytest.Pytes
         (
             "@pytest.mark.explore(stratgy='dpor')\nasync def test_it(): pass",
             "test_it.py::test_it: @pytest.mark.explore has no option 'stratgy'; its options are "
-            "backend, backends, cancel, depth, max_executions, *",
+            "backend, backends, cancel, depth, fresh, max_executions, *",
         ),
         (
             "@pytest.mark.explore('dpor')\nasync def test_it(): pass",
@@ -293,10 +298,10 @@ def test_no_plugin_for_async_tests_grabs_an_explored_one(
     result.assert_outcomes(passed=6 + theirs, failed=2)
     result.stdout.fnmatch_lines_random(
         [
-            "*::test_sound[[]asyncio[]]: no failure in 6 executions *",
-            "*::test_sound[[]trio[]]: no failure in 6 executions *",
-            "*::test_a_class[[]asyncio-1[]]: no failure in 6 executions *",
-            "*::test_a_class[[]trio-2[]]: no failure in 6 executions *",
+            "*::test_sound[[]asyncio[]]: no failure in 12 executions *",
+            "*::test_sound[[]trio[]]: no failure in 12 executions *",
+            "*::test_a_class[[]asyncio-1[]]: no failure in 12 executions *",
+            "*::test_a_class[[]trio-2[]]: no failure in 12 executions *",
             "FAILED test_it.py::test_race[[]asyncio[]] - exception: AssertionError: assert 1 == 2",
             "FAILED test_it.py::test_race[[]trio[]] - exception: AssertionError: assert 1 == 2",
         ]
@@ -334,14 +339,16 @@ def test_a_failure_shows_its_report_and_not_the_traceback_of_the_lab(
         [
             "_* test_race[[]asyncio[]] _*",
             "exception: AssertionError: assert 1 == 2",
-            "schedule (task: its steps in a row, and where it stops):",
-            "  *here 0.1 is scheduled out of turn",
+            "schedule (task: its steps in a row, and where it stops), in which each task runs on "
+            "for as long as it can, but for 1 deviation:",
+            "  *here 0.1 is scheduled instead of 0.0",
             "Traceback (most recent call last):",
             '  File "*test_it.py", line *, in test_race',
             "AssertionError: assert 1 == 2",
-            "replay: pytest 'test_it.py::test_race[[]asyncio[]]' --explore-token 'asyncio:0.0@1>*'",
+            "replay: pytest 'test_it.py::test_race[[]asyncio[]]' --explore-token "
+            "'asyncio/run-on:0.0@1>0.1'",
             "",
-            "1 failure found in 2 executions (exhaustive on asyncio): not all of the *",
+            "1 failure found in 3 executions (exhaustive on asyncio): not all of the *",
             "FAILED test_it.py::test_race[[]asyncio[]] - exception: AssertionError: assert 1 == 2",
         ]
     )
@@ -437,12 +444,12 @@ def test_all_failures_asked_for_are_reported_each_with_its_command(suite: pytest
     lines = [line for line in result.outlines if line.startswith("replay: ")]
     assert len(lines) == len(set(lines)) == 2
     result.stdout.fnmatch_lines(
-        ["exception: ValueError: *", "", "exception: KeyError: *", "", "2 failures found in *"]
+        ["exception: KeyError: *", "", "exception: ValueError: *", "", "2 failures found in *"]
     )
 
 
 def test_a_token_is_only_for_its_backend(suite: pytest.Pytester) -> None:
-    result = run(suite, RACE, "--explore-token", "trio:0@1>0.1,0.1@1>0.0", "-rs")
+    result = run(suite, RACE, "--explore-token", "trio:0.1@1>0.1", "-rs")
     result.assert_outcomes(skipped=1, failed=1)
     result.stdout.fnmatch_lines(["SKIPPED * the token is of trio, this is asyncio"])
 
@@ -483,7 +490,7 @@ def test_a_breakpoint_stops_in_the_replayed_schedule(suite: pytest.Pytester) -> 
     (suite.path / "test_it.py").write_text(HEAD + source, "utf-8")
     result = suite.run(
         *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "trio"),
-        *("--explore-token", "trio:0@1>0.1,0.1@1>0.0"),
+        *("--explore-token", "trio:0.1@1>0.1"),
         stdin=b"p 'value', value\nc\np 'value', value\nc\n",
     )
     result.assert_outcomes(failed=1, deselected=1)
@@ -614,7 +621,7 @@ def test_an_exploration_that_is_not_complete_passes_and_the_summary_says_so(
 def test_a_machine_readable_report_holds_the_summary(suite: pytest.Pytester) -> None:
     run(suite, SOUND, "--junit-xml=report.xml")
     xml = (suite.path / "report.xml").read_text("utf-8")
-    assert xml.count('<property name="explored" value="no failure in 6 executions') == 2
+    assert xml.count('<property name="explored" value="no failure in 12 executions') == 2
 
 
 # --- fixtures
@@ -711,7 +718,7 @@ def test_the_fixture_explores_any_program(suite: pytest.Pytester) -> None:
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(
         [
-            "*::test_it[[]trio[]]: no failure in 4 executions (exhaustive on trio): *",
+            "*::test_it[[]trio[]]: no failure in 8 executions (exhaustive on trio): *",
             "*::test_it[[]trio[]]: no failure in 7 executions (random on asyncio): *",
         ]
     )
@@ -829,10 +836,10 @@ async def test_skip():
     result.stdout.no_fnmatch_line("*process.py*")
     result.stdout.fnmatch_lines_random(
         [
-            "*::test_sound[[]asyncio[]]: no failure in 6 executions *",
-            "*::test_sound[[]trio[]]: no failure in 6 executions *",
-            "*::test_a_class[[]trio-more0[]]: no failure in 1 execution *",
-            "*::test_dpor[[]asyncio[]]: no failure in 1 execution *",
+            "*::test_sound[[]asyncio[]]: no failure in 12 executions *",
+            "*::test_sound[[]trio[]]: no failure in 12 executions *",
+            "*::test_a_class[[]trio-more0[]]: no failure in 2 executions *",
+            "*::test_dpor[[]asyncio[]]: no failure in 2 executions *",
             "*::test_fixture: *; in one process, because others could not import the program",
         ]
     )

@@ -78,8 +78,8 @@ def test_a_peer_stands_beside_us_with_its_ratios(lab_benchmark: Any) -> None:
     out = lab_benchmark.show_counts(lab_benchmark.count(tools, [2], 9999), [2], 9999)
     assert rows(out, "detangle")[0][2:] == ["slow", "not found", "not found", "1200"]
     assert rows(out, "lab")[3:] == [
-        ["asyncio", "lab", "dpor", "300.0"],
-        ["anyio on asyncio", "lab", "dpor", "300.0"],
+        ["asyncio", "lab", "dpor", "240.0"],
+        ["anyio on asyncio", "lab", "dpor", "240.0"],
     ]
     out = lab_benchmark.rates(tools, 2, 100, 1)
     assert [line[3:] for line in rows(out, "detangle")] == [["1200", "1.00"]] * 2

@@ -10,11 +10,17 @@ import anyio
 
 from mbufpools import lab
 
-__all__ = ["BOTH", "Program", "Specimen", "together"]
+__all__ = ["BOTH", "TIES", "Program", "Specimen", "together"]
 
 Program = Callable[[], Coroutine[Any, Any, None]]
 
 BOTH: tuple[lab.BackendName, ...] = ("asyncio", "trio")
+
+TIES = (
+    "of the tasks that become ready in one step asyncio runs the one first that was woken first; "
+    "trio takes any order, and the lab takes that of their names"
+)
+"""Why the order of the backend itself, and what differs from it in few places, is not the same."""
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ SPECIMENS = (
         kind="stall",
         told="for anyio's Event: set() was never called since",
         found=1,
-        proved=3,
+        proved=6,
     ),
     Specimen(
         "entry dropped",
@@ -154,7 +154,7 @@ SPECIMENS = (
         kind="exception",
         told="KeyError: 'task'",
         found=1,
-        proved=3,
+        proved=6,
     ),
     Specimen(
         "used in flight",
@@ -163,6 +163,6 @@ SPECIMENS = (
         kind="exception",
         told="AssertionError: corrupt",
         found=1,
-        proved=1,
+        proved=2,
     ),
 )

@@ -147,8 +147,8 @@ SPECIMENS = (
         partial(close_and_release, ClosableForGood),
         kind="exception",
         told="AssertionError: open again",
-        found=2,
-        proved=6,
+        found=3,
+        proved=12,
     ),
     Specimen(
         "grown past what is out",
@@ -157,7 +157,7 @@ SPECIMENS = (
         kind="exception",
         told="AssertionError: too many",
         found=1,
-        proved=9,
+        proved=17,
     ),
     Specimen(
         "shrink forgotten",
@@ -166,6 +166,6 @@ SPECIMENS = (
         kind="exception",
         told="AssertionError: not smaller",
         found=1,
-        proved=60,
+        proved=98,
     ),
 )
