@@ -15,7 +15,7 @@ from ._fresh import Renewal
 from ._leaks import Leaks, collect_unheard, listening
 from ._options import BackendName, CancelWay, FailureKind, Options
 from ._ordered_sets import sets_in_order
-from ._outcome import LabError, Outcome, discard_refused, raise_refused
+from ._outcome import LabError, NotTheSame, Outcome, discard_refused, raise_refused
 from ._repetition import Record, Records, difference
 from ._report import report
 from ._result import Failure
@@ -129,14 +129,18 @@ def execute(
         if on_progress is not None:
             on_progress(result.executions)
 
-    with _alone(), ExitStack() as stack:
-        leaks = stack.enter_context(listening())
-        stack.enter_context(forbidding_threads())
-        stack.enter_context(sets_in_order())
-        if strategy.needs_declarations:  # of what the backend has loaded, too
-            stack.enter_context(declaring())
-            stack.enter_context(declaring_cancellations())
-        backend(program, next_schedule, done, leaks)
+    try:
+        with _alone(), ExitStack() as stack:
+            leaks = stack.enter_context(listening())
+            stack.enter_context(forbidding_threads())
+            stack.enter_context(sets_in_order())
+            if strategy.needs_declarations:  # of what the backend has loaded, too
+                stack.enter_context(declaring())
+                stack.enter_context(declaring_cancellations())
+            backend(program, next_schedule, done, leaks)
+    except NotTheSame:
+        _repeat(program, options, records, None)  # it may say more: the step that differs, and why
+        raise
     _repeat(program, options, records, found[0][0] if found else None)
     result.failures = [_shrunk(program, options, records, *it) for it in found]
     if found:

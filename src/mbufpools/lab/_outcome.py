@@ -12,6 +12,7 @@ from typing import Any
 __all__ = [
     "IO_REFUSED",
     "LabError",
+    "NotTheSame",
     "Outcome",
     "Unsupported",
     "describe",
@@ -28,6 +29,10 @@ class LabError(RuntimeError):
 
 class Unsupported(LabError):
     """The program does what the lab cannot schedule: I/O, threads or subprocesses."""
+
+
+class NotTheSame(LabError):
+    """The program cannot do in a schedule what it did there before."""
 
 
 def describe(error: BaseException) -> str:

@@ -12,9 +12,11 @@ from __future__ import annotations
 import random
 import sys
 import sysconfig
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from ._outcome import LabError, Outcome
@@ -25,6 +27,8 @@ __all__ = ["Record", "Records", "difference"]
 
 AGAIN = 5
 """Schedules that are executed again, at most, besides the first."""
+LOOKED_AT = 1000
+"""Items of a variable that are looked at for a change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,15 +160,18 @@ def _fingerprints(name: str, value: Any) -> Iterator[tuple[str, object]]:
     """Yield how a variable looks: what it is, and what it holds."""
     if isinstance(value, type):
         for attribute, inner in list(vars(value).items()):
-            if isinstance(inner, dict | list | set):
-                yield f"{name}.{attribute}", (id(inner), len(inner))
+            cached = hasattr(inner, "cache_info")
+            method = hasattr(type(inner), "__get__") and not cached
+            if not attribute.startswith("__") and not method and not isinstance(inner, type):
+                yield from _fingerprints(f"{name}.{attribute}", inner)
         return
     if hasattr(value, "cache_info"):
         yield name, value.cache_info().currsize
     elif callable(value) or type(value).__name__ == "module":
         return
-    elif isinstance(value, dict | list | set) or type(value).__name__ == "deque":
-        yield name, (id(value), len(value))
+    elif isinstance(value, dict | list | set | deque):
+        held = value.values() if isinstance(value, dict) else value
+        yield name, (id(value), len(value), *map(id, islice(held, LOOKED_AT)))
     else:
         yield name, (id(value), tuple((key, id(it)) for key, it in _attributes(value)))
 

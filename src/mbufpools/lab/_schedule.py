@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 from ._options import STEP_LIMIT, CancelWay
-from ._outcome import LabError
+from ._outcome import NotTheSame
 from ._steps import CLOCK, Name, Step, spell
 
 __all__ = [
@@ -228,7 +228,7 @@ class Schedule:
         A task that is `starting` is not cancelled by itself: the task that waits for its start is.
 
         Raises:
-            LabError: the strategy's choice cannot run, so the program is not the same any more.
+            NotTheSame: the strategy's choice cannot run, so the program is not the same any more.
         """
         current = self._current if self._current in ready else None
         last = self._current or CLOCK
@@ -247,7 +247,7 @@ class Schedule:
         )
         choice = self._strategy.choose(point)
         if not isinstance(choice, Cancel) and choice not in (ready or (CLOCK,)):
-            raise LabError(
+            raise NotTheSame(
                 f"task {spell(choice)} cannot run where it could before; the program does not do "
                 f"the same in the same schedule: does it depend on real time, on addresses, on "
                 f"what an earlier execution left, or, under dpor, on state that it does not "
