@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,7 @@ from ._fresh import Renewal
 from ._leaks import Leaks, collect_unheard, listening
 from ._options import BackendName, CancelWay, FailureKind, Options
 from ._ordered_sets import sets_in_order
-from ._outcome import LabError, NotTheSame, Outcome, discard_refused, raise_refused
+from ._outcome import LabError, NotTheSame, Outcome, discard_refused, raise_refused, refuse
 from ._repetition import Record, Records, difference
 from ._report import report
 from ._result import Failure
@@ -37,23 +38,30 @@ Backend = Callable[
 ]
 
 
-_exploring = False
+_explorer: int | None = None
+"""The thread that explores."""
 
 
 @contextmanager
 def _alone() -> Iterator[None]:
     """Refuse an exploration inside another one: the lab's hooks are those of a whole process."""
-    global _exploring
-    if _exploring:
-        raise LabError(
-            "the lab explores a program already, and this call comes from inside of it, or from "
-            "another thread; explore one program after the other, from plain functions or tests"
+    global _explorer
+    this_thread = threading.get_ident()
+    if _explorer == this_thread:
+        raise refuse(
+            "the lab explores a program already, and this call comes from inside of it; explore "
+            "one program after the other, from plain functions or tests"
         )
-    _exploring = True
+    if _explorer is not None:
+        raise LabError(
+            "the lab explores a program already, in another thread; explore one program after the "
+            "other"
+        )
+    _explorer = this_thread
     try:
         yield
     finally:
-        _exploring = False
+        _explorer = None
 
 
 @dataclass(slots=True)

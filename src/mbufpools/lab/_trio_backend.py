@@ -105,7 +105,7 @@ class _Backend(trio.abc.Instrument):
         self._services: dict[Name, trio.CancelScope | None] = {}
         """The services of libraries; with a scope of its own if it is a system task."""
         self._batches = 0
-        """Batches that trio has run since the execution was over."""
+        """Batches that trio has run since the last step of the execution."""
         self._ticks = 0
         self._quiet_since = 0
         self._origin = 0
@@ -115,6 +115,7 @@ class _Backend(trio.abc.Instrument):
         self._executed: Schedule | None = None
         """The schedule of the execution that has begun and whose end was not told yet."""
         self._abandoned = False
+        self._runner: Runner | None = None
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
@@ -189,7 +190,7 @@ class _Backend(trio.abc.Instrument):
             )
         except trio.TrioInternalError as error:
             if not isinstance(error.__cause__, _GivenUp):
-                raise
+                self._note_broken_trio(error)
             more = True
         except BaseExceptionGroup as group:
             if _interrupts.raised_by(group):
@@ -201,8 +202,18 @@ class _Backend(trio.abc.Instrument):
             self._finish_execution()
         return more
 
+    def _note_broken_trio(self, error: trio.TrioInternalError) -> None:
+        """Note that the program broke trio itself, as an error does whose ``str()`` raises."""
+        if self._schedule is None or isinstance(error.__cause__, LabError):
+            raise error.__cause__ if isinstance(error.__cause__, LabError) else error
+        cause = error.__cause__ or error
+        self._outcome = Outcome("exception", f"trio itself failed: {describe(cause)}", error=error)
+        self._abandoned = True
+        keep_for_good(self._runner)
+
     async def main(self) -> bool:
         """Execute one schedule after another; return whether there may be more."""
+        self._runner = GLOBAL_RUN_CONTEXT.runner
         trio.lowlevel.add_instrument(self)
         for _ in range(EXECUTIONS):
             schedule = self._next_schedule()
@@ -246,10 +257,21 @@ class _Backend(trio.abc.Instrument):
                 self._scope = nursery.cancel_scope
                 self._schedule = schedule
                 nursery.start_soon(self._run_program, name="main")
-            while any(task in GLOBAL_RUN_CONTEXT.runner.tasks for task in self._tasks.values()):
-                await trio.lowlevel.checkpoint()  # services are in no nursery of the program's
+            while self._others_are_left():
+                await trio.lowlevel.checkpoint()
         finally:
             self._schedule = None
+
+    def _others_are_left(self) -> bool:
+        """Return True if tasks are left that are in no nursery of the program's: services, and
+        those in which trio closes the async generators that the program has dropped."""
+        runner = GLOBAL_RUN_CONTEXT.runner
+        assert runner.system_nursery is not None
+        return (
+            any(task in runner.tasks for task in self._tasks.values())
+            or bool(runner.entry_queue.queue)
+            or any(map(_closes_generator, runner.system_nursery.child_tasks))
+        )
 
     async def _run_program(self) -> None:
         try:
@@ -276,6 +298,7 @@ class _Backend(trio.abc.Instrument):
         if self._ending:
             return
         self._ending = True
+        self._batches = 0
         recorder.forget()
         assert self._scope is not None
         self._scope.cancel()
@@ -355,6 +378,14 @@ class _Backend(trio.abc.Instrument):
         queue = GLOBAL_RUN_CONTEXT.runner.runq
         ours = [task for task in batch if task in self._names]
         if len(ours) < len(batch):
+            self._batches += 1
+            if self._batches > TEARDOWN_BATCHES and any(map(_closes_generator, batch)):
+                self._outcome = Outcome(
+                    "livelock",
+                    "an async generator that was dropped goes on after it was cancelled",
+                    self._task_dump(),
+                )
+                self._end()
             others = [task for task in batch if task not in self._names]
             queue.extend(ours)
             batch[:] = others
@@ -426,6 +457,7 @@ class _Backend(trio.abc.Instrument):
                 causes |= self._ends.pop(nursery, 0)
         step = schedule.begin(path, causes)
         self._running = path
+        self._batches = 0
         self._origin = 1 << len(schedule.steps) - 1
         if recorder.active:
             recorder.task = path
@@ -505,6 +537,11 @@ class _Backend(trio.abc.Instrument):
                 if task in alive
             ]
         )
+
+
+def _closes_generator(task: trio.lowlevel.Task) -> bool:
+    """Return True for a task in which trio closes an async generator that was dropped."""
+    return task.name.startswith("close asyncgen ")
 
 
 class _Chooser(random.Random):
