@@ -38,7 +38,7 @@ __all__ = ["explore_on_trio"]
 
 Program = Callable[[], Awaitable[Any]]
 
-_io_manager: Any = vars(_run)["TheIOManager"]
+_io_manager: Any = vars(_run).get("TheIOManager")
 
 EXECUTIONS = 500
 """Executions that share one run of trio."""
