@@ -257,7 +257,7 @@ class _Backend(trio.abc.Instrument):
                 self._scope = nursery.cancel_scope
                 self._schedule = schedule
                 nursery.start_soon(self._run_program, name="main")
-            while self._others_are_left():
+            while self._others_are_left():  # noqa: ASYNC110 - trio tells of no end of a system task
                 await trio.lowlevel.checkpoint()
         finally:
             self._schedule = None
