@@ -86,9 +86,9 @@ def test_a_program_whose_service_only_ticks_has_stalled(
 
         found = lab.explore(program, backend=backend)
         assert [failure.kind for failure in found.failures] == ["stall"]
-        with pytest.raises(BaseException) as caught:
+        stalled = pytest.RaisesGroup(lab.Stalled, allow_unwrapped=True, flatten_subgroups=True)
+        with stalled:  # trio's nurseries wrap it
             lab.run(program, backend=backend, patience=0)
-        assert "every task waits and nothing is scheduled" in repr(caught.value)
 
 
 @both_backends
