@@ -65,7 +65,7 @@ check: lint types coverage demo  ## all that must hold before a change is merged
 lint: $(READY)  ## style, and rules for async code
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
-	find $(CODE) -name '*.py' -exec $(BIN)/flake8-async $(ASYNC) {} +
+	find $(CODE) -name '*.py' -print0 | xargs -0 -n 20 -P $(JOBS) $(BIN)/flake8-async $(ASYNC)
 
 types: $(READY)  ## mypy --strict
 	$(BIN)/mypy
