@@ -21,7 +21,6 @@ import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from types import MethodType
 from typing import Any
 
 from anyio._backends._asyncio import (  # scopes are made outside of a task, too
@@ -42,6 +41,7 @@ from ._private_names import require
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._steps import CLOCK, MAIN, Name, spell
 from ._task_dump import location, task_dump
+from ._virtual_time import OrderedTimer
 
 __all__ = ["explore_on_asyncio"]
 
@@ -148,6 +148,11 @@ class _Task(asyncio.Task[Any]):
     lab_body: Any = None
     """The coroutine that runs in that scope."""
 
+    def set_name(self, value: object, /) -> None:
+        """Set the name; before Python 3.12 `asyncio.create_task` gives it only now."""
+        super().set_name(value)
+        self.lab_loop._named(self)
+
     def __hash__(self) -> int:
         """Make a set of tasks that the program fills come out in the same order every time."""
         return hash(self.lab_name)
@@ -195,6 +200,8 @@ class _Task(asyncio.Task[Any]):
     # A step that awaits the task, or a callback at its end, comes after the end in every schedule.
 
     def add_done_callback(self, function: Any, /, *, context: Context | None = None) -> None:
+        if recorder.active:
+            recorder.touch((self.lab_name, "callbacks"), True)
         if super().done():
             self.lab_loop._join(self)
         super().add_done_callback(function, context=context)
@@ -246,7 +253,7 @@ class _Future(asyncio.Future[Any]):
         return super().exception()
 
     def add_done_callback(self, function: Any, /, *, context: Context | None = None) -> None:
-        self._touch(False)
+        self._touch(True)  # callbacks are called in the order of their coming
         super().add_done_callback(function, context=context)
 
     def __await__(self) -> Any:
@@ -359,11 +366,21 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._schedule.spawned(path, _title(task), exempt=service or closes)
         return task
 
+    def _named(self, task: _Task) -> None:
+        if is_service(task.get_name()):
+            self._services.add(task.lab_name)
+            self._schedule.exempt(task.lab_name)
+
     def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:
         handle = asyncio.Handle(callback, args, self, context)
         task = getattr(callback, "__self__", None)
         self._order += 1
-        if type(task) is _Task and type(callback) is not MethodType:
+        if isinstance(task, asyncio.Task) and _is_step(callback):
+            if type(task) is not _Task:
+                raise refuse(
+                    "the program makes a task by asyncio.Task(...), whose steps the lab cannot "
+                    "choose; make it by asyncio.create_task or a task group"
+                )
             self._steps[task.lab_name] = (
                 handle,
                 Ready(len(self._schedule.steps), self._origin, self._order),
@@ -382,13 +399,26 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
     def call_at(
         self, when: float, callback: Any, *args: Any, context: Context | None = None
     ) -> Any:
-        timer: Any = asyncio.TimerHandle(when, callback, args, self, context)
-        heapq.heappush(self._scheduled, timer)
-        timer._scheduled = True
+        self._order += 1
+        timer: Any = OrderedTimer(self._order, when, callback, args, self, context)
+        if recorder.active:
+            recorder.touch(("timer", when), True)  # which of two is first can matter
+        if when <= self._now:  # it is due, and has its place behind what is ready
+            self._callbacks.append((timer, self._origin, self._order))
+        else:
+            heapq.heappush(self._scheduled, timer)
+            timer._scheduled = True
         return timer
 
     def _timer_handle_cancelled(self, handle: Any) -> None:
         pass
+
+    def stop(self) -> None:
+        raise refuse("the program stops the event loop; the lab runs it until the program ends")
+
+    def set_task_factory(self, factory: Any) -> None:
+        if factory is not None:
+            raise refuse("the program sets a task factory; the lab makes the tasks itself")
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
         raise refuse(
@@ -401,12 +431,21 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
     add_reader = add_writer = remove_reader = remove_writer = _refuse_io
     sock_recv = sock_recv_into = sock_sendall = sock_connect = sock_accept = _refuse_io
+    sock_recvfrom = sock_recvfrom_into = sock_sendto = sock_sendfile = sendfile = _refuse_io
+    start_tls = connect_accepted_socket = remove_signal_handler = _refuse_io
     create_connection = create_server = create_datagram_endpoint = _refuse_io
     create_unix_connection = create_unix_server = getaddrinfo = getnameinfo = _refuse_io
     subprocess_exec = subprocess_shell = connect_read_pipe = connect_write_pipe = _refuse_io
     add_signal_handler = _refuse_io
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
+        if self._exception_handler is not None:
+            try:
+                self._exception_handler(self, context)
+            except Exception as failed:  # noqa: BLE001 - told as asyncio would log it
+                context = {"message": "the program's exception handler failed", "exception": failed}
+            else:
+                return
         error = context.get("exception")
         if self._complaint is None and not isinstance(error, asyncio.CancelledError):
             self._complaint = Outcome(
@@ -436,7 +475,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
     def _drive(self, main: asyncio.Task[Any]) -> Outcome:
         steps, schedule = self._steps, self._schedule
         stock = schedule.rule == "stock"
-        idle, last = 0, None
+        idle = spins = 0
+        last: int | None = None
         try:
             while True:
                 _interrupts.check()
@@ -453,9 +493,12 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                         schedule.left = {name: it for name, (_, it) in steps.items()}
                         return self._result(main)
                 if not steps and self._callbacks and idle < IDLE_PASSES:
-                    idle += 1
+                    idle += all(map(_is_retry, self._callbacks))
+                    spins += 1
+                    if spins > schedule.step_limit:
+                        raise Livelock
                     continue
-                idle = 0
+                idle = spins = 0
                 if steps or schedule.may_cancel:
                     starting = {it for it, started in self._starting.items() if not _over(started)}
                     choice = schedule.choose(ready, starting)
@@ -557,10 +600,11 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 continue
             function = handle._callback
             owner = _owner(function)
-            chain = self._chains.get(id(owner))
-            if chain is not None:
-                origin |= chain[1]
-            self._chains[id(owner)] = (owner, origin)
+            if recorder.active:
+                chain = self._chains.get(id(owner))
+                if chain is not None:
+                    origin |= chain[1]
+                self._chains[id(owner)] = (owner, origin)
             self._origin = origin
             if recorder.active and isinstance(getattr(function, "__self__", None), CancelScope):
                 # The cancellation has recorded which tasks it reaches; here it tries again.
@@ -640,6 +684,17 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             ]
         )
 
+    def _run_at_the_end(self, handle: Any) -> None:
+        try:
+            handle._run()
+        except SystemExit as error:
+            self._note_exit(error)
+
+    def _note_exit(self, error: SystemExit) -> None:
+        """Note that a clean-up ends the process: that is a failure of the program."""
+        if self._complaint is None:
+            self._complaint = Outcome("exception", describe(error), error=error)
+
     def _tear_down(self) -> None:
         """Cancel the tasks that are left, so that their clean-up runs, and drop them."""
         left = [
@@ -655,12 +710,18 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 _close_if_not_begun(task)
                 super(_Task, task).cancel()
             for _ in range(1000):
-                self._run_callbacks()
+                while self._callbacks:
+                    try:
+                        self._run_callbacks()
+                    except SystemExit as error:
+                        self._note_exit(error)
+                    else:
+                        break
                 if not self._steps and (not self._callbacks or all(_over(task) for task in left)):
                     break
                 for name in list(self._steps):
                     handle, _ready = self._steps.pop(name)
-                    handle._run()
+                    self._run_at_the_end(handle)
             left = [task for task in left if not _over(task)]
         for task in left:  # it goes on after its cancellation, and would when it is collected
             keep_for_good(task)
@@ -689,6 +750,20 @@ def _shown(error: BaseException | None) -> str:
         return repr(error)
     except Exception:  # noqa: BLE001 - the program's own `__repr__`
         return f"{type(error).__name__} (repr() of it raises)"
+
+
+def _is_step(callback: Any) -> bool:
+    """Return True if a callback of a task is a step of it, and not a method such as set_name."""
+    kind = type(callback).__name__
+    if kind == "method":  # of a task that is written in Python
+        return str(callback.__name__).endswith(("__step", "__wakeup"))
+    return kind == "TaskStepMethWrapper" or getattr(callback, "__name__", "") == "task_wakeup"
+
+
+def _is_retry(entry: tuple[asyncio.Handle, int, int]) -> bool:
+    """Return True for anyio's cancellation, which tries again in every pass, without an end."""
+    function = getattr(entry[0], "_callback", None)
+    return isinstance(getattr(function, "__self__", None), CancelScope)
 
 
 def _owner(callback: Any) -> Any:

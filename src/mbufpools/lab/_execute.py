@@ -231,7 +231,7 @@ def _shrunk(
     def fails(fewer: Deviations, rule: Rule) -> Deviations | None:
         nonlocal best
         again, schedule, _ = once(program, fewer, rule, options)
-        if (again.kind, type(again.error)) != (outcome.kind, type(outcome.error)):
+        if (again.kind, _class_of(again)) != (outcome.kind, _class_of(outcome)):
             return None  # or one failure would be shrunk to another
         best = schedule, again
         return schedule.deviations
@@ -249,6 +249,12 @@ def _shrunk(
     schedule, again = best
     failure = make_failure(options.backend, schedule, again)
     return replace(failure, found_at=number, replays=replays)
+
+
+def _class_of(outcome: Outcome) -> tuple[str, str]:
+    """Return the name of an error's class: the class itself may be made anew each time."""
+    cls = type(outcome.error)
+    return cls.__module__, cls.__qualname__
 
 
 def make_failure(backend: BackendName, schedule: Schedule, outcome: Outcome) -> Failure:

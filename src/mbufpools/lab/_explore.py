@@ -172,7 +172,9 @@ def _not_explored(strategy: Strategy, options: Options) -> Iterator[str]:
     if not options.cancel_by:
         yield "cancellations (cancel=True)"
     if options.backend == "asyncio":
-        yield "other orders of plain callbacks than first in, first out"
+        yield "other orders of plain callbacks, or of a set of tasks, than first in, first out"
+    else:
+        yield "other orders of trio's own tasks, or of a set of tasks"
     yield "threads, I/O and real time"
 
 

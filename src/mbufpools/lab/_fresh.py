@@ -33,6 +33,9 @@ class Renewal:
     def __call__(self) -> None:
         """Make everything anew. What the reset function raises is the caller's."""
         for module, code in self._fresh:
+            for name, value in list(vars(module).items()):
+                if not name.startswith("__") and not isinstance(value, ModuleType):
+                    del vars(module)[name]
             exec(code, vars(module))
         if self._reset is not None:
             self._reset()

@@ -66,17 +66,20 @@ _kept: list[object] = []
 def listening() -> Iterator[Leaks]:
     """Collect the warnings of leaked resources and of coroutines that were never awaited.
 
-    All other warnings are dropped. At the end, warnings and the garbage collector are as they were.
+    All other warnings are dropped, unless a filter makes them errors: then they are raised, as they
+    are without the lab. At the end, warnings and the garbage collector are as they were.
     """
     leaks = Leaks()
     was_enabled = gc.isenabled()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
         warnings.filterwarnings("always", category=ResourceWarning)
         warnings.filterwarnings("always", message=".*was never awaited", category=RuntimeWarning)
 
-        def hear(message: Warning | str, *_where: Any, **_options: Any) -> None:
-            leaks._heard.append(str(message))
+        def hear(
+            message: Warning | str, category: type[Warning], *_where: Any, **_options: Any
+        ) -> None:
+            if issubclass(category, ResourceWarning) or "was never awaited" in str(message):
+                leaks._heard.append(str(message))
 
         warnings.showwarning = hear  # `catch_warnings` restores it
         gc.disable()

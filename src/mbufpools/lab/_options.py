@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -51,6 +52,8 @@ class Options:
     def __post_init__(self) -> None:
         """Raise ValueError for a number that cannot be."""
         check_backend(self.backend)
+        if inspect.iscoroutinefunction(self.reset):
+            raise ValueError("reset is an `async def`; expected a plain function, which is called")
         numbers: tuple[tuple[str, Any, int], ...] = (
             ("max_preemptions", self.max_preemptions, 0),
             ("max_executions", self.max_executions, 1),

@@ -42,8 +42,13 @@ class _InOrder(set[Any]):
         self._order.pop(item, None)
 
     def __iter__(self) -> Iterator[Any]:
-        yield from [item for item in self._order if item in self]
-        yield from [item for item in super().__iter__() if item not in self._order]
+        size = len(self)
+        items = [item for item in self._order if item in self]
+        items += [item for item in super().__iter__() if item not in self._order]
+        for item in items:
+            if len(self) != size:
+                raise RuntimeError("Set changed size during iteration")
+            yield item
 
     def pop(self) -> Any:
         for item in self:

@@ -31,6 +31,7 @@ TRIO: dict[str, tuple[str, ...]] = {
     "trio._core._run.Deadlines": ("_heap",),
     "trio._core._run.Nursery": ("_cancel_status", "_closed"),
     "trio._core._run.Runner": (
+        "_locals",
         "deadlines",
         "entry_queue",
         "main_task",

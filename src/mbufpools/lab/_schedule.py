@@ -166,7 +166,6 @@ class Schedule:
         "_in_a_row",
         "_known",
         "_numbers",
-        "_step_limit",
         "_strategy",
         "_ticks_taken",
         "cancel_by",
@@ -179,6 +178,7 @@ class Schedule:
         "preemptions",
         "ready_sets",
         "rule",
+        "step_limit",
         "steps",
         "titles",
     )
@@ -192,7 +192,7 @@ class Schedule:
     ) -> None:
         self._strategy = strategy
         self.rule: Rule = strategy.rule
-        self._step_limit = step_limit
+        self.step_limit = step_limit
         self.cancel_by = cancel_by
         self._numbers: dict[Name, int] = {}
         self._current: Name | None = None
@@ -239,6 +239,8 @@ class Schedule:
             slice_used = self._in_a_row >= SLICE and len(ready) > 1
             default = default_choice(ready, current, slice_used)
         cancellable = self._cancellable(ready, starting) if self.cancel_by else ()
+        if len(ready) <= 1:
+            self._in_a_row = 0  # no other task is kept waiting
         self.chose = self.chose or len(ready) > 1 or bool(cancellable)
         if self.ready_sets is not None:
             self.ready_sets.append(tuple(sorted(ready)))
@@ -302,6 +304,10 @@ class Schedule:
         if exempt:
             self._exempt.add(task)
 
+    def exempt(self, task: Name) -> None:
+        """Note that the lab does not cancel a task."""
+        self._exempt.add(task)
+
     def ended(self, task: Name) -> None:
         """Note that a task is over."""
         self._known.discard(task)
@@ -316,8 +322,8 @@ class Schedule:
             self._ticks_taken += 2  # the jump of the clock, and the step of the service
         taken = len(self.steps)
         if (
-            taken - self._ticks_taken >= self._step_limit
-            or taken >= self._step_limit * TICK_LIMIT_FACTOR
+            taken - self._ticks_taken >= self.step_limit
+            or taken >= self.step_limit * TICK_LIMIT_FACTOR
         ):
             raise Livelock
         number = self._numbers.get(task, 0) + 1

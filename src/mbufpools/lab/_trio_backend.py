@@ -104,6 +104,8 @@ class _Backend(trio.abc.Instrument):
         self._scopes: dict[Name, trio.CancelScope] = {}
         self._services: dict[Name, trio.CancelScope | None] = {}
         """The services of libraries; with a scope of its own if it is a system task."""
+        self._foreign = 0
+        """Batches in a row that held tasks of trio only, or other tasks besides the program's."""
         self._batches = 0
         """Batches that trio has run since the last step of the execution."""
         self._ticks = 0
@@ -115,6 +117,8 @@ class _Backend(trio.abc.Instrument):
         self._executed: Schedule | None = None
         """The schedule of the execution that has begun and whose end was not told yet."""
         self._abandoned = False
+        self._run_variables: dict[Any, Any] | None = None
+        """The values of trio's RunVars at the beginning of the run."""
         self._runner: Runner | None = None
 
     @contextmanager
@@ -245,7 +249,12 @@ class _Backend(trio.abc.Instrument):
             self._services,
         ):
             table.clear()
-        self._batches = 0
+        self._batches = self._foreign = 0
+        runner = GLOBAL_RUN_CONTEXT.runner
+        if self._run_variables is None:
+            self._run_variables = dict(runner._locals)
+        runner._locals.clear()  # of the execution before
+        runner._locals.update(self._run_variables)
         self._executed = schedule
         self._ticks = self._quiet_since = 0
         self._outcome = Outcome()
@@ -378,6 +387,14 @@ class _Backend(trio.abc.Instrument):
         queue = GLOBAL_RUN_CONTEXT.runner.runq
         ours = [task for task in batch if task in self._names]
         if len(ours) < len(batch):
+            self._foreign += 1
+            if self._foreign > schedule.step_limit:
+                self._outcome = Outcome(
+                    "livelock", "trio's own tasks go on, and no task of the program can run"
+                )
+                queue.extend(ours)
+                self._end()
+                return
             self._batches += 1
             if self._batches > TEARDOWN_BATCHES and any(map(_closes_generator, batch)):
                 self._outcome = Outcome(
@@ -390,6 +407,7 @@ class _Backend(trio.abc.Instrument):
             queue.extend(ours)
             batch[:] = others
             return
+        self._foreign = 0
         self._step_is_over(schedule)
         batch.clear()
         chosen = self._choose(schedule, ours)

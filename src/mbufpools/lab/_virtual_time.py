@@ -15,14 +15,16 @@ still at work has ended, and a program that loops until the clock has moved loop
 from __future__ import annotations
 
 import asyncio
+import heapq
 import math
 import selectors
 from collections.abc import Iterable
+from contextvars import Context
 from typing import Any
 
 from ._background import TICKS, is_service, only_ticks_on_asyncio
 
-__all__ = ["Stalled", "VirtualTimeLoop", "where_it_waits"]
+__all__ = ["OrderedTimer", "Stalled", "VirtualTimeLoop", "where_it_waits"]
 
 _LIBRARIES = {"anyio", "asyncio", "trio"}
 
@@ -68,6 +70,25 @@ def where_it_waits(name: str, coroutine: Any) -> str:
     return f"{name} waits{location}"
 
 
+class OrderedTimer(asyncio.TimerHandle):
+    """A timer that fires after those with the same deadline that were set before it.
+
+    asyncio's own heap does not keep their order. On a real clock no two deadlines are the same; in
+    virtual time many are.
+    """
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.number = number
+
+    def __lt__(self, other: object) -> bool:
+        if isinstance(other, OrderedTimer):
+            return (self.when(), self.number) < (other.when(), other.number)
+        return NotImplemented
+
+
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An asyncio event loop in virtual time: `time()` starts at 0.0 seconds and jumps.
 
@@ -84,6 +105,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._now = 0.0
         self._patience = patience
         self._jumps = 0
+        self._timers_set = 0
         self._waits: list[tuple[asyncio.Task[Any], Any]] = []
         super().__init__(_JumpingSelector(self))
         self._be_exact()
@@ -91,6 +113,18 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Return the time, in seconds of virtual time."""
         return self._now
+
+    def call_at(  # type: ignore[override]  # asyncio's has no arguments of its own types
+        self, when: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Call `callback` at a time of the virtual clock; timers of one time in the order of
+        their calls."""
+        self._check_closed()  # type: ignore[attr-defined]  # asyncio's own
+        self._timers_set += 1
+        timer: Any = OrderedTimer(self._timers_set, when, callback, args, self, context)
+        heapq.heappush(self._scheduled, timer)  # type: ignore[attr-defined]  # asyncio's own heap
+        timer._scheduled = True
+        return timer  # type: ignore[no-any-return]
 
     async def shutdown_default_executor(
         self,

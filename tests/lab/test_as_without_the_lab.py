@@ -1,0 +1,319 @@
+"""What a program sees under the lab is what it sees on the event loop itself.
+
+Each program here runs on asyncio without the lab in the same way, or the lab refuses it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import warnings
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import pytest
+import trio
+from anyio.lowlevel import checkpoint
+
+from mbufpools import lab
+
+Program = Callable[[], Awaitable[None]]
+both_backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+# --- it is no failure
+
+
+async def timers_of_one_time_fire_in_their_order() -> None:
+    loop, log = asyncio.get_running_loop(), list[int]()
+    for number in range(6):
+        loop.call_later(0.01, log.append, number)
+    await asyncio.sleep(0.05)
+    assert log == list(range(6))
+
+
+async def a_long_chain_of_callbacks_ends() -> None:
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+
+    def call(number: int) -> None:
+        if number:
+            loop.call_soon(call, number - 1)
+        else:
+            done.set_result(None)
+
+    call(50)
+    async with asyncio.timeout(5):
+        await done
+
+
+async def a_timer_that_is_due_fires_between_steps() -> None:
+    fired: list[int] = []
+    asyncio.get_running_loop().call_later(0, fired.append, 1)
+    while not fired:
+        await asyncio.sleep(0)
+
+
+async def a_method_of_a_task_is_no_step_of_it() -> None:
+    task = asyncio.create_task(asyncio.sleep(1))
+    asyncio.get_running_loop().call_soon(task.set_name, "renamed")
+    await task
+    assert task.get_name() == "renamed"
+
+
+async def a_handler_of_the_program_is_called() -> None:
+    told: list[Any] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: told.append(context["exception"]))
+    loop.call_soon(lambda: 1 / 0)
+    await asyncio.sleep(1)
+    assert [type(error) for error in told] == [ZeroDivisionError]
+
+
+async def the_owner_of_a_callback_that_ran_is_let_go() -> None:
+    class Owner:
+        def method(self) -> None:
+            pass
+
+    owner = Owner()
+    asyncio.get_running_loop().call_soon(owner.method)
+    seen = weakref.ref(owner)
+    del owner
+    await asyncio.sleep(1)
+    assert seen() is None
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        timers_of_one_time_fire_in_their_order,
+        a_long_chain_of_callbacks_ends,
+        a_timer_that_is_due_fires_between_steps,
+        a_method_of_a_task_is_no_step_of_it,
+        a_handler_of_the_program_is_called,
+        the_owner_of_a_callback_that_ran_is_let_go,
+    ],
+)
+@pytest.mark.parametrize("strategy", ["exhaustive", "dpor", "random", "fifo"])
+def test_a_correct_program_has_no_failure(program: Program, strategy: lab.StrategyName) -> None:
+    if program is not the_owner_of_a_callback_that_ran_is_let_go or strategy != "dpor":
+        lab.explore(program, strategy=strategy, max_executions=20).assert_holds()
+
+
+def test_timers_of_one_time_fire_in_their_order_in_a_run_too() -> None:
+    lab.run(timers_of_one_time_fire_in_their_order)
+
+
+# --- it is a failure
+
+
+async def changes_a_set_while_it_is_walked() -> None:
+    done, _ = await asyncio.wait([asyncio.create_task(asyncio.sleep(0)) for _ in range(3)])
+    for task in done:
+        done.remove(task)
+
+
+async def a_timer_of_no_time_has_not_fired() -> None:
+    fired: list[int] = []
+    asyncio.get_running_loop().call_later(0, fired.append, 1)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not fired
+
+
+async def exits_in_a_clean_up() -> None:
+    async def background() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            sys.exit(3)
+
+    tasks.append(asyncio.create_task(background()))
+    await asyncio.sleep(0)
+
+
+async def a_background_task_fails_after_the_main_task() -> None:
+    async def background() -> None:
+        raise ValueError("in the background")
+
+    tasks.append(asyncio.create_task(background()))
+
+
+tasks: list[asyncio.Task[Any]] = []
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        (changes_a_set_while_it_is_walked, "Set changed size during iteration"),
+        (a_timer_of_no_time_has_not_fired, "AssertionError"),
+        (exits_in_a_clean_up, "SystemExit: 3"),
+        (a_background_task_fails_after_the_main_task, "ValueError"),
+    ],
+)
+def test_a_failure_of_the_event_loop_itself_is_found_in_execution_1(
+    program: Program, said: str
+) -> None:
+    (failure,) = lab.explore(program).failures
+    tasks.clear()
+    assert failure.found_at == 1
+    assert failure.token == "asyncio:"
+    assert said in failure.report
+
+
+def test_a_warning_that_a_filter_makes_an_error_is_raised() -> None:
+    async def program() -> None:
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+
+    lab_default = lab.explore
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (failure,) = lab_default(program).failures
+    assert "DeprecationWarning: old" in failure.report
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        lab.explore(program).assert_holds()
+
+
+def test_an_error_whose_class_is_made_anew_each_time_is_the_same_failure() -> None:
+    async def program() -> None:
+        class Odd(Exception):
+            pass
+
+        await asyncio.sleep(0)
+        raise Odd("each time")
+
+    (failure,) = lab.explore(program).failures
+    assert "Odd: each time" in failure.report
+
+
+def test_a_task_is_preempted_after_its_slice_only_if_another_waited() -> None:
+    """Steps that it took alone do not count."""
+
+    async def program() -> None:
+        ran: list[int] = []
+
+        async def child() -> None:
+            ran.append(1)
+
+        for _ in range(25):
+            await asyncio.sleep(0)
+        task = asyncio.create_task(child())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert ran
+        await task
+
+    (failure,) = lab.explore(program, max_preemptions=0).failures
+    assert failure.token.startswith("asyncio/run-on:")
+
+
+# --- dpor sees it
+
+
+async def the_first_callback_of_a_future_is_of_the_first_task() -> None:
+    future, order = asyncio.get_running_loop().create_future(), list[str]()
+
+    async def add(name: str) -> None:
+        future.add_done_callback(lambda _: order.append(name))
+
+    await asyncio.gather(add("a"), add("b"))
+    future.set_result(None)
+    await asyncio.sleep(0)
+    assert order == ["a", "b"]
+
+
+async def the_first_timer_is_of_the_first_task() -> None:
+    order = list[str]()
+
+    async def add(name: str) -> None:
+        asyncio.get_running_loop().call_later(1, order.append, name)
+
+    await asyncio.gather(add("a"), add("b"))
+    await asyncio.sleep(2)
+    assert order == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        the_first_callback_of_a_future_is_of_the_first_task,
+        the_first_timer_is_of_the_first_task,
+    ],
+)
+@pytest.mark.parametrize("strategy", ["exhaustive", "dpor"])
+def test_an_order_of_callbacks_that_two_tasks_decide_is_explored(
+    program: Program, strategy: lab.StrategyName
+) -> None:
+    assert lab.explore(program, strategy=strategy).failures
+
+
+# --- it is refused
+
+
+async def stops_the_loop() -> None:
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(0)
+
+
+async def sets_a_task_factory() -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(lambda loop, coro, **options: asyncio.Task(coro, loop=loop, **options))
+
+
+async def makes_a_task_by_hand() -> None:
+    await asyncio.Task(asyncio.sleep(1))
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        (stops_the_loop, "stops the event loop"),
+        (sets_a_task_factory, "sets a task factory"),
+        (makes_a_task_by_hand, r"makes a task by asyncio\.Task"),
+    ],
+)
+def test_what_the_lab_cannot_schedule_is_refused(program: Program, said: str) -> None:
+    with pytest.raises(lab.Unsupported, match=said):
+        lab.explore(program)
+
+
+@both_backends
+def test_a_reset_that_is_async_is_refused(backend: lab.BackendName) -> None:
+    async def reset() -> None:
+        pass
+
+    with pytest.raises(ValueError, match="reset is an `async def`"):
+        lab.explore(checkpoint, backend=backend, reset=reset)
+
+
+# --- trio
+
+
+def test_a_run_variable_of_trio_is_new_in_each_execution() -> None:
+    variable: trio.lowlevel.RunVar[int] = trio.lowlevel.RunVar("variable")
+
+    async def program() -> None:
+        with pytest.raises(LookupError):
+            variable.get()
+        variable.set(1)
+        async with anyio.create_task_group() as group:
+            group.start_soon(checkpoint)
+            group.start_soon(checkpoint)
+
+    lab.explore(program, backend="trio").assert_holds()
+
+
+def test_a_system_task_that_spins_is_a_livelock() -> None:
+    async def program() -> None:
+        async def spin() -> None:
+            while True:
+                await trio.lowlevel.checkpoint()
+
+        trio.lowlevel.spawn_system_task(spin)
+        await trio.sleep(1)
+
+    (failure,) = lab.explore(program, backend="trio", step_limit=200).failures
+    assert failure.kind == "livelock"
