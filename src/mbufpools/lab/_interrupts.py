@@ -13,9 +13,12 @@ from __future__ import annotations
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from ._leaks import collect_unheard
 
 __all__ = ["check", "interruptible", "pending", "raised_by"]
 
@@ -66,6 +69,11 @@ def interruptible() -> Iterator[None]:
     signal.signal(signal.SIGINT, _handle)
     try:
         yield
+    except KeyboardInterrupt as error:
+        # What the interrupted execution has left is dropped in silence now, not when Python ends.
+        traceback.clear_frames(error.__traceback__)
+        collect_unheard()
+        raise
     finally:
         _active = False
         if _first is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
@@ -31,6 +32,10 @@ PART = 200
 PARTS_AHEAD = 2 * (os.cpu_count() or 4)
 """The number of parts that are submitted at a time: two for each CPU of this computer, so that no
 worker of it has to wait for its next part."""
+
+
+PATIENCE = 5.0
+"""Real seconds to wait, at most, for an executor that is ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +65,21 @@ class _Done:
 def workers(jobs: int) -> ProcessPoolExecutor:
     """Make an executor for explorations: processes that leave Ctrl-C to the process that explores.
 
-    They are not forked, since the process that explores may have threads.
+    They are not forked, since the process that explores may have threads. They start at once.
     """
-    return ProcessPoolExecutor(
+    executor = ProcessPoolExecutor(
         jobs, multiprocessing.get_context("spawn"), initializer=_ignore_interrupts
     )
+    # A process inherits what is blocked, so no Ctrl-C reaches it before it ignores them.
+    block = getattr(signal, "pthread_sigmask", None)
+    before = block(signal.SIG_BLOCK, {signal.SIGINT}) if block is not None else None
+    try:
+        for _ in range(jobs):  # each starts a process, since none of them is idle yet
+            executor.submit(int)
+    finally:
+        if block is not None:
+            block(signal.SIG_SETMASK, before)
+    return executor
 
 
 def _ignore_interrupts() -> None:
@@ -76,9 +91,21 @@ def kill_workers(executor: ProcessPoolExecutor) -> None:
 
     Returns when they are gone, and what the executor shared with them.
     """
-    for process in list((getattr(executor, "_processes", None) or {}).values()):
+    processes = list((getattr(executor, "_processes", None) or {}).values())
+    manager: threading.Thread | None = getattr(executor, "_executor_manager_thread", None)
+    executor.shutdown(wait=False, cancel_futures=True)
+    if manager is None:
+        return
+    # The executor is broken when a worker is gone, and some releases of Python cannot break one
+    # that still holds cancelled parts (InvalidStateError in its thread), so it drops them first.
+    latest = time.monotonic() + PATIENCE
+    while manager.is_alive() and getattr(executor, "_cancel_pending_futures", False):
+        if time.monotonic() > latest:
+            break
+        time.sleep(0.001)
+    for process in processes:
         process.kill()
-    executor.shutdown(cancel_futures=True)
+    manager.join(PATIENCE)
 
 
 def _work(part: _Part) -> _Done:
