@@ -309,7 +309,7 @@ def test_a_run_variable_of_trio_is_new_in_each_execution() -> None:
 def test_a_system_task_that_spins_is_a_livelock() -> None:
     async def program() -> None:
         async def spin() -> None:
-            while True:
+            while True:  # noqa: ASYNC110 - it is to spin
                 await trio.lowlevel.checkpoint()
 
         trio.lowlevel.spawn_system_task(spin)

@@ -97,7 +97,7 @@ async def sleeps_behind_a_shield() -> None:
             await anyio.Event().wait()
         finally:
             with anyio.CancelScope(shield=True):
-                while True:
+                while True:  # noqa: ASYNC110 - it is to spin
                     await anyio.sleep(1)
 
     await in_a_group(stubborn)
