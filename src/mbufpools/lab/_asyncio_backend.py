@@ -534,7 +534,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             if task is not None and task is not self._main and _over(task) and task._log_traceback:
                 self.call_exception_handler(
                     {
-                        "message": f"nobody looked at the exception of {task.get_name()!r}",
+                        # asyncio's own words for a task that is collected
+                        "message": f"{type(task).__name__} exception was never retrieved",
                         "exception": task.exception(),
                     }
                 )
