@@ -103,7 +103,8 @@ def test_a_program_that_holds_is_one_line(target: str, capsys: pytest.CaptureFix
         0,
         "no failure in 12 executions (exhaustive on asyncio): all of the schedules of at most 2 "
         "preemptions, and those of at most 2 delays; not explored: cancellations (cancel=True), "
-        "other orders of plain callbacks than first in, first out, threads, I/O and real time\n",
+        "other orders of plain callbacks, or of a set of tasks, than first in, first out, "
+        "threads, I/O and real time\n",
         "",
     )
 
@@ -121,8 +122,11 @@ def test_both_backends_are_explored_in_turn(capsys: pytest.CaptureFixture[str]) 
         f"no failure in 12 executions (exhaustive on {backend}): all of the schedules; not "
         f"explored: cancellations (cancel=True), {callbacks}threads, I/O and real time"
         for backend, callbacks in (
-            ("asyncio", "other orders of plain callbacks than first in, first out, "),
-            ("trio", ""),
+            (
+                "asyncio",
+                "other orders of plain callbacks, or of a set of tasks, than first in, first out, ",
+            ),
+            ("trio", "other orders of trio's own tasks, or of a set of tasks, "),
         )
     ]
 

@@ -18,13 +18,13 @@ The modules, from the foundations to the entry points. Each imports only modules
 ====================  ==================================================================
 ``_outcome``          how an execution ended; what the lab refuses
 ``_private_names``    the private names of trio and anyio that the lab uses; checks them
-``_interrupts``       Ctrl-C while the lab explores
 ``_fresh``            what is made anew before each execution: `reset` and `fresh`
 ``_options``          the options of an exploration, checked; the names of their values
 ``_steps``            steps, what each touched, and which step happens before which
 ``_ordered_sets``     sets of asyncio that are walked in a fixed order
 ``_threads``          refuses threads
 ``_leaks``            hears the warnings of leaked resources
+``_interrupts``       Ctrl-C while the lab explores
 ``_pickled``          a program on its way to a worker process
 ``_result``           `Failure` and `Exploration`
 ``hooks``             the protocol by which a library tells the lab about itself
