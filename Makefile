@@ -73,7 +73,7 @@ types: $(READY)  ## mypy --strict
 # What only runs other programs, or the same code a great many times, is run without the tracer,
 # which would make it five times slower.
 SLOW = $(addprefix tests/,demokit/test_demos.py traces primitives zoo core/test_stateful.py \
-	core/test_stateful_planted.py lab/test_no_false_alarm.py lab/test_no_false_proof.py lab/test_fighting_programs.py lab/test_dpor.py smp/test_model.py)
+	core/test_stateful_planted.py lab/test_no_false_alarm.py lab/test_dpor.py smp/test_model.py)
 coverage: $(READY)  ## the tests, and which branches they miss
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(SPREAD) $(SLOW:%=--ignore=%)
