@@ -39,7 +39,7 @@ class Replay(Strategy):
     name = "replay"
     bound = "the one schedule of the token"
 
-    def __init__(self, deviations: Deviations, rule: Rule = "run-on") -> None:
+    def __init__(self, deviations: Deviations, rule: Rule) -> None:
         super().__init__()
         self.own_rule = rule
         self._deviations = deviations

@@ -15,7 +15,7 @@ RUN_ON = "/run-on"
 """Follows the backend in the token of a schedule under the run-on rule."""
 
 
-def spell_token(backend: str, deviations: Deviations, rule: Rule = "stock") -> str:
+def spell_token(backend: str, deviations: Deviations, rule: Rule) -> str:
     """Return the token of a schedule, such as ``asyncio:0.1@2>0.2``.
 
     ``asyncio:`` alone is the order that asyncio itself takes; ``asyncio/run-on:`` begins the token

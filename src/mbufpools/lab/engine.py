@@ -24,7 +24,8 @@ One `Schedule` is one execution:
 10. ``strategy.end(schedule, failed)`` comes after each execution that began, also after `Stop`.
 
 `spell_token` writes ``schedule.deviations`` as one line, `parse_token` reads it back, and `Replay`
-executes it again. `shrink` looks for fewer deviations that still fail.
+executes it again, under the `Rule` that the schedule had. `shrink` looks for fewer deviations that
+still fail.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from ._schedule import (
     Livelock,
     Point,
     Ready,
+    Rule,
     Schedule,
     Stop,
 )
@@ -70,6 +72,7 @@ __all__ = [
     "Ready",
     "Replay",
     "Resource",
+    "Rule",
     "Schedule",
     "Step",
     "Stop",

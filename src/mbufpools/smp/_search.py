@@ -14,6 +14,7 @@ from mbufpools.lab.engine import (
     LabError,
     Outcome,
     Replay,
+    Rule,
     Schedule,
     Strategy,
     parse_token,
@@ -32,6 +33,8 @@ STEP_LIMIT = 400
 PREEMPTIONS = 3
 """The search for the shortest failing schedule allows at most this many preemptions."""
 JOINED = "joined"
+RULE: Rule = "run-on"
+"""The rule of every schedule: but for its deviations, a CPU runs on for as long as it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +79,9 @@ def _execute(
     outcome = model.processors.run(schedule, model.judge)
     strategy.end(schedule, outcome.kind is not None)
     grain = f"/{JOINED}" if joined else ""
-    return Execution(
-        outcome, schedule, model, spell_token(scenario.name + grain, schedule.deviations)
-    )
+    # "stock" is the rule that a token does not spell; here every token means `RULE`.
+    token = spell_token(scenario.name + grain, schedule.deviations, "stock")
+    return Execution(outcome, schedule, model, token)
 
 
 @dataclass(slots=True)
@@ -169,7 +172,7 @@ def shortest(explored: Explored, rules: Rules, max_executions: int) -> tuple[Exe
     assert explored.first is not None
 
     def fails(deviations: Deviations) -> Deviations | None:
-        once = _execute(explored.scenario, rules, Replay(deviations), True, None)
+        once = _execute(explored.scenario, rules, Replay(deviations, RULE), True, None)
         if once.outcome.kind is None:
             return None
         found.append(once)
@@ -194,7 +197,7 @@ def replay(scenarios: dict[str, Scenario], rules: Rules, token: str) -> Executio
     name, _, grain = where.partition("/")
     if name not in scenarios or grain not in ("", JOINED):
         raise ValueError(f"{token!r} is not a token: there is no scenario {where!r}")
-    strategy = Replay(deviations)
+    strategy = Replay(deviations, RULE)
     told: Told = []
     execution = _execute(scenarios[name], rules, strategy, bool(grain), told)
     if strategy.misfits:
