@@ -37,7 +37,6 @@ from ._cancelling import declare_spawn
 from ._declare import recorder
 from ._leaks import Leaks, keep_for_good
 from ._outcome import IO_REFUSED, LabError, Outcome, describe, only, refuse
-from ._private_names import require
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._steps import CLOCK, MAIN, Name, spell
 from ._task_dump import location, task_dump
@@ -60,7 +59,7 @@ def explore_on_asyncio(
     """Execute `program` once for each schedule.
 
     Raises:
-        LabError: the caller is inside an event loop, or anyio lacks what the lab needs.
+        LabError: the caller is inside an event loop.
     """
     try:
         running = asyncio.get_running_loop()
@@ -71,7 +70,6 @@ def explore_on_asyncio(
             "the lab runs event loops of its own, so it cannot be called inside one; call it from "
             "a plain function or test"
         )
-    require("asyncio")
     hooks = sys.get_asyncgen_hooks()
     try:
         if recorder.active:

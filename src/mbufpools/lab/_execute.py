@@ -17,6 +17,7 @@ from ._leaks import Leaks, collect_unheard, listening
 from ._options import BackendName, CancelWay, FailureKind, Options
 from ._ordered_sets import sets_in_order
 from ._outcome import LabError, NotTheSame, Outcome, discard_refused, raise_refused, refuse
+from ._private_names import require
 from ._repetition import Record, Records, difference
 from ._report import report
 from ._result import Failure
@@ -269,8 +270,14 @@ def make_failure(backend: BackendName, schedule: Schedule, outcome: Outcome) -> 
 
 
 def _backend(name: BackendName) -> Backend:
-    """Load a backend. Raises ImportError if trio is asked for and not installed."""
+    """Load a backend.
+
+    Raises:
+        ImportError: trio is asked for and not installed.
+        LabError: this release of trio or anyio lacks what the lab needs.
+    """
     if name == "asyncio":
+        require(name)
         from ._asyncio_backend import explore_on_asyncio
 
         return explore_on_asyncio
@@ -278,6 +285,7 @@ def _backend(name: BackendName) -> Backend:
         import trio  # noqa: F401 - to say what is missing
     except ImportError:
         raise ImportError("the trio backend needs trio: pip install mbufpools[trio]") from None
+    require(name)
     from ._trio_backend import explore_on_trio
 
     return explore_on_trio

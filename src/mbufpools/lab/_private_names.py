@@ -2,9 +2,12 @@
 
 A release that lacks one of them cannot be controlled. `require` says so before an exploration
 begins, instead of failing in the middle of it. When a new release of trio or anyio comes out, this
-is the file to begin with: it lists the names, and `TESTED` says which releases were tested. A name
-that a release has renamed is written ``"old|new"``. The shared state of their primitives, which
-`dpor` follows, is in `_library_state`: a name that is missing there declares nothing.
+is the file to begin with: it lists the names, and `TESTED` says which releases were tested. The
+shared state of their primitives, which `dpor` follows, is in `_library_state`: a name that is
+missing there declares nothing.
+
+A name that a release has renamed is written ``"old|new"``, and so is the last part of a class's
+path; ``either(owner, "old|new")`` reads it.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from typing import Any
 
 from ._outcome import LabError
 
-__all__ = ["TESTED", "missing", "require"]
+__all__ = ["TESTED", "either", "missing", "require"]
 
 TESTED = {"trio": "0.32 to 0.35", "anyio": "4.14 to 4.16"}
 """The releases that the lab was tested with."""
@@ -74,13 +77,28 @@ def missing(names: dict[str, tuple[str, ...]]) -> list[str]:
     ]
 
 
+def either(owner: object, name: str) -> Any:
+    """Return the attribute of `owner` that has one of the spellings of `name`, the first there is.
+
+    Raises:
+        AttributeError: it has none of them.
+    """
+    for spelling in name.split("|"):
+        if hasattr(owner, spelling):
+            return getattr(owner, spelling)
+    raise AttributeError(f"{owner!r} has no attribute {' or '.join(name.split('|'))}")
+
+
 def _owner(path: str) -> Any:
     """Return a module, or a class of one; None if there is none."""
     try:
         return importlib.import_module(path)
     except ImportError:
         module, _, name = path.rpartition(".")
-        return getattr(importlib.import_module(module), name, None)
+        try:
+            return either(importlib.import_module(module), name)
+        except AttributeError:
+            return None
 
 
 def _has(owner: Any, name: str) -> bool:

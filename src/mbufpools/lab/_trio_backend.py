@@ -20,7 +20,6 @@ from typing import Any, NoReturn
 
 import trio
 from trio._core import _run
-from trio._core._run import GLOBAL_RUN_CONTEXT, Nursery, Runner
 
 from . import _interrupts
 from ._background import TICKS, is_service, only_ticks_on_trio
@@ -28,7 +27,6 @@ from ._cancelling import declare_spawn
 from ._declare import recorder
 from ._leaks import Leaks, keep_for_good
 from ._outcome import IO_REFUSED, LabError, Outcome, describe, only, refuse
-from ._private_names import require
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._steps import MAIN, Name
 from ._task_dump import location, task_dump
@@ -58,10 +56,9 @@ def explore_on_trio(
     """Execute `program` once for each schedule.
 
     Raises:
-        LabError: the caller is inside a run of trio, or trio lacks what the lab needs.
+        LabError: the caller is inside a run of trio.
     """
-    require("trio")
-    if hasattr(GLOBAL_RUN_CONTEXT, "runner"):
+    if hasattr(_run.GLOBAL_RUN_CONTEXT, "runner"):
         raise LabError(
             "the lab runs trio itself, so it cannot be called inside a run; call it from a plain "
             "function or test"
@@ -99,8 +96,8 @@ class _Backend(trio.abc.Instrument):
         self._tasks: dict[Name, trio.lowlevel.Task] = {}
         self._children: dict[Name, int] = {}
         self._ready: dict[Name, tuple[trio.lowlevel.Task, Ready]] = {}
-        self._ends: dict[Nursery, int] = {}
-        self._nurseries: dict[Name, list[Nursery]] = {}
+        self._ends: dict[_run.Nursery, int] = {}
+        self._nurseries: dict[Name, list[_run.Nursery]] = {}
         self._scopes: dict[Name, trio.CancelScope] = {}
         self._services: dict[Name, trio.CancelScope | None] = {}
         """The services of libraries; with a scope of its own if it is a system task."""
@@ -119,17 +116,17 @@ class _Backend(trio.abc.Instrument):
         self._abandoned = False
         self._run_variables: dict[Any, Any] | None = None
         """The values of trio's RunVars at the beginning of the run."""
-        self._runner: Runner | None = None
+        self._runner: _run.Runner | None = None
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
         """Replace trio's own parts by the lab's, and put them back at the end."""
-        spawn = Runner.spawn_impl
+        spawn = _run.Runner.spawn_impl
         put: list[tuple[Any, str, Any]] = [
             (_run, "_r", _Chooser(self)),
             (_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
             (trio._threads, "start_thread_soon", _refuse_thread),
-            (Runner, "spawn_impl", self._spawn_in_scope(spawn)),
+            (_run.Runner, "spawn_impl", self._spawn_in_scope(spawn)),
             *(
                 (_io_manager, name, self._refuse_io(getattr(_io_manager, name)))
                 for name in ("wait_readable", "wait_writable")
@@ -149,7 +146,7 @@ class _Backend(trio.abc.Instrument):
         """Make each task run in a scope of its own, by which the lab can cancel it."""
 
         def spawn_impl(
-            runner: Runner, async_fn: Any, args: Any, nursery: Any, name: Any, **options: Any
+            runner: _run.Runner, async_fn: Any, args: Any, nursery: Any, name: Any, **options: Any
         ) -> trio.lowlevel.Task:
             schedule = self._schedule
             title = str(name or getattr(async_fn, "__name__", ""))
@@ -217,7 +214,7 @@ class _Backend(trio.abc.Instrument):
 
     async def main(self) -> bool:
         """Execute one schedule after another; return whether there may be more."""
-        self._runner = GLOBAL_RUN_CONTEXT.runner
+        self._runner = _run.GLOBAL_RUN_CONTEXT.runner
         trio.lowlevel.add_instrument(self)
         for _ in range(EXECUTIONS):
             schedule = self._next_schedule()
@@ -250,7 +247,7 @@ class _Backend(trio.abc.Instrument):
         ):
             table.clear()
         self._batches = self._foreign = 0
-        runner = GLOBAL_RUN_CONTEXT.runner
+        runner = _run.GLOBAL_RUN_CONTEXT.runner
         if self._run_variables is None:
             self._run_variables = dict(runner._locals)
         runner._locals.clear()  # of the execution before
@@ -274,7 +271,7 @@ class _Backend(trio.abc.Instrument):
     def _others_are_left(self) -> bool:
         """Return True if tasks are left that are in no nursery of the program's: services, and
         those in which trio closes the async generators that the program has dropped."""
-        runner = GLOBAL_RUN_CONTEXT.runner
+        runner = _run.GLOBAL_RUN_CONTEXT.runner
         assert runner.system_nursery is not None
         return (
             any(task in runner.tasks for task in self._tasks.values())
@@ -311,7 +308,7 @@ class _Backend(trio.abc.Instrument):
         recorder.forget()
         assert self._scope is not None
         self._scope.cancel()
-        alive = GLOBAL_RUN_CONTEXT.runner.tasks
+        alive = _run.GLOBAL_RUN_CONTEXT.runner.tasks
         for path, scope in self._services.items():
             if scope is not None and self._tasks[path] in alive:
                 self._leaks.hear(f"the service {self._tasks[path].name!r} has outlived the program")
@@ -324,7 +321,7 @@ class _Backend(trio.abc.Instrument):
         catches everything would never end. So nothing of the run is ever collected.
         """
         self._abandoned = True
-        keep_for_good(GLOBAL_RUN_CONTEXT.runner)
+        keep_for_good(_run.GLOBAL_RUN_CONTEXT.runner)
         raise _GivenUp
 
     # What trio tells
@@ -336,7 +333,7 @@ class _Backend(trio.abc.Instrument):
         service = is_service(task.name)
         if schedule is None or nursery is None:
             return
-        if nursery is GLOBAL_RUN_CONTEXT.runner.system_nursery and not service:
+        if nursery is _run.GLOBAL_RUN_CONTEXT.runner.system_nursery and not service:
             return
         if self._running is None:
             path = MAIN
@@ -384,7 +381,7 @@ class _Backend(trio.abc.Instrument):
             if self._batches > TEARDOWN_BATCHES:
                 self._give_up()
             return
-        queue = GLOBAL_RUN_CONTEXT.runner.runq
+        queue = _run.GLOBAL_RUN_CONTEXT.runner.runq
         ours = [task for task in batch if task in self._names]
         if len(ours) < len(batch):
             self._foreign += 1
@@ -418,7 +415,7 @@ class _Backend(trio.abc.Instrument):
     def _choose(
         self, schedule: Schedule, tasks: list[trio.lowlevel.Task]
     ) -> trio.lowlevel.Task | None:
-        queue = GLOBAL_RUN_CONTEXT.runner.runq
+        queue = _run.GLOBAL_RUN_CONTEXT.runner.runq
         try:
             while True:
                 for task in tasks:
@@ -485,7 +482,7 @@ class _Backend(trio.abc.Instrument):
     def _step_is_over(self, schedule: Schedule) -> None:
         if self._running is not None and schedule.locations is not None:
             task = self._tasks[self._running]
-            over = task not in GLOBAL_RUN_CONTEXT.runner.tasks
+            over = task not in _run.GLOBAL_RUN_CONTEXT.runner.tasks
             schedule.stopped_at("it is over" if over else location(task.coro))
         self._running = None
 
@@ -523,7 +520,8 @@ class _Backend(trio.abc.Instrument):
             if isinstance(choice, Cancel):
                 self._inject(choice)
                 return False
-        quiet = self._ticks >= TICKS and only_ticks_on_trio(GLOBAL_RUN_CONTEXT.runner.deadlines)
+        deadlines = _run.GLOBAL_RUN_CONTEXT.runner.deadlines
+        quiet = self._ticks >= TICKS and only_ticks_on_trio(deadlines)
         if deadline == math.inf or quiet:
             self._outcome = Outcome(
                 "stall",
@@ -547,7 +545,7 @@ class _Backend(trio.abc.Instrument):
         return True
 
     def _task_dump(self) -> tuple[str, ...]:
-        alive = GLOBAL_RUN_CONTEXT.runner.tasks
+        alive = _run.GLOBAL_RUN_CONTEXT.runner.tasks
         return task_dump(
             [
                 (path, task.name, task.coro, path in self._ready)
@@ -599,7 +597,7 @@ class _Clock(trio.abc.Clock):
         """Called by trio when no task can run."""
         if deadline <= self._now:
             return 0
-        runner = GLOBAL_RUN_CONTEXT.runner
+        runner = _run.GLOBAL_RUN_CONTEXT.runner
         if runner.waiting_for_idle:
             return math.inf
         if runner.entry_queue.queue or runner.entry_queue.idempotent_queue:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 import trio
-from trio._core._run import GLOBAL_RUN_CONTEXT, CancelStatus
+from trio._core import _run
 
 from ._background import TICKS, is_service, only_ticks_on_trio
 from ._private_names import require
@@ -86,10 +86,10 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument):
             self._something_ran = False
             self._idle_since = time.monotonic()
             return 0
-        if GLOBAL_RUN_CONTEXT.runner.waiting_for_idle:
+        if _run.GLOBAL_RUN_CONTEXT.runner.waiting_for_idle:
             return math.inf  # those tasks wake first, and trio knows when
         if deadline < math.inf and not (
-            self._ticks >= TICKS and only_ticks_on_trio(GLOBAL_RUN_CONTEXT.runner.deadlines)
+            self._ticks >= TICKS and only_ticks_on_trio(_run.GLOBAL_RUN_CONTEXT.runner.deadlines)
         ):
             self._ticks += 1
             self._now = deadline
@@ -102,7 +102,7 @@ class VirtualClock(trio.abc.Clock, trio.abc.Instrument):
     def _stop_the_run(self) -> float:
         """Raise `Stalled` in the main task; the second time, cancel it. Return how long to wait
         for I/O, in real seconds."""
-        runner = GLOBAL_RUN_CONTEXT.runner
+        runner = _run.GLOBAL_RUN_CONTEXT.runner
         main = runner.main_task
         again = self.stalled is not None
         if main in runner.tasks and not again:
@@ -134,7 +134,7 @@ def _and_below(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
 
 def lift_shields(task: trio.lowlevel.Task) -> None:
     """Remove the shield of every cancel scope around a task."""
-    status: CancelStatus | None = task._cancel_status
+    status: _run.CancelStatus | None = task._cancel_status
     while status is not None:
         status._scope.shield = False
         status = status._parent
