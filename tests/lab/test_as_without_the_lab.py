@@ -9,7 +9,7 @@ import asyncio
 import sys
 import warnings
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
 import anyio
@@ -161,6 +161,129 @@ def test_a_failure_of_the_event_loop_itself_is_found_in_execution_1(
     assert failure.found_at == 1
     assert failure.token == "asyncio:"
     assert said in failure.report
+
+
+# --- what asyncio.run does when the main task is over
+
+kept: list[Any] = []
+
+
+async def left(background: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    kept.append(asyncio.create_task(background()))
+    await asyncio.sleep(0)
+
+
+async def a_clean_up_raises() -> None:
+    async def background() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise ValueError("in the clean-up")
+
+    await left(background)
+
+
+async def a_clean_up_raises_after_a_sleep() -> None:
+    async def background() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(1)  # noqa: ASYNC102
+            raise ValueError("in the clean-up")
+
+    await left(background)
+
+
+async def a_clean_up_waits_for_ever() -> None:
+    async def background() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.Event().wait()  # noqa: ASYNC102
+
+    await left(background)
+
+
+async def a_task_swallows_its_cancellation() -> None:
+    async def background() -> None:
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:  # noqa: ASYNC103
+                pass
+
+    await left(background)
+
+
+async def numbers() -> AsyncIterator[int]:
+    try:
+        yield 1
+    finally:
+        await asyncio.sleep(0)  # noqa: ASYNC102
+        raise ValueError("in the generator")
+
+
+async def a_generator_that_is_left_open_raises() -> None:
+    kept.append(numbers())
+    await anext(kept[-1])
+
+
+@pytest.mark.parametrize(
+    ("program", "kind", "said"),
+    [
+        (a_clean_up_raises, "exception", "unhandled exception during asyncio.run() shutdown: "),
+        (a_clean_up_raises_after_a_sleep, "exception", "ValueError('in the clean-up')"),
+        (a_clean_up_waits_for_ever, "stall", "one of them waits, and nothing can wake it"),
+        (a_task_swallows_its_cancellation, "livelock", "one of them goes on for ever"),
+        (a_generator_that_is_left_open_raises, "exception", "ValueError('in the generator')"),
+    ],
+)
+@pytest.mark.parametrize("strategy", ["exhaustive", "dpor"])
+def test_a_failure_of_the_shutdown_of_asyncio_run_is_found(
+    program: Program, kind: str, said: str, strategy: lab.StrategyName
+) -> None:
+    (failure,) = lab.explore(program, strategy=strategy).failures
+    kept.clear()
+    assert failure.kind == kind
+    assert failure.token == "asyncio:"
+    assert said in failure.report
+
+
+async def a_clean_up_that_sleeps_ends() -> None:
+    ended: list[int] = []
+
+    async def background() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(1)  # noqa: ASYNC102
+            helper = asyncio.create_task(asyncio.sleep(1))
+            await helper  # noqa: ASYNC102
+            ended.append(1)
+
+    await left(background)
+    kept.append(asyncio.create_task(asyncio.sleep(60)))  # which may not have begun by then
+    kept.append(ended)
+
+
+@pytest.mark.parametrize("strategy", ["exhaustive", "dpor", "random", "fifo"])
+@pytest.mark.parametrize("cancel", [False, True])
+def test_a_clean_up_in_the_shutdown_of_asyncio_run_is_run_to_its_end(
+    strategy: lab.StrategyName, cancel: bool
+) -> None:
+    if strategy == "dpor" and cancel:
+        return
+    found = lab.explore(
+        a_clean_up_that_sleeps_ends, strategy=strategy, max_executions=20, cancel=cancel
+    )
+    ends = [it for it in kept if isinstance(it, list)]
+    kept.clear()
+    assert not found.failures
+    assert cancel or [1] in ends
+    assert all("0.-" not in remark for remark in found.remarks)  # of what the shutdown has made
+
+
+# --- filters and errors
 
 
 def test_a_warning_that_a_filter_makes_an_error_is_raised() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import pytest
@@ -375,6 +375,21 @@ def test_state_in_a_closure_is_told_although_the_lab_cannot_name_it(state: Modul
     )
 
 
+def test_a_program_that_was_refused_before_is_proved_with_a_remark(state: ModuleType) -> None:
+    """The second exploration finds the cache warm, so every execution is the same."""
+    with pytest.raises(lab.LabError, match=FIRST_STEP):
+        lab.explore(state.module_cache)
+    remark = (
+        "this process has explored the program before, and refused it because state survived an "
+        "execution: what is proved is only what happens once that state is there"
+    )
+    found = lab.explore(state.module_cache)
+    assert remark in found.remarks
+    assert f"; but {remark}" in str(found)
+    assert not lab.explore(state.module_cache, fresh=[state]).remarks
+    assert remark not in lab.explore(state.singleton, fresh=[state]).remarks
+
+
 @BACKENDS
 def test_a_bug_of_the_cold_start_alone_is_found_once_the_state_is_made_anew(
     backend: lab.BackendName, state: ModuleType
@@ -586,6 +601,25 @@ def test_a_proof_in_which_a_task_never_ran_says_so() -> None:
     remark = f"a task that was made never ran in any execution: 0.2.0 {never.__qualname__!r}"
     assert found.remarks == (remark,)
     assert f"; but {remark}; not explored: " in str(found)
+
+
+@pytest.mark.parametrize("cancel", [False, "scope"])
+def test_a_proof_in_which_a_task_was_always_cancelled_before_it_began_says_so(
+    cancel: bool | Literal["scope"],
+) -> None:
+    async def never() -> None:
+        raise AssertionError
+
+    async def program() -> None:
+        task = asyncio.create_task(never())
+        task.cancel()
+        await asyncio.gather(task, asyncio.sleep(0), return_exceptions=True)
+
+    found = lab.explore(program, cancel=cancel)
+    assert found.complete
+    assert found.remarks == (
+        f"a task that was made never ran in any execution: 0.0 {never.__qualname__!r}",
+    )
 
 
 @BACKENDS

@@ -462,8 +462,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         try:
             outcome = self._drive(main)
             if not outcome.stopped:  # else a task that would have looked did not get to it
-                self._look_for_lost_errors()
                 self._look_for_services(leaks)
+                if outcome.kind is None:
+                    outcome = self._shut_down(outcome)
+                self._look_for_lost_errors()
         finally:
             self._tear_down()
         if self._complaint is None or outcome.kind is not None or outcome.stopped:
@@ -562,10 +564,12 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             step.accesses[MAIN, "end"] = False  # after it nobody runs
         self._origin = 1 << len(self._schedule.steps) - 1
         self._running = name
+        task = self._task(name)
+        if step.number == 1 and task is not None and task._must_cancel:  # type: ignore[attr-defined]  # asyncio's own
+            self._schedule.never_entered(name)
         if not handle._cancelled:
             handle._run()
         self._running = None
-        task = self._task(name)
         if task is None or _over(task):
             if task is not None:
                 _close_if_not_begun(task)
@@ -613,24 +617,32 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 handle._run()
 
     def _jump(self) -> bool:
-        timers = self._scheduled
-        while timers and timers[0]._cancelled:
-            heapq.heappop(timers)
-        if not timers or timers[0]._when == math.inf:
+        if not self._is_timer_set():
             return False
-        if self._ticks >= TICKS and only_ticks_on_asyncio(self, timers):
+        if self._ticks >= TICKS and only_ticks_on_asyncio(self, self._scheduled):
             return False
         self._ticks += 1
-        self._now = max(self._now, timers[0]._when)
         self._origin = self._schedule.jumped()
         if recorder.active:
             recorder.accesses = self._schedule.steps[-1].accesses
+        self._fire()
+        return True
+
+    def _is_timer_set(self) -> bool:
+        timers = self._scheduled
+        while timers and timers[0]._cancelled:
+            heapq.heappop(timers)
+        return bool(timers) and timers[0]._when < math.inf
+
+    def _fire(self) -> None:
+        """Move the clock to the first timer, and call for all timers of that time."""
+        timers = self._scheduled
+        self._now = max(self._now, timers[0]._when)
         while timers and timers[0]._when <= self._now:
             timer = heapq.heappop(timers)
             if not timer._cancelled:
                 self._order += 1
                 self._callbacks.append((timer, self._origin, self._order))
-        return True
 
     def _inject(self, choice: Cancel) -> None:
         task = self._task(choice.task)
@@ -681,6 +693,66 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 for task in tasks
                 if not _over(task)
             ]
+        )
+
+    def _shut_down(self, outcome: Outcome) -> Outcome:
+        """Do what `asyncio.run` does when its main task is over: cancel the tasks that are left,
+        wait until they are over, and close the async generators. This happens in one order."""
+        self._schedule.close()
+        self._injecting = False
+        recorder.forget()
+        left = [
+            task
+            for reference in self._tasks.values()
+            if (task := reference()) is not None and not _over(task)
+        ]
+        for task in left:
+            _close_if_not_begun(task)
+            super(_Task, task).cancel()
+        failed = self._finish(left)
+        for task in left if failed is None else ():
+            if task.failed() and not _plain_future.cancelled(task):
+                self.call_exception_handler(
+                    {
+                        # asyncio's own words
+                        "message": "unhandled exception during asyncio.run() shutdown",
+                        "exception": task.exception(),
+                    }
+                )
+        if failed is None and self._asyncgens:
+            failed = self._finish([self.create_task(self.shutdown_asyncgens())])
+        return outcome if failed is None else failed
+
+    def _finish(self, tasks: list[_Task]) -> Outcome | None:
+        """Run what is ready, in its order, until these tasks are over; return what prevents it."""
+        taken = idle = 0
+        kind, how = "livelock", "goes on for ever"
+        while taken < self._schedule.step_limit:
+            _interrupts.check()
+            if all(map(_over, tasks)):
+                return None
+            taken += 1
+            if self._steps:
+                name = min(self._steps, key=lambda name: self._steps[name][1].order)
+                handle, ready = self._steps[name]
+                self._run_callbacks(ready.order)
+                if self._steps.get(name, (None,))[0] is handle:
+                    del self._steps[name]
+                    self._run_at_the_end(handle)
+                idle = 0
+            elif self._callbacks and idle < IDLE_PASSES:
+                idle += all(map(_is_retry, self._callbacks))
+                self._run_callbacks()
+            elif self._is_timer_set():
+                self._fire()
+            else:
+                kind, how = "stall", "waits, and nothing can wake it"
+                break
+        return Outcome(
+            kind,
+            f"the main task has ended, but asyncio.run would not: it cancels the tasks that are "
+            f"left, and one of them {how}",
+            self._task_dump(),
         )
 
     def _run_at_the_end(self, handle: Any) -> None:

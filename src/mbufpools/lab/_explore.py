@@ -22,8 +22,9 @@ from ._options import (
     cancel_ways,
     check_backend,
 )
-from ._outcome import LabError
+from ._outcome import LabError, NotTheSame
 from ._parallel import execute_in_parallel
+from ._repetition import note_refused, was_refused
 from ._result import Exploration, Failure
 from ._steps import spell
 from ._strategies import Exhaustive, Fifo, Pct, Random, Replay
@@ -127,12 +128,17 @@ def explore(
             f"strategy='exhaustive' with cancel={cancel!r}"
         )
     chosen = kind.of(options)
-    with interruptible():
-        if executor is None:
-            executed = execute(program, chosen, options, on_progress=on_progress)
-        else:
-            _check_executor(executor, kind)
-            executed = execute_in_parallel(program, chosen, executor, options, on_progress)
+    if executor is not None:
+        _check_executor(executor, kind)
+    try:
+        with interruptible():
+            if executor is None:
+                executed = execute(program, chosen, options, on_progress=on_progress)
+            else:
+                executed = execute_in_parallel(program, chosen, executor, options, on_progress)
+    except NotTheSame:
+        note_refused(program)
+        raise
     bound = chosen.bound
     if options.cancel_by:
         bound += ", each with one cancellation at a time"
@@ -150,14 +156,19 @@ def explore(
         backend=backend,
         failures=tuple(failures.values()),
         redundant=chosen.redundant,
-        remarks=tuple(_remarks(executed)) if chosen.complete else (),
+        remarks=tuple(_remarks(program, executed, options)) if chosen.complete else (),
         not_explored=tuple(_not_explored(chosen, options)),
         seconds=executed.seconds,
     )
 
 
-def _remarks(executed: Executed) -> Iterator[str]:
+def _remarks(program: Program, executed: Executed, options: Options) -> Iterator[str]:
     """Yield what makes a proof say less than it seems to."""
+    if was_refused(program) and options.reset is None and not options.fresh:
+        yield (
+            "this process has explored the program before, and refused it because state survived "
+            "an execution: what is proved is only what happens once that state is there"
+        )
     if not executed.chose:
         yield "there was never a choice: one task at a time could run, so one schedule is all"
     never = sorted(executed.titles.keys() - executed.ran)

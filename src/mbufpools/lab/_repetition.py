@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 import sys
 import sysconfig
+import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -19,11 +20,11 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from ._outcome import LabError, Outcome
+from ._outcome import NotTheSame, Outcome
 from ._schedule import Deviations, Rule, Schedule
 from ._steps import spell
 
-__all__ = ["Record", "Records", "difference"]
+__all__ = ["Record", "Records", "difference", "note_refused", "was_refused"]
 
 AGAIN = 5
 """Schedules that are executed again, at most, besides the first."""
@@ -89,7 +90,7 @@ class Records:
         others = self.records[1:]
         return self.records[:1] + self._chance.sample(others, min(AGAIN, len(others)))
 
-    def error(self, number: int, how: str) -> LabError:
+    def error(self, number: int, how: str) -> NotTheSame:
         """Make the error for an execution that came out differently the second time."""
         after = dict(_state_of(self._program))
         changed = sorted(
@@ -101,7 +102,7 @@ class Records:
             else "state that survives an execution (a module's variable, a cache, a singleton), "
             "real time, chance, or addresses"
         )
-        return LabError(
+        return NotTheSame(
             f"the program does not do the same in the same schedule, so nothing can be proved of "
             f"it. Execution {number} was repeated: {how}. It is likely to depend on "
             f"{likely}. Make it anew in the program, or give lab.explore reset= (a function that "
@@ -130,14 +131,39 @@ def difference(first: Record, second: Record) -> str | None:
     return None
 
 
+# --- what was refused before in this process
+
+_refused: weakref.WeakSet[Any] = weakref.WeakSet()
+"""The code of programs that did not do the same in the same schedule."""
+
+
+def note_refused(program: Any) -> None:
+    """Note that a program did not do the same in the same schedule. What had changed stays changed,
+    so a second exploration in this process may not see it."""
+    code = getattr(_function(program), "__code__", None)
+    if code is not None:
+        _refused.add(code)
+
+
+def was_refused(program: Any) -> bool:
+    """Return True if `note_refused` was called for this program."""
+    code = getattr(_function(program), "__code__", None)
+    return code is not None and code in _refused
+
+
+def _function(program: Any) -> Any:
+    while isinstance(program, partial):
+        program = program.func
+    return program
+
+
 # --- what may have survived
 
 
 def _state_of(program: Any) -> Iterator[tuple[str, object]]:
     """Yield the variables of the program's module, and of the modules that it has imported from, by
     name, each with a fingerprint."""
-    while isinstance(program, partial):
-        program = program.func
+    program = _function(program)
     own = getattr(program, "__module__", None)
     names = {own}
     for value in list(vars(sys.modules[own]).values()) if own in sys.modules else ():

@@ -161,10 +161,12 @@ class Schedule:
 
     __slots__ = (
         "_cancelled",
+        "_closed",
         "_current",
         "_exempt",
         "_in_a_row",
         "_known",
+        "_not_entered",
         "_numbers",
         "_strategy",
         "_ticks_taken",
@@ -201,6 +203,8 @@ class Schedule:
         self._known: set[Name] = set()
         self._exempt: set[Name] = set()
         self._ticks_taken = 0
+        self._not_entered: set[Name] = set()
+        self._closed = False
         self.injected: Cancel | None = None
         self.steps: list[Step] = []
         self.deviations: Deviations = {}
@@ -289,16 +293,26 @@ class Schedule:
 
     @property
     def ran(self) -> Set[Name]:
-        """The tasks that have taken a step."""
-        return self._numbers.keys()
+        """The tasks that have taken a step in which their code ran."""
+        return self._numbers.keys() - self._not_entered
 
     @property
     def this_step(self) -> int:
         """The last step that was begun, as a mask."""
         return 1 << len(self.steps) - 1
 
+    def never_entered(self, task: Name) -> None:
+        """Note that a task was cancelled before its first step, so that its code never runs."""
+        self._not_entered.add(task)
+
+    def close(self) -> None:
+        """Note that the program has ended: tasks that are made from now on are not its own."""
+        self._closed = True
+
     def spawned(self, task: Name, title: str, *, exempt: bool) -> None:
         """Note that a task was made; the lab does not cancel it if it is exempt."""
+        if self._closed:
+            return
         self._known.add(task)
         self.titles[task] = title
         if exempt:
