@@ -71,12 +71,18 @@ types: $(READY)  ## mypy --strict
 	$(BIN)/mypy
 
 # What only runs other programs, or the same code a great many times, is run without the tracer,
-# which would make it five times slower.
-SLOW = $(addprefix tests/,demokit/test_demos.py traces primitives zoo core/test_stateful.py \
-	core/test_stateful_planted.py lab/test_no_false_alarm.py lab/test_dpor.py smp/test_model.py)
+# which would make it three to five times slower. A file is named, or a test of one.
+SLOW = $(addprefix tests/,demokit/test_demos.py traces primitives proofs soak zoo \
+	core/test_stateful.py core/test_stateful_planted.py lab/test_claims.py \
+	lab/test_no_false_alarm.py lab/test_dpor.py project/test_docs.py smp/test_model.py \
+	cli/test_cli.py::test_demo_without_a_name_runs_all_in_order \
+	cli/test_cli.py::test_stat_of_every_demo_has_the_kernel_s_columns_within_80 \
+	smp/test_smp.py::test_a_correct_rule_fails_in_no_schedule_of_two_and_three_cpus \
+	smp/test_smp.py::test_every_story_fits_the_terminal_and_ends_with_the_failure \
+	smp/test_smp.py::test_where_it_fails_the_cured_kernel_does_not)
 coverage: $(READY)  ## the tests, and which branches they miss
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(SPREAD) $(SLOW:%=--ignore=%)
+	$(BIN)/coverage run -m pytest $(SPREAD) $(SLOW:%=--deselect=%)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 	$(BIN)/python -m pytest $(SPREAD) $(SLOW)
