@@ -180,4 +180,4 @@ def report(options: Options) -> Report:
 DEMO = Demo("app", __doc__, report, policies=[Wakeup.DEFERRED])
 
 if __name__ == "__main__":
-    raise SystemExit(DEMO.main())
+    DEMO.run()

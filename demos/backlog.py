@@ -166,4 +166,4 @@ def expected(policy: Wakeup, way: str, slow: float) -> float | None:
 DEMO = Demo("backlog", __doc__, report, policies=[Wakeup.NONE, Wakeup.DEFERRED, Wakeup.DIRECT])
 
 if __name__ == "__main__":
-    raise SystemExit(DEMO.main())
+    DEMO.run()

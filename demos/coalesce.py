@@ -126,4 +126,4 @@ def report(options: Options) -> Report:
 DEMO = Demo("coalesce", __doc__, report)
 
 if __name__ == "__main__":
-    raise SystemExit(DEMO.main())
+    DEMO.run()

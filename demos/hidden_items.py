@@ -108,4 +108,4 @@ def report(options: Options) -> Report:
 DEMO = Demo("hidden-items", __doc__, report, nmbclust=(8, 4096))
 
 if __name__ == "__main__":
-    raise SystemExit(DEMO.main())
+    DEMO.run()

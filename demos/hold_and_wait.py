@@ -159,4 +159,4 @@ def show_three(why: Explanation, who: Table) -> None:
 DEMO = Demo("hold-and-wait", __doc__, report)
 
 if __name__ == "__main__":
-    raise SystemExit(DEMO.main())
+    DEMO.run()

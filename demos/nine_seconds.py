@@ -127,4 +127,4 @@ def trickle(page_outs: list[float]) -> Table:
 DEMO = Demo("nine-seconds", __doc__, report, nmbclust=(256, 4096))
 
 if __name__ == "__main__":
-    raise SystemExit(DEMO.main())
+    DEMO.run()

@@ -143,4 +143,4 @@ def try_limits() -> Table:
 DEMO = Demo("nmbclust", __doc__, report)
 
 if __name__ == "__main__":
-    raise SystemExit(DEMO.main())
+    DEMO.run()

@@ -166,4 +166,4 @@ def in_part(lines: list[str]) -> list[str]:
 DEMO = Demo("order", __doc__, report, policies=[Wakeup.DEFERRED])
 
 if __name__ == "__main__":
-    raise SystemExit(DEMO.main())
+    DEMO.run()

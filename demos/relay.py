@@ -411,4 +411,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--serve"]:
         serve(*sys.argv[2:])
         raise SystemExit(0)
-    raise SystemExit(DEMO.main())
+    DEMO.run()

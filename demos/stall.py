@@ -101,4 +101,4 @@ def report(options: Options) -> Report:
 DEMO = Demo("stall", __doc__, report, nmbclust=(8, 4096))
 
 if __name__ == "__main__":
-    raise SystemExit(DEMO.main())
+    DEMO.run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +15,10 @@ import pytest
 import mbufpools
 from mbufpools.cli import main
 from mbufpools.cli._demos import NAMES, find_demo, load
-from mbufpools.demokit import Mistake
+from mbufpools.demokit import Mistake, run_command
 
 BACKENDS = ["asyncio", "trio"]
+ROOT = Path(__file__).parents[2]
 
 
 def exit_status(*argv: str) -> int:
@@ -94,6 +96,62 @@ def test_a_reader_that_closes_the_pipe_early_causes_no_traceback() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+COMMANDS = {
+    "demo": "-m mbufpools demo stall",
+    "demo --json": "-m mbufpools demo stall --json",
+    "stat": "-m mbufpools stat stall",
+    "help": "-m mbufpools --help",
+    "demo as a program": "demos/hidden_items.py",
+    "soak": "-m tests.soak --operations 50",
+}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_a_full_disk_is_one_line(command: str) -> None:
+    done = run_in_a_shell(f"{command} >/dev/full")
+    assert done.returncode == 1
+    assert done.stderr.endswith(": the output cannot be written: No space left on device\n")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="it needs a POSIX shell")
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_no_standard_output_is_one_line(command: str) -> None:
+    done = run_in_a_shell(f"{command} >&-")
+    assert done.returncode == 1
+    assert done.stderr.endswith(": the output cannot be written: there is no standard output\n")
+    assert done.stderr.count("\n") == 1
+
+
+def run_in_a_shell(command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-c", f'"{sys.executable}" {command}'],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+
+
+def test_an_interrupt_that_trio_has_put_into_groups_ends_without_a_traceback() -> None:
+    def interrupted() -> int:
+        raise BaseExceptionGroup("outer", [BaseExceptionGroup("inner", [KeyboardInterrupt()])])
+
+    assert run_command("command", interrupted) == 130
+
+    def failed() -> int:
+        raise BaseExceptionGroup("both", [KeyboardInterrupt(), KeyError()])
+
+    with pytest.raises(BaseExceptionGroup):
+        run_command("command", failed)
+
+
+def test_an_error_of_a_file_that_is_read_is_not_taken_for_one_of_the_output() -> None:
+    with pytest.raises(FileNotFoundError):
+        run_command("command", lambda: len(Path("no such file").read_bytes()))
 
 
 def test_an_interrupt_ends_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,10 +6,17 @@ command line; with 130 after Ctrl-C.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 
-from mbufpools.demokit import Parser, installed_backend, progress_line, whole_number
+from mbufpools.demokit import (
+    Parser,
+    installed_backend,
+    progress_line,
+    run_command,
+    whole_number,
+)
 
 from ._soak import OPERATIONS, soak
 
@@ -42,16 +49,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.read(argv)
-    try:
-        with progress_line(arguments.operations, "operations") as progress:
-            found = soak(
-                arguments.operations,
-                seed=arguments.seed,
-                backend=arguments.backend,
-                progress=progress,
-            )
-    except KeyboardInterrupt:
-        return 130
+    return run_command(parser.prog, lambda: _run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    with progress_line(arguments.operations, "operations") as progress:
+        found = soak(
+            arguments.operations,
+            seed=arguments.seed,
+            backend=arguments.backend,
+            progress=progress,
+        )
     sys.stdout.write((found.json() if arguments.json else found.text()) + "\n")
     return 1 if found.faults else 0
 

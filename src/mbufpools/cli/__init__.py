@@ -12,13 +12,12 @@ should has exit status 1.
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
 from collections.abc import Sequence
+from functools import partial
 
 from mbufpools import __version__
-from mbufpools.demokit import Mistake, Parser
+from mbufpools.demokit import INTERRUPTED, Mistake, Parser, run_command
 
 from . import _demo, _explore, _replay, _smp, _stat
 
@@ -34,6 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises SystemExit(2) after a mistake on the command line, and SystemExit(0) after ``--help``
     and ``--version``.
     """
+    status = run_command("mbufpools", partial(_run, argv))
+    if status == INTERRUPTED and argv is None:
+        # The process ends now; a second Ctrl-C must not change its status.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return status
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = Parser(
         prog="mbufpools",
         description="OpenBSD's mbuf pools as a library: see what a wakeup policy costs.",
@@ -47,14 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"no command; expected one of {', '.join(commands.choices)}")
     try:
         status: int = arguments.run(arguments)
-        sys.stdout.flush()
     except Mistake as error:
         arguments.parser.error(str(error))
-    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except KeyboardInterrupt:
-        if argv is None:  # the process ends now; a second Ctrl-C must not change its status
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-        return 130
     return status

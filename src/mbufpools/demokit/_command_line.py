@@ -1,4 +1,5 @@
-"""What every command line of the project shares: a parser, types of arguments, a progress line.
+"""What every command line of the project shares: a parser, types of arguments, a progress line,
+and the ways in which a command ends.
 
 The command ``mbufpools``, the demos and the soak are all read by `Parser`. A mistake of the
 caller is one line on stderr that lists what is right, and exit status 2.
@@ -7,14 +8,28 @@ caller is one line on stderr that lists what is right, and exit status 2.
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib.util
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-__all__ = ["Mistake", "Parser", "installed_backend", "one_of", "progress_line", "whole_number"]
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
+__all__ = [
+    "INTERRUPTED",
+    "Mistake",
+    "Parser",
+    "installed_backend",
+    "one_of",
+    "progress_line",
+    "run_command",
+    "whole_number",
+]
 
 BAR = 20
 """Characters of the progress bar."""
@@ -40,6 +55,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the message after the name of the command, and raise SystemExit(2)."""
         self.exit(2, f"{self.prog}: {message}\n")
+
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        """Print the help. That it cannot be written is an error, which argparse would hide."""
+        (sys.stdout if file is None else file).write(self.format_help())
 
     def read(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
         """Read the command line `argv`, by default that of the process.
@@ -138,3 +157,38 @@ def progress_line(
         yield show
     finally:
         sys.stderr.write("\r\033[K")
+
+
+INTERRUPTED = 130
+"""The exit status after Ctrl-C."""
+
+
+def run_command(name: str, run: Callable[[], int]) -> int:
+    """Run the command `name`, and return its exit status, that of `run` if all went well.
+
+    Ctrl-C is status 130, also where trio has put the KeyboardInterrupt into groups. An output that
+    cannot be written, such as on a full disk, is one line on stderr and status 1. If the reader of
+    the output, such as ``head``, has closed the pipe, the status is 1 and nothing is said.
+    """
+    try:
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, "there is no standard output")
+        try:
+            status = run()
+        finally:
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BaseExceptionGroup as group:
+        if group.split(KeyboardInterrupt)[1] is not None:
+            raise
+        return INTERRUPTED
+    except OSError as error:
+        if error.filename is not None:  # of a file of the program
+            raise
+        if not isinstance(error, BrokenPipeError) and sys.stderr is not None:
+            sys.stderr.write(f"{name}: the output cannot be written: {error.strerror}\n")
+        if sys.stdout is not None:  # what it still holds would be written when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status

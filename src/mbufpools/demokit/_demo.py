@@ -6,11 +6,11 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from mbufpools import PoolsStatistics, Wakeup
 
-from ._command_line import Parser, installed_backend, one_of, whole_number
+from ._command_line import Parser, installed_backend, one_of, run_command, whole_number
 from ._report import Report, fill
 
 if TYPE_CHECKING:
@@ -73,6 +73,10 @@ class Demo:
             rule = "-" * len(self.title)
             sys.stdout.write(f"{self.title}\n{rule}\n{fill(self.text)}\n\n{found.text()}\n")
         return 0 if found.ok else 1
+
+    def run(self) -> NoReturn:
+        """Run the demo as a command of its own: raise SystemExit with the status of `main`."""
+        raise SystemExit(run_command(self.name, self.main))
 
     def end_state(self, argv: Sequence[str] | None = None) -> PoolsStatistics:
         """Read the command line, make the report without printing it, and return the counters at
