@@ -145,7 +145,7 @@ def test_an_interrupt_that_trio_has_put_into_groups_ends_without_a_traceback() -
     def failed() -> int:
         raise BaseExceptionGroup("both", [KeyboardInterrupt(), KeyError()])
 
-    with pytest.raises(BaseExceptionGroup):
+    with pytest.RaisesGroup(KeyboardInterrupt, KeyError):
         run_command("command", failed)
 
 
