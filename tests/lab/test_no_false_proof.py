@@ -28,7 +28,7 @@ from mbufpools.lab._schedule import Schedule
 from mbufpools.lab._strategies import Exhaustive
 from mbufpools.lab._strategy import Strategy
 from mbufpools.lab._token import parse_token
-from tests.kit import generated_programs
+from tests.kit import generated_callbacks, generated_programs
 from tests.kit.generated_programs import NATIVE, PLAIN, WITH_CANCELLATION, generate
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -92,6 +92,16 @@ def test_the_first_execution_takes_the_order_that_asyncio_takes(
         found = lab.explore(program, max_executions=1, step_limit=2000)
         assert trace[: len(taken)] == taken, seed  # then the same schedule is executed again
         assert [failure.kind for failure in found.failures] == ["stall"] * stalls, seed
+
+
+def test_the_first_execution_takes_the_order_of_callbacks_that_asyncio_takes() -> None:
+    for seed in range(300):
+        callbacks = generated_callbacks.generate(seed)
+        lab.run(callbacks.program, patience=0)
+        taken, seen = list(callbacks.trace), callbacks.seen
+        lab.explore(callbacks.program, max_executions=1).assert_holds()
+        assert callbacks.trace == taken, (seed, callbacks.tasks)
+        assert callbacks.seen == seen
 
 
 @BACKENDS

@@ -2,9 +2,10 @@
 
 The clock is virtual, and I/O is refused. The schedule chooses among the steps of tasks; it does not
 choose among plain callbacks. Under the run-on rule the callbacks that are ready run before each
-choice, once and in their order. Callbacks that they add wait for the next pass, because anyio's
-cancellation adds itself again and again. Under the stock rule callbacks and steps keep the order in
-which they were called for, as on asyncio's own loop; only a step that is delayed changes its place.
+choice, in their order, and then those that they have added, and so on. Only what adds itself again
+and again, as anyio's cancellation does, waits for the next choice. Under the stock rule callbacks
+and steps keep the order in which they were called for, as on asyncio's own loop; only a step that
+is delayed changes its place.
 
 A step makes a task ready, directly or through callbacks. Each handle records which steps it was.
 """
@@ -46,6 +47,8 @@ __all__ = ["explore_on_asyncio"]
 
 Program = Callable[[], Awaitable[Any]]
 
+PASSES = 100
+"""Passes of callbacks after a step, at most; callbacks that call for each other need one each."""
 IDLE_PASSES = 16
 """Passes of callbacks, with no task ready, after which they are taken to only queue each other."""
 
@@ -71,9 +74,13 @@ def explore_on_asyncio(
             "a plain function or test"
         )
     hooks = sys.get_asyncgen_hooks()
+    with_future = _with_future() if recorder.active else []
     try:
         if recorder.active:
-            vars(asyncio)["Future"] = _OwnFuture
+            for name in with_future:
+                vars(sys.modules[name])["Future"] = _OwnFuture
+            _group_class.__aexit__ = _exit_ours
+            _own_group.__aexit__, _own_group._abort = _own_exit_ours, _own_abort_ours
         _group_class._spawn = _spawn_ours
         if _reparent is not None:
             _scope_class._reparent = _reparent_ours
@@ -93,8 +100,11 @@ def explore_on_asyncio(
             del outcome  # and what its error holds
     finally:
         sys.set_asyncgen_hooks(*hooks)
-        vars(asyncio)["Future"] = _plain_future
+        for name in with_future:
+            vars(sys.modules[name])["Future"] = _plain_future
         _group_class._spawn = _spawn
+        _group_class.__aexit__ = _exit
+        _own_group.__aexit__, _own_group._abort = _own_exit, _own_abort
         if _reparent is not None:
             _scope_class._reparent = _reparent
 
@@ -134,6 +144,42 @@ def _spawn_ours(*args: Any, **options: Any) -> Any:
         return _spawn(*args, **options)
     finally:
         loop.spawning = False, None
+
+
+_exit: Any = _TaskGroup.__aexit__
+
+
+def _exit_ours(group: Any, *error: Any) -> Any:
+    """Tell the loop that a task leaves an anyio task group whose tasks are over. That it does not
+    wait for them shows in nothing else."""
+    loop: Any = asyncio.get_running_loop()
+    if isinstance(loop, _Loop) and not group._tasks:
+        loop.join_group(group.cancel_scope)
+    return _exit(group, *error)
+
+
+_own_group: Any = asyncio.TaskGroup
+_own_exit: Any = _own_group.__aexit__
+_own_abort: Any = _own_group._abort
+
+
+def _own_exit_ours(group: Any, *error: Any) -> Any:
+    """Tell the loop the same of asyncio's own task group."""
+    loop: Any = asyncio.get_running_loop()
+    if isinstance(loop, _Loop) and not group._tasks:
+        for name in loop.children.get(group, ()):
+            loop.join_end(name)
+    return _own_exit(group, *error)
+
+
+def _own_abort_ours(group: Any) -> None:
+    """Declare which tasks of the group are over, and so are not cancelled: the group has dropped
+    them."""
+    loop: Any = asyncio.get_running_loop()
+    if isinstance(loop, _Loop):
+        for name in loop.children.get(group, ()):
+            recorder.touch((name, "end"), False)
+    _own_abort(group)
 
 
 class _Task(asyncio.Task[Any]):
@@ -200,13 +246,21 @@ class _Task(asyncio.Task[Any]):
     def add_done_callback(self, function: Any, /, *, context: Context | None = None) -> None:
         if recorder.active:
             recorder.touch((self.lab_name, "callbacks"), True)
+            group = getattr(function, "__self__", None)
+            if isinstance(group, _own_group):
+                self.lab_loop.children.setdefault(group, []).append(self.lab_name)
         if super().done():
-            self.lab_loop._join(self)
+            self.lab_loop.join_end(self.lab_name)
         super().add_done_callback(function, context=context)
+
+    def remove_done_callback(self, function: Any, /) -> int:
+        if recorder.active:
+            recorder.touch((self.lab_name, "callbacks"), True)
+        return super().remove_done_callback(function)
 
     def __await__(self) -> Any:
         if super().done():
-            self.lab_loop._join(self)
+            self.lab_loop.join_end(self.lab_name)
         return super().__await__()
 
     __iter__ = __await__
@@ -254,6 +308,10 @@ class _Future(asyncio.Future[Any]):
         self._touch(True)  # callbacks are called in the order of their coming
         super().add_done_callback(function, context=context)
 
+    def remove_done_callback(self, function: Any, /) -> int:
+        self._touch(True)
+        return super().remove_done_callback(function)
+
     def __await__(self) -> Any:
         self._touch(False)
         return super().__await__()
@@ -276,6 +334,18 @@ class _OwnFuture(_Future, metaclass=_AnyFuture):
 
 
 _plain_future = asyncio.Future
+
+
+def _with_future() -> list[str]:
+    """Return the modules that have imported asyncio's class of futures, asyncio's own excepted."""
+    return [
+        name
+        for name, module in list(sys.modules.items())
+        if getattr(module, "__dict__", {}).get("Future") is _plain_future
+        and not name.startswith(("asyncio.", "_asyncio", __name__))
+    ]
+
+
 _BaseEventLoop: Any = asyncio.BaseEventLoop
 """Typed as Any, because `_Loop` overrides private methods of asyncio."""
 
@@ -292,14 +362,27 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         """Each with the steps because of which it was called for, and its place in the order."""
         self._order = 0
         """How many callbacks and steps of tasks were called for so far."""
+        self._stock = schedule.rule == "stock"
+        self._due: list[tuple[OrderedTimer, int]] = []
+        """Under the stock rule: timers that were due when they were set, and what caused them."""
+        self._iteration_end = 0
+        """Under the stock rule: the place in the order where the iteration of the loop ends."""
         self._origin = 0
         """The steps that caused what runs now, as a mask."""
+        self._cause = 0
+        """The steps that caused the callback that runs now, as a mask."""
+        self._made_in_callbacks: dict[Name, int] = {}
+        """How many tasks were made by the callbacks of each task."""
         self._chains: dict[int, tuple[object, int]] = {}
-        """For the owner of each callback that ran: all steps that caused its callbacks so far. An
-        owner that counts callbacks, as `asyncio.gather` and task groups do, wakes its task only
-        after all of these steps."""
+        """For the owner of each callback of asyncio or anyio that ran: all steps that caused its
+        callbacks so far. An owner that counts callbacks, as `asyncio.gather` and task groups do,
+        wakes its task only after all of these steps."""
         self._ends: dict[Name, int] = {}
         """The last step of each task that is over."""
+        self._group_ends: dict[CancelScope, int] = {}
+        """The last steps of the tasks of each anyio group that are over, by the group's scope."""
+        self.children: dict[Any, list[Name]] = {}
+        """The tasks of each of asyncio's own task groups."""
         self._joined: dict[Name, int] = {}
         """For each task that learned that others are over: their last steps, which come before its
         next one."""
@@ -335,8 +418,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self, coro: Any, *, name: str | None = None, context: Context | None = None, **_: Any
     ) -> _Task:
         parent = None if self._running is None else self._task(self._running)
-        if parent is None:
-            path = MAIN if self._main is None else (*MAIN, -1 - len(self._tasks))
+        if self._main is None:
+            path = MAIN
+        elif parent is None:
+            path = self._name_in_callback()
         else:
             path = (*parent.lab_name, parent.lab_children)
             parent.lab_children += 1
@@ -364,6 +449,16 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._schedule.spawned(path, _title(task), exempt=service or closes)
         return task
 
+    def _name_in_callback(self) -> Name:
+        """Return the name for a task that a callback makes: a child of the task whose step has
+        called for the callback."""
+        steps = self._schedule.steps
+        cause = steps[self._cause.bit_length() - 1].task if self._cause else MAIN
+        parent = MAIN if cause == CLOCK else cause
+        count = self._made_in_callbacks.get(parent, 0)
+        self._made_in_callbacks[parent] = count + 1
+        return (*parent, -1 - count)
+
     def _named(self, task: _Task) -> None:
         if is_service(task.get_name()):
             self._services.add(task.lab_name)
@@ -374,6 +469,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         task = getattr(callback, "__self__", None)
         self._order += 1
         if isinstance(task, asyncio.Task) and _is_step(callback):
+            if recorder.active and args:
+                _check_future(args[0])
             if type(task) is not _Task:
                 raise refuse(
                     "the program makes a task by asyncio.Task(...), whose steps the lab cannot "
@@ -401,7 +498,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         timer: Any = OrderedTimer(self._order, when, callback, args, self, context)
         if recorder.active:
             recorder.touch(("timer", when), True)  # which of two is first can matter
-        if when <= self._now:  # it is due, and has its place behind what is ready
+        if when <= self._now and self._stock:  # asyncio looks at timers once in an iteration
+            self._due.append((timer, self._origin))
+        elif when <= self._now:
             self._callbacks.append((timer, self._origin, self._order))
         else:
             heapq.heappush(self._scheduled, timer)
@@ -456,7 +555,6 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
     def execute(self, program: Program, leaks: Leaks) -> Outcome:
         """Run `program` until it ends, stalls, or reaches the step limit."""
-        recorder.restart()
         recorder.task_name = _name_of
         self._main = main = self.create_task(_call(program), name="main")
         try:
@@ -473,17 +571,20 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         return self._complaint
 
     def _drive(self, main: asyncio.Task[Any]) -> Outcome:
-        steps, schedule = self._steps, self._schedule
-        stock = schedule.rule == "stock"
+        steps, schedule, stock = self._steps, self._schedule, self._stock
         idle = spins = 0
         last: int | None = None
         try:
             while True:
                 _interrupts.check()
+                if self._due and not steps and not self._callbacks:
+                    self._begin_iteration()
                 if steps and stock:
                     self._run_callbacks(min(ready.order for _, ready in steps.values()))
-                else:
+                elif stock:
                     self._run_callbacks()
+                elif self._callbacks:
+                    self._run_chains()
                 ready = {name: it for name, (_, it) in steps.items()}
                 if _over(main):
                     # asyncio.run still runs what was called for before its main task was over.
@@ -548,10 +649,12 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
     def _step(self, name: Name) -> None:
         handle, ready = self._steps[name]
-        if self._schedule.rule == "stock":
+        if self._stock:
             # A callback that was called for before this step may not be overtaken by it: anyio's
             # cancellation, for one, depends on that.
             self._run_callbacks(ready.order)
+            if ready.order > self._iteration_end:
+                self._begin_iteration()
         causes = ready.causes | self._joined.pop(name, 0)
         step = self._schedule.begin(name, causes)  # at the limit it raises
         del self._steps[name]
@@ -591,19 +694,32 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         state = None if task is None else _task_states.get(task)
         if state is not None and state.cancel_scope is not None:
             declare_spawn(state.cancel_scope)  # a cancellation no longer reaches it
+            group_ends = self._group_ends
+            group_ends[state.cancel_scope] = group_ends.get(state.cancel_scope, 0) | self._origin
+
+    def _run_chains(self) -> None:
+        """Run all callbacks, those that they call for in turn, and so on."""
+        for _ in range(PASSES):
+            self._run_callbacks()
+            if not self._callbacks or all(map(_is_retry, self._callbacks)):
+                break
 
     def _run_callbacks(self, before: float = math.inf) -> None:
         """Run the callbacks that were called for before a place in the order; one pass of them."""
         for _ in range(len(self._callbacks)):
             handle: Any
-            if self._callbacks[0][2] > before:
+            order = self._callbacks[0][2]
+            if order > before:
                 break
+            if order > self._iteration_end:
+                self._begin_iteration()
             handle, origin, _order = self._callbacks.popleft()
             if handle._cancelled:
                 continue
             function = handle._callback
-            owner = _owner(function)
-            if recorder.active:
+            self._cause = origin
+            if recorder.active and _is_of_library(function):
+                owner = _owner(function)
                 chain = self._chains.get(id(owner))
                 if chain is not None:
                     origin |= chain[1]
@@ -616,6 +732,17 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             else:
                 handle._run()
 
+    def _begin_iteration(self) -> None:
+        """Put the timers that are due behind all that is ready, as asyncio does at the beginning of
+        each iteration."""
+        if self._due:
+            self._due.sort(key=lambda entry: entry[0])
+            for timer, origin in self._due:
+                self._order += 1
+                self._callbacks.append((timer, origin, self._order))
+            self._due.clear()
+        self._iteration_end = self._order
+
     def _jump(self) -> bool:
         if not self._is_timer_set():
             return False
@@ -624,6 +751,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._ticks += 1
         self._origin = self._schedule.jumped()
         if recorder.active:
+            recorder.task = CLOCK
             recorder.accesses = self._schedule.steps[-1].accesses
         self._fire()
         return True
@@ -653,15 +781,21 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         elif task.lab_scope is not None:
             task.lab_scope.cancel()
 
-    def _join(self, task: _Task) -> None:
+    def join_end(self, name: Name) -> None:
         """Note that the running step learns that a task is over.
 
         What the step schedules from now on, and its next step, come after all steps of that task.
         """
-        end = self._ends.get(task.lab_name, 0)
-        self._origin |= end
+        self._join_steps(self._ends.get(name, 0))
+
+    def join_group(self, scope: CancelScope) -> None:
+        """Note that the running step learns that all tasks of an anyio group are over."""
+        self._join_steps(self._group_ends.get(scope, 0))
+
+    def _join_steps(self, steps: int) -> None:
+        self._origin |= steps
         if self._running is not None:
-            self._joined[self._running] = self._joined.get(self._running, 0) | end
+            self._joined[self._running] = self._joined.get(self._running, 0) | steps
 
     def _task(self, name: Name) -> _Task | None:
         reference = self._tasks.get(name)
@@ -732,6 +866,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             if all(map(_over, tasks)):
                 return None
             taken += 1
+            if self._due:
+                self._begin_iteration()
             if self._steps:
                 name = min(self._steps, key=lambda name: self._steps[name][1].order)
                 handle, ready = self._steps[name]
@@ -835,6 +971,24 @@ def _is_retry(entry: tuple[asyncio.Handle, int, int]) -> bool:
     """Return True for anyio's cancellation, which tries again in every pass, without an end."""
     function = getattr(entry[0], "_callback", None)
     return isinstance(getattr(function, "__self__", None), CancelScope)
+
+
+def _check_future(future: Any) -> None:
+    """Refuse to wake a task by a future that does not declare its accesses."""
+    kind = type(future)
+    if kind in (_Future, _Task) or issubclass(kind, _Future):
+        return
+    if not kind.__module__.startswith("asyncio.") or kind is _plain_future:
+        raise refuse(
+            f"a task waits for a {kind.__module__}.{kind.__qualname__}, whose accesses dpor cannot "
+            f"see; make the future by loop.create_future(), or use another strategy"
+        )
+
+
+def _is_of_library(callback: Any) -> bool:
+    """Return True if asyncio or anyio wrote a callback, and not the program."""
+    module = getattr(callback, "__module__", None) or ""
+    return module.startswith(("asyncio.", "anyio."))
 
 
 def _owner(callback: Any) -> Any:

@@ -1,8 +1,9 @@
 """Records what each step touches, for partial-order reduction.
 
 A resource is named by the task that created it and a per-task counter, so its name is the same in
-every schedule; an address would not be. An object that is older than the exploration is named by
-its index in a table that all executions share.
+every schedule; an address would not be. What is made between two executions, such as the variables
+of a module that is executed again, belongs to the main task. An object that is older than the
+exploration is named by its index in a table that all executions share.
 
 The primitives of asyncio, anyio and trio have no code for the lab, nor has a library that has
 hooks. While the lab explores by ``dpor``, the attributes that hold their state are replaced by
@@ -53,7 +54,8 @@ class Recorder:
         self.restart()
 
     def restart(self) -> None:
-        """Forget all of the last execution, because another one begins."""
+        """Forget all of the last execution, because another one begins. What is made before its
+        first step, as by ``reset=`` and ``fresh=``, has the same name in each."""
         self.task: Name = MAIN
         self.accesses: Accesses = {}
         self._names: dict[int, Resource] = {}

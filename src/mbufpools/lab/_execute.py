@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from . import _interrupts
 from ._cancelling import declaring_cancellations
-from ._declare import declaring
+from ._declare import declaring, recorder
 from ._fresh import Renewal
 from ._leaks import Leaks, collect_unheard, listening
 from ._options import BackendName, CancelWay, FailureKind, Options
@@ -111,6 +111,7 @@ def execute(
         full = options.max_failures is not None and len(found) >= options.max_failures
         if full or result.executions >= options.max_executions or not strategy.begin():
             return None
+        recorder.restart()
         renew()
         schedule = Schedule(strategy, step_limit=options.step_limit, cancel_by=options.cancel_by)
         if records.wants(result.executions + 1):
@@ -201,6 +202,7 @@ def once(
         discard_refused()
         if not strategy.begin():
             return None
+        recorder.restart()
         renew()
         schedule = Schedule(strategy, step_limit=options.step_limit, cancel_by=cancel_by)
         schedule.record()

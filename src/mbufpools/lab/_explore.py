@@ -22,7 +22,7 @@ from ._options import (
     cancel_ways,
     check_backend,
 )
-from ._outcome import LabError, NotTheSame
+from ._outcome import LabError, NotRepeated
 from ._parallel import execute_in_parallel
 from ._repetition import note_refused, was_refused
 from ._result import Exploration, Failure
@@ -136,7 +136,7 @@ def explore(
                 executed = execute(program, chosen, options, on_progress=on_progress)
             else:
                 executed = execute_in_parallel(program, chosen, executor, options, on_progress)
-    except NotTheSame:
+    except NotRepeated:
         note_refused(program)
         raise
     bound = chosen.bound

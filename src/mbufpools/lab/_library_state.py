@@ -27,6 +27,15 @@ STATE: State = {
             "_is_shutdown": VALUE,
         },
     },
+    "asyncio.streams": {
+        "StreamReader": {
+            "_buffer": CHANGED,
+            "_eof": VALUE,
+            "_exception": VALUE,
+            "_waiter": VALUE,
+        },
+    },
+    "asyncio.timeouts": {"Timeout": {"_state": VALUE, "_when": VALUE}},
     "asyncio.taskgroups": {"TaskGroup": {"_aborting": VALUE, "_exiting": VALUE}},
     "anyio._backends._asyncio": {
         "Lock": {"_owner_task": VALUE, "_waiters": CHANGED},
@@ -54,6 +63,11 @@ STATE: State = {
             "waiting_receivers": CHANGED,
             "waiting_senders": CHANGED,
         },
+        "MemoryObjectReceiveStream": {"_closed": VALUE},
+        "MemoryObjectSendStream": {"_closed": VALUE},
+    },
+    "anyio.streams.buffered": {
+        "BufferedByteReceiveStream": {"_buffer": CHANGED, "_closed": VALUE},
     },
     "trio._sync": {
         "Event": {"_flag": VALUE},
@@ -74,5 +88,7 @@ STATE: State = {
             "send_tasks": CHANGED,
             "receive_tasks": CHANGED,
         },
+        "MemoryReceiveChannel": {"_closed": VALUE},
+        "MemorySendChannel": {"_closed": VALUE},
     },
 }

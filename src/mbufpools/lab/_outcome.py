@@ -12,6 +12,7 @@ from typing import Any
 __all__ = [
     "IO_REFUSED",
     "LabError",
+    "NotRepeated",
     "NotTheSame",
     "Outcome",
     "Unsupported",
@@ -33,6 +34,10 @@ class Unsupported(LabError):
 
 class NotTheSame(LabError):
     """The program cannot do in a schedule what it did there before."""
+
+
+class NotRepeated(LabError):
+    """An execution that was repeated came out differently."""
 
 
 def describe(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from ._outcome import NotTheSame, Outcome
+from ._outcome import NotRepeated, Outcome
 from ._schedule import Deviations, Rule, Schedule
 from ._steps import spell
 
@@ -90,7 +90,7 @@ class Records:
         others = self.records[1:]
         return self.records[:1] + self._chance.sample(others, min(AGAIN, len(others)))
 
-    def error(self, number: int, how: str) -> NotTheSame:
+    def error(self, number: int, how: str) -> NotRepeated:
         """Make the error for an execution that came out differently the second time."""
         after = dict(_state_of(self._program))
         changed = sorted(
@@ -102,7 +102,7 @@ class Records:
             else "state that survives an execution (a module's variable, a cache, a singleton), "
             "real time, chance, or addresses"
         )
-        return NotTheSame(
+        return NotRepeated(
             f"the program does not do the same in the same schedule, so nothing can be proved of "
             f"it. Execution {number} was repeated: {how}. It is likely to depend on "
             f"{likely}. Make it anew in the program, or give lab.explore reset= (a function that "

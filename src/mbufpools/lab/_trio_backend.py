@@ -28,7 +28,7 @@ from ._declare import recorder
 from ._leaks import Leaks, keep_for_good
 from ._outcome import IO_REFUSED, LabError, Outcome, describe, only, refuse
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
-from ._steps import MAIN, Name
+from ._steps import CLOCK, MAIN, Name
 from ._task_dump import location, task_dump
 from ._virtual_clock import lift_shields
 
@@ -233,7 +233,6 @@ class _Backend(trio.abc.Instrument):
         self._done(schedule, self._leaks.judge(self._outcome))
 
     async def _execute(self, schedule: Schedule) -> None:
-        recorder.restart()
         recorder.task_name = self._names.get
         for table in (
             self._names,
@@ -541,6 +540,7 @@ class _Backend(trio.abc.Instrument):
             self._end()
             return False
         if recorder.active:
+            recorder.task = CLOCK
             recorder.accesses = schedule.steps[-1].accesses
         return True
 
