@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import lzma
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -396,6 +397,19 @@ def test_a_file_that_cannot_be_decoded_is_refused(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(TraceError, match=f"{name} is not a recording"):
         read_trace(tmp_path / name)
+
+
+def test_a_small_compressed_file_cannot_take_much_memory(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.jsonl.xz"
+    path.write_bytes(lzma.compress(b'{"wakeup": "none"}\n' * 20_000_000, preset=0))
+    tracemalloc.start()
+    try:
+        with pytest.raises(TraceError, match="it has more than 16777216 characters; split it"):
+            read_trace(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100 * 1024 * 1024
 
 
 def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:

@@ -33,6 +33,9 @@ OPERATIONS: Mapping[str, tuple[type, ...]] = {
 LONGEST = 1_000_000
 """The most seconds that one step may advance, as each second costs a run of the gc."""
 
+LARGEST = 16 * 1024 * 1024
+"""The most characters that a recording may have: a small compressed file can hold gigabytes."""
+
 _STATE = (
     "t",
     "rv",
@@ -80,15 +83,18 @@ def read_trace(path: str | Path) -> Trace:
     """
     path = Path(path)
     try:
-        if path.suffix == ".xz":
-            with lzma.open(path, "rt", encoding="utf-8") as file:
-                text = file.read()
-        else:
-            text = path.read_text(encoding="utf-8")
+        opener = lzma.open if path.suffix == ".xz" else open
+        with opener(path, "rt", encoding="utf-8") as file:
+            text = file.read(LARGEST + 1)
     except (UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
         raise TraceError(
             f"{path} is not a recording: {error}; expected JSON, one object a line"
         ) from error
+    if len(text) > LARGEST:
+        raise TraceError(
+            f"{path} is no recording that can be replayed: it has more than {LARGEST} characters; "
+            f"split it into several recordings"
+        )
     return parse_trace(text, path.name)
 
 
