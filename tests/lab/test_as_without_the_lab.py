@@ -141,6 +141,12 @@ async def a_background_task_fails_after_the_main_task() -> None:
     tasks.append(asyncio.create_task(background()))
 
 
+async def an_error_of_a_future_in_a_cycle_is_lost() -> None:
+    future: Any = asyncio.get_running_loop().create_future()
+    future.set_exception(ValueError("in a cycle"))
+    future.itself = future
+
+
 tasks: list[asyncio.Task[Any]] = []
 
 
@@ -151,6 +157,7 @@ tasks: list[asyncio.Task[Any]] = []
         (a_timer_of_no_time_has_not_fired, "AssertionError"),
         (exits_in_a_clean_up, "SystemExit: 3"),
         (a_background_task_fails_after_the_main_task, "ValueError"),
+        (an_error_of_a_future_in_a_cycle_is_lost, "Future exception was never retrieved: ValueE"),
     ],
 )
 def test_a_failure_of_the_event_loop_itself_is_found_in_execution_1(

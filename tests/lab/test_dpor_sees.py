@@ -17,6 +17,7 @@ from typing import Any
 import anyio
 import pytest
 import trio
+import trio.testing
 from anyio.lowlevel import checkpoint
 from anyio.streams.buffered import BufferedByteReceiveStream
 
@@ -265,6 +266,65 @@ def test_an_order_that_only_matters_to_a_channel_of_trio_is_explored(
     assert lab.explore(program, strategy=strategy, backend="trio").failures
 
 
+@pytest.mark.parametrize("strategy", ["exhaustive", "dpor"])
+def test_an_order_that_only_matters_to_a_stream_of_trio_in_memory_is_explored(
+    strategy: lab.StrategyName,
+) -> None:
+    async def program() -> None:
+        sender, receiver = trio.testing.memory_stream_pair()
+        await sender.send_all(b"xy")
+        got: dict[int, bytes] = {}
+
+        async def receive(number: int) -> None:
+            with contextlib.suppress(trio.BusyResourceError):
+                got[number] = bytes(await receiver.receive_some(1))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive, 1)
+            nursery.start_soon(receive, 2)
+        assert got.get(1) == b"x"
+
+    assert lab.explore(program, strategy=strategy, backend="trio").failures
+
+
+@BACKENDS
+def test_what_streams_do_when_they_are_closed_is_seen_in_every_order(
+    backend: lab.BackendName,
+) -> None:
+    """A stream has one name in all executions, though it is closed in some before it is used."""
+    seen: set[str] = set()
+
+    async def program() -> None:
+        sender, receiver = anyio.create_memory_object_stream[int](2)
+        other = sender.clone()
+        logs: dict[int, list[str]] = {}
+
+        async def use(number: int, stream: Any) -> None:
+            log = logs[number] = []
+            try:
+                stream.send_nowait(number)
+                log.append("sent")
+            except Exception as error:  # noqa: BLE001 - which one is what is compared
+                log.append(type(error).__name__)
+            await checkpoint()
+            log.append(repr(receiver.statistics()))
+            stream.close()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(use, 0, sender)
+            group.start_soon(use, 1, sender)
+            group.start_soon(use, 2, other)
+        receiver.close()
+        seen.add(repr(sorted(logs.items())))
+
+    options: dict[str, Any] = {"backend": backend, "max_executions": 20_000}
+    assert lab.explore(program, max_preemptions=None, **options).complete
+    every = set(seen)
+    seen.clear()
+    assert lab.explore(program, strategy="dpor", **options).complete
+    assert seen == every
+
+
 # --- what is made anew before each execution
 
 STATE = """
@@ -433,6 +493,34 @@ def test_a_cancelled_group_cancels_its_tasks_in_every_order() -> None:
             task.cancel()
 
         task = asyncio.create_task(group())
+        await asyncio.wait([task, asyncio.create_task(cancel())])
+        seen.add(x.value)
+
+    assert lab.explore(program, strategy="dpor").complete
+    assert seen == {0, 1, 2, 12, 21}
+
+
+def test_a_gather_is_cancelled_in_every_order() -> None:
+    seen: set[int] = set()
+
+    async def program() -> None:
+        x = lab.Shared(0)
+
+        async def write(digit: int) -> None:
+            x.update(lambda it: it * 10 + digit)
+
+        async def gather() -> None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(write(1), write(2))
+
+        async def cancel() -> None:
+            await asyncio.shield(nothing())
+            task.cancel()
+
+        async def nothing() -> None:
+            pass
+
+        task = asyncio.create_task(gather())
         await asyncio.wait([task, asyncio.create_task(cancel())])
         seen.add(x.value)
 

@@ -80,6 +80,7 @@ def explore_on_asyncio(
             for name in with_future:
                 vars(sys.modules[name])["Future"] = _OwnFuture
             _group_class.__aexit__ = _exit_ours
+            _gathering.cancel = _gathering_cancel_ours
             _own_group.__aexit__, _own_group._abort = _own_exit_ours, _own_abort_ours
         _group_class._spawn = _spawn_ours
         if _reparent is not None:
@@ -96,7 +97,10 @@ def explore_on_asyncio(
                 outcome = loop.execute(program, leaks)
             finally:
                 asyncio._set_running_loop(None)
-            done(schedule, leaks.judge(outcome))
+            outcome = leaks.judge(outcome)
+            if outcome.kind is None and not outcome.stopped and loop.complaint is not None:
+                outcome = loop.complaint  # of what was collected only now
+            done(schedule, outcome)
             del outcome  # and what its error holds
     finally:
         sys.set_asyncgen_hooks(*hooks)
@@ -104,6 +108,7 @@ def explore_on_asyncio(
             vars(sys.modules[name])["Future"] = _plain_future
         _group_class._spawn = _spawn
         _group_class.__aexit__ = _exit
+        _gathering.cancel = _gathering_cancel
         _own_group.__aexit__, _own_group._abort = _own_exit, _own_abort
         if _reparent is not None:
             _scope_class._reparent = _reparent
@@ -180,6 +185,20 @@ def _own_abort_ours(group: Any) -> None:
         for name in loop.children.get(group, ()):
             recorder.touch((name, "end"), False)
     _own_abort(group)
+
+
+_gathering: Any = asyncio.tasks._GatheringFuture  # type: ignore[attr-defined]  # asyncio's own
+_gathering_cancel: Any = _gathering.cancel
+
+
+def _gathering_cancel_ours(gathering: Any, msg: Any = None) -> bool:
+    """Declare that each child of a gather is cancelled, also if all of them are over by now."""
+    for child in gathering._children:
+        if isinstance(child, _Task):
+            recorder.touch((child.lab_name, "cancel"), True)
+        elif isinstance(child, _Future):
+            recorder.touch(recorder.name(child), True)
+    return bool(_gathering_cancel(gathering, msg))
 
 
 class _Task(asyncio.Task[Any]):
@@ -397,7 +416,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         """The services of libraries."""
         self._ticks = 0
         self._quiet_since = 0
-        self._complaint: Outcome | None = None
+        self.complaint: Outcome | None = None
+        """What asyncio, or a clean-up, has complained of first."""
         self._thread_id: int | None = threading.get_ident()
         self._main: _Task | None = None
 
@@ -544,8 +564,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             else:
                 return
         error = context.get("exception")
-        if self._complaint is None and not isinstance(error, asyncio.CancelledError):
-            self._complaint = Outcome(
+        if self.complaint is None and not isinstance(error, asyncio.CancelledError):
+            self.complaint = Outcome(
                 "exception",
                 f"{context.get('message', 'a callback failed')}: {_shown(error)}",
                 error=error,
@@ -566,9 +586,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 self._look_for_lost_errors()
         finally:
             self._tear_down()
-        if self._complaint is None or outcome.kind is not None or outcome.stopped:
+        if self.complaint is None or outcome.kind is not None or outcome.stopped:
             return outcome
-        return self._complaint
+        return self.complaint
 
     def _drive(self, main: asyncio.Task[Any]) -> Outcome:
         steps, schedule, stock = self._steps, self._schedule, self._stock
@@ -899,8 +919,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
     def _note_exit(self, error: SystemExit) -> None:
         """Note that a clean-up ends the process: that is a failure of the program."""
-        if self._complaint is None:
-            self._complaint = Outcome("exception", describe(error), error=error)
+        if self.complaint is None:
+            self.complaint = Outcome("exception", describe(error), error=error)
 
     def _tear_down(self) -> None:
         """Cancel the tasks that are left, so that their clean-up runs, and drop them."""

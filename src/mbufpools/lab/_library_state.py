@@ -63,8 +63,9 @@ STATE: State = {
             "waiting_receivers": CHANGED,
             "waiting_senders": CHANGED,
         },
-        "MemoryObjectReceiveStream": {"_closed": VALUE},
-        "MemoryObjectSendStream": {"_closed": VALUE},
+        # `_state` is set when the stream is made, which gives it its name; `_closed` is not.
+        "MemoryObjectReceiveStream": {"_closed": VALUE, "_state": VALUE},
+        "MemoryObjectSendStream": {"_closed": VALUE, "_state": VALUE},
     },
     "anyio.streams.buffered": {
         "BufferedByteReceiveStream": {"_buffer": CHANGED, "_closed": VALUE},
@@ -78,6 +79,17 @@ STATE: State = {
         },
         "Semaphore": {"_value": VALUE},
         "_LockImpl": {"_owner": VALUE},
+    },
+    "trio._util": {"ConflictDetector": {"_held": VALUE}},
+    "trio.testing._memory_streams": {
+        "_UnboundedByteQueue": {"_data": CHANGED, "_closed": VALUE},
+        "MemoryReceiveStream": {"_closed": VALUE},
+        "_LockstepByteQueue": {
+            "_data": CHANGED,
+            "_sender_closed": VALUE,
+            "_receiver_closed": VALUE,
+            "_receiver_waiting": VALUE,
+        },
     },
     "trio._core._parking_lot": {"ParkingLot": {"_parked": CHANGED}},
     "trio._channel": {
