@@ -88,7 +88,7 @@ async def hold_and_wait(
         last_at=round(1000 * put_at[-1], 1) if put_at else None,
         mbufs=end.pools["mbufpl"].nout,
         short=why.waiters[0].short if why.waiters else 0,
-        for_ever=why.stuck,
+        for_ever=bool(why.stuck),
     )
     return outcome, why, end
 

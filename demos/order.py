@@ -105,7 +105,7 @@ async def run(
         passed = sum(asked <= time <= served for time in gets)
         releases = sum(asked <= time <= served for time in puts) if released else None
         after = round(later / (2 * HALF - released)) if released else None
-        seen = Seen(out, passed, releases, round(passed / (served - asked)), after, why.stuck)
+        seen = Seen(out, passed, releases, round(passed / (served - asked)), after, bool(why.stuck))
         tasks.cancel_scope.cancel()
     return seen, str(why).replace(__file__, "order.py"), end
 

@@ -10,31 +10,35 @@ The modules of the core. Each imports only those above it:
 ``_sizes``          sizes in bytes, as integers or as ``"64 MiB"``
 ``_statistics``     frozen snapshots of the counters
 ``_events``         the event hook
+``_waits``          parks and wakes tasks, on asyncio and on trio
 ``_memory``         `Memory` and `Block`: where pages come from
 ``_budget``         `Budget`: limit, allocated bytes, drops, and its callbacks
 ``_policies``       the names of the policies: wakeup, order, reclaim, curpage
 ``_options``        the options of a pool set, as one object
-``_page``           the pages of one pool, and where its next item comes from
+``_window``         the exporter of one lease: its view, and what was made from it
+``_page``           the pages of one pool, and the tokens of their items
 ``_request``        a parked request, and the queue of them
 ``_owner_loop``     the event loop and the thread that own a pool set
 ``_taskq``          `Task` and `TaskQueue`: coalescing, one runner, barrier
 ``_debug``          debug mode: which task holds which lease; writes after a release
 ``_set_state``      the state that the pools of one set share; a page in and out
-``_lease``          what every lease does: enter, exit, and the report if it is dropped
-``_buffer``         `Buffer` and `Buffers`: the lease on one item, and on several
+``_lease``          what every lease does: enter, exit, end
 ``_reservation``    `Reservation`: the lease on bytes of the budget
 ``_spec``           `PoolSpec`, and the geometry of pages
+``_supply``         the pages and items of one pool, with its limits
+``_buffer``         `Buffer` and `Buffers`: the lease on one item, and on several
 ``_wait_queues``    the queues of requests that want the same items, or bytes
-``_waiters``        all waiting requests: which is served next, and how
+``_order``          which request may be tried next
+``_reclaim``        how room is made for a request
+``_waiters``        all waiting requests: they join, leave, and are served
 ``_pool``           `Pool`: get, put, wakeup, reclaim, limits
 ``_explain``        the answer to "why am I waiting?"
 ``_bufferpools``    `BufferPools`: all of it wired together; an application's entry point
 ``mbufs``           `MbufPools`: OpenBSD's nine pools under the kernel's rules
 ==================  ====================================================================
 
-`_buffer`, `_wait_queues`, `_waiters` and `_pool` know each other: the first three use a `Pool`,
-which they import for the type checker only. Read these four together. (`_explain` looks at pools
-in the same way, and none of the four uses it.)
+No module knows another that is below it, not even for the type checker. ``docs/design.md`` says who
+owns what at each moment.
 
 On top of the core, and imported by none of its modules:
 

@@ -138,6 +138,12 @@ class Budget:
         first()
         self.on_credit(nbytes)
 
+    def recount(self, allocated: int) -> None:
+        """Set the charged bytes to what was counted, after an exception in the middle of a step."""
+        self._allocated = allocated
+        self._peak = max(self._peak, allocated)
+        self._update_low_memory()
+
     def resize(self, limit: int | str) -> None:
         """Set a new limit in bytes, then call `on_resize`. A limit below `allocated` makes a debt.
 

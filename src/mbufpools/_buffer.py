@@ -1,25 +1,39 @@
 """The lease on one item.
 
 Every get makes a fresh `Buffer`; none is ever used again, so a stale one can never release the
-next owner's item. The pool is known by its methods only.
+next owner's item. The lease owns the token of its item. The one who takes the token out of it, in
+one step, has released the lease; so two threads cannot both do it.
+
+The pool is known by a protocol, because it imports this module.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import Any, Protocol, cast
 
 from ._errors import BufferInUse, DoubleRelease, UsageError, UseAfterRelease
-from ._lease import Lease, Releasable
+from ._lease import Releasable
+from ._page import Item
+from ._request import Request
+from ._supply import Supply, stack_is_full
 
-if TYPE_CHECKING:
-    from ._page import Page
-    from ._pool import Pool
-
-__all__ = ["Buffer", "Buffers"]
+__all__ = ["Buffer", "BufferOwner", "Buffers", "move", "take"]
 
 
-class Buffer(Lease):
+class BufferOwner(Protocol):
+    """The pool that a buffer belongs to, which is a `Pool`."""
+
+    name: str
+    item_size: int
+    page_size: int
+    items_per_page: int
+
+    def put(self, buffer: Buffer) -> None:
+        """Take `buffer` back."""
+
+
+class Buffer(Releasable):
     """One item of a pool, held until it is released. Made by the pools' ``get``.
 
     A context manager that yields itself and releases at the end::
@@ -27,27 +41,19 @@ class Buffer(Lease):
         with await pools.get(1500) as buffer:
             buffer.view[:5] = b"hello"
 
-    A buffer that is dropped without a release is reported with a `ResourceWarning`, and its
-    memory is taken back within a second of the loop's clock.
+    If something still exports the view at the end of the block, the item waits in quarantine, and
+    comes home by itself when the last export ends. So it is with a buffer that is dropped without
+    a release, which is reported with a `ResourceWarning` and in the log.
     """
 
-    __slots__ = ("_index", "_nbytes", "_page", "_pool", "_view")
+    __slots__ = ("__weakref__", "_item", "_nbytes", "_pool")
 
-    _page: Page | None
-    _pool: Pool
-    _index: int
+    _item: Item | None
+    _pool: BufferOwner
     _nbytes: int
-    _view: memoryview | None
-
-    def __init__(self, pool: Pool, page: Page, index: int, nbytes: int) -> None:
-        self._pool = pool
-        self._page = page
-        self._index = index
-        self._nbytes = nbytes
-        self._view = None
 
     @property
-    def pool(self) -> Pool:
+    def pool(self) -> BufferOwner:
         """The pool that the item belongs to."""
         return self._pool
 
@@ -59,15 +65,16 @@ class Buffer(Lease):
     @property
     def released(self) -> bool:
         """True once the item is no longer held."""
-        return self._page is None
+        return self._item is None
 
     @property
     def view(self) -> memoryview:
         """A writable view of the item's first `nbytes` bytes.
 
-        The release revokes it: its use then raises CPython's ValueError. A slice of it, and an
-        array of NumPy or ctypes over it, is a view of its own, which no release can see or
-        revoke: do not keep one. (On Python 3.12 and later, make it from the buffer itself.)
+        The release revokes it: its use then raises CPython's ValueError. What was made from it (a
+        slice, a cast, an array of NumPy or ctypes, what a transport keeps) exports the item's
+        memory: while it lives, no other owner gets the item. ``with buffer.view as view:`` may end
+        the view; the next use of this property makes a new one.
 
         The bytes are what the last owner left.
 
@@ -75,82 +82,128 @@ class Buffer(Lease):
             UseAfterRelease: the buffer was released.
             UsageError: the pools are a simulation without memory.
         """
-        page = self._page
-        if page is None:
+        item = self._item
+        if item is None:
             raise UseAfterRelease(
                 f"this buffer of pool {self._pool.name!r} was released; get a new one"
             )
-        view = self._view
-        if view is None:
-            if page.block.view is None:
-                raise UsageError(
-                    f"pool {self._pool.name!r} only accounts for memory and has none to show; "
-                    f"make its pools with memory=MappedMemory()"
-                )
-            start = self._index * self._pool.stride
-            view = self._view = page.block.view[start : start + self._nbytes]
-        return view
+        window = item.window
+        if window is None:
+            window = _supply(item).window(item, self._nbytes)
+        if item.page.block.view is None:
+            raise UsageError(
+                f"pool {self._pool.name!r} only accounts for memory and has none to show; "
+                f"make its pools with memory=MappedMemory()"
+            )
+        return window.view
 
     def release(self) -> None:
         """Give the item back to its pool; the requests that wait for it are served at once.
 
         A plain function that never blocks, so it works inside a cancelled scope; and from any
-        thread: from another than the loop's the item is carried over to the loop. It works after
+        thread: from another than the loop's, the loop serves the requests. It works after
         the pools were closed, too. Models subr_pool.c:pool_put.
 
         Raises:
             DoubleRelease: it was released before.
-            BufferInUse: something still exports the view. Nothing has changed; release again
-                when that is over.
+            BufferInUse: something still exports the view. The buffer is still held, and `view`
+                makes a new view; release again when the export has ended.
         """
-        page = self._page
-        if page is None:
+        item, self._item = self._item, None  # one step: the thread that gets the item releases it
+        if item is None:
             raise DoubleRelease(
                 f"this buffer of pool {self._pool.name!r} was released before; "
                 f"release each buffer once, best by `with`"
             )
-        if self._view is not None:
-            self._revoke(self._view)
-        self._page = None
-        tracker = self._pool.tracker
-        if tracker is not None:
-            tracker.poison(page, self._index, self._pool.stride, tracker.released(self))
-        self._pool._take_back(page, self._index, self._nbytes)
+        page = item.page
+        supply: Supply = page.lists  # type: ignore[assignment]  # as in _supply
+        if item.window is not None:
+            if not item.window.revoke():
+                self._item = item
+                raise BufferInUse(
+                    f"a buffer of pool {self._pool.name!r} cannot be released while something "
+                    f"still exports its view (a slice, an array, a read into it); end that first"
+                )
+            supply.clear(item)
+        try:  # as Supply.put_home, without its call
+            if supply.watched:
+                if stack_is_full():
+                    self._item = item  # to serve a request takes more calls than are left
+                    raise RecursionError("no stack is left to release a buffer; it is still held")
+                supply.put_watched(item, self._nbytes)
+                return
+            free = page.free
+            supply.nput += 1; free.append(item)  # noqa: E702 - one step  # fmt: skip
+            if len(free) >= page.alarm or supply.watched:
+                supply.returned(page, self._nbytes)
+        except BaseException:
+            supply.state.breaks()
+            raise
 
-    def _revoke(self, view: memoryview) -> None:
-        try:
-            view.release()
-        except BufferError as error:
-            raise BufferInUse(
-                f"a buffer of pool {self._pool.name!r} cannot be released while something still "
-                f"exports its view (a read into it, a memoryview of it); end that first"
-            ) from error
+    def end(self) -> None:
+        """Give the item back if it is still held; or leave it in quarantine while something
+        exports it. The end of a ``with`` block. Never raises because of an export."""
+        item, self._item = self._item, None
+        if item is not None:
+            _supply(item).end_lease(item, self._nbytes)
 
     if sys.version_info >= (3, 12):
 
         def __buffer__(self, flags: int) -> memoryview:
-            """Export `view`, so that the buffer itself can be given to ``recv_into`` and others.
-
-            What is made from the buffer in this way, slices and arrays included, is seen by the
-            release, which is refused while it lives.
-            """
+            """Export the memory, so that the buffer itself can be given to ``recv_into``, `bytes`,
+            NumPy and others. What is made in this way counts as made from `view`."""
             return self.view
 
         def __release_buffer__(self, view: memoryview) -> None:
             """An export has ended. There is nothing to do, but NumPy lets go at once of what
             comes from a type without this method, and would not be seen."""
 
-    def _drop(self) -> str:
-        page, self._page = self._page, None
-        assert page is not None
-        tracker = self._pool.tracker
-        holder = None if tracker is None else tracker.released(self)
-        self._pool._take_dropped(page, self._index, self._nbytes, self._view, holder)
-        return f"a buffer of {self._nbytes} bytes of pool {self._pool.name!r}"
+    else:
+
+        def __bytes__(self) -> bytes:
+            """Return a copy of the bytes."""
+            return bytes(self.view)
+
+        def __getattr__(self, name: str) -> object:
+            # NumPy asks for these two when it is given an object that exports no buffer.
+            if name in ("__array_interface__", "__array_struct__", "__buffer__"):
+                raise TypeError(
+                    "on Python 3.11 a buffer of mbufpools exports its bytes by its view only; "
+                    "write buffer.view instead of the buffer"
+                )
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __repr__(self) -> str:
-        state = "released" if self._page is None else "held"
+        state = "released" if self._item is None else "held"
         return f"<Buffer of {self._nbytes} bytes from pool {self._pool.name!r}, {state}>"
+
+
+def _supply(item: Item) -> Supply:
+    return cast(Supply, item.page.lists)  # the lists of a pool are a supply
+
+
+def take(supply: Supply, nbytes: int, request: Request[Any] | None = None) -> Buffer:
+    """Take an item of the current page, which must exist, for `request` or a newcomer. (The fast
+    path of a get does the same in line.)"""
+    buffer = Buffer.__new__(Buffer)
+    buffer._pool = supply.owner
+    buffer._nbytes = nbytes
+    buffer._item = item = supply.take()
+    tracker = supply.state.tracker
+    if tracker is not None:
+        supply.window(item, nbytes)  # so that the release has something to clear
+        tracker.examine(item, supply.stride, supply.name)
+        tracker.acquired((item.page, item.index), supply.name, nbytes, request)
+    return buffer
+
+
+def move(buffer: Buffer) -> Buffer | None:
+    """Move the item of `buffer` into a new lease, which only the caller knows; return that lease,
+    or None if `buffer` was released. From then on `buffer` is released."""
+    lease = Buffer.__new__(Buffer)
+    lease._pool, lease._nbytes = buffer._pool, buffer._nbytes
+    lease._item, buffer._item = buffer._item, None  # one step, as in Buffer.release
+    return None if lease._item is None else lease
 
 
 class Buffers(Releasable, tuple[Buffer, ...]):
@@ -178,3 +231,8 @@ class Buffers(Releasable, tuple[Buffer, ...]):
                     error = error or refused
         if error is not None:
             raise error
+
+    def end(self) -> None:
+        """Give all back that are still held, as `Buffer.end`."""
+        for buffer in self:
+            buffer.end()

@@ -12,15 +12,16 @@ exports, or in a reservation.
 
 from __future__ import annotations
 
+import gc
 import warnings
 from bisect import bisect_left
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from threading import get_ident
 from types import MappingProxyType, TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 
 import anyio
-from anyio.lowlevel import checkpoint_if_cancelled
 
 from ._budget import Budget
 from ._buffer import Buffer, Buffers
@@ -45,19 +46,22 @@ from ._policies import (
 )
 from ._pool import Pool
 from ._request import Request
-from ._reservation import Reservation
+from ._reservation import Reservation, Reserving
 from ._set_state import SetState
 from ._sizes import require_count
-from ._spec import PoolSpec
+from ._spec import ALIGNMENT, PoolSpec
 from ._statistics import PoolsStatistics
 from ._taskq import Task, TaskQueue
-from ._wait_queues import ManyRequest, WaitQueue
 from ._waiters import Waiters
 
 __all__ = ["BufferPools"]
 
-T = TypeVar("T")
+_new = object.__new__
 
+LARGEST_LOOKED_UP = 1024
+"""Cache lines of the largest request whose pool is found by a table; others are searched for."""
+COLLECT_PERIOD = 30_000_000
+"""Microseconds of the loop's clock between two runs of Python's garbage collector, at least."""
 GC_PERIOD = 1.0
 """Seconds of the loop's clock between two runs of the gc (``pool_gc_tick``)."""
 
@@ -92,6 +96,10 @@ class BufferPools:
         debug: True records which task took which lease, and where, for `explain` and for the
             report of leaks. It also fills free items with a pattern and checks the pattern, to
             find writes to released items.
+        collect_garbage: True runs Python's garbage collector when a request has waited for a
+            second while leases are out and no grants are made: it finds leases that were dropped
+            in reference cycles, which an idle process does not. At most once in 30 seconds, and
+            never in the lab.
         memory: where pages come from; by default private anonymous mappings.
             `AccountedMemory()` only counts, for simulations.
         hook: called with an `Event` at each step.
@@ -116,6 +124,7 @@ class BufferPools:
         near_limit_margin: int | None = None,
         fast_acquire: bool = False,
         debug: bool = False,
+        collect_garbage: bool = True,
         memory: Memory | None = None,
         hook: Hook | None = None,
     ) -> None:
@@ -131,6 +140,7 @@ class BufferPools:
                 near_limit_margin=near_limit_margin,
                 fast_acquire=fast_acquire,
                 debug=debug,
+                collect_garbage=collect_garbage,
                 memory=memory,
                 hook=hook,
             ),
@@ -178,6 +188,9 @@ class BufferPools:
         self._check_specs(specs)
         self._by_size = list(self._pools.values())
         self._item_sizes = [spec.item_size for spec in specs]
+        self._pool_of: dict[int, Pool] = {}
+        """The pool of a request by the number of cache lines that it fills, as far as it is known:
+        a look-up costs half of a search."""
         self._largest_page = max(spec.page_size for spec in specs)
         margin = options.near_limit_margin
         if margin is None:
@@ -187,9 +200,16 @@ class BufferPools:
         # The observer is shared, so that a hook that raised is removed everywhere at once.
         self._taskq._observer = self._state.observer
         self._wakeup_runs = 0
+        self._collects = options.collect_garbage
+        self._collected = -COLLECT_PERIOD
+        self._grants_at_tick = 0
         self._wakeup_task = Task(self._run_wakeup, name="wakeup")
         self._gc_task = Task(self._gc, name="gc")
+        self._taskq.on_failure = self._taskq_failed
         self._state.in_task = self._taskq.in_task
+        self._state.repair = self._repair
+        self._state.observer.on_removal = self._waiters.update_gate
+        self._waiters.update_gate()
         self._budget.min_limit = self._min_limit
         self._budget.on_credit = self._page_left
         self._budget.on_resize = self._limit_changed
@@ -208,7 +228,7 @@ class BufferPools:
             return
         limit, kept = self._budget.limit, self._state.reserved_min_bytes
         for pool in self._pools.values():
-            needed = kept + pool.page_size - min(pool.min_pages * pool.page_size, pool.page_size)
+            needed = kept + (0 if pool._supply.min_pages else pool.page_size)
             if needed > limit:
                 raise ConfigurationError(
                     f"{self.name} has a limit of {limit} bytes, too small for pool "
@@ -251,8 +271,21 @@ class BufferPools:
             )
         return self._by_size[at]
 
+    def _search(self, nbytes: int) -> Pool:
+        """Return `pool_for` of `nbytes`, and remember it if it is that of all requests that fill
+        as many cache lines."""
+        pool = self.pool_for(nbytes)
+        lines = -(-nbytes // ALIGNMENT)
+        if (
+            lines <= LARGEST_LOOKED_UP
+            and ALIGNMENT * lines <= pool.item_size
+            and self.pool_for(ALIGNMENT * (lines - 1) + 1) is pool
+        ):
+            self._pool_of[lines] = pool
+        return pool
+
     def _check_request(self, nbytes: int) -> None:
-        if isinstance(nbytes, bool) or not isinstance(nbytes, int):
+        if isinstance(nbytes, bool) or not hasattr(nbytes, "__index__"):
             raise TypeError(f"{self.name} was asked for {nbytes!r}; expected an integer of bytes")
         if nbytes < 1:
             raise RequestError(f"{self.name} was asked for {nbytes} bytes; expected at least 1")
@@ -265,14 +298,36 @@ class BufferPools:
         It blocks, can be cancelled, is fair and fails as `Pool.get` does; it also raises what
         `pool_for` raises.
         """
-        return await self.pool_for(nbytes)._get(nbytes)
+        pool = self._pool_of.get(nbytes + 63 >> 6) if type(nbytes) is int else None
+        return await (pool or self._search(nbytes))._get(nbytes)
 
     def get_nowait(self, nbytes: int) -> Buffer:
         """Take a buffer of `nbytes` bytes at once, or raise `anyio.WouldBlock`.
 
         Never blocks. It fails as `Pool.get_nowait` does; it also raises what `pool_for` raises.
         """
-        return self.pool_for(nbytes)._get_nowait(nbytes)
+        pool = self._pool_of.get(nbytes + 63 >> 6) if type(nbytes) is int else None
+        if pool is None:
+            pool = self._search(nbytes)
+        supply = pool._supply
+        if get_ident() != self._owner_loop.thread:
+            self._owner_loop.raise_misuse()
+        page = supply.curpage
+        if page is None or supply.guarded or supply.state.gate_closed:
+            return pool._get_nowait_slowly(nbytes)
+        buffer: Buffer = _new(Buffer)  # as Pool.get_nowait
+        buffer._pool = pool
+        buffer._nbytes = nbytes
+        free = page.free
+        try:
+            buffer._item = free.pop()
+            supply.nget += 1
+            if not free:
+                supply.ran_dry(page)
+        except BaseException:
+            supply.state.breaks()
+            raise
+        return buffer
 
     async def get_many(self, sizes: Iterable[int]) -> Buffers:
         """Take a buffer for each of `sizes`, in bytes: all at once, or wait for all.
@@ -298,10 +353,10 @@ class BufferPools:
         wants = tuple((self.pool_for(nbytes), nbytes) for nbytes in sizes)
         if not wants:
             raise RequestError(f"{self.name} was asked for no buffers; give at least one size")
-        self._check_caller()
-        queue = self._waiters.queue_for(pool for pool, _ in wants)
-        request = ManyRequest(wants, next(self._state.numbers), self._owner_loop.now())
-        return await self._wait_in(queue, request)
+        supplies = tuple((pool._supply, nbytes) for pool, nbytes in wants)
+        queue = self._waiters.queue_for(supply for supply, _ in supplies)
+        buffers: Buffers = await self._waiters.acquire(queue, 0, wants=supplies)
+        return buffers
 
     def reserve(self, nbytes: int) -> Reserving:
         """Take `nbytes` bytes of the budget, without a buffer.
@@ -321,7 +376,7 @@ class BufferPools:
             TypeError: `nbytes` is not an integer.
         """
         self._check_request(nbytes)
-        return Reserving(self, nbytes)
+        return Reserving(partial(self._reserve, nbytes))
 
     def reserve_nowait(self, nbytes: int) -> Reservation:
         """Take `nbytes` bytes of the budget at once, or raise `anyio.WouldBlock`. Never blocks.
@@ -334,27 +389,16 @@ class BufferPools:
         if get_ident() != self._owner_loop.thread:
             self._owner_loop.raise_misuse()
         self._owner_loop.run_deferred()
-        reservation = self._waiters.try_acquire(
-            self._waiters.bytes_queue, self._bytes_request(nbytes)
-        )
+        request: Request[Reservation] = self._waiters.request(nbytes)
+        reservation = self._waiters.try_acquire(self._waiters.bytes_queue, request)
         if reservation is None:
             raise anyio.WouldBlock
         return reservation
 
     async def _reserve(self, nbytes: int) -> Reservation:
-        self._check_caller()
-        return await self._wait_in(self._waiters.bytes_queue, self._bytes_request(nbytes))
-
-    def _bytes_request(self, nbytes: int) -> Request[Reservation]:
-        return Request(next(self._state.numbers), nbytes, self._owner_loop.now())
-
-    async def _wait_in(self, queue: WaitQueue, request: Request[T]) -> T:
-        await checkpoint_if_cancelled()
-        self._owner_loop.run_deferred()
-        return await self._waiters.acquire(queue, request)
-
-    def _check_caller(self) -> None:
-        self._by_size[0]._check_caller()
+        queue = self._waiters.bytes_queue
+        reservation: Reservation = await self._waiters.acquire(queue, nbytes)
+        return reservation
 
     # The limit
 
@@ -371,7 +415,9 @@ class BufferPools:
                 their minimum; nothing has changed.
             UsageError: the pools are open on another thread.
         """
-        self._budget.resize(limit)
+        self._owner_loop.check_thread()
+        with self._state.changing:
+            self._budget.resize(limit)
 
     def _min_limit(self) -> int:
         """Return the bytes below which the limit cannot be set; the budget asks in `resize`."""
@@ -383,7 +429,7 @@ class BufferPools:
     def _page_left(self, nbytes: int) -> None:
         """Run the wakeup policy after a credit (uipc_mbuf.c:m_pool_free, at its end)."""
         self._waiters.budget_credited()
-        if self._owner_loop.closed:
+        if self._owner_loop.closed or self._state.failure is not None:
             return
         if self._wakeup is Wakeup.DIRECT:
             self._run_wakeup()
@@ -405,7 +451,7 @@ class BufferPools:
     def _limit_changed(self) -> None:
         """Wake the requests after a new limit was set (uipc_mbuf.c:nmbclust_update, at its end)."""
         self._waiters.budget_resized()
-        if self._owner_loop.closed:
+        if self._owner_loop.closed or self._state.failure is not None:
             return
         if self._wakeup in (Wakeup.NONE, Wakeup.DIRECT):
             self._wake_all()
@@ -418,15 +464,59 @@ class BufferPools:
 
     def _wake_all(self) -> None:
         """Serve all requests that can be served (``m_pool_wakeup``)."""
-        self._waiters.run()
+        with self._state.changing:
+            self._waiters.run()
 
     def _gc(self) -> None:
         """Run the gc once, over the pools from the newest on (subr_pool.c:pool_gc_pages)."""
-        self._owner_loop.run_deferred()
-        self._state.empty_quarantine()
-        for pool in reversed(self._by_size):
-            pool._gc()
         self._taskq.add_later(self._gc_task, GC_PERIOD)
+        for pool in self._by_size:
+            pool._supply.revoke_stale_views()
+        self._owner_loop.run_deferred()
+        with self._state.changing:
+            self._state.empty_quarantine()
+            for pool in reversed(self._by_size):
+                pool._supply.gc()
+        self._collect_garbage()
+
+    def _collect_garbage(self) -> None:
+        """Run Python's garbage collector once if leases in cycles may be what requests wait for."""
+        waiters, now = self._waiters, self._owner_loop.now()
+        grants, self._grants_at_tick = self._grants_at_tick, waiters.grants
+        if (
+            self._collects
+            and waiters.waiting
+            and grants == waiters.grants
+            and now - self._collected >= COLLECT_PERIOD
+            and not self._owner_loop.simulated
+            and (self._state.claims or any(pool._supply.nout for pool in self._by_size))
+            and now - waiters.in_order()[0][1].since >= 1_000_000
+        ):
+            self._collected = now
+            gc.collect()
+            self._owner_loop.run_deferred()
+
+    def _repair(self) -> None:
+        """Mend the set after an exception that ended a step in its middle: from the free lists,
+        the reservations and the queues, compute all the rest again; finish what was begun."""
+        state = self._state
+        state.broken = False
+        try:
+            for supply in self._waiters.reclaimer.supplies:
+                for page in supply.rebuild():
+                    state.quarantine.setdefault(page, (supply.page_size, supply.name))
+                    page.free.clear()
+            self._budget.recount(
+                sum(s.npages * s.page_size for s in self._waiters.reclaimer.supplies)
+                + sum(nbytes for nbytes, _ in state.quarantine.values())
+                + state.reserved
+            )
+            state.empty_quarantine()
+            self._waiters.rebuild()
+        except BaseException:
+            state.breaks()
+            raise
+        self._page_left(0)
 
     # Life
 
@@ -434,7 +524,7 @@ class BufferPools:
         self._owner_loop.enter()
         try:
             for pool in self._by_size:
-                pool.set_min_items(pool._min_items)
+                pool.set_min_items(pool._supply.min_items)
             await self._taskq.__aenter__()
         except BaseException:
             self._close()
@@ -447,29 +537,50 @@ class BufferPools:
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool | None:
-        self._close()
+    ) -> None:
+        if self._owner_loop.closed:
+            return
         try:
-            return await self._taskq.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102
+            self._close()
+        except BaseException:
+            self._close()  # an exception in the middle of it: finish what was begun
+            raise
+        try:
+            await self._taskq.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102
         finally:
             self._report_leaks()
 
+    async def aclose(self) -> None:
+        """Leave the set, as the end of its ``async with`` does. It may be called in another task
+        than the one that entered the set; a second call does nothing. Blocks until the tasks that
+        are queued have run."""
+        await self.__aexit__(None, None, None)
+
+    def _taskq_failed(self, error: BaseException) -> None:
+        """A queued task failed, so nothing wakes a request any more: fail the requests with it."""
+        self._state.failure = error
+        self._waiters.update_gate()
+        self._waiters.fail_all(lambda queue: error)
+
     def _close(self) -> None:
-        self._owner_loop.close()
-        self._owner_loop.run_deferred()
-        self._state.empty_quarantine()
-        self._waiters.fail_all(
-            lambda queue: anyio.ClosedResourceError(
-                f"{self.name} was closed while a request for {queue.name} waited"
+        with self._owner_loop.closing(), self._state.changing:
+            supplies = self._waiters.reclaimer.supplies
+            for supply in supplies:
+                supply.watch()
+            self._state.empty_quarantine()
+            self._waiters.fail_all(
+                lambda queue: anyio.ClosedResourceError(
+                    f"{self.name} was closed while a request for {queue.name} waited"
+                )
             )
-        )
-        for pool in self._by_size:
-            pool._let_go_all()
+            for supply in supplies:
+                supply.close()
 
     def _report_leaks(self) -> None:
-        out = {pool.name: pool.nout for pool in self._by_size if pool.nout}
+        supplies = self._waiters.reclaimer.supplies
+        out = {supply.name: supply.nout for supply in supplies if supply.nout}
         counts = [f"{count} of pool {name!r}" for name, count in out.items()]
-        reservations = self._state.reservations
+        reservations = len(self._state.claims)
         if reservations:
             counts.append(f"{reservations} reservation{'s' if reservations > 1 else ''}")
         if counts:
@@ -501,6 +612,8 @@ class BufferPools:
     def statistics(self) -> PoolsStatistics:
         """Return a snapshot of all counters. May be called from any thread; never blocks."""
         budget = self._budget
+        if self._owner_loop.closed:
+            self._state.empty_quarantine()  # no gc does it any more
         return PoolsStatistics(
             limit=budget.limit,
             allocated=budget.allocated,
@@ -512,16 +625,18 @@ class BufferPools:
             waits=self._waiters.statistics(),
             taskq=self._taskq.statistics(),
             pools={pool.name: pool.statistics() for pool in self._by_size},
+            dropped=self._state.dropped,
         )
 
     def check(self) -> None:
         """Raise PoolCorruption if any invariant is broken: of a pool, of the waiting requests, or
         that every charged byte is in a page or in a reservation."""
+        self._state.mend()
         for pool in self._by_size:
             pool.check()
         self._waiters.check()
-        pages = sum(pool._lists.npages * pool.page_size for pool in self._by_size)
-        quarantined = sum(nbytes for _, nbytes, _ in self._state.quarantine)
+        pages = sum(pool._supply.npages * pool.page_size for pool in self._by_size)
+        quarantined = sum(nbytes for nbytes, _ in self._state.quarantine.values())
         reserved = self._state.reserved
         if pages + quarantined + reserved != self._budget.allocated:
             raise PoolCorruption(
@@ -531,30 +646,3 @@ class BufferPools:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}: {self._budget!r}>"
-
-
-class Reserving:
-    """What `BufferPools.reserve` returns: to be awaited, or entered by ``async with``."""
-
-    __slots__ = ("_nbytes", "_pools", "_reservation")
-
-    _reservation: Reservation
-
-    def __init__(self, pools: BufferPools, nbytes: int) -> None:
-        self._pools = pools
-        self._nbytes = nbytes
-
-    def __await__(self) -> Generator[Any, Any, Reservation]:
-        return self._pools._reserve(self._nbytes).__await__()
-
-    async def __aenter__(self) -> Reservation:
-        self._reservation = await self._pools._reserve(self._nbytes)
-        return self._reservation
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._reservation.__exit__(exc_type, exc, traceback)

@@ -11,12 +11,14 @@ from __future__ import annotations
 import logging
 import sys
 import weakref
+from collections.abc import Hashable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import anyio
 
-from ._page import Page
+from ._page import Item, Page
 from ._request import Request
 
 __all__ = ["Holder", "LeaseTracker", "caller", "current_task"]
@@ -51,64 +53,86 @@ class LeaseTracker:
     """The holders of all leases of one pool set, and the pattern in its free items."""
 
     def __init__(self) -> None:
-        self._holders: dict[int, Holder] = {}
-        """By the id of the lease. Leases come back from other threads and from ``__del__``, so this
-        is a plain dictionary, each call of which is atomic."""
+        self._holders: dict[Hashable, Holder] = {}
+        """By what is held: the page and the number of an item, or the number of a claim. Leases
+        come back from other threads and from ``__del__``, so this is a plain dictionary, each call
+        of which is atomic."""
         self._last: weakref.WeakKeyDictionary[Page, dict[int, Holder]] = weakref.WeakKeyDictionary()
         self.damages: list[str] = []
         """Descriptions of the items that were written to while they were free."""
 
-    def acquired(self, lease: Any, pool: str, nbytes: int, request: Request[Any] | None) -> None:
-        """Note which task took `lease`: the task of `request`, or the current one."""
+    def acquired(
+        self, held: Hashable, pool: str, nbytes: int, request: Request[Any] | None
+    ) -> None:
+        """Note which task took `held`: the task of `request`, or the current one."""
         if request is not None and request.task_id:
             holder = Holder(pool, nbytes, request.task, request.task_id, request.where)
         else:
             task, task_id = current_task()
             holder = Holder(pool, nbytes, task, task_id, caller(in_task=task_id != 0))
-        self._holders[id(lease)] = holder
+        self._holders[held] = holder
 
-    def released(self, lease: Any) -> Holder | None:
-        """Forget the holder of `lease`, and return it."""
-        return self._holders.pop(id(lease), None)
+    def released(self, held: Hashable) -> Holder | None:
+        """Forget the holder of `held`, and return it."""
+        return self._holders.pop(held, None)
+
+    def holder_of(self, item: Item) -> Holder | None:
+        """The holder of `item`."""
+        return self._holders.get((item.page, item.index))
 
     def holders(self) -> list[Holder]:
         """The holders of all leases that are out."""
         return list(self._holders.values())
 
-    def poison(self, page: Page, index: int, stride: int, holder: Holder | None) -> None:
-        """Fill a free item with the pattern; `holder` held it last."""
-        if page.block.view is not None:
-            page.block.view[index * stride : (index + 1) * stride] = bytes([POISON]) * stride
-            last = self._last.setdefault(page, {})
-            last.pop(index, None)
+    def held(self) -> list[tuple[Any, Holder]]:
+        """What is held, and by which task: the page and the number of an item, or the number of a
+        claim."""
+        return list(self._holders.items())
+
+    def poison(self, item: Item, stride: int) -> None:
+        """Fill an item that comes home with the pattern, and note who held it last."""
+        holder = self.released((item.page, item.index))
+        view = item.page.block.view
+        if view is not None:
+            view[item.index * stride : (item.index + 1) * stride] = _pattern(stride)
+            last = self._last.setdefault(item.page, {})
+            last.pop(item.index, None)
             if holder is not None:
-                last[index] = holder
+                last[item.index] = holder
 
-    def poison_page(self, page: Page, items: int, stride: int) -> None:
+    def poison_page(self, page: Page, stride: int) -> None:
         """Fill all items of a new page."""
-        for index in range(items):
-            self.poison(page, index, stride, None)
+        if page.block.view is not None:
+            page.block.view[: page.items * stride] = _pattern(stride) * page.items
 
-    def examine(self, page: Page, index: int, stride: int, pool: str) -> None:
+    def examine(self, item: Item, stride: int, pool: str) -> None:
         """Note and log the damage if a free item does not have the pattern."""
-        damage = self.damage(page, index, stride, pool)
+        damage = self.damage(item, stride, pool)
         if damage is not None:
             self.damages.append(damage)
             _logger.error("%s", damage)
 
-    def damage(self, page: Page, index: int, stride: int, pool: str) -> str | None:
+    def damage(self, item: Item, stride: int, pool: str) -> str | None:
         """Return a description of what was written to a free item, or None if nothing was."""
-        if page.block.view is None:
+        view = item.page.block.view
+        if view is None:
             return None
-        item = bytes(page.block.view[index * stride : (index + 1) * stride])
-        rest = item.lstrip(bytes([POISON]))
-        if not rest:
+        found = bytes(view[item.index * stride : (item.index + 1) * stride])
+        if found == _pattern(stride):
             return None
-        last = self._last.get(page, {}).get(index)
+        start = stride - len(found.lstrip(bytes([POISON])))
+        last = self._last.get(item.page, {}).get(item.index)
         return (
             f"an item of pool {pool!r} was written to after its release, from its byte "
-            f"{stride - len(rest)} on; it was last held as {last or 'something unknown'}"
+            f"{start} on; it was last held as {last or 'something unknown'}"
         )
+
+
+@cache
+def _pattern(stride: int) -> bytes:
+    """The bytes of a free item. One copy is kept for each pool's stride, so that filling and
+    checking an item is a copy and a comparison of memory."""
+    return bytes([POISON]) * stride
 
 
 def current_task() -> tuple[str, int]:

@@ -29,6 +29,8 @@ class EventKind(enum.StrEnum):
     """A parked request was handed what it asked for."""
     CANCEL = "cancel"
     """A parked request was cancelled."""
+    DROP = "drop"
+    """A lease was found that was dropped without a release; its item or bytes come back."""
     PAGE_IN = "page in"
     """A pool took a page from the budget."""
     PAGE_OUT = "page out"
@@ -52,7 +54,8 @@ class Event(NamedTuple):
     for a reservation."""
     nbytes: int
     """The bytes that were asked for (get, put, wait, grant, cancel), the bytes of the page
-    (page in, page out), or 0."""
+    (page in, page out), or 0. An item whose lease was dropped, or that something exported after
+    its lease had ended, counts with the bytes of a whole item."""
     request: int
     """The number of the request (wait, grant, cancel), counted from 1 in a pool set, or 0."""
 
@@ -69,13 +72,15 @@ class Observer:
     observer must not break what it observes.
     """
 
-    __slots__ = ("_now", "hook")
+    __slots__ = ("_now", "hook", "on_removal")
 
     def __init__(self, now: Callable[[], int], hook: Hook | None) -> None:
         if hook is not None and not callable(hook):
             raise TypeError(f"the event hook is {hook!r}; expected a function of one Event")
         self._now = now
         self.hook = hook
+        self.on_removal: Callable[[], None] = lambda: None
+        """Called when the hook was removed. `BufferPools._wire` sets it."""
 
     def tell(self, kind: EventKind, name: str, nbytes: int = 0, request: int = 0) -> None:
         """Call the hook, if there is one."""
@@ -85,3 +90,4 @@ class Observer:
             except Exception:
                 _logger.exception("the event hook %r raised and has been removed", self.hook)
                 self.hook = None
+                self.on_removal()

@@ -12,16 +12,15 @@ Invariant: an explanation changes no state.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ._debug import Holder
+from ._page import Page, PageLists
 from ._request import Request
 from ._set_state import SetState
+from ._supply import Supply
 from ._wait_queues import WaitQueue
 from ._waiters import Waiters
-
-if TYPE_CHECKING:
-    from ._pool import Pool
 
 __all__ = ["Explanation", "WaitingRequest", "explain"]
 
@@ -54,10 +53,11 @@ class WaitingRequest:
     """True if a wakeup of all requests that can be served is on its way."""
     holders: tuple[Holder, ...]
     """In debug mode: the holders of what the request waits for."""
-    stuck: bool
-    """In debug mode: True if every one of these holders waits itself, so none of them will
-    release. (A holder is the task that took the lease. If it has passed the lease on to another
-    task, that is not known here.)"""
+    stuck: bool | None
+    """In debug mode: True if it stays unserved though every task that does not wait releases all
+    that it holds, and every task that is served then does so, too. None without debug mode, because
+    it is not known who holds what. (A holder is the task that took the lease. If it has passed the
+    lease on to another task, that is not known here.)"""
 
     def __str__(self) -> str:
         text = (
@@ -88,16 +88,22 @@ class Explanation:
     reserved: int
     """Bytes, of those allocated, that reservations hold."""
     exported: int
-    """Bytes, of those allocated, of released pages that cannot leave because something still
-    exports them, such as a slice of a view."""
+    """Bytes, of those allocated, of released items and pages that something still exports, such as
+    a slice of a view."""
+    pinned: int
+    """Bytes, of those allocated, that are free in pages whose other items are out: only requests
+    of the same pool can have them."""
     debug: bool
     """True in debug mode."""
     waiters: tuple[WaitingRequest, ...]
     """The waiting requests, the oldest first."""
 
     @property
-    def stuck(self) -> bool:
-        """In debug mode: True if a request waits for what only waiting tasks hold: a deadlock."""
+    def stuck(self) -> bool | None:
+        """In debug mode: True if a request waits for what only waiting tasks hold: a deadlock.
+        None if requests wait, and it is not known who holds what."""
+        if any(waiter.stuck is None for waiter in self.waiters):
+            return None
         return any(waiter.stuck for waiter in self.waiters)
 
     def __str__(self) -> str:
@@ -108,55 +114,62 @@ class Explanation:
             return f"no request waits; {bytes_}"
         waiting_tasks = {waiter.task_id: waiter.number for waiter in self.waiters}
         count = len(self.waiters)
-        queues = [f"{count} {'waits' if count == 1 else 'wait'}; {bytes_}"]
+        lines = [f"{count} {'request waits' if count == 1 else 'requests wait'}; {bytes_}"]
         if self.exported:
-            queues.append(
-                f"{self.exported} bytes are in released pages that something still exports "
-                f"(a slice of a view that was kept)"
+            lines.append(
+                f"{self.exported} bytes are in released items or pages that something still "
+                f"exports (a slice of a view that was kept)"
+            )
+        if self.pinned:
+            lines.append(
+                f"{self.pinned} bytes are free in pages that are partly in use, so only the same "
+                f"pools can have them (smaller pages: items_per_page)"
             )
         told: tuple[Holder, ...] = ()
         for waiter in self.waiters:
-            queues.append(str(waiter))
+            lines.append(str(waiter))
             if waiter.holders and waiter.holders == told:
-                queues.append("    held: the same")
+                lines.append("    held: the same")
                 continue
             told = waiter.holders
             for holder in waiter.holders:
                 number = waiting_tasks.get(holder.task_id)
                 waits = f", which waits itself (#{number})" if number is not None else ""
-                queues.append(f"    held: {holder}{waits}")
+                lines.append(f"    held: {holder}{waits}")
         if self.stuck:
-            queues.append(
+            lines.append(
                 "deadlock: every holder waits itself, so no request is served until one of them is "
                 "cancelled (unless a holder has passed what it took on to another task); take all "
                 "that a task needs at once, with get_many"
             )
         elif not self.debug:
-            queues.append("debug=True records which task holds what")
-        return "\n".join(queues)
+            lines.append("debug=True records which task holds what")
+        return "\n".join(lines)
 
 
 def explain(state: SetState, waiters: Waiters, *, wakeup: bool) -> Explanation:
     """Explain all waiting requests; `wakeup` says whether a wakeup of all is on its way."""
     budget = state.budget
     in_order = waiters.in_order()
-    waiting = {request.task_id for _, request in in_order}
-    exported = sum(nbytes for _, nbytes, _ in state.quarantine)
-    held: set[Pool] = set()
-    goes_first: int | None = 0 if waiters.ordered and budget.debt else None
+    deadlocked = _deadlocked(state, waiters)
+    exported = sum(nbytes for nbytes, _ in state.quarantine.values()) + sum(
+        supply.stride * len(supply.quarantined) for supply in waiters.reclaimer.supplies
+    )
+    held: set[Supply] = set()
+    goes_first: int | None = 0 if waiters.order.ordered and budget.debt else None
     explained = []
     firsts: dict[WaitQueue, int] = {}
     for queue, request in in_order:
-        at_limit = queue.pool_at_limit()
-        lacking = queue.cost(request) - max(0, budget.limit - budget.allocated)
-        behind = goes_first if waiters.ordered else firsts.get(queue)
-        if behind is None and not held.isdisjoint(queue.pools):
+        at_limit = queue.limiting()
+        lacking = max(0, queue.quote(request)) - max(0, budget.limit - budget.allocated)
+        behind = goes_first if waiters.order.ordered else firsts.get(queue)
+        if behind is None and not held.isdisjoint(queue.supplies):
             behind = _first_with(in_order, queue)
         firsts.setdefault(queue, request.number)
         limit, short = None, 0
         if at_limit is not None:
             limit, short = at_limit.name, _over(at_limit, queue)
-            held |= queue.pools
+            held |= queue.supplies
         elif lacking > 0:
             limit, short = "budget", lacking
             if goes_first is None:
@@ -175,41 +188,117 @@ def explain(state: SetState, waiters: Waiters, *, wakeup: bool) -> Explanation:
                 short=short,
                 wakeup=wakeup,
                 holders=holders,
-                stuck=bool(holders) and all(holder.task_id in waiting for holder in holders),
+                stuck=None if state.tracker is None else request.number in deadlocked,
             )
         )
     if (
         exported
         or state.owner_loop.deferred
-        or not waiters.nothing_idle()
+        or state.owner_loop.lost
+        or not waiters.reclaimer.nothing_idle()
         or any(waiter.limit is None and waiter.behind is None for waiter in explained)
     ):
-        explained = [replace(waiter, stuck=False) for waiter in explained]
+        explained = [
+            waiter if waiter.stuck is None else replace(waiter, stuck=False) for waiter in explained
+        ]
     return Explanation(
         limit=budget.limit,
         allocated=budget.allocated,
         reserved=state.reserved,
         exported=exported,
+        pinned=sum(
+            (supply.nfree - supply.nidle * supply.items_per_page) * supply.item_size
+            for supply in waiters.reclaimer.supplies
+        ),
         debug=state.tracker is not None,
         waiters=tuple(explained),
     )
 
 
+def _deadlocked(state: SetState, waiters: Waiters) -> set[int]:
+    """Return the numbers of the requests that no release can serve.
+
+    A task that does not wait may release all that it holds. If a request can be served with that,
+    its task may go on, and release what it holds as well; and so on. What is left is a deadlock.
+    """
+    if state.tracker is None:
+        return set()
+    in_order = waiters.in_order()
+    supplies = waiters.reclaimer.supplies
+    waiting = {request.task_id: request.number for _, request in in_order}
+    stuck = {request.number for _, request in in_order}
+    order = waiters.order
+    while True:
+        held_on = {task for task, number in waiting.items() if number in stuck}
+        free, available = _when_released(state, supplies, held_on)
+        blocked = order.ordered and available < 0
+        served = set()
+        for queue, request in in_order:
+            if request.number not in stuck:
+                continue
+            here = bool(queue.needs) and all(free[s][0] >= n for s, n in queue.needs)
+            fits = all(s.max_items is None or free[s][1] + n <= s.max_items for s, n in queue.needs)
+            reserved = all(free[s][1] + n <= s.min_items for s, n in queue.needs)
+            cost = sum(
+                max(0, -(-(n - free[s][0]) // s.items_per_page)) * s.page_size
+                for s, n in queue.needs
+            )
+            if not queue.needs:
+                cost = request.nbytes
+            may_pass = here and (reserved or order.may_still_pass(queue))
+            if fits and cost <= max(0, available) and (not blocked or may_pass):
+                served.add(request.number)
+            elif fits and order.ordered:
+                blocked = True
+        if not served:
+            return stuck
+        stuck -= served
+
+
+def _when_released(
+    state: SetState, supplies: list[Supply], held_on: set[int]
+) -> tuple[dict[Supply, tuple[int, int]], int]:
+    """Return the items of each supply that are free, and that are out, and the bytes that may be
+    charged, if all tasks but those `held_on` have released what they hold."""
+    assert state.tracker is not None
+    held: dict[Page, int] = {}
+    reserved = 0
+    for what, holder in state.tracker.held():
+        if holder.task_id in held_on:
+            if isinstance(what, tuple):
+                held[what[0]] = held.get(what[0], 0) + 1
+            else:
+                reserved += state.claims.get(what, 0)
+    pages: dict[PageLists, list[int]] = {}
+    for page, count in held.items():
+        pages.setdefault(page.lists, []).append(count)
+    available = state.budget.limit - reserved
+    free: dict[Supply, tuple[int, int]] = {}
+    for supply in supplies:
+        used = pages.get(supply, [])
+        kept = max(len(used), supply.min_pages)
+        available -= kept * supply.page_size
+        free[supply] = (kept * supply.items_per_page - sum(used), sum(used))
+    return free, available
+
+
 def _first_with(in_order: list[tuple[WaitQueue, Request[Any]]], queue: WaitQueue) -> int | None:
     """Return the number of the oldest request that waits for one of the pools of `queue`."""
     numbers = (
-        request.number for other, request in in_order if not other.pools.isdisjoint(queue.pools)
+        request.number
+        for other, request in in_order
+        if not other.supplies.isdisjoint(queue.supplies)
     )
     return next(numbers, None)
 
 
-def _over(pool: Pool, queue: WaitQueue) -> int:
+def _over(pool: Supply, queue: WaitQueue) -> int:
     """Return by how many items a request of `queue` would exceed the maximum of `pool`."""
     count = dict(queue.needs)[pool]
-    return pool.nout + count - (pool.hard_limit or 0)
+    return pool.nout + count - (pool.max_items or 0)
 
 
-def _holders(state: SetState, at_limit: Pool | None) -> tuple[Holder, ...]:
+def _holders(state: SetState, at_limit: Supply | None) -> tuple[Holder, ...]:
     """Return the holders of items of the pool that is at its limit; without such a pool, all."""
     if state.tracker is None:
         return ()

@@ -31,45 +31,74 @@ STATE: State = {
             "_peak": VALUE,
         },
     },
-    "mbufpools._buffer": {"Buffer": {"_page": VALUE, "_view": VALUE}},
-    "mbufpools._bufferpools": {"BufferPools": {"_wakeup_runs": VALUE}},
-    "mbufpools._set_state": {
-        "SetState": {
-            "reserved_min_bytes": VALUE,
-            "numbers": CHANGED,
-            "quarantine": CHANGED,
-            "reservations": VALUE,
-            "reserved": VALUE,
-        },
+    "mbufpools._buffer": {"Buffer": {"_item": VALUE}},
+    "mbufpools._bufferpools": {
+        "BufferPools": {
+            "_collected": VALUE,
+            "_grants_at_tick": VALUE,
+            "_pool_of": CHANGED,
+            "_wakeup_runs": VALUE,
+        }
     },
-    "mbufpools._owner_loop": {"OwnerLoop": {"_state": VALUE, "deferred": CHANGED, "thread": VALUE}},
+    "mbufpools._order": {
+        "Precedence": {"debt_pass_limit": VALUE, "passes": VALUE, "short": CHANGED},
+    },
+    "mbufpools._owner_loop": {
+        "OwnerLoop": {"_state": VALUE, "deferred": CHANGED, "lost": CHANGED, "thread": VALUE},
+    },
     "mbufpools._page": {
+        "Item": {"window": VALUE},
+        "Page": {
+            "alarm": VALUE,
+            "empty_since": VALUE,
+            "free": CHANGED,
+            "left": VALUE,
+            "made": VALUE,
+            "on": VALUE,
+        },
         "PageLists": {
             "_empty": CHANGED,
             "_full": CHANGED,
             "_partial": CHANGED,
             "curpage": CHANGED,
             "hiwat": VALUE,
-            "nout": VALUE,
-            "npagealloc": VALUE,
+            "nget": VALUE,
             "npagefree": VALUE,
-            "npages": VALUE,
-        },
-    },
-    "mbufpools._pool": {
-        "Pool": {
-            "_hard_limit": VALUE,
-            "_max_idle_items": VALUE,
-            "_min_items": VALUE,
-            "_nfail": VALUE,
-            "_nget": VALUE,
+            "nput": VALUE,
         },
     },
     "mbufpools._request": {
         "Request": {"error": VALUE, "granted": VALUE},
         "RequestQueue": {"_requests": CHANGED},
     },
-    "mbufpools._reservation": {"Reservation": {"_released": VALUE}},
+    "mbufpools._reservation": {"Reservation": {"_claim": VALUE}},
+    "mbufpools._set_state": {
+        "SetState": {
+            "broken": VALUE,
+            "claim_numbers": CHANGED,
+            "claims": CHANGED,
+            "dropped": VALUE,
+            "failure": VALUE,
+            "gate_closed": VALUE,
+            "numbers": CHANGED,
+            "of_memory": VALUE,
+            "quarantine": CHANGED,
+            "reserved_min_bytes": VALUE,
+        },
+    },
+    "mbufpools._supply": {
+        "Supply": {
+            "guarded": VALUE,
+            "max_idle_items": VALUE,
+            "max_items": VALUE,
+            "min_items": VALUE,
+            "nfail": VALUE,
+            "nwait": VALUE,
+            "quarantined": CHANGED,
+            "wanted": VALUE,
+            "watched": VALUE,
+        },
+    },
     "mbufpools._taskq": {
         "TaskQueue": {
             "_added": VALUE,
@@ -78,30 +107,29 @@ STATE: State = {
             "_discarded": VALUE,
             "_draining": VALUE,
             "_due": CHANGED,
-            "_error": VALUE,
+            "_ended": VALUE,
             "_queue": CHANGED,
+            "_runner": VALUE,
             "_running": VALUE,
             "_runs": VALUE,
+            "_scope": VALUE,
             "_timers": CHANGED,
             "_work": VALUE,
+            "error": VALUE,
         },
     },
     "mbufpools._waiters": {
         "Waiters": {
-            "_active": CHANGED,
             "_again": VALUE,
             "_cancellations": VALUE,
-            "_debt_pass_limit": VALUE,
-            "_grants": VALUE,
             "_histogram": CHANGED,
             "_many_queues": CHANGED,
-            "_passes": VALUE,
             "_peak": VALUE,
             "_running": VALUE,
-            "_short": CHANGED,
-            "_waiting": VALUE,
             "_waits": VALUE,
-            "must_queue": VALUE,
+            "active": CHANGED,
+            "grants": VALUE,
+            "waiting": VALUE,
         },
     },
 }
@@ -135,7 +163,7 @@ def waits_for(frame: FrameType) -> Wait | None:
     waiters: Waiters = frame.f_locals["self"]
     request: Request[Any] = frame.f_locals["request"]
     what = (
-        f"{frame.f_locals['queue'].what}: nobody has served it (a release, a page that leaves, a "
+        f"{frame.f_locals['queue'].what}: nothing has served it (a release, a page that leaves, a "
         f"raised limit and the wakeup task would)"
     )
     return Wait(what, None if request.settled else waiters, request.task_id)
@@ -152,8 +180,8 @@ def holders(waiters: Waiters, names: Mapping[int, str]) -> Iterator[str]:
     text = str(explained).splitlines()
     _, _, allocated = text[0].partition("; ")
     yield f"{state.owner_loop.name}: {allocated}"
-    for pool in waiters._pools:
-        it = pool.statistics()
+    for supply in waiters.reclaimer.supplies:
+        it = supply.statistics(0)
         if it.npages:
             most = "" if it.hard_limit is None else f" of at most {it.hard_limit}"
             yield (

@@ -1,19 +1,15 @@
-"""What every lease has in common: it is entered, released at the end, and reported if dropped.
+"""What every lease has in common: it is a context manager that yields itself, and that releases at
+its end what is still held.
 
-`Releasable` is the context manager: it yields itself, and its end releases what is still held.
-`Lease` adds the report of a lease that is dropped without a release.
-
-Invariant: ``__del__`` may run at any moment, even in the middle of a get or a put of the same
-pool, so `Lease._drop` may only enqueue what is to be done. What it returns names the lease in the
-warning.
+The end of a ``with`` block never raises because of an export, and so never replaces the exception
+of its body; only an explicit `release` does.
 """
 
 from __future__ import annotations
 
-import warnings
 from typing import Self
 
-__all__ = ["Lease", "Releasable"]
+__all__ = ["Releasable"]
 
 
 class Releasable:
@@ -30,36 +26,13 @@ class Releasable:
         """Give back what is held."""
         raise NotImplementedError
 
+    def end(self) -> None:
+        """Give back what is still held, and raise no error because of an export."""
+        if not self.released:
+            self.release()
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        if not self.released:
-            self.release()
-
-
-class Lease(Releasable):
-    """Something that is held until its release, and reported if it is dropped without one."""
-
-    __slots__ = ("__weakref__",)
-
-    def _drop(self) -> str:
-        """Have what is held taken back, later; return what the warning calls it.
-
-        Called from ``__del__``, so it may only enqueue. It must mark the lease as released,
-        because a warning that is kept keeps its source alive, and that source dies again later.
-        """
-        raise NotImplementedError
-
-    def __del__(self) -> None:
-        try:
-            released = self.released
-        except AttributeError:  # an exception ended `__init__` before anything was held
-            return
-        if not released:
-            warnings.warn(
-                f"{self._drop()} was dropped without a release",
-                ResourceWarning,
-                stacklevel=2,
-                source=self,
-            )
+        self.end()

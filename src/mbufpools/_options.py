@@ -24,6 +24,7 @@ class SetOptions:
     debug: bool
     memory: Memory | None
     hook: Hook | None
+    collect_garbage: bool = True
     max_passes: int | None = None
     """Of `BufferPools` only."""
     curpage: CurPage | str = CurPage.REFRESHED

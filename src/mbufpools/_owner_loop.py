@@ -24,13 +24,19 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from functools import cache
+from inspect import iscoroutinefunction
+from types import FrameType, FunctionType
 from typing import Any
 
 import anyio
 from anyio.lowlevel import current_token
 
 from ._errors import UsageError
+from ._page import Item
+from ._waits import Waits
 
 __all__ = ["OwnerLoop"]
 
@@ -48,8 +54,10 @@ class OwnerLoop:
         "_state",
         "_token",
         "deferred",
+        "lost",
         "name",
         "thread",
+        "waits",
     )
 
     def __init__(self, name: str) -> None:
@@ -57,8 +65,10 @@ class OwnerLoop:
         """The name of the pool set, for messages."""
         self.thread = 0
         """The number of the owner's thread while the set is open, else 0."""
-        self.deferred: deque[Callable[[], bool]] = deque()
+        self.deferred: deque[Callable[[], None]] = deque()
         """What is to be run on the owner's thread; see `run_on_owner`."""
+        self.lost: deque[Item] = deque()
+        """New tokens of items whose token died; see `Item`."""
         self._state = "new"
         self._clock: Callable[[], float] = lambda: 0.0
         self._start = 0.0
@@ -67,6 +77,8 @@ class OwnerLoop:
         """Returns the running loop; if that is of another kind, None, or a RuntimeError."""
         self._run_soon: Callable[..., Any] | None = None
         self._lock = threading.Lock()
+        self.waits: Waits
+        """How the tasks of the loop are parked and woken; known from `enter` on."""
 
     @property
     def open(self) -> bool:
@@ -90,9 +102,11 @@ class OwnerLoop:
             self._current = asyncio._get_running_loop
             self._run_soon = token.call_soon_threadsafe
         else:
+            _protect_from_interrupts()
             self._clock = sys.modules["trio"].current_time
             self._current = sys.modules["trio"].lowlevel.current_trio_token
             self._run_soon = token.run_sync_soon  # type: ignore[attr-defined]  # a TrioToken
+        self.waits = Waits(token)
         self._start = self._clock()
         self._state = "open"
         self.thread = threading.get_ident()
@@ -159,6 +173,32 @@ class OwnerLoop:
             f"{self.name} belongs to another event loop; make a pool set for each loop"
         )
 
+    @property
+    def simulated(self) -> bool:
+        """True if the loop, or its clock, is one of the lab's."""
+        clock: object = self._token
+        if not self.on_asyncio:
+            clock = sys.modules["trio"].lowlevel.current_clock()
+        return type(clock).__module__.startswith(f"{__package__}.lab")
+
+    @property
+    def on_asyncio(self) -> bool:
+        """True if the loop is one of asyncio's kind."""
+        return isinstance(self._token, asyncio.AbstractEventLoop)
+
+    def spawn(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> object:
+        """Start a task of the loop's own, which no task group surrounds: a task on asyncio, a
+        system task on trio."""
+        if isinstance(self._token, asyncio.AbstractEventLoop):
+            return self._token.create_task(function(), name=name)
+        return sys.modules["trio"].lowlevel.spawn_system_task(function, name=name)
+
+    def call_later(self, microseconds: int, call: Callable[[], None]) -> None:
+        """Have `call` called after some time, if the loop is of asyncio's kind. (On trio the one
+        caller of this needs it only when the run has ended.)"""
+        if isinstance(self._token, asyncio.AbstractEventLoop) and not self._token.is_closed():
+            self._token.call_later(microseconds / 1_000_000, call)
+
     def being_cancelled(self) -> bool:
         """Return True if the cancellation that was just caught was meant for this task. On asyncio
         it may also come out of something that the task awaits; then return False."""
@@ -167,21 +207,28 @@ class OwnerLoop:
             return task is not None and task.cancelling() > 0
         return True
 
-    def run_on_owner(self, call: Callable[[], bool]) -> None:
-        """Have `call` called on the owner's thread, soon, and again until it returns True.
+    def wake(self) -> None:
+        """Have `lost` and `deferred` emptied soon on the owner's thread; after the close at once,
+        on the caller's. May be called from any thread, and from ``__del__``."""
+        self.soon(self.run_deferred)
+        if self.closed:
+            self.run_deferred()
 
-        May be called from any thread, and from ``__del__``. Never blocks. After the close, `call`
-        is called at once, on the caller's thread.
-        """
-        self.deferred.append(call)
+    def soon(self, call: Callable[[], None]) -> None:
+        """Have the loop make a call, if it can be asked to."""
         run_soon = self._run_soon
         if run_soon is not None:
             try:
-                run_soon(self.run_deferred)
-            except RuntimeError:  # the loop has stopped; the close of the set runs what is deferred
-                pass
-        if self.closed:
-            self.run_deferred()
+                run_soon(call)
+            except RuntimeError:
+                pass  # the loop has stopped, and the close sees to it; or no stack is left
+
+    def run_on_owner(self, call: Callable[[], None]) -> None:
+        """Have `call` called on the owner's thread, soon. May be called from any thread, and from
+        ``__del__``. Never blocks. After the close, `call` is called at once, on the caller's
+        thread."""
+        self.deferred.append(call)
+        self.wake()
 
     def run_deferred(self) -> None:
         """Run what is deferred, on the owner's thread or after the close; elsewhere do nothing."""
@@ -190,27 +237,72 @@ class OwnerLoop:
             return
         # No loop serializes the callers any more. If the lock is taken (perhaps by this same
         # thread, inside a `__del__`), leave the item queued: the lock's owner will process it.
-        while self.closed and self.deferred and self._lock.acquire(blocking=False):
+        while self.closed and (self.lost or self.deferred) and self._lock.acquire(blocking=False):
             try:
-                left = len(self.deferred)
-                left -= self._deliver()
+                self._deliver()
             finally:
                 self._lock.release()
-            if len(self.deferred) <= left:  # nothing new came, and the rest cannot be taken now
-                break
 
-    def _deliver(self) -> int:
-        """Try each deferred call once; keep those that return False, and return the number of the
-        others."""
-        deferred = self.deferred
-        delivered = 0
-        for _ in range(len(deferred)):
-            call = deferred.popleft()
-            if call():
-                delivered += 1
-            else:
-                deferred.append(call)
-        return delivered
+    def run_deferred_if_idle(self) -> None:
+        """Run what is deferred, unless the garbage collector, or the end of an export, interrupts
+        a call of this library: then the loop does it soon.
+
+        The callers of this function are found by their modules, which costs the calls of the
+        library nothing.
+        """
+        if threading.get_ident() != self.thread:
+            return
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_globals.get("__name__") != _CALLBACK:
+            frame = frame.f_back
+        while frame is not None and frame.f_globals.get("__name__") == _CALLBACK:
+            frame = frame.f_back
+        while frame is not None:
+            if str(frame.f_globals.get("__name__")).startswith(_CORE):
+                return
+            frame = frame.f_back
+        self._deliver()
+
+    def _deliver(self) -> None:
+        """Take each lost item home, and make each deferred call."""
+        while self.lost:
+            item = self.lost.popleft()
+            item.page.lists.recover(item)
+        while self.deferred:
+            self.deferred.popleft()()
+
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """Close for the calls of all threads. What comes home while the body runs waits until its
+        end, and is then taken home by this thread."""
+        with self._lock:
+            self.close()
+            self._deliver()
+            yield
+        self.run_deferred()
+
+
+_CORE = f"{__name__.partition('.')[0]}._"
+_CALLBACK = f"{_CORE}window"
+
+
+@cache
+def _protect_from_interrupts() -> None:
+    """Mark the plain functions of the core, so that trio raises no KeyboardInterrupt inside them:
+    it comes out of the next checkpoint instead. It costs nothing a call. Done once, when the first
+    set is entered on trio, because the core imports no trio."""
+    enable = sys.modules["trio"].lowlevel.enable_ki_protection
+    for name, module in list(sys.modules.items()):
+        if not name.startswith(_CORE):
+            continue
+        things = [
+            thing for thing in vars(module).values() if getattr(thing, "__module__", 0) == name
+        ]
+        for thing in things:
+            for member in vars(thing).values() if isinstance(thing, type) else (thing,):
+                function = getattr(member, "fget", None) or getattr(member, "__func__", member)
+                if isinstance(function, FunctionType) and not iscoroutinefunction(function):
+                    enable(function)
 
 
 _open: weakref.WeakSet[OwnerLoop] = weakref.WeakSet()

@@ -4,40 +4,158 @@ Models ``struct pool_page_header``, the three page lists of ``struct pool`` and
 subr_pool.c:pool_do_get, pool_do_put, pool_p_insert, pool_p_remove, pool_update_curpage. A plain
 data structure: it charges no budget, allocates no memory and wakes no task.
 
-Invariants (`PageLists.check`): a page is on the empty list when none of its items is out, on the
-full list when all are out, and else on the partial list. The free items and the missing items of a
-page make the whole page. ``nout`` is the sum of the missing items. ``curpage``, if it is set, has a
-free item; under the refreshed rule it is set whenever any item is free.
+An item is represented by a token, an `Item`, which has one owner at each moment: the free list of
+its page while it is at home, else a lease. A token that is lost, because its lease was dropped or
+an exception ended the function that had it in hand, reports itself when it dies.
+
+A get pops a token from the free list of the current page, and a put appends it. Both do no more
+than that unless the get took the last token (`PageLists.ran_dry`) or the put reaches the page's
+`alarm` (`PageLists.settle`). So the current page may still be on the empty list while its items are
+out; every other function first brings it to its place.
+
+Invariants (`PageLists.check`), apart from that: a page is on the empty list when none of its items
+is out, on the full list when all are out, and else on the partial list. A token is free only once.
+``nout`` is the sum of the missing items. ``curpage``, if it is set, has a free item; under the
+refreshed rule it is set whenever any item is free.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from itertools import chain
+from typing import Any
 
-from ._errors import PoolCorruption
+from ._errors import DoubleRelease, PoolCorruption, UseAfterRelease
 from ._memory import Block
 from ._policies import CurPage
+from ._window import Window
 
-__all__ = ["Page", "PageLists"]
+__all__ = ["Item", "Page", "PageLists"]
+
+FIRST_TOKENS = 4
+"""Tokens that a new page has. More are made when they are needed, as many again each time."""
+
+
+class Item:
+    """The token of one item of a page: it stands for the right to use the item's memory."""
+
+    __slots__ = ("index", "page", "window")
+
+    page: Page
+    index: int
+    window: Window | None
+    """What exports the item's memory, if its lease asked for a view."""
+
+    def __init__(self, page: Page, index: int, window: Window | None = None) -> None:
+        self.window = window
+        self.index = index
+        self.page = page
+
+    def __del__(self) -> None:
+        """Report the loss of an item that is out. Works with calls into C as far as it can: the
+        interpreter may be at its recursion limit."""
+        try:
+            page = self.page
+        except AttributeError:  # an exception ended `__init__`
+            return
+        if page.left or self.index >= page.made or self in page.free:
+            return  # the page's own end, or the token was never counted
+        self.page = NOWHERE  # a lease in the same garbage may still be released
+        page.lists.lost.append(Item(page, self.index, self.window))
+        page.lists.item_lost()
+
+    def export_ended(self) -> None:
+        """Nothing exports the memory of this item, which is in quarantine, any more."""
+        self.page.lists.leave_quarantine(self)
 
 
 class Page:
     """The items of one block of memory."""
 
-    __slots__ = ("__weakref__", "block", "empty_since", "free", "missing")
+    __slots__ = (
+        "__weakref__",
+        "alarm",
+        "block",
+        "empty_since",
+        "free",
+        "items",
+        "left",
+        "lists",
+        "made",
+        "on",
+    )
 
     empty_since: int
     """Microseconds of the loop's clock when the page came, or when its last item came back
     (``ph_timestamp``)."""
 
-    def __init__(self, block: Block, items: int) -> None:
+    def __init__(self, block: Block, lists: PageLists) -> None:
         self.block = block
-        self.free = list(range(items - 1, -1, -1))
-        """The numbers of the free items; the last one is handed out next."""
-        self.missing = 0
+        self.lists = lists
+        self.items = lists.items_per_page
+        self.free: list[Item] = []
+        """The tokens that are at home; the last one is handed out next."""
+        self.made = 0
+        """Tokens that were made. The items above are free and have no token yet."""
+        self.alarm = 1
+        """The number of tokens at home from which a put must settle the page."""
+        self.left = False
+        """True once the page leaves; a token of it is worth nothing then."""
+        self.on = lists.none
+        """The list that the page is on."""
+
+    @property
+    def missing(self) -> int:
         """The number of items that are out (``ph_nmissing``)."""
+        return self.made - len(self.free)
+
+    @property
+    def idle(self) -> bool:
+        """True if no item is out."""
+        return len(self.free) == self.made
+
+    def make_tokens(self) -> None:
+        """Make as many tokens as there are, or the first ones. Each step may be the last one: a
+        token that dies before it is counted is not missed, and one that is counted reports itself.
+        """
+        for index in range(self.made, min(self.items, max(FIRST_TOKENS, 2 * self.made))):
+            item = Item(self, index)
+            self.made = index + 1
+            self.free.append(item)
+        self.free.reverse()  # so that the items go out in the order of their memory
+        self.alarm = self.made
+
+
+class _Nowhere:
+    """The page, and the lists, of a token that has died and was replaced."""
+
+    def __init__(self) -> None:
+        self.free: list[Item] = []
+        self.left = True
+        self.alarm = 0
+        self.made = 0
+        self.block = None
+        self.lists = self.state = self
+        self.nput = 0
+        self.watched = True
+
+    def put_watched(self, item: object, nbytes: int) -> None:
+        """Refuse the release."""
+        raise DoubleRelease("this buffer was dropped and its item taken back; release it in time")
+
+    def breaks(self) -> None:
+        """Nothing is broken by that."""
+
+    def end_lease(self, item: Item, nbytes: int) -> None:
+        """The item has gone home already."""
+
+    def window(self, item: Item, nbytes: int) -> Window:
+        """Refuse to show the item."""
+        raise UseAfterRelease("this buffer was dropped and its item taken back; get a new one")
+
+
+NOWHERE: Any = _Nowhere()
 
 
 class PageLists:
@@ -52,10 +170,11 @@ class PageLists:
         "curpage",
         "hiwat",
         "items_per_page",
-        "nout",
-        "npagealloc",
+        "lost",
+        "nget",
+        "none",
         "npagefree",
-        "npages",
+        "nput",
     )
 
     def __init__(self, items_per_page: int, curpage: CurPage, now: Callable[[], int]) -> None:
@@ -65,19 +184,40 @@ class PageLists:
         self._empty: OrderedDict[Page, None] = OrderedDict()
         self._partial: OrderedDict[Page, None] = OrderedDict()
         self._full: OrderedDict[Page, None] = OrderedDict()
+        self.none: OrderedDict[Page, None] = OrderedDict()
+        """Stands for no list."""
         self.curpage: Page | None = None
         """The page that the next item comes from; None if the pool sees no free item."""
-        self.nout = 0
-        """Items that are out."""
-        self.npages = 0
-        self.npagealloc = 0
+        self.nget = 0
+        """Items that were handed out."""
+        self.nput = 0
+        """Items that came back."""
         self.npagefree = 0
+        """Pages that left."""
         self.hiwat = 0
+        """The most pages that there ever were."""
+        self.lost: list[Item] | deque[Item] = []
+        """New tokens of items whose token died. The pool set puts its own queue here."""
+
+    @property
+    def nout(self) -> int:
+        """Items that are out."""
+        return self.nget - self.nput
+
+    @property
+    def npages(self) -> int:
+        """Pages of all kinds."""
+        return len(self._empty) + len(self._partial) + len(self._full)
+
+    @property
+    def npagealloc(self) -> int:
+        """Pages that came."""
+        return self.npages + self.npagefree
 
     @property
     def nidle(self) -> int:
         """Pages with no item out."""
-        return len(self._empty)
+        return len(self._empty) - self._taken_from_idle()
 
     @property
     def nfree(self) -> int:
@@ -87,70 +227,131 @@ class PageLists:
     @property
     def oldest_idle(self) -> Page | None:
         """The page that has been idle for the longest."""
-        return next(iter(self._empty), None)
+        return next(self.idle_pages(), None)
 
     def idle_pages(self) -> Iterator[Page]:
         """The idle pages, the longest idle first."""
+        self._place_current()
         return iter(self._empty)
 
     def pages_with_free_items(self) -> Iterator[Page]:
         """All pages that are not on the full list."""
         return chain(self._empty, self._partial)
 
-    def take(self) -> tuple[Page, int]:
+    def take(self) -> Item:
         """Take an item of the current page, which must exist (``pool_do_get``)."""
         page = self.curpage
         assert page is not None
-        index = page.free.pop()
-        self.nout += 1
-        page.missing += 1
-        if page.missing == 1:
-            del self._empty[page]
-            self._partial[page] = None
+        item = page.free.pop()
+        self.nget += 1
         if not page.free:
-            del self._partial[page]
-            self._full[page] = None
-            self._choose_curpage()
-        return page, index
+            self.ran_dry(page)
+        return item
 
-    def put_back(self, page: Page, index: int) -> None:
+    def put_back(self, item: Item) -> None:
         """Take an item back (``pool_do_put``)."""
-        self.nout -= 1
-        was_full = not page.free
-        page.free.append(index)
-        page.missing -= 1
-        if was_full:
-            del self._full[page]
-            self._partial[page] = None
+        page = item.page
+        self.nput += 1
+        page.free.append(item)
+        if len(page.free) >= page.alarm:
+            self.settle(page)
+
+    def ran_dry(self, page: Page) -> None:
+        """The last token of the current page was taken: make more, or choose another page."""
+        if page.made < page.items:
+            page.make_tokens()
+            return
+        page.alarm = 1  # before the look at the list: a put from another thread sees it, or is seen
+        self._move(page, self._full)
+        self._choose_curpage()
+        if page.free:
+            self.settle(page)
+
+    def settle(self, page: Page) -> None:
+        """Bring a page that an item came back to to the list where it belongs (``pool_do_put``)."""
+        self._place_current()
+        if page.left or not page.free:
+            return
+        if page.on is self._full:
+            page.alarm = page.made
+            self._move(page, self._partial)
             if self.curpage is None and self._refresh:
                 self.curpage = page  # the one line that the kernel lost in 2014
-        if page.missing == 0:
+        if page.idle:
             page.empty_since = self._now()
-            del self._partial[page]
-            self._empty[page] = None
+            self._move(page, self._empty)
             self._choose_curpage()
 
     def insert(self, page: Page) -> None:
         """Add a fresh page (``pool_p_insert``)."""
+        page.make_tokens()
+        page.empty_since = self._now()
+        self._move(page, self._empty)
         if self.curpage is None:
             self.curpage = page
-        page.empty_since = self._now()
-        self._empty[page] = None
-        self.npagealloc += 1
-        self.npages += 1
         self.hiwat = max(self.hiwat, self.npages)
 
     def remove(self, page: Page) -> None:
-        """Let an idle page go (``pool_p_remove``)."""
-        del self._empty[page]
+        """Let an idle page go (``pool_p_remove``), and disarm its tokens."""
+        page.left = True
+        self._empty.pop(page, None)
         self.npagefree += 1
-        self.npages -= 1
+        page.free.clear()
         self._choose_curpage()
+
+    def _move(self, page: Page, to: OrderedDict[Page, None]) -> None:
+        """Put `page` at the end of the list `to`. It is on a list at each moment."""
+        if page.on is to:
+            to.move_to_end(page)
+            return
+        to[page] = None
+        page.on.pop(page, None)
+        page.on = to
+
+    def _taken_from_idle(self) -> bool:
+        """True if the current page is on the empty list though an item of it is out."""
+        page = self.curpage
+        return page is not None and page.on is self._empty and not page.idle
+
+    def _place_current(self) -> None:
+        """Bring the current page to the partial list if an item of it is out."""
+        if self._taken_from_idle():
+            assert self.curpage is not None
+            self._move(self.curpage, self._partial)
 
     def _choose_curpage(self) -> None:
         """Set ``curpage`` to the last partial page, else to the last empty one, else to None
         (``pool_update_curpage``)."""
         self.curpage = next(reversed(self._partial), None) or next(reversed(self._empty), None)
+
+    def item_lost(self) -> None:
+        """Something was added to `lost`, by a ``__del__``."""
+
+    def recover(self, item: Item) -> None:
+        """Take a lost item home; `item` is its new token."""
+        self.put_back(item)
+
+    def leave_quarantine(self, item: Item) -> None:
+        """Nothing exports the memory of `item` any more."""
+
+    def rebuild(self) -> list[Page]:
+        """Compute all that follows from the free lists again, after an exception in the middle of
+        a step. Return the pages that had begun to leave."""
+        pages = dict.fromkeys(chain(self._empty, self._partial, self._full))
+        leaving = [page for page in pages if page.left]
+        for pages_of_kind in (self._empty, self._partial, self._full):
+            pages_of_kind.clear()
+        for page in sorted(pages.keys() - leaving, key=lambda page: page.empty_since):
+            if not page.free and page.made < page.items:
+                page.make_tokens()
+            page.alarm = page.made if page.free else 1
+            page.on = self._full if not page.free else self._empty if page.idle else self._partial
+            page.on[page] = None
+        self.nput = self.nget - sum(page.missing for page in pages if not page.left)
+        self.hiwat = max(self.hiwat, self.npages)
+        if self.curpage is None or self._refresh or not self.curpage.free or self.curpage.left:
+            self._choose_curpage()
+        return leaving
 
     def check(self, name: str) -> None:
         """Raise PoolCorruption unless every invariant holds; `name` is the pool's."""
@@ -159,46 +360,41 @@ class PageLists:
             if not truth:
                 raise PoolCorruption(f"pool {name!r}: {invariant} does not hold")
 
-        lists = (
-            (self._empty, "empty"),
-            (self._partial, "partial"),
-            (self._full, "full"),
-        )
+        self._place_current()
+        lists = ((self._empty, "empty"), (self._partial, "partial"), (self._full, "full"))
         missing = 0
         for pages, kind in lists:
             for page in pages:
+                belongs = (
+                    "empty"
+                    if page.missing == 0
+                    else "full"
+                    if page.missing == self.items_per_page
+                    else "partial"
+                )
                 require(
-                    kind
-                    == (
-                        "empty"
-                        if page.missing == 0
-                        else "full"
-                        if page.missing == self.items_per_page
-                        else "partial"
-                    ),
+                    kind == belongs and page.on is pages,
                     f"that a page with {page.missing} of {self.items_per_page} items out is not "
                     f"on the {kind} list",
                 )
                 require(
-                    len(page.free) + page.missing == self.items_per_page,
-                    "that free and missing items make the page",
+                    all(item.page is page and item.index < page.made for item in page.free)
+                    and page.made <= self.items_per_page,
+                    "that a free item is one of its page",
                 )
                 require(
-                    len(set(page.free)) == len(page.free),
+                    len({item.index for item in page.free}) == len(page.free),
                     "that an item is free only once",
                 )
+                require(
+                    page.alarm == (page.made if page.free else 1),
+                    "that the next put that changes the state of a page raises its alarm",
+                )
+                require(not page.left, "that a page that left is on no list")
                 missing += page.missing
         require(
             missing == self.nout,
             f"that nout ({self.nout}) is the number of missing items ({missing})",
-        )
-        require(
-            self.npages == sum(len(pages) for pages, _ in lists),
-            "that npages counts the pages on the lists",
-        )
-        require(
-            self.npages == self.npagealloc - self.npagefree,
-            "that npages is the number of pages that came less those that left",
         )
         require(self.hiwat >= self.npages, "that hiwat is the most pages there ever were")
         since = [page.empty_since for page in self._empty]

@@ -1,8 +1,8 @@
 """The names of the policies, and the two sets of rules.
 
-A policy is a choice between a few behaviours: who is woken when a page leaves, which request is
-served first, when idle pages leave, and which page the next item comes from. This module only
-names them. Each member says where its behaviour is implemented.
+A policy is a choice between a few behaviours: which requests are woken when a page leaves, which
+request is served first, when idle pages leave, and which page the next item comes from. This module
+only names them. Each member says where its behaviour is implemented.
 
 Each policy is a string enum, so ``wakeup="deferred"`` works wherever ``Wakeup.DEFERRED`` does.
 The types `WakeupName`, `OrderName`, `ReclaimName` and `CurPageName` list the strings, so that a
@@ -65,14 +65,15 @@ class Order(enum.StrEnum):
 
     FIFO = "fifo"
     """The oldest. No request overtakes an older one, in any pool, and `get_nowait` does not
-    either; freed bytes gather for the oldest. Implemented in `Waiters._serve_in_order`."""
+    either; freed bytes gather for the oldest. Implemented in `Precedence.serve_in_order`."""
     BOUNDED = "bounded"
     """As FIFO, but a get that free items of its own pool can serve may pass a waiting claim, a
-    bounded number of times. Implemented in `Waiters._serve_in_order` and `Waiters._may_pass`."""
+    bounded number of times. Implemented in `Precedence.serve_in_order` and
+    `Precedence._may_pass`."""
     BARGING = "barging"
     """A new request tries before it looks at the waiting ones; the waiters of one pool are
-    served first in, first out. The kernel's order. Implemented in `Pool._try` (the new request)
-    and `Waiters._round` (each queue by itself)."""
+    served first in, first out. The kernel's order. Implemented in `Waiters.take_at_once` (the new
+    request) and `Waiters._round` (each queue by itself)."""
 
 
 class Reclaim(enum.StrEnum):
@@ -81,12 +82,12 @@ class Reclaim(enum.StrEnum):
     PRESSURE = "pressure"
     """Before a request has to wait, idle pages of the other pools leave, the longest idle first,
     but never below a pool's minimum. While a claim waits, a page that becomes idle leaves at
-    once. Otherwise as ``gc``. Implemented in `Waiters._make_room` and
-    `Waiters._let_go_idle_pages`."""
+    once. Otherwise as ``gc``. Implemented in `Reclaimer.charge` and
+    `Reclaimer.let_go_idle_pages`."""
     GC = "gc"
     """After eight seconds, one page a pool a second. The kernel's rule. Implemented in
-    `BufferPools._gc` and `Pool._gc`; under both rules a put lets a page go if there are too many
-    idle ones (`Pool._put`)."""
+    `BufferPools._gc` and `Supply.gc`; under both rules a put lets a page go if there are too many
+    idle ones (`Supply.returned`)."""
 
 
 class CurPage(enum.StrEnum):
@@ -94,10 +95,10 @@ class CurPage(enum.StrEnum):
     no other free item."""
 
     REFRESHED = "refreshed"
-    """Yes: the cure, which is one line. Implemented in `PageLists.put_back`."""
+    """Yes: the cure, which is one line. Implemented in `PageLists.settle`."""
     STALE = "stale"
     """No: the kernel as it is. The items stay hidden until the page is empty. Implemented in
-    `PageLists.put_back`, which leaves ``curpage`` as it is."""
+    `PageLists.settle`, which leaves ``curpage`` as it is."""
 
 
 _Choice = TypeVar("_Choice", Wakeup, Order, Reclaim, CurPage)

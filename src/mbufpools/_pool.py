@@ -5,44 +5,29 @@ pool_reclaim, pool_gc_pages, pool_prime, pool_setlowat, pool_sethiwat, pool_seth
 
 A request that finds nothing is appended to the pool's queue, and the queue is run once more
 *before* the task sleeps: a page that came back between the first try and the append would
-otherwise be lost on it. Whoever brings something back runs the queue and hands items over; a
+otherwise be lost on it. The call that brings something back runs the queue and hands items over; a
 sleeper is never woken to try again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
-from itertools import islice
 from threading import get_ident
-from typing import Any
 
 import anyio
-from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
 from ._buffer import Buffer
-from ._debug import Holder, LeaseTracker
-from ._errors import (
-    ConfigurationError,
-    ForeignBuffer,
-    PoolCorruption,
-    UsageError,
-)
-from ._events import EventKind
-from ._page import Page, PageLists
+from ._errors import ConfigurationError, ForeignBuffer
 from ._request import Request
 from ._set_state import SetState
 from ._sizes import require_count
-from ._spec import PoolSpec, stride_of
+from ._spec import PoolSpec
 from ._statistics import PoolStatistics
+from ._supply import Supply
 from ._waiters import Waiters
 
 __all__ = ["Pool"]
 
-WAIT_FREE = 1_000_000
-"""Microseconds that a page must have been idle before a put lets it go (``POOL_WAIT_FREE``)."""
-WAIT_GC = 8_000_000
-"""Microseconds that a page must have been idle before the gc lets it go (``POOL_WAIT_GC``)."""
+_new = object.__new__
 
 
 class Pool:
@@ -52,29 +37,33 @@ class Pool:
     come from another thread.
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_owner_loop",
+        "_queue",
+        "_state",
+        "_supply",
+        "_waiters",
+        "item_size",
+        "items_per_page",
+        "name",
+        "page_size",
+    )
+
     def __init__(self, spec: PoolSpec, state: SetState, waiters: Waiters) -> None:
         self._state = state
         self._waiters = waiters
         self._owner_loop = state.owner_loop
-        self._observer = state.observer
         self.name = spec.name
         """Names the pool in its set, in messages and in statistics."""
         self.item_size = spec.item_size
         """Bytes of an item."""
-        self.stride = stride_of(spec.item_size)
-        """Bytes from one item of a page to the next."""
         self.page_size = spec.page_size
         """Bytes of a page."""
         self.items_per_page = spec.items_per_page
-        self._lists = PageLists(spec.items_per_page, state.curpage, state.owner_loop.now)
-        self.queue = waiters.add_pool(self)
-        """The pool's condition variable: those who wait for an item of it."""
-        self._hard_limit = spec.max_items
-        self._max_idle_items = spec.max_idle_items
-        self._min_items = spec.min_items
-        state.reserved_min_bytes += spec.min_pages * spec.page_size
-        self._nget = 0
-        self._nfail = 0
+        self._supply = Supply(spec, state)
+        self._supply.owner = self
+        self._queue = waiters.add_pool(self._supply)
 
     # Getting
 
@@ -82,12 +71,14 @@ class Pool:
         """Take a buffer of `item_size` bytes, waiting for one if there is none (``pool_get``).
 
         Blocks until an item of this pool is free or the budget grants a page. A checkpoint even
-        when it does not have to wait, unless the set was made with ``fast_acquire=True``.
+        when it does not have to wait, unless the set was made with ``fast_acquire=True``. It is
+        passed before an item is taken, so nothing is in hand when it is cancelled.
 
         A cancelled get did not happen: an item granted at that moment goes to the next in line.
 
-        Waiters of a pool are served in the order of their arrival. Whether a newcomer may find
-        an item before they do, and who goes first in other pools, is the set's `Order`.
+        Waiters of a pool are served in the order of their arrival. Whether a newcomer may
+        take an item before they do, and which request goes first across the pools, is the set's
+        `Order`.
 
         Raises:
             anyio.ClosedResourceError: the pools are closed, now or while waiting.
@@ -107,80 +98,68 @@ class Pool:
             anyio.WouldBlock: nothing is free now.
             anyio.ClosedResourceError, UsageError, MemoryError: as `get`.
         """
-        return self._get_nowait(self.item_size)
+        # Written for speed, as is BufferPools.get_nowait: one check of the thread, one gate, and
+        # the attributes of the lease set here, since a call of `Buffer` costs as much as the rest.
+        supply = self._supply
+        if get_ident() != self._owner_loop.thread:
+            self._owner_loop.raise_misuse()
+        page = supply.curpage
+        if page is None or supply.guarded or supply.state.gate_closed:
+            return self._get_nowait_slowly(self.item_size)
+        buffer: Buffer = _new(Buffer)
+        buffer._pool = self
+        buffer._nbytes = self.item_size
+        free = page.free
+        try:
+            buffer._item = free.pop()
+            supply.nget += 1
+            if not free:
+                supply.ran_dry(page)
+        except BaseException:
+            supply.state.breaks()
+            raise
+        return buffer
 
     async def _get(self, nbytes: int) -> Buffer:
-        self._check_caller()
-        await checkpoint_if_cancelled()
-        buffer = self._try(nbytes)
-        if buffer is None:
-            self._owner_loop.run_deferred()
-            return await self._waiters.acquire(self.queue, self._request(nbytes))
-        self._observer.tell(EventKind.GET, self.name, nbytes)
-        if not self._state.fast_acquire:
-            try:
-                await cancel_shielded_checkpoint()
-            except BaseException:
-                buffer.release()
-                raise
+        supply, state = self._supply, self._state
+        yielded = state.fast_acquire
+        if not (yielded or supply.curpage is None or supply.guarded or state.gate_closed):
+            await self._owner_loop.waits.checkpoint()
+            yielded = True
+        if get_ident() != self._owner_loop.thread:
+            self._owner_loop.raise_misuse()
+        page = supply.curpage
+        if page is None or supply.guarded or state.gate_closed:
+            buffer: Buffer = await self._waiters.acquire(self._queue, nbytes, yielded=yielded)
+            return buffer
+        buffer = _new(Buffer)
+        buffer._pool = self
+        buffer._nbytes = nbytes
+        free = page.free
+        try:
+            buffer._item = free.pop()
+            supply.nget += 1
+            if not free:
+                supply.ran_dry(page)
+        except BaseException:
+            state.breaks()
+            raise
         return buffer
 
-    def _check_caller(self) -> None:
-        if get_ident() != self._owner_loop.thread:
-            self._owner_loop.raise_misuse()
-        self._owner_loop.check_loop()
-        if self._state.in_task():
-            raise UsageError(
-                f"a task of the pools' own queue cannot wait for pool {self.name!r}: the wakeup "
-                f"that would serve it is queued behind this very task; use get_nowait, or do the "
-                f"work in a task of your own"
-            )
-
-    def _get_nowait(self, nbytes: int) -> Buffer:
-        if get_ident() != self._owner_loop.thread:
-            self._owner_loop.raise_misuse()
-        buffer = self._try(nbytes)
-        if buffer is not None:
-            self._observer.tell(EventKind.GET, self.name, nbytes)
-        elif self._waiters.slow_path_may_serve:
-            self._owner_loop.run_deferred()
-            buffer = self._waiters.try_acquire(self.queue, self._request(nbytes))
-        else:
-            self._waiters.refuse_impossible(self.queue, self._request(nbytes))
+    def _get_nowait_slowly(self, nbytes: int) -> Buffer:
+        """Take a buffer behind a closed gate, or raise `anyio.WouldBlock`."""
+        waiters, queue = self._waiters, self._queue
+        buffer = waiters.take_at_once(queue, nbytes)
         if buffer is None:
-            self._nfail += 1
+            request: Request[Buffer] = waiters.request(nbytes)
+            if waiters.slow_path_may_serve:
+                self._owner_loop.run_deferred()
+                buffer = waiters.try_acquire(queue, request)
+            else:
+                waiters.refuse_impossible(queue, request)
+        if buffer is None:
+            self._supply.nfail += 1
             raise anyio.WouldBlock
-        return buffer
-
-    def _request(self, nbytes: int) -> Request[Buffer]:
-        return Request(next(self._state.numbers), nbytes, self._owner_loop.now())
-
-    def _try(self, nbytes: int) -> Buffer | None:
-        """Take an item if nobody has a better right and the limits allow (``pool_do_get``)."""
-        lists = self._lists
-        if self._waiters.must_queue:
-            return None
-        if self._hard_limit is not None and lists.nout >= self._hard_limit:
-            return None
-        if lists.curpage is None:
-            if not self._state.budget.charge(self.page_size):
-                return None
-            try:
-                self._add_page()
-            except BaseException:
-                self._state.budget.credit(self.page_size)
-                raise
-        return self._lease(nbytes)
-
-    def _lease(self, nbytes: int, request: Request[Any] | None = None) -> Buffer:
-        """Take an item of the current page, which must exist, for `request` or a newcomer."""
-        page, index = self._lists.take()
-        self._nget += 1
-        buffer = Buffer(self, page, index, nbytes)
-        tracker = self._state.tracker
-        if tracker is not None:
-            tracker.examine(page, index, self.stride, self.name)
-            tracker.acquired(buffer, self.name, nbytes, request)
         return buffer
 
     # Putting
@@ -202,45 +181,6 @@ class Pool:
             )
         buffer.release()
 
-    def _take_back(self, page: Page, index: int, nbytes: int) -> None:
-        if get_ident() == self._owner_loop.thread:
-            self._put(page, index, nbytes)
-        else:
-            self._owner_loop.run_on_owner(partial(self._put, page, index, nbytes))
-
-    def _take_dropped(
-        self, page: Page, index: int, nbytes: int, view: memoryview | None, holder: Holder | None
-    ) -> None:
-        """Called from ``__del__``, so it may only enqueue."""
-
-        def bring_home() -> bool:
-            if view is not None:
-                try:
-                    view.release()
-                except BufferError:
-                    return False
-            if self._state.tracker is not None:
-                self._state.tracker.poison(page, index, self.stride, holder)
-            return self._put(page, index, nbytes)
-
-        self._owner_loop.run_on_owner(bring_home)
-
-    def _put(self, page: Page, index: int, nbytes: int) -> bool:
-        lists = self._lists
-        lists.put_back(page, index)
-        self._observer.tell(EventKind.PUT, self.name, nbytes)
-        if self._owner_loop.closed:
-            self._let_go_all()
-            self._state.empty_quarantine()
-            return True
-        # Are there too many, even without the one that would leave?
-        if (lists.nidle - 1) * self.items_per_page >= self._max_idle_items and (
-            lists.npages > self.min_pages or not self._state.rules.put_keeps_minimum
-        ):
-            self._let_go_idle_for(WAIT_FREE)
-        self._waiters.item_returned(self)
-        return True
-
     def wakeup(self) -> None:
         """Serve the requests that wait for this pool, oldest first, as far as items, budget and
         order go.
@@ -251,108 +191,31 @@ class Pool:
             UsageError: the pools are open on another thread.
         """
         self._owner_loop.check_thread()
-        self._waiters.wakeup(self)
+        with self._state.changing:
+            self._waiters.wakeup(self._supply)
 
     # Pages
-
-    def _add_page(self) -> None:
-        """Add a page that was charged before. Raises MemoryError; the charge is the caller's."""
-        page = Page(self._state.page_in(self.page_size, self.name), self.items_per_page)
-        if self._state.tracker is not None:
-            self._state.tracker.poison_page(page, self.items_per_page, self.stride)
-        self._lists.insert(page)
-        self._observer.tell(EventKind.PAGE_IN, self.name, self.page_size)
-
-    def _let_go(self, page: Page) -> None:
-        """Give an idle page back."""
-        self._lists.remove(page)
-        self._state.page_out(page.block, self.page_size, self.name)
-
-    def _let_go_all(self) -> None:
-        while (page := self._lists.oldest_idle) is not None:
-            self._let_go(page)
-
-    def _let_go_idle_for(self, microseconds: int) -> None:
-        page = self._lists.oldest_idle
-        if page is not None and self._owner_loop.now() - page.empty_since > microseconds:
-            self._let_go(page)
-
-    def _gc(self) -> None:
-        """Let one page go that has been idle for long (``pool_gc_pages``, for one pool)."""
-        if self._lists.nidle > self.min_pages:
-            self._let_go_idle_for(WAIT_GC)
 
     def reclaim(self) -> int:
         """Let every idle page go at once, the longest idle first, down to the low water.
 
-        Returns how many pages left. Never blocks; who is woken is the wakeup policy's affair.
+        Returns how many pages left. Never blocks; the wakeup policy says which
+        requests are woken.
         Models ``pool_reclaim``.
 
         Raises:
             UsageError: the pools are open on another thread.
         """
         self._owner_loop.check_thread()
-        pages = [page for _, page in self.spare_pages(0)]
-        for page in pages:
-            self._lists.remove(page)
-        for page in pages:
-            self._state.page_out(page.block, self.page_size, self.name)
-        return len(pages)
-
-    def spare_pages(self, needed: int) -> Iterator[tuple[Pool, Page]]:
-        """The idle pages that the pool can do without, the longest idle first, if `needed` of
-        its items are to be taken next."""
-        lists = self._lists
-        spare = min(lists.npages - self.min_pages, (lists.nfree - needed) // self.items_per_page)
-        return ((self, page) for page in islice(lists.idle_pages(), max(0, spare)))
-
-    @property
-    def min_pages(self) -> int:
-        """Pages that the pool keeps."""
-        return -(-self._min_items // self.items_per_page)
-
-    # What those who serve the waiters ask
-
-    @property
-    def tracker(self) -> LeaseTracker | None:
-        """Who holds what, in debug mode."""
-        return self._state.tracker
-
-    @property
-    def hard_limit(self) -> int | None:
-        """Items that may be out at once; None is no limit."""
-        return self._hard_limit
-
-    @property
-    def nout(self) -> int:
-        """Items out."""
-        return self._lists.nout
-
-    @property
-    def nidle(self) -> int:
-        """Pages with no item out."""
-        return self._lists.nidle
-
-    def has_room(self, count: int) -> bool:
-        """True if the hard limit lets `count` more items out."""
-        return self._hard_limit is None or self._lists.nout + count <= self._hard_limit
-
-    def minimum_covers(self, count: int) -> bool:
-        """True if `count` more items are within the reserved minimum, and here."""
-        return self._lists.nout + count <= self._min_items and self.pages_lacking(count) == 0
-
-    def pages_lacking(self, count: int) -> int:
-        """Pages that must come before `count` items can be taken."""
-        lists = self._lists
-        lacking = max(0, -(-(count - lists.nfree) // self.items_per_page))
-        return max(lacking, 1) if lists.curpage is None else lacking
+        with self._state.changing:
+            return self._supply.reclaim()
 
     def prime(self, items: int) -> int:
         """Add pages for `items` more items now (``pool_prime``).
 
         Returns how many items were added: whole pages, so perhaps more than were asked for;
-        fewer if the budget refuses, and none while somebody waits for pages and has a better
-        right to them. Never blocks; the waiters are served.
+        fewer if the budget refuses, and none while a request waits that has a better
+        right to pages. Never blocks; the waiters are served.
 
         Raises:
             ConfigurationError: a negative number.
@@ -361,18 +224,20 @@ class Pool:
         require_count(items, f"the items to prime pool {self.name!r} with")
         if get_ident() != self._owner_loop.thread:
             self._owner_loop.raise_misuse()
-        before = self._lists.npages
-        if not self._waiters.claims_pages:
-            for _ in range(-(-items // self.items_per_page)):
-                if not self._state.budget.charge(self.page_size):
-                    break
-                try:
-                    self._add_page()
-                except BaseException:
-                    self._state.budget.credit(self.page_size)
-                    raise
-            self.wakeup()
-        return (self._lists.npages - before) * self.items_per_page
+        supply, budget = self._supply, self._state.budget
+        with self._state.changing:
+            before = supply.npages
+            if not self._waiters.claims_pages:
+                for _ in range(-(-items // self.items_per_page)):
+                    if not budget.charge(self.page_size):
+                        break
+                    try:
+                        supply.add_page()
+                    except BaseException as error:
+                        self._state.refund(self.page_size, error)
+                        raise
+                self._waiters.wakeup(supply)
+            return (supply.npages - before) * self.items_per_page
 
     # Settings
 
@@ -380,7 +245,8 @@ class Pool:
         """Keep at least the pages of `items` items, and get them now (``pool_setlowat``).
 
         Returns whether the pool has that many; False if the budget refused some. Then they come
-        as gets need them, and stay. Never blocks; who is within the minimum now is served.
+        as gets need them, and stay. Never blocks; requests that the new minimum
+        covers are served.
 
         Raises:
             ConfigurationError: a negative number, or more than the limit holds; nothing has
@@ -391,22 +257,24 @@ class Pool:
         self._owner_loop.check_thread()
         if self._lacking(items) > 0 and get_ident() != self._owner_loop.thread:
             self._owner_loop.raise_misuse()
+        supply = self._supply
         limit = self._state.budget.limit
         pages = -(-items // self.items_per_page)
-        least = self._state.reserved_min_bytes + (pages - self.min_pages) * self.page_size
+        least = self._state.reserved_min_bytes + (pages - supply.min_pages) * self.page_size
         if self._state.rules.refuse_impossible and least > limit:
             raise ConfigurationError(
                 f"min_items of pool {self.name!r} cannot be {items}: the minimum of all pools "
                 f"would take {least} bytes, and the limit is {limit}; raise the limit first"
             )
-        self._min_items, self._state.reserved_min_bytes = items, least
-        self._waiters.minimum_changed(self)
-        lacking = self._lacking(items)  # pages may have come for those who waited
+        with self._state.changing:
+            supply.min_items, self._state.reserved_min_bytes = items, least
+            self._waiters.minimum_changed(supply)
+        lacking = self._lacking(items)  # pages may have come for requests that waited
         return lacking <= 0 or self.prime(lacking) >= lacking
 
     def _lacking(self, items: int) -> int:
         """How many items the pages of the pool fall short of `items`."""
-        return items - self._lists.npages * self.items_per_page
+        return items - self._supply.npages * self.items_per_page
 
     def set_max_idle_items(self, items: int) -> None:
         """Let a put free idle pages above those of `items` items (``pool_sethiwat``).
@@ -420,13 +288,14 @@ class Pool:
         """
         require_count(items, f"max_idle_items of pool {self.name!r}")
         self._owner_loop.check_thread()
-        self._max_idle_items = items
+        self._supply.max_idle_items = items
+        self._supply.watch()
 
     def set_max_items(self, items: int | None) -> None:
         """Let at most `items` items be out at once; None is no limit (``pool_sethardlimit``).
 
-        Raising it serves those who waited at it. (Under the kernel's rules it wakes nobody: they
-        are served at the next put or wakeup.) Never blocks.
+        Raising it serves the requests that waited at it. (Under the kernel's rules it wakes no
+        request: they are served at the next put or wakeup.) Never blocks.
 
         Raises:
             ConfigurationError: fewer than are out now (the kernel's ``EINVAL``), or negative;
@@ -436,13 +305,15 @@ class Pool:
         self._owner_loop.check_thread()
         if items is not None:
             require_count(items, f"max_items of pool {self.name!r}")
-            if items < self._lists.nout:
+            if items < self._supply.nout:
                 raise ConfigurationError(
                     f"max_items of pool {self.name!r} cannot be {items} while "
-                    f"{self._lists.nout} items are out; wait until enough are released"
+                    f"{self._supply.nout} items are out; wait until enough are released"
                 )
-        self._hard_limit = items
-        self._waiters.hard_limit_changed()
+        with self._state.changing:
+            self._supply.max_items = items
+            self._supply.guarded = items is not None
+            self._waiters.hard_limit_changed()
 
     def set_low_water(self, items: int) -> bool:
         """The kernel's name of `set_min_items`."""
@@ -460,44 +331,15 @@ class Pool:
 
     def statistics(self) -> PoolStatistics:
         """Return a snapshot of the counters."""
-        lists = self._lists
-        return PoolStatistics(
-            name=self.name,
-            item_size=self.item_size,
-            page_size=self.page_size,
-            items_per_page=self.items_per_page,
-            nget=self._nget,
-            nput=self._nget - lists.nout,
-            nfail=self._nfail,
-            nwait=self.queue.waits,
-            nout=lists.nout,
-            npages=lists.npages,
-            nidle=lists.nidle,
-            npagealloc=lists.npagealloc,
-            npagefree=lists.npagefree,
-            hiwat=lists.hiwat,
-            min_items=self._min_items,
-            max_items=self._hard_limit,
-            max_idle_items=self._max_idle_items,
-            waiting=len(self.queue.requests),
-        )
+        return self._supply.statistics(len(self._queue.requests))
 
     def check(self) -> None:
         """Raise PoolCorruption if an invariant of this pool is broken."""
-        self._lists.check(self.name)
-        if self._hard_limit is not None and self._lists.nout > self._hard_limit:
-            raise PoolCorruption(f"pool {self.name!r} has more items out than its hard limit")
-        tracker = self._state.tracker
-        if tracker is not None:
-            for page in self._lists.pages_with_free_items():
-                for index in page.free:
-                    damage = tracker.damage(page, index, self.stride, self.name)
-                    if damage is not None:
-                        raise PoolCorruption(damage)
+        self._supply.check_supply()
 
     def __repr__(self) -> str:
-        lists = self._lists
+        supply = self._supply
         return (
-            f"<Pool {self.name!r}: {lists.nout} of {self.item_size} bytes out, "
-            f"{lists.npages} pages, {len(self.queue.requests)} waiting>"
+            f"<Pool {self.name!r}: {supply.nout} of {self.item_size} bytes out, "
+            f"{supply.npages} pages, {len(self._queue.requests)} waiting>"
         )

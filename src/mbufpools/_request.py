@@ -1,24 +1,20 @@
 """A pool's condition variable: the FIFO of parked requests, each handed what it asked for.
 
-Models ``struct pool_request`` and the sleep in subr_pool.c:pool_get. It is not
-`anyio.Condition`: that one needs its lock held to notify, so that a put could not be a plain
-function, and it wakes a task to try again, which somebody may overtake. Here the one who frees
-allocates on behalf of the one who waits.
+Models ``struct pool_request`` and the sleep in subr_pool.c:pool_get. The task that frees an item
+allocates it on behalf of the task that waits; no sleeper is woken to try again.
 
-Every wait for memory parks and unparks here. (A task queue parks its runner and its barrier by
-itself.) The race it guards is the grant that meets a cancellation: the event is set and the task is
-cancelled before it runs. So a wait is judged by what the request *holds*, never by its event, and a
-task that wakes with an exception must release what its request holds.
+The race that a request guards is the grant that meets a cancellation: the task is woken, and it is
+cancelled before it runs. So a wait is judged by what the request *holds*, never by whether it was
+woken, and a task that wakes with an exception must release what its request holds.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Iterator
+from typing import Any, Generic, TypeVar
 
-import anyio
-from anyio.lowlevel import checkpoint
+from ._waits import Waits, current_waits
 
 __all__ = ["Request", "RequestQueue"]
 
@@ -29,7 +25,8 @@ class Request(Generic[T]):
     """One getter that waits for its turn."""
 
     __slots__ = (
-        "_event",
+        "_sleeper",
+        "_waits",
         "error",
         "granted",
         "nbytes",
@@ -45,7 +42,7 @@ class Request(Generic[T]):
 
     def __init__(self, number: int, nbytes: int, since: int) -> None:
         self.number = number
-        """Counted from 1 in a pool set: who came first."""
+        """Counted from 1 in a pool set; the older request has the smaller number."""
         self.nbytes = nbytes
         """Bytes asked for."""
         self.since = since
@@ -60,12 +57,13 @@ class Request(Generic[T]):
         self.passes_before = 0
         """How many had passed a claim when it was made."""
         self.pass_limit: int | None = None
-        """If it is a claim: the number of passes from which nobody passes it."""
+        """If it is a claim: the number of passes from which no request passes it."""
         self.granted: T | None = None
         """What it was granted."""
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         """Why it never will be."""
-        self._event: anyio.Event | None = None
+        self._sleeper: Any = None
+        self._waits: Waits | None = None
 
     @property
     def settled(self) -> bool:
@@ -75,26 +73,33 @@ class Request(Generic[T]):
     def grant(self, granted: T) -> None:
         """Hand over what was asked for, and wake the task."""
         self.granted = granted
-        if self._event is not None:
-            self._event.set()
+        self.wake()
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Wake the task with `error`."""
         self.error = error
-        if self._event is not None:
-            self._event.set()
+        self.wake()
 
-    async def park(self) -> T:
-        """Sleep until settled; return what was granted, or raise the error.
+    def wake(self) -> None:
+        """Wake the task if it sleeps."""
+        if self._waits is not None:
+            self._waits.wake(self._sleeper)
+
+    def sleeper(self, waits: Waits) -> Awaitable[object]:
+        """Return what the task is to await once; then `result` tells the outcome.
 
         On any exception out of the sleep the request may hold something all the same; the caller
         takes it back.
         """
         if self.settled:
-            await checkpoint()
-        else:
-            self._event = anyio.Event()
-            await self._event.wait()
+            return waits.checkpoint()
+        self._sleeper = sleeper = waits.sleeper()
+        self._waits = waits
+        return sleeper  # type: ignore[no-any-return]
+
+    async def park(self) -> T:
+        """Sleep until settled; return what was granted, or raise the error."""
+        await self.sleeper(current_waits())
         return self.result()
 
     def result(self) -> T:

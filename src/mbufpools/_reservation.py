@@ -1,40 +1,91 @@
 """The lease on bytes of the budget, without a buffer.
 
-The bytes are charged before a `Reservation` is made; `SetState` counts them as reserved, and its
-release credits them. A release from another thread, and the end of a reservation that was dropped,
-are carried out by the owner loop.
+The bytes are charged before a `Reservation` is made, and `SetState.claims` has an entry for them.
+The entry is represented by a token, a `Claim`, which has one owner at each moment: the reservation,
+or the call that gives the bytes back. A claim that is lost reports itself when it dies.
 """
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from threading import get_ident
+from types import TracebackType
 from typing import Any
 
 from ._errors import DoubleRelease
-from ._lease import Lease
-from ._request import Request
+from ._events import EventKind
+from ._lease import Releasable
 from ._set_state import SetState
 
-__all__ = ["Reservation"]
+__all__ = ["Claim", "Reservation", "Reserving"]
+
+_logger = logging.getLogger("mbufpools")
 
 
-class Reservation(Lease):
+class Claim:
+    """The token of some bytes that are charged without a page."""
+
+    __slots__ = ("_state", "number")
+
+    def __init__(self, state: SetState, nbytes: int) -> None:
+        self.number = next(state.claim_numbers)
+        self._state = state
+        state.claims[self.number] = nbytes
+
+    def settle(self) -> None:
+        """Give the bytes back, on the owner's thread or after the close."""
+        self._state.unreserve(self.number)
+
+    def give_back(self) -> None:
+        """Give the bytes back, on any thread."""
+        if get_ident() == self._state.owner_loop.thread:
+            self.settle()
+        else:
+            self._state.owner_loop.run_on_owner(self.settle)
+
+    def __del__(self) -> None:
+        try:
+            state = self._state
+        except AttributeError:  # an exception ended `__init__`
+            return
+        nbytes = state.claims.get(self.number, 0)
+        if nbytes:
+            state.owner_loop.run_on_owner(partial(_take_back_dropped, state, self.number))
+            warnings.warn(
+                f"a reservation of {nbytes} bytes was dropped without a release",
+                ResourceWarning,
+                stacklevel=2,
+                source=state,
+            )
+
+
+def _take_back_dropped(state: SetState, number: int) -> None:
+    nbytes = state.claims.get(number, 0)
+    state.dropped += 1
+    _logger.warning("a reservation of %d bytes was dropped without a release", nbytes)
+    if state.tracker is not None:
+        state.tracker.released(number)
+    state.observer.tell(EventKind.DROP, "bytes", nbytes)
+    state.unreserve(number)
+
+
+class Reservation(Releasable):
     """Bytes of the budget, held until they are released. Made by `BufferPools.reserve`.
 
     A context manager that releases at its end. A reservation that is dropped without a release is
-    reported with a `ResourceWarning`, and its bytes go back within a second of the loop's clock.
+    reported with a `ResourceWarning` and in the log, and its bytes go back within a second of the
+    loop's clock.
     """
 
-    __slots__ = ("_nbytes", "_released", "_state")
+    __slots__ = ("__weakref__", "_claim", "_nbytes", "_state")
 
-    def __init__(self, state: SetState, nbytes: int, request: Request[Any] | None) -> None:
+    def __init__(self, state: SetState, nbytes: int) -> None:
         self._state = state
         self._nbytes = nbytes
-        self._released = False
-        state.reserved += nbytes
-        state.reservations += 1
-        if state.tracker is not None:
-            state.tracker.acquired(self, "bytes", nbytes, request)
+        self._claim: Claim | None = Claim(state, nbytes)
 
     @property
     def nbytes(self) -> int:
@@ -44,7 +95,13 @@ class Reservation(Lease):
     @property
     def released(self) -> bool:
         """True once the bytes are no longer held."""
-        return self._released
+        return self._claim is None
+
+    @property
+    def number(self) -> int:
+        """The number of the claim that is held."""
+        assert self._claim is not None
+        return self._claim.number
 
     def release(self) -> None:
         """Give the bytes back to the budget; the wakeup policy wakes the requests that wait.
@@ -55,35 +112,67 @@ class Reservation(Lease):
         Raises:
             DoubleRelease: the reservation was released before.
         """
-        if self._released:
+        claim, self._claim = self._claim, None  # one step, as in Buffer.release
+        if claim is None:
             raise DoubleRelease(
                 f"this reservation of {self._nbytes} bytes was released before; "
                 f"release each once, best by `with`"
             )
-        self._released = True
         if self._state.tracker is not None:
-            self._state.tracker.released(self)
-        if get_ident() == self._state.owner_loop.thread:
-            self._state.unreserve(self._nbytes)
-        else:
-            _unreserve_on_owner(self._state, self._nbytes)
+            self._state.tracker.released(claim.number)
+        claim.give_back()
 
-    def _drop(self) -> str:
-        self._released = True
-        if self._state.tracker is not None:
-            self._state.tracker.released(self)
-        _unreserve_on_owner(self._state, self._nbytes)
-        return f"a reservation of {self._nbytes} bytes"
+    def end(self) -> None:
+        """Give the bytes back if they are still held."""
+        if self._claim is not None:
+            self.release()
 
     def __repr__(self) -> str:
-        return f"<Reservation of {self._nbytes} bytes, {'released' if self._released else 'held'}>"
+        state = "held" if self._claim is not None else "released"
+        return f"<Reservation of {self._nbytes} bytes, {state}>"
 
 
-def _unreserve_on_owner(state: SetState, nbytes: int) -> None:
-    """Have the owner loop give `nbytes` bytes back, soon."""
+class Reserving(Coroutine[Any, Any, Reservation]):
+    """What `BufferPools.reserve` returns: to be awaited, made a task of, or entered by ``async
+    with``. Each await and each entry makes a reservation of its own."""
 
-    def unreserve() -> bool:
-        state.unreserve(nbytes)
-        return True
+    __slots__ = ("_coroutine", "_held", "_reserve")
 
-    state.owner_loop.run_on_owner(unreserve)
+    def __init__(self, reserve: Callable[[], Coroutine[Any, Any, Reservation]]) -> None:
+        self._reserve = reserve
+        self._coroutine: Coroutine[Any, Any, Reservation] | None = None
+        """What runs if this object itself is run, as asyncio's tasks do."""
+        self._held: list[Reservation] = []
+
+    def __await__(self) -> Generator[Any, Any, Reservation]:
+        return self._reserve().__await__()
+
+    def send(self, value: Any) -> Any:
+        """As a coroutine's."""
+        if self._coroutine is None:
+            self._coroutine = self._reserve()
+        return self._coroutine.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """As a coroutine's."""
+        if self._coroutine is None:
+            self._coroutine = self._reserve()
+        return self._coroutine.throw(*error)
+
+    def close(self) -> None:
+        """As a coroutine's."""
+        if self._coroutine is not None:
+            self._coroutine.close()
+
+    async def __aenter__(self) -> Reservation:
+        reservation = await self._reserve()
+        self._held.append(reservation)
+        return reservation
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._held.pop().__exit__(exc_type, exc, traceback)

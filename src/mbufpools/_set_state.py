@@ -5,9 +5,13 @@ and what is charged to the budget beside their pages.
 
 Models ``m_pool_allocator`` (uipc_mbuf.c:m_pool_alloc, m_pool_free).
 
-Invariant: every byte that is charged to the budget belongs to a page of a pool, to a reservation,
-or to a page in `quarantine`. A page is in quarantine while something still exports its memory, so
-that it cannot leave.
+`changing` is entered around every step that changes more than one thing. If an exception leaves it,
+the set is *broken*: the gate of every get is closed, and the next call that enters `changing`, or
+the gc's tick, repairs the set first.
+
+Invariant: unless the set is broken, every byte that is charged to the budget belongs to a page of a
+pool, to a reservation, or to a page in `quarantine`. A page is in quarantine while it leaves, and
+stays there while something still exports its memory.
 """
 
 from __future__ import annotations
@@ -20,26 +24,51 @@ from ._debug import LeaseTracker
 from ._events import EventKind, Observer
 from ._memory import Block, Memory, allocate_page
 from ._owner_loop import OwnerLoop
+from ._page import Page
 from ._policies import CurPage, Rules
 
 __all__ = ["SetState"]
+
+
+class Changing:
+    """Guards the steps that change more than one thing."""
+
+    __slots__ = ("_state",)
+
+    def __init__(self, state: SetState) -> None:
+        self._state = state
+
+    def __enter__(self) -> None:
+        if self._state.broken:
+            self._state.repair()
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if kind is not None and error is not self._state.of_memory:
+            self._state.breaks()
 
 
 class SetState:
     """The shared state of the pools of one set; no user sees it."""
 
     __slots__ = (
+        "broken",
         "budget",
+        "changing",
+        "claim_numbers",
+        "claims",
         "curpage",
+        "dropped",
+        "failure",
         "fast_acquire",
+        "gate_closed",
         "in_task",
         "memory",
         "numbers",
         "observer",
+        "of_memory",
         "owner_loop",
         "quarantine",
-        "reservations",
-        "reserved",
+        "repair",
         "reserved_min_bytes",
         "rules",
         "tracker",
@@ -67,17 +96,56 @@ class SetState:
         """Which task holds which lease; None unless in debug mode."""
         self.numbers = itertools.count(1)
         """The numbers of the requests, in the order in which they were made."""
-        self.reservations = 0
-        """Reservations that are held."""
-        self.reserved = 0
-        """Bytes that reservations hold; they are charged without a page."""
-        self.quarantine: list[tuple[Block, int, str]] = []
-        """Pages that cannot leave yet: the block, its bytes, and the name of its pool."""
+        self.gate_closed = False
+        """True if a get may not simply take a free item: an older request has a better right, or
+        the set is broken."""
+        self.broken = False
+        """True if an exception ended a step in its middle."""
+        self.of_memory: Exception | None = None
+        """The last error of the source of memory, which breaks nothing: each caller undoes its
+        own steps."""
+        self.changing = Changing(self)
+        self.repair: Callable[[], None] = lambda: None
+        """Mends a broken set. `BufferPools._wire` sets it."""
+        self.claims: dict[int, int] = {}
+        """Bytes that are charged without a page, by the number of their claim."""
+        self.claim_numbers = itertools.count(1)
+        self.failure: BaseException | None = None
+        """The error of a queued task, with which each get fails."""
+        self.dropped = 0
+        """Leases that were dropped without a release."""
+        self.quarantine: dict[Page, tuple[int, str]] = {}
+        """Pages that leave: their bytes, and the name of their pool."""
         self.in_task: Callable[[], bool] = lambda: False
         """Whether the caller is a task of the set's own queue, which must not wait for the set.
         `BufferPools._wire` sets it once the queue is made."""
         self.reserved_min_bytes = 0
         """Bytes of the pages that the pools keep as their minimum."""
+
+    @property
+    def reserved(self) -> int:
+        """Bytes that reservations hold; they are charged without a page."""
+        return sum(self.claims.values())
+
+    def breaks(self) -> None:
+        """An exception ended a step in its middle: the next step repairs the set first. The loop
+        takes one soon; if there is no stack left to ask for that, the gc's tick does."""
+        self.broken = self.gate_closed = True
+        self.owner_loop.soon(self.mend)
+
+    def mend(self) -> None:
+        """Repair the set if it is broken."""
+        with self.changing:
+            pass
+
+    def refund(self, nbytes: int, error: BaseException) -> bool:
+        """Give charged bytes back that became no page, if the source of memory raised `error`. If
+        anything else did, it is not known how far the step had come, and the set is mended."""
+        if error is not self.of_memory:
+            self.breaks()
+            return False
+        self.budget.credit(nbytes)
+        return True
 
     def page_in(self, nbytes: int, name: str) -> Block:
         """Take a page of `nbytes` bytes, which are charged, for the pool `name`.
@@ -86,27 +154,31 @@ class SetState:
             MemoryError, TypeError, ConfigurationError: as `allocate_page`; the charge is the
                 caller's to refund.
         """
-        return allocate_page(self.memory, nbytes, name)
+        try:
+            return allocate_page(self.memory, nbytes, name)
+        except Exception as error:
+            self.of_memory = error
+            raise
 
-    def page_out(self, block: Block, nbytes: int, name: str) -> None:
-        """Give a page of the pool `name` back: first to the system, then to the budget."""
-        if block.unmap():
+    def page_out(self, page: Page) -> None:
+        """Give a page in quarantine back: first to the system, then to the budget."""
+        nbytes, name = self.quarantine[page]
+        if page.block.unmap():
+            del self.quarantine[page]
             self.budget.credit(
                 nbytes, first=lambda: self.observer.tell(EventKind.PAGE_OUT, name, nbytes)
             )
-        else:
-            self.quarantine.append((block, nbytes, name))
 
-    def unreserve(self, nbytes: int) -> None:
+    def unreserve(self, number: int) -> None:
         """Give bytes back that were charged without a page."""
-        self.reservations -= 1
-        self.reserved -= nbytes
-        self.budget.credit(nbytes)
-        if self.owner_loop.closed:
-            self.empty_quarantine()  # after the close no gc does it
+        with self.changing:
+            nbytes = self.claims.pop(number, 0)
+            if nbytes:
+                self.budget.credit(nbytes)
+            if self.owner_loop.closed:
+                self.empty_quarantine()  # after the close no gc does it
 
     def empty_quarantine(self) -> None:
         """Give back the pages that nothing exports any more."""
-        held, self.quarantine = self.quarantine, []
-        for block, nbytes, name in held:
-            self.page_out(block, nbytes, name)
+        for page in list(self.quarantine):
+            self.page_out(page)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ._errors import ConfigurationError
 from ._sizes import parse_bytes, require_count
 
-__all__ = ["PoolSpec", "page_geometry", "stride_of"]
+__all__ = ["ALIGNMENT", "PoolSpec", "page_geometry", "stride_of"]
 
 PAGE_SIZE = 4096
 """Bytes of the smallest page."""

@@ -76,6 +76,8 @@ class PoolStatistics:
     more than a second (the kernel's high water)."""
     waiting: int
     """Requests that are parked now."""
+    quarantined: int = 0
+    """Items, of those out, whose lease has ended, and whose memory something still exports."""
 
     @property
     def min_pages(self) -> int:
@@ -157,11 +159,18 @@ class PoolsStatistics:
     taskq: TaskQueueStatistics
     pools: Mapping[str, PoolStatistics]
     """The statistics of each pool by its name, in the order of the sizes."""
+    dropped: int = 0
+    """Leases that were dropped without a release, and found."""
 
     @property
     def waiting(self) -> int:
         """Requests that are parked, of every kind."""
         return self.waits.waiting
+
+    @property
+    def quarantined(self) -> int:
+        """Items whose lease has ended, and whose memory something still exports."""
+        return sum(pool.quarantined for pool in self.pools.values())
 
     @property
     def nout(self) -> int:

@@ -7,6 +7,11 @@ Models kern_task.c and its ``systqmp``. Two rules make it safe to wake others by
 - Its queued mark is cleared *before* its function is called, so an add made while it runs queues
   it again, and no wakeup is lost. Cleared afterwards, an add made in between would be swallowed.
 
+The runner is a task of the event loop on asyncio, and a system task on trio, so a queue may be
+entered in one task and left in another. It is started when there is work or a time to wait for, and
+at most one is alive. If something cancels it, it ends, and the next add, or the next time that
+comes, starts a new one. It never swallows a cancellation. On trio no exception leaves it.
+
 Time is kept in whole microseconds.
 """
 
@@ -14,6 +19,7 @@ from __future__ import annotations
 
 import heapq
 import inspect
+import logging
 import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -21,7 +27,6 @@ from threading import get_ident
 from types import TracebackType
 
 import anyio
-from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._errors import ConfigurationError, UsageError
@@ -30,6 +35,8 @@ from ._owner_loop import OwnerLoop
 from ._statistics import TaskQueueStatistics
 
 __all__ = ["Task", "TaskQueue"]
+
+_logger = logging.getLogger("mbufpools")
 
 
 class Task:
@@ -75,7 +82,7 @@ class Task:
 
 
 class _Barrier(Task):
-    """Marks a place in the queue for those who wait until it is reached."""
+    """Marks a place in the queue. A task that waits at it goes on when the place is reached."""
 
     __slots__ = ("passed",)
 
@@ -87,10 +94,12 @@ class _Barrier(Task):
 class TaskQueue:
     """One runner, one FIFO, and tasks that are added later.
 
-    An async context manager: the runner lives inside its ``async with``. A task that raises ends
-    the queue, and its exception leaves through the ``async with``; an exception of the body
-    passes as it is. At the end of a body that did not raise, what is still queued is run, and
-    what was to be added later is not.
+    An async context manager. A task that raises ends the queue: the error is logged at once, and
+    later calls of `add`, `add_later` and `barrier` fail with it. It leaves through the end of the
+    ``async with``, in a group with the body's own exception if both failed; an exception of the
+    body alone passes as it is. At the end of a body that did not raise, what is still queued is
+    run, and what was to be added later is not. The queue may be left in another task than the one
+    that entered it.
 
     `add`, `add_later` and `discard` are plain functions that never block. They work before the
     queue is entered, too; after that on the thread of its event loop alone.
@@ -114,10 +123,17 @@ class TaskQueue:
         self._runs = 0
         self._running: Task | None = None
         self._runner_id = 0
+        self._runner: object = None
+        self._scope: anyio.CancelScope | None = None
+        """Ends the runner; there is one while the runner is alive."""
+        self._ended: anyio.Event | None = None
+        """Set when the runner has ended; there is one while the runner is alive."""
         self._work: anyio.Event | None = None
         self._draining = False
-        self._error: BaseException | None = None
-        self._group: TaskGroup | None = None
+        self.error: BaseException | None = None
+        """What ended the queue."""
+        self.on_failure: Callable[[BaseException], None] = lambda error: None
+        """Called when a task has failed. `BufferPools._wire` sets it."""
 
     def add(self, task: Task) -> bool:
         """Put `task` at the end of the queue; False if it waits there already (``task_add``).
@@ -133,7 +149,7 @@ class TaskQueue:
     def add_later(self, task: Task, seconds: float) -> bool:
         """Have `task` added in `seconds` of the loop's clock (``timeout_add`` and ``task_add``).
 
-        A task is scheduled once: a second call sets the time anew and returns False. Before the
+        A task is scheduled once: a second call sets another time and returns False. Before the
         queue is entered, the seconds count from the moment when it is.
 
         Raises:
@@ -153,7 +169,7 @@ class TaskQueue:
         due = (self._owner_loop.now() + round(seconds * 1_000_000), self._armed)
         self._due[task] = due
         heapq.heappush(self._timers, (*due, task))
-        if len(self._timers) > 2 * len(self._due) + 16:  # mostly set anew, or discarded
+        if len(self._timers) > 2 * len(self._due) + 16:  # most were set again, or discarded
             self._timers = sorted((*due, task) for task, due in self._due.items())
         self._signal()
         return fresh
@@ -185,7 +201,7 @@ class TaskQueue:
         long as the tasks take.
 
         Raises:
-            UsageError: the queue is not running: nobody would run the tasks.
+            UsageError: the queue is not running, so nothing would run the tasks.
             anyio.ClosedResourceError: the queue has ended, or ends meanwhile.
         """
         if not self._owner_loop.open:
@@ -203,7 +219,7 @@ class TaskQueue:
             self.discard(marker)
             raise
         if not marker.runs:
-            self._owner_loop.raise_misuse()
+            self._refuse_ended()
 
     def in_task(self) -> bool:
         """True if the calling task is the queue's own runner, inside a task function."""
@@ -226,9 +242,7 @@ class TaskQueue:
 
     async def __aenter__(self) -> TaskQueue:
         self._owner_loop.enter()
-        self._group = anyio.create_task_group()
-        await self._group.__aenter__()
-        self._group.start_soon(self._run, name=f"mbufpools {self.name}")
+        self._signal()
         return self
 
     async def __aexit__(
@@ -236,48 +250,45 @@ class TaskQueue:
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
-    ) -> bool | None:
-        group = self._group
-        assert group is not None
+    ) -> None:
         self._draining = True
-        self._signal()
-        if exc is not None:
-            group.cancel_scope.cancel()
-        # An exception of the body's own passes beside the group, which would wrap it; a
-        # cancellation goes through it, for it may be the group's own, after a task has failed.
-        # The group shields its own end; a shield around it here would end after the group's.
-        ours = isinstance(exc, anyio.get_cancelled_exc_class()) or self._error is not None
-        swallow: bool | None = False
-        errors: list[BaseException] = []
         cancellation: BaseException | None = None
+        if exc is None:
+            self._signal()
+        else:
+            self._cancel_runner()
         try:
-            if ours:
-                swallow = await group.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102
-            else:
-                await group.__aexit__(None, None, None)  # noqa: ASYNC102
-        except BaseExceptionGroup as wrapped:
-            errors.extend(wrapped.exceptions)
+            with anyio.CancelScope(shield=exc is not None):
+                await self._runner_ended()  # noqa: ASYNC102 - shielded where it must be
         except anyio.get_cancelled_exc_class() as cancelled:  # noqa: ASYNC103 - raised below
             cancellation = cancelled
+            self._cancel_runner()
+            with anyio.CancelScope(shield=True):
+                await self._runner_ended()
         finally:
             self._end()
-        if self._error is not None:
-            if exc is not None and not ours:
-                errors.append(exc)
-            if errors:
+        if self.error is not None:
+            if exc is not None and not isinstance(exc, anyio.get_cancelled_exc_class()):
                 raise BaseExceptionGroup(
-                    f"a task of {self.name!r} and the body both failed",
-                    [self._error, *errors],
+                    f"a task of {self.name!r} and the body both failed", [self.error, exc]
                 )
-            raise self._error
-        if cancellation is not None and (exc is None or ours):
-            raise cancellation  # else the body's exception is not lost to it
-        if errors:
-            raise BaseExceptionGroup(f"the body of {self.name!r} failed", errors)
-        return swallow
+            raise self.error
+        if cancellation is not None and exc is None:
+            raise cancellation
+
+    async def _runner_ended(self) -> None:
+        while self._ended is not None:
+            await self._ended.wait()
+
+    def _cancel_runner(self) -> None:
+        if self._scope is not None:
+            self._scope.cancel()
+        elif self._runner is None:
+            for task in list(self._queue):
+                self.discard(task)
 
     def _end(self) -> None:
-        """Nobody runs tasks any more: forget them, and wake who waits at a barrier."""
+        """No task is run any more: forget them, and wake the tasks that wait at a barrier."""
         for task in list(self._queue):
             self.discard(task)
             if isinstance(task, _Barrier):
@@ -290,8 +301,7 @@ class TaskQueue:
     def _refuse(self, task: Task) -> None:
         if not isinstance(task, Task):
             raise TypeError(f"{task!r} is no Task; make one of a function, Task(function)")
-        if self._owner_loop.closed:
-            self._owner_loop.raise_misuse()
+        self._refuse_ended()
         self._owner_loop.check_thread()
         if task._queue not in (None, self) or task._clock not in (None, self):
             raise UsageError(
@@ -299,13 +309,19 @@ class TaskQueue:
                 f"time, so discard it there first"
             )
 
+    def _refuse_ended(self) -> None:
+        if self.error is not None and not self._owner_loop.closed:
+            raise self.error
+        if self._owner_loop.closed:
+            self._owner_loop.raise_misuse()
+
     def _add(self, task: Task) -> bool:
         if task._queue is self:
             self._coalesced += 1
             self._observer.tell(EventKind.COALESCED, task.name)
             return False
+        self._queue[task] = None  # before the mark: an exception in between loses no wakeup
         task._queue = self
-        self._queue[task] = None
         self._added += 1
         self._signal()
         self._observer.tell(EventKind.QUEUED, task.name)
@@ -325,28 +341,54 @@ class TaskQueue:
                 self._add(task)
 
     async def _run(self) -> None:
+        """Run the tasks until there is nothing to wait for, or the queue ends."""
         self._runner_id = anyio.get_current_task().id
+        assert self._scope is not None
         try:
-            while not self._draining:
-                self._add_due()
+            with self._scope:
+                while not self._draining and self.error is None:
+                    self._add_due()
+                    await self._run_round()
+                    if self._queue:
+                        await checkpoint()
+                    elif not self._draining:
+                        if not self._due:
+                            self._timers.clear()
+                            return
+                        await self._wait_for_work()
                 await self._run_round()
-                if self._queue:
-                    await checkpoint()
-                elif not self._draining:
-                    await self._wait_for_work()
-            await self._run_round()
-        except anyio.get_cancelled_exc_class() as cancelled:  # noqa: ASYNC103
+        except anyio.get_cancelled_exc_class() as cancelled:  # noqa: ASYNC103 - not the runner's
             if self._owner_loop.being_cancelled():
                 raise
             self._fail(cancelled)
-        except BaseException as error:  # noqa: BLE001 - `__aexit__` raises it
+        except BaseException as error:
             self._fail(error)
+            if self._owner_loop.on_asyncio and isinstance(error, KeyboardInterrupt | SystemExit):
+                raise  # it ends the loop; on trio it would be an internal error, and the exit tells
+        finally:
+            self._runner_has_ended()
+
+    def _runner_has_ended(self) -> None:
+        self._runner = self._scope = self._work = None
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended.set()
+        if self._owner_loop.open and not self._draining and self.error is None:
+            if self._queue:
+                self._owner_loop.call_later(0, self._signal)
+            elif self._due:
+                wait = min(self._due.values())[0] - self._owner_loop.now()
+                self._owner_loop.call_later(max(0, wait), self._signal)
 
     def _fail(self, error: BaseException) -> None:
-        """End the queue, and its body, with the exception of a task."""
-        self._error = error
-        assert self._group is not None
-        self._group.cancel_scope.cancel()
+        """End the queue with the exception of a task, and tell it at once."""
+        self.error = error
+        _logger.error("a task of %r failed, which ends the queue", self.name, exc_info=error)
+        for task in list(self._queue):
+            self.discard(task)
+            if isinstance(task, _Barrier):
+                task.passed.set()
+        self.on_failure(error)
 
     async def _run_round(self) -> None:
         # Bounded: a task that adds itself again waits for the next round, so that the other
@@ -372,7 +414,7 @@ class TaskQueue:
     async def _wait_for_work(self) -> None:
         timers = self._timers
         while timers and self._due.get(timers[0][2]) != timers[0][:2]:
-            heapq.heappop(timers)  # discarded, or set anew
+            heapq.heappop(timers)  # discarded, or set again
         deadline = self._owner_loop.loop_time(timers[0][0]) if timers else math.inf
         self._work = anyio.Event()
         with anyio.CancelScope(deadline=deadline):
@@ -380,8 +422,17 @@ class TaskQueue:
         self._work = None
 
     def _signal(self) -> None:
+        """Wake the runner; start one if there is none and there is something to do or wait for."""
         if self._work is not None:
             self._work.set()
+        elif (
+            self._runner is None
+            and self._owner_loop.open
+            and self.error is None
+            and (self._queue or (self._due and not self._draining))
+        ):
+            self._scope, self._ended = anyio.CancelScope(), anyio.Event()
+            self._runner = self._owner_loop.spawn(self._run, f"mbufpools {self.name}")
 
     def __repr__(self) -> str:
         return f"<TaskQueue {self.name!r}, {len(self._queue)} queued>"

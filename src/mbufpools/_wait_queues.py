@@ -3,64 +3,76 @@
 Every pool has a queue of its own, which is its condition variable. `BufferPools.get_many` has a
 queue for each combination of pools, and `BufferPools.reserve` one for plain bytes. All requests of
 one queue want the same items. If the first cannot be served, none can; so only heads are tried.
+
+What it takes to serve a head is one question, `quote`, with one number as its answer.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ._buffer import Buffer, Buffers
+from ._buffer import Buffer, Buffers, take
 from ._request import Request, RequestQueue
 from ._reservation import Reservation
 from ._set_state import SetState
+from ._supply import AT_LIMIT, RESERVED, Supply
 
-if TYPE_CHECKING:
-    from ._pool import Pool
+__all__ = ["BytesQueue", "ManyQueue", "ManyRequest", "Needs", "PoolQueue", "WaitQueue"]
 
-__all__ = ["BytesQueue", "WaitQueue", "ManyQueue", "ManyRequest", "PoolQueue"]
+Needs = tuple[tuple[Supply, int], ...]
 
 
 class WaitQueue:
     """The requests for a number of items of certain pools."""
 
-    __slots__ = ("name", "needs", "pools", "requests", "waits")
+    __slots__ = ("name", "needs", "requests", "supplies")
 
-    def __init__(self, name: str, needs: tuple[tuple[Pool, int], ...]) -> None:
+    def __init__(self, name: str, needs: Needs) -> None:
         self.name = name
         """For events and messages."""
         self.needs = needs
-        """The pools, and how many items of each."""
-        self.pools = frozenset(pool for pool, _ in needs)
+        """The supplies of the pools, and how many items of each."""
+        self.supplies = frozenset(supply for supply, _ in needs)
         self.requests: RequestQueue[Any] = RequestQueue()
-        self.waits = 0
-        """Requests that had to park."""
 
     @property
     def what(self) -> str:
         """What is wanted, for messages."""
         return self.name
 
-    def pool_at_limit(self) -> Pool | None:
-        """The first pool whose hard limit stands against the next request, or None."""
-        for pool, count in self.needs:
-            if not pool.has_room(count):
-                return pool
+    @property
+    def head(self) -> Request[Any]:
+        """The oldest request, which there must be."""
+        head = self.requests.head
+        assert head is not None
+        return head
+
+    def quote(self, request: Request[Any]) -> int:
+        """What it takes to serve `request` now: bytes to be charged for new pages, 0 if free items
+        will do, `RESERVED` if they also are within the minimum, or `AT_LIMIT`."""
+        total, reserved = 0, bool(self.needs)
+        for supply, count in self.needs:
+            quote = supply.quote(count)
+            if quote == AT_LIMIT:
+                return AT_LIMIT
+            if quote != RESERVED:
+                reserved = False
+                total += quote
+        return RESERVED if reserved else total
+
+    def limiting(self) -> Supply | None:
+        """The first supply whose maximum stands against the next request, or None."""
+        for supply, count in self.needs:
+            if supply.quote(count) == AT_LIMIT:
+                return supply
         return None
-
-    def within_minimum(self) -> bool:
-        """True if items that the pools reserve as their minimum cover the next request."""
-        return bool(self.needs) and all(pool.minimum_covers(count) for pool, count in self.needs)
-
-    def cost(self, request: Request[Any]) -> int:
-        """Bytes that must be charged to serve `request` now: those of new pages."""
-        return sum(pool.pages_lacking(count) * pool.page_size for pool, count in self.needs)
 
     def least_bytes(self, request: Request[Any]) -> int:
         """Bytes that must fit into the limit for `request` to be served ever, beside the pages
         that the pools keep as their minimum."""
         return sum(
-            max(0, -(-count // pool.items_per_page) - pool.min_pages) * pool.page_size
-            for pool, count in self.needs
+            max(0, -(-count // supply.items_per_page) - supply.min_pages) * supply.page_size
+            for supply, count in self.needs
         )
 
     def take(self, request: Request[Any]) -> Any:
@@ -74,17 +86,21 @@ class WaitQueue:
 class PoolQueue(WaitQueue):
     """The gets of one pool."""
 
-    __slots__ = ()
+    __slots__ = ("supply",)
 
-    def __init__(self, pool: Pool) -> None:
-        super().__init__(pool.name, ((pool, 1),))
+    def __init__(self, supply: Supply) -> None:
+        super().__init__(supply.name, ((supply, 1),))
+        self.supply = supply
 
     @property
     def what(self) -> str:
         return f"pool {self.name!r}"
 
+    def quote(self, request: Request[Any]) -> int:
+        return self.supply.quote(1)
+
     def take(self, request: Request[Any]) -> Buffer:
-        return self.needs[0][0]._lease(request.nbytes, request)
+        return take(self.supply, request.nbytes, request)
 
 
 class ManyRequest(Request[Buffers]):
@@ -92,27 +108,27 @@ class ManyRequest(Request[Buffers]):
 
     __slots__ = ("wants",)
 
-    def __init__(self, wants: tuple[tuple[Pool, int], ...], number: int, since: int) -> None:
+    def __init__(self, wants: tuple[tuple[Supply, int], ...], number: int, since: int) -> None:
         super().__init__(number, sum(nbytes for _, nbytes in wants), since)
         self.wants = wants
-        """For each buffer its pool, and bytes."""
+        """For each buffer the supply of its pool, and bytes."""
 
 
 class ManyQueue(WaitQueue):
-    """Those who want the same number of buffers of the same pools, all or nothing."""
+    """The requests for the same number of buffers of the same pools, all or nothing."""
 
     __slots__ = ()
 
-    def __init__(self, needs: tuple[tuple[Pool, int], ...]) -> None:
-        super().__init__(" + ".join(f"{count} x {pool.name}" for pool, count in needs), needs)
+    def __init__(self, needs: Needs) -> None:
+        super().__init__(" + ".join(f"{count} x {supply.name}" for supply, count in needs), needs)
 
     def take(self, request: Request[Any]) -> Buffers:
         assert isinstance(request, ManyRequest)
-        return Buffers(pool._lease(nbytes, request) for pool, nbytes in request.wants)
+        return Buffers(take(supply, nbytes, request) for supply, nbytes in request.wants)
 
 
 class BytesQueue(WaitQueue):
-    """Those who want bytes of the budget, and no buffer."""
+    """The requests for bytes of the budget, and no buffer."""
 
     __slots__ = ("_state",)
 
@@ -120,11 +136,14 @@ class BytesQueue(WaitQueue):
         super().__init__("bytes", ())
         self._state = state
 
-    def cost(self, request: Request[Any]) -> int:
+    def quote(self, request: Request[Any]) -> int:
         return request.nbytes
 
     def least_bytes(self, request: Request[Any]) -> int:
         return request.nbytes
 
     def take(self, request: Request[Any]) -> Reservation:
-        return Reservation(self._state, request.nbytes, request)
+        reservation = Reservation(self._state, request.nbytes)
+        if self._state.tracker is not None:
+            self._state.tracker.acquired(reservation.number, "bytes", request.nbytes, request)
+        return reservation

@@ -66,7 +66,7 @@ class MbufPools(BufferPools):
         curpage: ``"stale"`` is the kernel as it is; ``"refreshed"`` cures its hidden items.
         near_limit_margin: as `BufferPools`.
         mcl9k128: True for the 9k class as it is since uipc_mbuf.c 1.305.
-        name, fast_acquire, debug, memory, hook: as `BufferPools`.
+        name, fast_acquire, debug, collect_garbage, memory, hook: as `BufferPools`.
 
     Raises:
         LimitRangeError: `nmbclust` is out of range.
@@ -88,6 +88,7 @@ class MbufPools(BufferPools):
         name: str = "MbufPools",
         fast_acquire: bool = False,
         debug: bool = False,
+        collect_garbage: bool = True,
         memory: Memory | None = None,
         hook: Hook | None = None,
     ) -> None:
@@ -109,6 +110,7 @@ class MbufPools(BufferPools):
                 near_limit_margin=near_limit_margin,
                 fast_acquire=fast_acquire,
                 debug=debug,
+                collect_garbage=collect_garbage,
                 memory=memory,
                 hook=hook,
             ),

@@ -24,6 +24,7 @@ from mbufpools import (
     Wakeup,
 )
 from tests.kit.getters import EVERY_ORDER, Scene, on_asyncio, one_item_a_page, until
+from tests.kit.memory import ExportedMemory
 
 waking = pytest.mark.parametrize(
     "wakeup", [Wakeup.DEFERRED, Wakeup.DIRECT, Wakeup.NEAR_LIMIT], ids=str
@@ -605,10 +606,9 @@ async def test_check_finds_a_byte_that_is_charged_and_in_no_page() -> None:
 
 
 async def test_a_page_whose_memory_is_still_exported_stays_charged_until_it_is_not() -> None:
-    async with Scene(BufferPools, 4 * KIB, [one_item_a_page()]) as scene:
-        buffer = scene.pools.get_nowait(4096)
-        part = buffer.view[:10]
-        buffer.release()
+    memory = ExportedMemory()
+    async with Scene(BufferPools, 4 * KIB, [one_item_a_page()], memory=memory) as scene:
+        scene.pools.get_nowait(4096).release()
         assert scene.pools.pools["4096"].reclaim() == 1
         scene.check()
         assert scene.of("4096").npages == 0
@@ -616,10 +616,11 @@ async def test_a_page_whose_memory_is_still_exported_stays_charged_until_it_is_n
         sleeper = await scene.get("sleeper", 4096)
         await anyio.sleep(5.5)
         assert scene.waiting() == ["sleeper"]
-        part.release()
+        memory.parts.clear()
         await sleeper.ended.wait()
         scene.check()
         assert sleeper.served_at == 6.0, "by the next run of the gc"
+        memory.parts.clear()
 
 
 async def test_a_set_that_is_entered_twice_is_refused() -> None:

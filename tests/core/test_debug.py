@@ -23,6 +23,7 @@ from mbufpools import (
     PoolSpec,
 )
 from tests.kit.grants import entered, release_all, reserve, settle, taking
+from tests.kit.memory import memory_of
 
 THIS = re.escape(__file__)
 DAMAGE = (
@@ -40,9 +41,9 @@ def frames(**options: Any) -> BufferPools:
 
 
 async def write_late(pools: BufferPools, at: int = 0) -> memoryview:
-    """Keep a slice of a view, as nobody should, and return it after the release."""
+    """Keep access to an item's memory, as only foreign code can, beyond the release."""
     buffer = await pools.get(100)
-    kept = buffer.view[at:]
+    kept = memory_of(buffer)[at:]
     buffer.release()
     return kept
 
@@ -107,7 +108,7 @@ async def test_the_holder_of_a_damaged_item_is_not_one_who_held_it_long_before()
         tasks.start_soon(innocent, name="the innocent")
         await settle()
         buffer = await pools.get(100)
-        kept = buffer.view[:]
+        kept = memory_of(buffer)
         with pytest.warns(ResourceWarning, match="dropped without a release"):
             del buffer
         await settle()
@@ -122,7 +123,7 @@ async def test_the_holder_of_a_damaged_item_is_not_one_who_held_it_long_before()
 async def test_a_dropped_buffer_is_poisoned_as_well() -> None:
     async with frames() as pools:
         buffer = await pools.get(100)
-        kept = buffer.view[:]
+        kept = memory_of(buffer)
         kept[:] = bytes(100)
         with pytest.warns(ResourceWarning, match="dropped without a release"):
             del buffer
@@ -248,7 +249,7 @@ async def test_who_holds_what_can_be_looked_at_while_other_threads_release() -> 
     sys.setswitchinterval(1e-6)
     try:
         async with BufferPools("2 MiB", [64], debug=True, memory=AccountedMemory()) as pools:
-            tracker = pools.pools["64"].tracker
+            tracker = pools._state.tracker
             assert tracker is not None
             for _ in range(5):
                 held = [pools.get_nowait(1) for _ in range(2000)]

@@ -19,6 +19,7 @@ from mbufpools import (
     Task,
     TaskQueue,
 )
+from tests.kit.memory import ExportedMemory
 
 SIZES = [PoolSpec(4096, items_per_page=1, name="a"), PoolSpec(8192, items_per_page=1, name="b")]
 
@@ -205,13 +206,13 @@ async def test_the_pages_of_a_minimum_are_told_at_the_entry_and_at_the_close() -
 
 async def test_a_page_that_leaves_the_quarantine_is_told_then_and_by_its_pools_name() -> None:
     events: list[Event] = []
-    async with BufferPools(4096, [SIZES[0]], hook=events.append) as pools:
-        with await pools.get(1) as buffer:
-            part = buffer.view[:1]
+    memory = ExportedMemory()
+    async with BufferPools(4096, [SIZES[0]], hook=events.append, memory=memory) as pools:
+        (await pools.get(1)).release()
         pools.pools["a"].reclaim()
         await anyio.sleep(1.5)
         assert EventKind.PAGE_OUT not in [event.kind for event in events]
-        part.release()
+        memory.parts.clear()
         await anyio.sleep(1)
     assert [event for event in events if event.kind == EventKind.PAGE_OUT] == [
         Event(EventKind.PAGE_OUT, 2.0, "a", 4096, 0)
@@ -376,6 +377,7 @@ def test_the_kinds_are_the_words_of_the_design() -> None:
         "wait",
         "grant",
         "cancel",
+        "drop",
         "page in",
         "page out",
         "queued",

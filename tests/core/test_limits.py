@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from typing import Any
 
@@ -300,6 +301,9 @@ async def test_a_debt_under_steady_traffic_of_one_pool_is_paid_by_its_holders_an
         for buffer in spread:
             buffer.release()
             await anyio.sleep(0.001)
+        # Between two gets, a task holds nothing.
+        while pools.statistics().nout < holders:  # noqa: ASYNC110 - a matter of a few turns
+            await anyio.sleep(0.0001)
         out, used = pools.statistics().nout, pools.budget.allocated
         assert out == holders
         releases = 0
@@ -523,6 +527,45 @@ async def test_a_reservation_may_be_awaited_and_released_later() -> None:
         assert pools.budget.allocated == 0
         async with pools.reserve(1) as reservation:
             reservation.release()  # inside of its context
+
+
+async def test_one_reserve_may_be_entered_twice_and_each_entry_is_released() -> None:
+    async with BufferPools("64 KiB", [2048]) as pools:
+        reserving = pools.reserve(10)
+        async with reserving:
+            async with reserving:
+                assert pools.statistics().reserved == 20
+            assert pools.statistics().reserved == 10
+        assert pools.statistics().reserved == 0
+
+
+@pytest.mark.parametrize("start", ["create_task", "wait_for", "from a thread"])
+def test_asyncio_takes_a_reserve_for_a_coroutine(start: str) -> None:
+    async def main() -> None:
+        async with BufferPools("64 KiB", [2048]) as pools:
+            if start == "create_task":
+                reservation = await asyncio.create_task(pools.reserve(10))
+            elif start == "wait_for":
+                reservation = await asyncio.wait_for(pools.reserve(10), 1)
+            else:
+                loop = asyncio.get_running_loop()
+                call = asyncio.run_coroutine_threadsafe
+                reservation = await asyncio.to_thread(
+                    lambda: call(pools.reserve(10), loop).result(10)
+                )
+            assert pools.statistics().reserved == 10
+            reservation.release()
+            held = await pools.reserve(65536)
+            waiting = asyncio.create_task(pools.reserve(10))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            held.release()
+            assert pools.statistics().reserved == 0
+            pools.reserve(10).close()  # nothing was begun
+
+    asyncio.run(main())
 
 
 async def test_a_reservation_is_released_when_the_body_raises() -> None:

@@ -79,7 +79,7 @@ async def test_nothing_is_held_while_it_waits(order: Order) -> None:
         assert pools.pools["small"].statistics().npages == 0
         large.release()
         await settle()
-        assert pools.pools["large"].nout == 2
+        assert pools.pools["large"]._supply.nout == 2
         many.release()
 
 

@@ -28,6 +28,7 @@ from mbufpools import (
     UsageError,
 )
 from tests.kit.getters import one_item_a_page
+from tests.kit.memory import memory_of
 
 STATM = Path("/proc/self/statm")
 
@@ -219,7 +220,7 @@ async def test_a_page_of_the_example_stays_charged_while_something_exports_it(so
     memory = getattr(example(), source)()
     async with BufferPools(4096, [one_item_a_page()], memory=memory) as pools:
         with await pools.get(4096) as buffer:
-            kept = buffer.view[:10]
+            kept = memory_of(buffer)[:10]
             kept[:] = b"0123456789"
         assert pools.pools["4096"].reclaim() == 1
         assert pools.budget.allocated == 4096

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import anyio
@@ -36,6 +37,7 @@ from tests.kit.grants import (
     small_and_large,
     taking,
 )
+from tests.kit.memory import memory_of
 
 PAGE = 4 * KIB
 A, B, C, D = (PAGE - 64 * step for step in (3, 2, 1, 0))
@@ -85,15 +87,15 @@ async def test_a_buffer_taken_without_waiting_is_as_long_as_was_asked(free: str)
             assert (buffer.nbytes, log.taken) == (3000, [3000])
 
 
-async def test_a_buffer_that_was_dropped_is_told_as_put_with_its_bytes() -> None:
+async def test_a_buffer_that_was_dropped_is_told_as_put_with_the_bytes_of_its_item() -> None:
     log = GrantLog()
     async with entered(small_and_large(1, hook=log)) as pools:
         buffer = await pools.get(700)
         with pytest.warns(ResourceWarning, match="dropped without a release"):
             del buffer
         await settle()
-        (put,) = log.of(EventKind.PUT)
-        assert (put.name, put.nbytes) == ("small", 700)
+        (drop,), (put,) = log.of(EventKind.DROP), log.of(EventKind.PUT)
+        assert (drop.name, drop.nbytes) == (put.name, put.nbytes) == ("small", KIB)
 
 
 async def test_a_release_from_another_thread_is_told_as_put_with_its_bytes() -> None:
@@ -160,7 +162,7 @@ async def test_the_report_of_leaks_counts_reservations_and_says_who_took_them(
 async def test_a_damage_names_the_pool_when_the_item_goes_out_again() -> None:
     async with BufferPools("64 KiB", [PoolSpec(512, name="frames")], debug=True) as pools:
         buffer = await pools.get(100)
-        kept = buffer.view[:]
+        kept = memory_of(buffer)
         buffer.release()
         kept[0] = 1
         for look in (pools.check, pools.pools["frames"].check):
@@ -176,7 +178,7 @@ async def test_a_damage_names_the_pool_when_the_item_goes_out_again() -> None:
 async def test_who_dropped_a_buffer_is_named_as_the_last_who_held_its_item() -> None:
     async with BufferPools("64 KiB", [PoolSpec(512, name="frames")], debug=True) as pools:
         buffer = await pools.get(100)
-        kept = buffer.view[:]
+        kept = memory_of(buffer)
         with pytest.warns(ResourceWarning, match="dropped without a release"):
             del buffer
         await settle()
@@ -190,7 +192,7 @@ async def test_a_late_write_is_found_in_a_page_whose_other_items_are_out() -> No
     async with BufferPools("64 KiB", [PoolSpec(512, name="frames")], debug=True) as pools:
         with await pools.get(1):
             buffer = await pools.get(100)
-            kept = buffer.view[:]
+            kept = memory_of(buffer)
             buffer.release()
             kept[99] = 1
             with pytest.raises(PoolCorruption, match="from its byte 99 on"):
@@ -361,7 +363,7 @@ async def test_a_page_stays_idle_when_the_claim_was_served_and_the_next_is_not_t
         assert (claim.waits, at_maximum.waits, behind.waits) == (False, True, True)
         held[2].release()
         await settle()
-        assert pools.pools["c"].nidle == 1
+        assert pools.pools["c"]._supply.nidle == 1
         pools.check()
         at_maximum.cancel()
         await settle()
@@ -400,9 +402,9 @@ async def test_no_page_is_primed_while_the_budget_is_short_for_somebody(order: O
 async def test_an_idle_page_leaves_for_the_want_of_a_single_byte() -> None:
     async with entered(small_and_large(2)) as pools, pools.reserve(1):
         pools.get_nowait(KIB).release()
-        assert pools.pools["small"].nidle == 1
+        assert pools.pools["small"]._supply.nidle == 1
         with pools.get_nowait(PAGE):
-            assert pools.pools["small"].nidle == 0
+            assert pools.pools["small"]._supply.nidle == 0
 
 
 async def test_each_cancelled_wait_is_counted() -> None:
@@ -483,39 +485,59 @@ async def test_in_the_kernel_the_limit_can_be_set_below_what_pools_keep() -> Non
 
 async def test_check_names_the_pool_whose_pages_are_broken() -> None:
     async with entered(small_and_large(1)) as pools:
-        lists = pools.pools["large"]._lists
-        lists.nout += 1
+        supply = pools.pools["large"]._supply
+        supply.nget += 1
         with pytest.raises(PoolCorruption, match=r"^pool 'large': "):
             pools.check()
-        lists.nout -= 1
+        supply.nget -= 1
 
 
 def set_to(name: str, value: Any) -> Callable[[Any], None]:
-    return lambda waiters: setattr(waiters, name, value)
+    *parts, last = name.split(".")
+    return lambda waiters: setattr(reduce(getattr, parts, waiters), last, value)
 
 
 @pytest.mark.parametrize(
     ("breaks", "says"),
     [
-        (set_to("_waiting", 3), "2 requests stand in the lines, but 3 are counted"),
+        (set_to("waiting", 3), "2 requests stand in the queues, but 3 are counted"),
         (
             lambda waiters: setattr(waiters.bytes_queue.requests.head, "error", ValueError()),
-            "a settled request stands in a line",
+            "a settled request stands in a queue",
         ),
         (
-            lambda waiters: waiters._active.clear(),
-            "the lines that somebody waits in are not those noted",
+            lambda waiters: waiters.active.clear(),
+            "the queues that a request waits in are not those noted",
         ),
         (
-            lambda waiters: waiters._short.add(waiters._pool_queues[1]),
-            "a line without requests is noted as short",
+            lambda waiters: waiters.order.short.add(waiters._pool_queues[1]),
+            "a queue without requests is noted as short",
         ),
-        (set_to("_running", True), "the lines were left in the middle of a run"),
-        (set_to("_again", True), "the lines were left in the middle of a run"),
-        (set_to("must_queue", False), "newcomers are not sent where they should go"),
-        (set_to("_debt_pass_limit", 1), "a debt is noted that was paid"),
+        (set_to("_running", True), "the queues were left in the middle of a run"),
+        (set_to("_again", True), "the queues were left in the middle of a run"),
+        (set_to("_state.gate_closed", False), "newcomers are not sent where they should go"),
+        (set_to("order.debt_pass_limit", 1), "a debt is noted that was paid"),
+        (
+            lambda waiters: setattr(waiters._pool_queues[0].supply, "watched", False),
+            "pool 'small' does not report each put",
+        ),
+        (
+            lambda waiters: setattr(waiters._pool_queues[0].supply, "wanted", 2),
+            "pool 'small' does not report each put",
+        ),
     ],
-    ids=["count", "settled", "active", "short", "running", "again", "busy", "debt"],
+    ids=[
+        "count",
+        "settled",
+        "active",
+        "short",
+        "running",
+        "again",
+        "busy",
+        "debt",
+        "watch",
+        "wanted",
+    ],
 )
 async def test_check_finds_what_is_broken_in_the_lines(
     breaks: Callable[[Any], None], says: str
@@ -531,12 +553,21 @@ async def test_check_finds_what_is_broken_in_the_lines(
         waiters = pools._waiters
         head = waiters.bytes_queue.requests.head
         assert head is not None
-        before = vars(waiters) | {name: set(vars(waiters)[name]) for name in ("_active", "_short")}
+        waiting_before, active, short = (
+            waiters.waiting,
+            dict(waiters.active),
+            set(waiters.order.short),
+        )
+        supply = waiters._pool_queues[0].supply
         breaks(waiters)
         with pytest.raises(PoolCorruption) as caught:
             pools.check()
         assert str(caught.value) == says
-        vars(waiters).update(before)
+        waiters.waiting, waiters.active, waiters.order.short = waiting_before, active, short
+        waiters._running = waiters._again = False
+        waiters._state.gate_closed = True
+        waiters.order.debt_pass_limit = None
+        supply.watched, supply.wanted = True, 1
         head.error = None
         pools.check()
         for one in waiting:
@@ -547,10 +578,10 @@ async def test_check_finds_what_is_broken_in_the_lines(
 
 async def test_check_finds_that_newcomers_queue_though_nobody_waits() -> None:
     async with entered(small_and_large(1)) as pools:
-        pools._waiters.must_queue = True
+        pools._state.gate_closed = True
         with pytest.raises(PoolCorruption, match="newcomers are not sent"):
             pools.check()
-        pools._waiters.must_queue = False
+        pools._state.gate_closed = False
 
 
 @pytest.mark.parametrize("order", ORDERED)
@@ -560,11 +591,11 @@ async def test_check_finds_an_idle_page_kept_while_a_claim_waits(order: str) -> 
         pools.get_nowait(KIB).release()
         claim = await taking(tasks, reserve, pools, 2 * PAGE)
         pools.check()
-        pools._waiters._pressure = True
+        pools._waiters.reclaimer.pressure = True
         with pytest.raises(
             PoolCorruption, match=r"^a claim waits while a pool has an idle page to spare$"
         ):
             pools.check()
-        pools._waiters._pressure = False
+        pools._waiters.reclaimer.pressure = False
         claim.cancel()
         await settle()

@@ -341,7 +341,7 @@ async def test_those_served_from_a_minimum_pass_any_claim_and_do_not_count(
             held.pop().release()
             await settle()
             held.append(parked.lease)
-        assert pools.pools["small"].nout == 2
+        assert pools.pools["small"]._supply.nout == 2
         with pytest.raises(anyio.WouldBlock):
             pools.get_nowait(1000)  # beyond the minimum, though the item is free
         assert pools.statistics().waits.passes == 0

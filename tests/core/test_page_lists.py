@@ -8,7 +8,7 @@ import pytest
 
 from mbufpools import CurPage, PoolCorruption
 from mbufpools._memory import AccountedMemory
-from mbufpools._page import Page, PageLists
+from mbufpools._page import Item, Page, PageLists
 
 both_rules = pytest.mark.parametrize("rule", list(CurPage))
 
@@ -20,32 +20,35 @@ class Lists:
         self.now = 0
         self.lists = PageLists(items, rule, lambda: self.now)
         self.pages: list[Page] = []
+        self.out: dict[tuple[Page, int], Item] = {}
         for _ in range(pages):
             self.insert()
 
     def insert(self) -> Page:
-        page = Page(AccountedMemory().allocate(4096), self.lists.items_per_page)
+        page = Page(AccountedMemory().allocate(4096), self.lists)
         self.pages.append(page)
         self.lists.insert(page)
         self.check()
         return page
 
     def take(self) -> tuple[Page, int]:
-        taken = self.lists.take()
+        item = self.lists.take()
+        self.out[item.page, item.index] = item
         self.check()
-        return taken
+        return item.page, item.index
 
     def take_all(self, page: Page) -> list[int]:
         """Take the items of `page`, which must be the current one, until it is full."""
-        items = []
-        while page.free:
+        items: list[int] = []
+        while len(items) < self.lists.items_per_page and self.lists.curpage is page:
             taken, index = self.take()
             assert taken is page
             items.append(index)
+        assert page.missing == self.lists.items_per_page
         return items
 
     def put(self, page: Page, index: int) -> None:
-        self.lists.put_back(page, index)
+        self.lists.put_back(self.out.pop((page, index)))
         self.check()
 
     def current(self) -> int | None:
@@ -263,35 +266,45 @@ def _on_two_lists(lists: PageLists, pages: list[Page]) -> None:
 
 
 def _an_item_lost(lists: PageLists, pages: list[Page]) -> None:
-    pages[2].free.pop()
+    kept.append(pages[2].free.pop())
+
+
+kept: list[Item] = []
+"""Tokens that must not die: they would report themselves."""
 
 
 def _an_item_free_twice(lists: PageLists, pages: list[Page]) -> None:
+    kept.append(pages[1].free[0])
     pages[1].free[0] = pages[1].free[1]
 
 
+def _an_item_of_another_page(lists: PageLists, pages: list[Page]) -> None:
+    kept.append(pages[1].free[0])
+    pages[1].free[0] = pages[3].free[0]
+
+
+def _a_token_too_many(lists: PageLists, pages: list[Page]) -> None:
+    pages[2].free.append(Item(pages[2], pages[2].made))
+
+
 def _too_many_out(lists: PageLists, pages: list[Page]) -> None:
-    lists.nout += 1
+    lists.nget += 1
 
 
 def _too_few_out(lists: PageLists, pages: list[Page]) -> None:
-    lists.nout -= 1
+    lists.nput += 1
 
 
 def _a_page_off_all_lists(lists: PageLists, pages: list[Page]) -> None:
-    del lists._empty[pages[1]]
+    del lists._full[pages[0]]
 
 
-def _a_page_not_counted(lists: PageLists, pages: list[Page]) -> None:
-    lists.npages -= 1
+def _a_deaf_page(lists: PageLists, pages: list[Page]) -> None:
+    pages[0].alarm = 2
 
 
-def _an_arrival_not_counted(lists: PageLists, pages: list[Page]) -> None:
-    lists.npagealloc -= 1
-
-
-def _a_departure_not_counted(lists: PageLists, pages: list[Page]) -> None:
-    lists.npagefree += 1
+def _a_page_that_left(lists: PageLists, pages: list[Page]) -> None:
+    pages[3].left = True
 
 
 def _a_high_water_too_low(lists: PageLists, pages: list[Page]) -> None:
@@ -307,38 +320,32 @@ def _a_full_current_page(lists: PageLists, pages: list[Page]) -> None:
 
 
 def _a_current_page_that_left(lists: PageLists, pages: list[Page]) -> None:
-    lists.curpage = Page(AccountedMemory().allocate(4096), lists.items_per_page)
+    lists.curpage = page = Page(AccountedMemory().allocate(4096), lists)
+    page.make_tokens()
 
 
 def _no_current_page(lists: PageLists, pages: list[Page]) -> None:
     lists.curpage = None
 
 
-FREE_AND_MISSING = "that free and missing items make the page does not hold"
-NPAGES = "that npages counts the pages on the lists does not hold"
-CAME_AND_LEFT = "that npages is the number of pages that came less those that left does not hold"
+ON_THE_LIST = "that a page with {} of 2 items out is not on the {} list does not hold"
 
 CORRUPTIONS: list[tuple[Callable[[PageLists, list[Page]], None], str]] = [
-    (
-        _on_the_wrong_list,
-        "that a page with 1 of 2 items out is not on the full list does not hold",
-    ),
-    (
-        _an_idle_page_on_the_partial_list,
-        "that a page with 0 of 2 items out is not on the partial list does not hold",
-    ),
-    (
-        _on_two_lists,
-        "that a page with 2 of 2 items out is not on the partial list does not hold",
-    ),
-    (_an_item_lost, FREE_AND_MISSING),
+    (_on_the_wrong_list, ON_THE_LIST.format(1, "full")),
+    (_an_idle_page_on_the_partial_list, ON_THE_LIST.format(0, "partial")),
+    (_on_two_lists, ON_THE_LIST.format(2, "partial")),
+    (_an_item_lost, ON_THE_LIST.format(2, "partial")),
     (_an_item_free_twice, "that an item is free only once does not hold"),
+    (_an_item_of_another_page, "that a free item is one of its page does not hold"),
+    (_a_token_too_many, ON_THE_LIST.format(0, "partial")),
     (_too_many_out, "that nout (4) is the number of missing items (3) does not hold"),
     (_too_few_out, "that nout (2) is the number of missing items (3) does not hold"),
-    (_a_page_off_all_lists, NPAGES),
-    (_a_page_not_counted, NPAGES),
-    (_an_arrival_not_counted, CAME_AND_LEFT),
-    (_a_departure_not_counted, CAME_AND_LEFT),
+    (_a_page_off_all_lists, "that nout (3) is the number of missing items (1) does not hold"),
+    (
+        _a_deaf_page,
+        "that the next put that changes the state of a page raises its alarm does not hold",
+    ),
+    (_a_page_that_left, "that a page that left is on no list does not hold"),
     (
         _a_high_water_too_low,
         "that hiwat is the most pages there ever were does not hold",

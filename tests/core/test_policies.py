@@ -24,15 +24,17 @@ from mbufpools import (
     MbufPools,
     Order,
     OrderName,
-    Pool,
     PoolSpec,
     Reclaim,
     ReclaimName,
     Wakeup,
     WakeupName,
 )
+from mbufpools._order import Precedence
 from mbufpools._page import PageLists
 from mbufpools._policies import APPLICATION, KERNEL, choose
+from mbufpools._reclaim import Reclaimer
+from mbufpools._supply import Supply
 from mbufpools._waiters import Waiters
 
 CHOICES: dict[str, type[enum.StrEnum]] = {
@@ -96,7 +98,14 @@ def test_the_type_of_the_names_lists_every_member(names: Any, kind: type[enum.St
 def _exists(name: str) -> bool:
     """True if a class of the core has the method ``Class._method`` of that name."""
     owner, _, method = name.partition(".")
-    classes = {"BufferPools": BufferPools, "PageLists": PageLists, "Pool": Pool, "Waiters": Waiters}
+    classes = {
+        "BufferPools": BufferPools,
+        "PageLists": PageLists,
+        "Supply": Supply,
+        "Waiters": Waiters,
+        "Precedence": Precedence,
+        "Reclaimer": Reclaimer,
+    }
     return hasattr(classes[owner], method)
 
 

@@ -11,7 +11,6 @@ from mbufpools import (
     AccountedMemory,
     BufferPools,
     EventKind,
-    MappedMemory,
     Order,
     PoolSpec,
     Reclaim,
@@ -27,6 +26,7 @@ from tests.kit.grants import (
     small_and_large,
     taking,
 )
+from tests.kit.memory import ExportedMemory
 
 PAGE = 4 * KIB
 IN, OUT = "page in", "page out"
@@ -95,7 +95,7 @@ async def test_only_as_many_pages_leave_as_are_needed() -> None:
         await leave_idle(pools, A, B, C)
         assert pools.budget.available == 2 * PAGE
         with pools.get_nowait(WIDE):
-            assert pools.pools["a"].nidle == 1, "it fitted"
+            assert pools.pools["a"]._supply.nidle == 1, "it fitted"
             log.clear()
             with await pools.get(B):
                 assert log.pages == [], "an idle page of one's own needs no room"
@@ -133,13 +133,13 @@ async def test_where_something_exports_an_idle_page_the_next_one_leaves_instead(
     how: str, order: Order
 ) -> None:
     log = GrantLog()
-    pools = three_pools(3, order=order, hook=log, memory=MappedMemory())
+    memory = ExportedMemory()
+    pools = three_pools(3, order=order, hook=log, memory=memory)
     async with entered(pools):
-        kept = await pools.get(A)
-        export = kept.view[:1]
-        kept.release()  # the longest idle, and it cannot really leave
+        (await pools.get(A)).release()  # the longest idle, and it cannot really leave
         await anyio.sleep(1)
         await leave_idle(pools, B, B)
+        del memory.parts[1:]
         log.clear()
         lease: Any
         if how == "get":
@@ -153,7 +153,7 @@ async def test_where_something_exports_an_idle_page_the_next_one_leaves_instead(
         assert pools.statistics().pools["b"].npages == 1, "only as many left as were needed"
         pools.check()
         lease.release()
-        export.release()
+        memory.parts.clear()
 
 
 async def test_a_pool_keeps_its_minimum() -> None:
@@ -162,11 +162,11 @@ async def test_a_pool_keeps_its_minimum() -> None:
     async with entered(pools), anyio.create_task_group() as tasks:
         held = [await pools.get(B) for _ in range(4)]
         release_all(held)
-        assert pools.pools["b"].nidle == 4
+        assert pools.pools["b"]._supply.nidle == 4
         log.clear()
         wide = await pools.get(WIDE)
         assert log.pages == [(OUT, "b"), (OUT, "b"), (IN, "wide")]
-        assert pools.pools["b"].nidle == 2, "the minimum"
+        assert pools.pools["b"]._supply.nidle == 2, "the minimum"
         log.clear()
         for nbytes in (A, C, WIDE):
             with pytest.raises(anyio.WouldBlock):
@@ -191,7 +191,7 @@ async def test_none_leave_for_one_who_will_not_wait_if_they_do_not_suffice(order
         with pytest.raises(anyio.WouldBlock):
             pools.reserve_nowait(PAGE + 1)
         assert log.pages == []
-        assert pools.pools["c"].nidle == 1
+        assert pools.pools["c"]._supply.nidle == 1
         assert pools.pools["wide"].statistics().nfail == 1
         waiter = await taking(tasks, pools.get, WIDE)
         assert log.pages == [(OUT, "c")], "but one who waits lets all of them go"
@@ -235,13 +235,13 @@ async def test_while_a_claim_waits_a_page_that_becomes_idle_leaves_at_once(
             log.clear()
             buffer.release()
             assert log.pages == [(OUT, name)]
-            assert pools.pools[name].nidle == 0
+            assert pools.pools[name]._supply.nidle == 0
         await settle()
         assert claim.lease is not None
         claim.release()
         with await pools.get(A):
             pass
-        assert pools.pools["a"].nidle == 1, "and when nobody waits it stays"
+        assert pools.pools["a"]._supply.nidle == 1, "and when nobody waits it stays"
 
 
 @pytest.mark.parametrize("order", list(Order))
@@ -295,7 +295,7 @@ async def test_no_page_stays_idle_when_one_who_waited_at_a_maximum_becomes_a_cla
         wants = [WIDE] if occasion == "its maximum is raised" else [WIDE, *[KIB] * 9]
         at_maximum = await taking(tasks, pools.get_many, wants)
         release_all(small[8:])
-        assert pools.pools["small"].nidle == 1, "it is not short of bytes"
+        assert pools.pools["small"]._supply.nidle == 1, "it is not short of bytes"
         log.clear()
         if occasion == "its maximum is raised":
             pools.pools["wide"].set_hard_limit(2)
@@ -352,7 +352,7 @@ async def test_get_nowait_reclaims_under_pressure_and_not_under_gc() -> None:
         pools = small_and_large(1, reclaim=reclaim)
         async with entered(pools):
             pools.get_nowait(1000).release()
-            assert pools.pools["small"].nidle == 1
+            assert pools.pools["small"]._supply.nidle == 1
             if served:
                 pools.get_nowait(4000).release()
             else:

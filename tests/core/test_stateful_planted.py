@@ -15,6 +15,7 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from mbufpools import Budget, _waiters
+from mbufpools._order import Precedence
 from mbufpools._page import PageLists
 from mbufpools._waiters import Waiters
 from tests.core.test_stateful import (
@@ -81,14 +82,14 @@ def a_put_does_not_show_its_item(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def one_more_passes_than_may(monkeypatch: pytest.MonkeyPatch) -> None:
-    around(monkeypatch, Waiters, "_allowance_now", lambda method, self: method(self) + 1)
+    around(monkeypatch, Precedence, "allowance_now", lambda method, self: method(self) + 1)
 
 
 def a_debt_is_no_claim(monkeypatch: pytest.MonkeyPatch) -> None:
     def resized(method: Any, self: Any) -> None:
         method(self)
-        self._debt_pass_limit = None
-        self._update_must_queue()
+        self.order.debt_pass_limit = None
+        self.update_gate()
 
     around(monkeypatch, Waiters, "budget_resized", resized)
 

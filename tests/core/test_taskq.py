@@ -739,13 +739,13 @@ async def test_a_barrier_cancelled_as_it_is_reached_leaves_no_trace(cancel_first
     assert log.ran[-1] == "next"
 
 
-async def test_a_queue_that_ends_wakes_who_waits_at_its_barrier() -> None:
+async def test_a_queue_that_a_task_ends_wakes_who_waits_at_its_barrier() -> None:
     refused: list[str] = []
 
     async def wait() -> None:
-        with pytest.raises(anyio.ClosedResourceError, match="'q' is closed"):
+        with pytest.raises(KeyError, match="broken"):
             await queue.barrier()
-        refused.append("closed")
+        refused.append("failed")
 
     async def fail() -> None:
         await anyio.sleep(1)
@@ -757,8 +757,12 @@ async def test_a_queue_that_ends_wakes_who_waits_at_its_barrier() -> None:
             async with queue:
                 queue.add(Task(fail))
                 outer.start_soon(wait)
-                await anyio.sleep_forever()
-    assert refused == ["closed"]
+                await anyio.sleep(2)
+                assert refused == ["failed"]
+                with pytest.raises(KeyError, match="broken"):
+                    queue.add(Task(fail))
+    with pytest.raises(anyio.ClosedResourceError):
+        queue.add(Task(fail))
 
 
 async def test_a_barrier_reached_while_the_queue_runs_its_last_tasks_is_passed() -> None:
@@ -884,8 +888,8 @@ async def test_a_barrier_on_another_loop_is_refused(anyio_backend_name: str) -> 
 @pytest.mark.parametrize(
     "error", [ValueError("broken"), Halt()], ids=["Exception", "BaseException"]
 )
-async def test_a_failing_task_cancels_the_body_and_leaves_unwrapped(
-    kind: int, error: BaseException
+async def test_a_failing_task_is_told_at_once_and_leaves_unwrapped_at_the_end(
+    kind: int, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     log = RunLog()
     behind = log.task("behind")
@@ -894,15 +898,17 @@ async def test_a_failing_task_cancels_the_body_and_leaves_unwrapped(
         raise error
 
     with pytest.raises(type(error)) as caught:
-        async with TaskQueue() as queue:
+        async with TaskQueue("q") as queue:
             queue.add(both(fail)[kind])
             queue.add(behind)
-            try:
-                await anyio.sleep(3600)
-            finally:
-                log.note("body ends")
+            await anyio.sleep(60)
+            (record,) = caplog.records
+            assert record.getMessage() == "a task of 'q' failed, which ends the queue"
+            assert record.exc_info is not None
+            assert record.exc_info[1] is error
+            log.note("body ends")
     assert caught.value is error
-    assert log.times == [("body ends", 0.0)]
+    assert log.times == [("body ends", 60.0)], "the body is not cancelled for it"
     assert not behind.queued
     assert queue.statistics().queued == 0
 
@@ -991,10 +997,8 @@ async def test_when_the_task_fails_and_then_the_body_both_leave_in_a_group() -> 
     with both_fail(broken, mine):
         async with TaskQueue("q") as queue:
             queue.add(Task(fail))
-            try:
-                await anyio.sleep_forever()
-            finally:
-                raise mine
+            await anyio.sleep(1)
+            raise mine
 
 
 async def test_when_the_body_fails_and_then_the_task_both_leave_in_a_group() -> None:
@@ -1033,8 +1037,8 @@ async def test_when_both_fail_the_cancellation_between_them_does_not_leave() -> 
             queue.add(Task(fail))
             async with anyio.create_task_group() as group:
                 group.start_soon(fail_too)
-                group.start_soon(anyio.sleep_forever)
-                await anyio.sleep_forever()
+                await anyio.sleep(1)
+                group.cancel_scope.cancel()
 
 
 async def test_a_body_cancelled_by_an_outer_scope_ends_the_queue_without_an_error() -> None:
@@ -1114,10 +1118,9 @@ async def test_a_task_that_failed_is_not_lost_on_an_outer_scope_cancelled_afterw
     with pytest.raises(ValueError, match="broken") as caught, anyio.CancelScope() as scope:
         async with TaskQueue() as queue:
             queue.add(Task(fail))
-            try:
-                await anyio.sleep_forever()
-            finally:
-                scope.cancel()
+            await anyio.sleep(1)
+            scope.cancel()
+            await anyio.sleep_forever()
     assert caught.value is error
 
 
@@ -1132,6 +1135,76 @@ async def test_a_task_that_ends_with_its_own_cancellation_does_not_end_the_runne
             await anyio.sleep(1)
             with anyio.fail_after(10):
                 await queue.barrier()
+
+
+# The runner
+
+
+async def test_a_queue_may_be_left_in_another_task_than_the_one_that_entered_it() -> None:
+    log = RunLog()
+    queue = TaskQueue()
+
+    async def enter() -> None:
+        await queue.__aenter__()
+        queue.add(log.task("a"))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(enter)
+    await queue.barrier()
+    queue.add(log.slow_task("slow", 2))
+    async with anyio.create_task_group() as group:
+        group.start_soon(queue.__aexit__, None, None, None)
+    assert log.ran == ["a", "slow begins", "slow ends"]
+
+
+@on_asyncio
+async def test_a_runner_that_is_cancelled_is_followed_by_a_new_one_when_there_is_work() -> None:
+    log = RunLog()
+
+    def cancel_all_others() -> None:
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            if task.get_name().startswith("mbufpools "):
+                task.cancel()
+
+    async with TaskQueue() as queue:
+        queue.add_later(log.task("timer"), 5)
+        await anyio.sleep(1)
+        cancel_all_others()
+        await anyio.sleep(1)
+        queue.add(log.task("added"))
+        await queue.barrier()
+        cancel_all_others()
+        await anyio.sleep(8)
+    assert log.times == [("added", 2.0), ("timer", 5.0)]
+
+
+@on_asyncio
+@pytest.mark.parametrize("busy", [False, True])
+async def test_a_runner_never_swallows_a_cancellation(busy: bool) -> None:
+    queue = TaskQueue("q")
+    await queue.__aenter__()
+    queue.add(RunLog().slow_task("slow", 1000)) if busy else queue.add_later(
+        RunLog().task("later"), 1000
+    )
+    await anyio.sleep(1)
+    (runner,) = (task for task in asyncio.all_tasks() if task.get_name() == "mbufpools q")
+    runner.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await runner
+    await queue.__aexit__(None, None, None)
+
+
+@pytest.mark.real_time
+def test_asyncio_and_trio_end_with_a_queue_left_open() -> None:
+    async def main() -> None:
+        queue = TaskQueue()
+        await queue.__aenter__()
+        queue.add_later(Task(lambda: None), 1000)
+        queue.add(Task(anyio.sleep_forever))
+        await anyio.sleep(0.01)
+
+    for backend in ("asyncio", "trio"):
+        anyio.run(main, backend=backend)
 
 
 # What can be seen

@@ -25,7 +25,6 @@ from anyio.lowlevel import checkpoint
 from mbufpools import (
     AccountedMemory,
     Block,
-    Buffer,
     BufferPools,
     Event,
     EventKind,
@@ -33,7 +32,6 @@ from mbufpools import (
     MappedMemory,
     Memory,
     PoolsStatistics,
-    Reservation,
     lab,
 )
 from tests.kit.getter import Getter
@@ -133,11 +131,7 @@ class World(Generic[Pools]):
         return told
 
     def _is_ours(self, source: object) -> bool:
-        if isinstance(source, Buffer):
-            return source.pool in self.pools.pools.values()
-        if isinstance(source, Reservation):
-            return source._state is self.pools._state
-        return source is self.pools
+        return source in (self.pools, self.pools._state, *self.pools.pools.values())
 
     # Steps
 

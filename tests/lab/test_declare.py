@@ -23,12 +23,15 @@ CORE = Path(mbufpools.__file__).parent
 NOT_SHARED = {
     "MappedBlock": {"_mapping", "view"},  # set when its page has left the lists
     "Observer": {"hook"},  # taken off when it fails
-    "Request": {
-        "_event"
-    },  # set by the task that parks; a task that grants also reads what it holds
-    "OwnerLoop": {"_clock", "_current", "_run_soon", "_start", "_token"},  # set with `_state`
-    "TaskQueue": {"_group", "_runner_id"},  # set when the queue is entered
-    "Reserving": {"_reservation"},  # of one `async with`
+    # Set by the task that parks; a task that grants sets what the request holds first.
+    "Request": {"_sleeper", "_waits"},
+    "_TrioSleeper": {"_task", "_woken"},  # as what the request holds
+    "OwnerLoop": {"_clock", "_current", "_run_soon", "_start", "_token", "waits"},  # with `_state`
+    "TaskQueue": {"_runner_id"},  # set with `_running`
+    "Window": {"_anchor", "_exports", "_memory", "_stale", "_view", "item"},  # of one lease
+    "Supply": {"nput"},  # declared where it is made, by `PageLists`
+    "Item": {"page"},  # set when the token has died
+    "Reserving": {"_coroutine"},  # of one task
 }
 """Attributes that are set outside of ``__init__`` and need no declaration."""
 

@@ -309,7 +309,7 @@ def test_a_stall_of_pools_says_what_each_task_waits_for(backend: lab.BackendName
 
     (failure,) = lab.explore(program, backend=backend, max_executions=10).failures
     assert failure.kind == "stall"
-    assert "for pool '4096': nobody has served it" in failure.report
+    assert "for pool '4096': nothing has served it" in failure.report
 
 
 @BACKENDS

@@ -17,7 +17,8 @@ BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 Program = Callable[[], Awaitable[Any]]
 
 SERVE = (
-    "nobody has served it (a release, a page that leaves, a raised limit and the wakeup task would)"
+    "nothing has served it (a release, a page that leaves, a raised limit and the wakeup task "
+    "would)"
 )
 HINT = "  debug=True records which task holds what"
 DEADLOCK = (
@@ -185,9 +186,8 @@ def test_a_page_with_an_exported_buffer_is_shown(backend: lab.BackendName) -> No
     async def program() -> None:
         sizes = [PoolSpec(4096, items_per_page=1), PoolSpec(64)]
         async with BufferPools(4096, sizes, name="pond", debug=True) as pools:
-            buffer = await pools.get(4096)
-            kept = buffer.view[:10]
-            buffer.release()
+            with await pools.get(4096) as buffer:
+                kept = buffer.view[:10]
             try:
                 await pools.get(64)
             finally:
@@ -195,8 +195,10 @@ def test_a_page_with_an_exported_buffer_is_shown(backend: lab.BackendName) -> No
 
     assert held(program, backend) == [
         "pond: 4096 of 4096 bytes are allocated",
-        "  4096 bytes are in released pages that something still exports (a slice of a "
+        "  pool '4096': 4096 bytes of pages, 1 items out, 0 free",
+        "  4096 bytes are in released items or pages that something still exports (a slice of a "
         "view that was kept)",
+        "  held: 4096 bytes of pool '4096' by task 'main' at HERE, which waits itself (task 0)",
     ]
 
 

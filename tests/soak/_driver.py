@@ -42,7 +42,7 @@ from mbufpools import (
 )
 
 from ._counters import Counters
-from ._getters import Getters
+from ._getters import EndOfBody, Getters
 from ._held import HeldLeases, Lease
 
 __all__ = ["Driver"]
@@ -55,10 +55,6 @@ a cancellation, or by an exception of a queued task."""
 PATIENCE = 10_000
 """Seconds of virtual time in which every request must be served once all is released. The kernel's
 gc frees one idle page of each pool a second, after eight seconds, and so on for each waiter."""
-
-
-class _EndOfBody(Exception):
-    """Ends the body of a pool set."""
 
 
 class _FailingMemory:
@@ -198,7 +194,7 @@ class Driver:
         async with anyio.create_task_group() as self._group:
             try:
                 await self._open_and_close(operations)
-            except _EndOfBody:
+            except EndOfBody:
                 expected = self._end in ("raised", "failed")
             else:
                 expected = self._end not in ("raised", "failed")
@@ -221,13 +217,13 @@ class Driver:
                         self._held.end_exports()
                     self._getters.closing = True
                     if self._end == "raised":
-                        raise _EndOfBody
+                        raise EndOfBody
                     if self._end == "cancelled":
                         scope.cancel()
                         await checkpoint()
                     if self._end == "failed":
                         self._pools.taskq.add(Task(self._fail))
-                        await anyio.sleep_forever()
+                        await anyio.sleep(1)  # the body goes on, and the end raises the error
             finally:
                 self._getters.closing = True
                 reported = self._name in self._counters.reported
@@ -237,7 +233,7 @@ class Driver:
 
     @staticmethod
     def _fail() -> None:
-        raise _EndOfBody
+        raise EndOfBody
 
     async def _drive(self, operations: int) -> None:
         random = self._random
@@ -466,7 +462,7 @@ class Driver:
             await self._pools.get(1)
         except UsageError:
             self._get_nowait()
-        except anyio.ClosedResourceError:
+        except (anyio.ClosedResourceError, EndOfBody):
             if not self._getters.closing:
                 raise
         else:

@@ -20,6 +20,10 @@ from ._held import HeldLeases, Holding, Lease
 __all__ = ["Getters"]
 
 
+class EndOfBody(Exception):
+    """Ends a set: raised by its body, or by a task of its queue, whose waiters fail with it."""
+
+
 class Getters:
     """All tasks that ask, wait, or hold what they got.
 
@@ -99,6 +103,8 @@ class Getters:
                 self._counters.impossible += 1
             case MemoryError():
                 self._counters.no_memory += 1
+            case EndOfBody():
+                self._counters.closed_on += 1
             case anyio.ClosedResourceError():
                 self._counters.closed_on += 1
                 if not self.closing:

@@ -86,7 +86,7 @@ class HeldLeases:
         self._lost: list[weakref.ref[Buffer | Reservation]] = []
         """Dropped in reference cycles that are not collected yet."""
         self._slices: list[memoryview] = []
-        """Of views whose leases have ended."""
+        """Of views whose leases have ended: their items stay out."""
         self._pins: list[pickle.PickleBuffer] = []
         """Exports of views whose leases were dropped: they stay out."""
         self.unpinned = False
@@ -120,7 +120,9 @@ class HeldLeases:
         for holding in (*self.leases, *self._pending, *others):
             parts += holding.parts()
         reserved = sum(part.nbytes for part in parts if isinstance(part, Reservation))
-        return len(self._pins) + sum(isinstance(part, Buffer) for part in parts), reserved
+        return len(self._pins) + len(self._slices) + sum(
+            isinstance(part, Buffer) for part in parts
+        ), reserved
 
     # Out
 
@@ -238,13 +240,18 @@ class HeldLeases:
         return True
 
     def keep_slice(self) -> bool:
-        """Release a buffer and keep a slice of its view, which keeps its page mapped."""
+        """End a lease and keep a slice of its view, which keeps its item in quarantine."""
         holding = self._buffer()
         if holding is None:
             return False
         assert isinstance(holding.lease, Buffer)
         self._slices.append(holding.lease.view[:1])
-        holding.lease.release()
+        try:
+            holding.lease.release()
+        except BufferInUse:
+            holding.lease.end()
+        else:
+            self._report(f"{holding.lease!r} was released while a slice of its view lived")
         return True
 
     def drop_exported(self) -> bool:
@@ -261,7 +268,7 @@ class HeldLeases:
         """Let go of all that is exported."""
         if not self._slices and not self._pins:
             return False
-        self.unpinned = self.unpinned or bool(self._pins)
+        self.unpinned = True
         self._slices.clear()
         self._pins.clear()
         return True

@@ -275,6 +275,8 @@ def _watched(counters: Counters) -> Iterator[None]:
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno < logging.ERROR or "which ends the queue" in record.getMessage():
+                return  # a dropped lease, counted as a warning, too; or the end of a set, by plan
             error = record.exc_info[1] if record.exc_info else None
             counters.fault(f"logged: {record.getMessage()}" + (f": {error!r}" if error else ""))
 

@@ -10,18 +10,22 @@ import re
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mbufpools import Budget, Buffer, BufferPools, Reservation, TaskQueue
+from mbufpools import Budget, BufferPools, TaskQueue
 from mbufpools._debug import LeaseTracker
 from mbufpools._memory import MappedBlock
 from mbufpools._owner_loop import OwnerLoop
-from mbufpools._page import Page, PageLists
+from mbufpools._page import Item
 from mbufpools._request import Request
+from mbufpools._reservation import Claim
+from mbufpools._supply import Supply
 from mbufpools._waiters import Waiters
+from mbufpools._window import Window
 from tests.soak import soak
 from tests.soak.__main__ import main
 from tests.soak._counters import STATM, Counters, MemoryWatch
@@ -47,6 +51,15 @@ def determined(report: str) -> dict[str, Any]:
 
 
 # Nothing breaks
+
+
+@pytest.fixture(autouse=True)
+def what_a_test_leaves_in_cycles_is_collected_by_its_end() -> Iterator[None]:
+    """What is broken on purpose leaves leases in cycles, and the next soak would count them."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -143,23 +156,22 @@ def wake_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def have_one_item_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """All buffers of a page have the memory of its first item."""
-    take = PageLists.take
 
-    def taking(self: PageLists) -> tuple[Page, int]:
-        page, _ = take(self)
-        return page, 0
+    def first(self: Supply, item: Item, nbytes: int) -> Window:
+        window = item.window = Window(item.page.block.view, 0, nbytes, self.stride)
+        return window
 
-    monkeypatch.setattr(PageLists, "take", taking)
+    monkeypatch.setattr(Supply, "window", first)
 
 
 def lose_what_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """A buffer that is dropped is neither reported nor taken back."""
-    monkeypatch.setattr(Buffer, "__del__", lambda self: None, raising=False)
+    monkeypatch.setattr(Item, "__del__", lambda self: None)
 
 
 def lose_dropped_reservations(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reservation that is dropped is neither reported nor taken back."""
-    monkeypatch.setattr(Reservation, "__del__", lambda self: None, raising=False)
+    monkeypatch.setattr(Claim, "__del__", lambda self: None)
 
 
 def wake_no_request_at_the_close(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +239,7 @@ def fail_in_a_callback(monkeypatch: pytest.MonkeyPatch) -> None:
 def say_damage(monkeypatch: pytest.MonkeyPatch) -> None:
     """Debug mode reports every item as damaged when it is handed out."""
     monkeypatch.setattr(
-        LeaseTracker, "damage", lambda *args: "something wrote" if args[2] == 1 else None
+        LeaseTracker, "damage", lambda *args: "something wrote" if args[1].index == 1 else None
     )
 
 
@@ -237,7 +249,7 @@ def say_damage(monkeypatch: pytest.MonkeyPatch) -> None:
         (lose_bytes, "bytes are charged, but the pages take"),
         (lose_what_is_granted_to_the_cancelled, "leases were dropped, but"),
         (wake_no_request, "all was released, and yet a request waits"),
-        (have_one_item_only, "that an item is free only once does not hold"),
+        (have_one_item_only, "was written to (by another lease|after its release)"),
         (lose_what_is_dropped, "buffers and .* reserved bytes are out, but .* are held"),
         (lose_dropped_reservations, "reserved bytes are out, but .* are held"),
         (wake_no_request_at_the_close, "the run ended with Stalled"),
@@ -284,7 +296,9 @@ def test_a_request_that_waits_for_ever_is_reported_with_all_that_waits(
 ) -> None:
     wake_no_request(monkeypatch)
     (fault, *_) = soak(6000).faults
-    assert re.search(r"yet a request waits\n\d+ waits?; \d+ of \d+ bytes are allocated", fault)
+    assert re.search(
+        r"yet a request waits\n\d+ requests? waits?; \d+ of \d+ bytes are allocated", fault
+    )
 
 
 # Memory

@@ -335,7 +335,7 @@ class _Backend(trio.abc.Instrument):
         if nursery is _run.GLOBAL_RUN_CONTEXT.runner.system_nursery and not service:
             return
         if self._running is None:
-            path = MAIN
+            path = MAIN if not self._tasks else (*MAIN, -1 - len(self._tasks))
         else:
             count = self._children.get(self._running, 0)
             self._children[self._running] = count + 1
