@@ -21,9 +21,11 @@ import pytest
 import trio
 
 from mbufpools import (
+    AccountedMemory,
     Buffer,
     BufferInUse,
     BufferPools,
+    DoubleRelease,
     OversizeRequest,
     PoolSpec,
     UsageError,
@@ -521,31 +523,47 @@ async def test_a_slow_reader_gets_all_of_many_megabytes_that_are_written() -> No
     assert wrote.digest() == got.digest()
 
 
-class ReleasesAtOnce(PooledBufferedProtocol):
-    """The planted bug: a buffer is released as soon as the transport has it."""
-
-    def write(self, buffer: Buffer, nbytes: int | None = None) -> None:
-        assert self.transport is not None
-        self.transport.write(buffer.view[:nbytes])
-        buffer.release()
-
-
-@pytest.mark.parametrize("make", [PooledBufferedProtocol, ReleasesAtOnce])
+@pytest.mark.parametrize("early", ["with", "release", "dropped"])
 async def test_the_next_owner_of_the_memory_does_not_write_into_bytes_that_are_still_to_be_sent(
-    make: type[PooledBufferedProtocol],
+    early: str,
 ) -> None:
     """asyncio since 3.12 and uvloop keep the memory that was written, not a copy."""
-    copies = not on_uvloop() and sys.version_info < (3, 12)
     with connected(**NARROW) as (ours, theirs):
-        async with large() as pools, protocol_on(ours, pools, make=make) as protocol:
-            protocol.write(await filled(pools, b"1" * LARGE))
+        async with large() as pools, protocol_on(ours, pools) as protocol:
+            buffer = await filled(pools, b"1" * LARGE)
+            if early == "with":
+                with buffer:
+                    protocol.write(buffer)
+            else:
+                protocol.write(buffer)
+            if early == "release":
+                with pytest.raises(DoubleRelease):
+                    buffer.release()
+            del buffer
             for buffer in holding(pools):
                 with buffer:
                     buffer.view[:] = b"\xff" * LARGE
-            got = await read(theirs, LARGE)
-    assert len(got) == LARGE
-    corrupt = got != b"1" * LARGE
-    assert corrupt == (make is ReleasesAtOnce and not copies)
+            assert await read(theirs, LARGE) == b"1" * LARGE
+
+
+async def test_a_transport_that_is_written_to_directly_makes_an_early_release_an_error() -> None:
+    """asyncio since 3.12 and uvloop keep the memory that was written, not a copy."""
+    copies = not on_uvloop() and sys.version_info < (3, 12)
+    with connected(**NARROW) as (ours, theirs):
+        async with large() as pools, protocol_on(ours, pools) as protocol:
+            buffer = await filled(pools, b"1" * LARGE)
+            assert protocol.transport is not None
+            protocol.transport.write(buffer.view[:])
+            if copies:
+                buffer.release()
+            else:
+                with pytest.raises(BufferInUse):
+                    buffer.release()
+            buffer.end()
+            for other in holding(pools):
+                with other:
+                    other.view[:] = b"\xff" * LARGE
+            assert await read(theirs, LARGE) == b"1" * LARGE
 
 
 async def test_kafka_19012_a_written_buffer_is_not_free_while_the_transport_keeps_it() -> None:
@@ -556,10 +574,11 @@ async def test_kafka_19012_a_written_buffer_is_not_free_while_the_transport_keep
             protocol.write(first)
             protocol.write(second, 100)
             await turns()
-            assert [first.released, second.released] == [False, False]
+            assert [first.released, second.released] == [True, True], "the protocol has them"
+            assert pools.statistics().nout == 2
             assert await read(theirs, LARGE + 100) == b"1" * LARGE + b"2" * 100
             await turns()
-            assert [first.released, second.released] == [True, True]
+            assert pools.statistics().nout == 0
 
 
 async def test_a_send_returns_when_its_bytes_have_gone() -> None:
@@ -569,9 +588,10 @@ async def test_a_send_returns_when_its_bytes_have_gone() -> None:
             task = asyncio.create_task(protocol.send(buffer))
             await turns()
             assert not task.done()
+            assert pools.statistics().nout == 1
             assert await read(theirs, LARGE) == b"1" * LARGE
             await task
-            assert buffer.released
+            assert pools.statistics().nout == 0
 
 
 async def test_a_send_that_does_not_wait_is_a_checkpoint() -> None:
@@ -607,43 +627,120 @@ async def test_the_bytes_of_a_cancelled_send_still_go_out_and_its_buffer_is_rele
             for cancelled in tasks if native else scopes:
                 cancelled.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            assert not any(buffer.released for buffer in buffers)
+            assert pools.statistics().nout == 2
             assert await read(theirs, 2 * LARGE) == b"\1" * LARGE + b"\2" * LARGE
             await turns()
-            assert all(buffer.released for buffer in buffers)
+            assert pools.statistics().nout == 0
 
 
-async def test_a_sent_buffer_with_an_exported_view_belongs_to_the_caller_again() -> None:
-    with connected(**NARROW) as (ours, theirs):
-        async with large() as pools, protocol_on(ours, pools) as protocol:
-            buffer = await filled(pools, b"1" * LARGE)
-            export = pickle.PickleBuffer(buffer.view)
-            task = asyncio.create_task(protocol.send(buffer))
-            assert await read(theirs, LARGE) == b"1" * LARGE
-            with pytest.raises(BufferInUse):
-                await task
-            export.release()
-            buffer.release()
-
-
-async def test_a_written_buffer_with_an_exported_view_is_reported_and_stops_nothing() -> None:
-    reports: list[dict[str, Any]] = []
+@pytest.mark.parametrize("awaited", [False, True])
+async def test_a_written_buffer_that_something_exports_waits_in_quarantine_and_stops_nothing(
+    awaited: bool,
+) -> None:
     with connected() as (ours, theirs):
         async with checked() as pools, protocol_on(ours, pools) as protocol:
-            loop = asyncio.get_running_loop()
-            before = loop.get_exception_handler()
-            loop.set_exception_handler(lambda loop, context: reports.append(context))
             one, two = await filled(pools, b"one"), await filled(pools, b"two")
             export = pickle.PickleBuffer(one.view)
-            protocol.write(one)
+            if awaited:
+                await protocol.send(one)
+            else:
+                protocol.write(one)
             protocol.write(two)
             assert await read(theirs, 6) == b"onetwo"
-            assert [one.released, two.released] == [False, True]
-            loop.set_exception_handler(before)
+            statistics = pools.statistics()
+            assert (statistics.nout, quarantined(pools)) == (1, 1)
+            assert bytes(export) == b"one"
             export.release()
-            one.release()
-    assert [type(report["exception"]) for report in reports] == [BufferInUse]
-    assert reports[0]["protocol"] is protocol
+            pools.check()
+            await turns()
+            assert (pools.statistics().nout, quarantined(pools)) == (0, 0)
+
+
+def quarantined(pools: BufferPools) -> int:
+    return sum(pool.quarantined for pool in pools.statistics().pools.values())
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+async def test_an_error_at_the_end_of_a_lease_loses_neither_the_writes_behind_it_nor_a_send(
+    awaited: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports: list[dict[str, Any]] = []
+    release = Buffer.release
+
+    def fails_once(lease: Buffer) -> None:
+        monkeypatch.setattr(Buffer, "release", release)
+        release(lease)
+        raise MemoryError("planted")
+
+    with connected(**NARROW) as (ours, theirs):
+        async with large() as pools, protocol_on(ours, pools) as protocol:
+            asyncio.get_running_loop().set_exception_handler(
+                lambda loop, context: reports.append(context)
+            )
+            buffers = [await filled(pools, bytes([n]) * LARGE) for n in (1, 2)]
+            first = asyncio.create_task(protocol.send(buffers[0])) if awaited else None
+            if first is None:
+                protocol.write(buffers[0])
+            await turns()
+            second = asyncio.create_task(protocol.send(buffers[1]))
+            await turns()
+            monkeypatch.setattr(Buffer, "release", fails_once)
+            assert await read(theirs, 2 * LARGE) == b"\1" * LARGE + b"\2" * LARGE
+            await second
+            if first is not None:
+                with pytest.raises(MemoryError, match="planted"):
+                    await first
+            assert pools.statistics().nout == 0
+            asyncio.get_running_loop().set_exception_handler(None)
+    assert [type(report["exception"]) for report in reports] == [MemoryError] * (not awaited)
+    assert all(report["protocol"] is protocol for report in reports)
+
+
+@pytest.mark.parametrize("when", ["at once", "later"])
+async def test_a_transport_that_refuses_to_write_ends_the_connection_and_every_wait(
+    when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports: list[dict[str, Any]] = []
+
+    class Refusing:
+        def __init__(self, transport: Any) -> None:
+            self._transport = transport
+            self.left = 0 if when == "at once" else 1
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._transport, name)
+
+        def write(self, data: memoryview) -> None:
+            if not self.left:
+                raise RuntimeError("planted")
+            self.left -= 1
+            self._transport.write(data)
+
+    class OnRefusing(PooledBufferedProtocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(Refusing(transport))  # type: ignore[arg-type]
+
+    with connected(**NARROW) as (ours, theirs):
+        async with large() as pools, protocol_on(ours, pools, make=OnRefusing) as protocol:
+            asyncio.get_running_loop().set_exception_handler(
+                lambda loop, context: reports.append(context)
+            )
+            buffers = [await filled(pools, bytes([n]) * LARGE) for n in (1, 2, 3)]
+            sends = [asyncio.create_task(protocol.send(buffer)) for buffer in buffers]
+            await turns()
+            theirs.setblocking(False)
+            data = await read(theirs, LARGE)
+            results = await asyncio.gather(*sends, return_exceptions=True)
+            sent = when == "later"
+            assert [type(result) for result in results] == [
+                type(None) if sent else anyio.BrokenResourceError,
+                *[anyio.BrokenResourceError] * 2,
+            ]
+            assert str(results[-1].__cause__) == "planted"  # type: ignore[union-attr]
+            assert data == (b"\1" * LARGE if sent else b"")
+            assert pools.statistics().nout == 0
+            asyncio.get_running_loop().set_exception_handler(None)
+    assert [str(report["exception"]) for report in reports] == ["planted"]
 
 
 async def test_each_direction_ends_separately() -> None:
@@ -678,39 +775,148 @@ async def test_a_piece_of_no_bytes_is_released_in_its_turn() -> None:
             assert buffer.released
 
 
-async def test_a_buffer_that_cannot_be_written_still_belongs_to_the_caller() -> None:
-    with connected(**NARROW) as (ours, theirs):
-        async with large() as pools:
-            with await pools.get_many([LARGE, LARGE]) as (buffer, released):
-                released.release()
-                unconnected = PooledBufferedProtocol(pools, 4096)
-                with pytest.raises(UsageError, match="not connected"):
-                    unconnected.write(buffer)
-                async with protocol_on(ours, pools) as protocol:
-                    wrong: list[tuple[Any, Any, type[Exception]]] = [
-                        (b"bytes", None, TypeError),
-                        (buffer, "1", TypeError),
-                        (buffer, LARGE + 1, ValueError),
-                        (released, None, UseAfterRelease),
-                    ]
-                    for what, nbytes, error in wrong:
-                        with pytest.raises(error):
-                            protocol.write(what, nbytes)
-                    protocol.write(buffer)
-                    with pytest.raises(ValueError, match="being written already"):
-                        protocol.write(buffer)
-                    await read(theirs, LARGE)
+WRONG: list[tuple[Any, Any, type[Exception]]] = [
+    (Buffer, "1", TypeError),
+    (Buffer, True, TypeError),
+    (Buffer, LARGE + 1, ValueError),
+    (Buffer, -1, ValueError),
+    (None, None, TypeError),
+    (b"bytes", None, TypeError),
+    ("released", None, UseAfterRelease),
+]
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+@pytest.mark.parametrize(("what", "nbytes", "error"), WRONG)
+async def test_a_buffer_that_cannot_be_sent_is_taken_all_the_same(
+    what: Any, nbytes: Any, error: type[Exception], awaited: bool
+) -> None:
+    with connected() as (ours, theirs):
+        async with checked() as pools, protocol_on(ours, pools) as protocol:
+            buffer = await filled(pools, b"no")
+            if what == "released":
+                buffer.release()
+            with pytest.raises(error):
+                await give(protocol, buffer if what in (Buffer, "released") else what, nbytes)
+            if what in (None, b"bytes"):
+                buffer.release()
+            assert (buffer.released, pools.statistics().nout) == (True, 0)
+            await give(protocol, await filled(pools, b"yes"), None, awaited)
+            assert await read(theirs, 3) == b"yes"
+
+
+async def give(
+    protocol: PooledBufferedProtocol, buffer: Any, nbytes: Any = None, awaited: bool = True
+) -> None:
+    """Send `buffer`, or write it."""
+    if awaited:
+        await protocol.send(buffer, nbytes)
+    else:
+        protocol.write(buffer, nbytes)
+
+
+STATES = {
+    "not connected": UsageError,
+    "write_eof": anyio.ClosedResourceError,
+    "closing": anyio.BrokenResourceError,
+    "lost": anyio.BrokenResourceError,
+    "closed": anyio.ClosedResourceError,
+    "aborted": anyio.ClosedResourceError,
+    "set_protocol": UsageError,
+}
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+@pytest.mark.parametrize("state", STATES)
+async def test_a_connection_that_cannot_send_takes_the_buffer_all_the_same(
+    state: str, awaited: bool
+) -> None:
+    with connected() as (ours, theirs):
+        async with checked() as pools, protocol_on(ours, pools) as protocol:
+            transport = protocol.transport
+            assert transport is not None
+            match state:
+                case "not connected":
+                    protocol = PooledBufferedProtocol(pools, 4096)
+                case "write_eof":
                     protocol.write_eof()
-                    with await pools.get(10) as buffer:
-                        with pytest.raises(anyio.ClosedResourceError, match="write_eof"):
-                            protocol.write(buffer)
-                        protocol.close()
-                        with pytest.raises(anyio.ClosedResourceError, match="on this side"):
-                            protocol.write(buffer)
-                        with pytest.raises(anyio.ClosedResourceError, match="on this side"):
-                            await protocol.send(buffer)
-                        with pytest.raises(anyio.ClosedResourceError):
-                            protocol.write_eof()
+                case "closing":
+                    transport.abort()
+                case "lost":
+                    reset(theirs)
+                    await turns()
+                case "closed":
+                    protocol.close()
+                case "aborted":
+                    protocol.abort()
+                case "set_protocol":
+                    transport.set_protocol(asyncio.Protocol())
+            buffer = await filled(pools, b"never")
+            with pytest.raises(STATES[state]):
+                await give(protocol, buffer, None, awaited)
+            assert (buffer.released, pools.statistics().nout) == (True, 0)
+
+
+async def test_a_buffer_can_be_given_only_once_and_its_view_ends() -> None:
+    with connected(**NARROW) as (ours, theirs):
+        async with large() as pools, protocol_on(ours, pools) as protocol:
+            buffer = await filled(pools, b"1" * LARGE)
+            view = buffer.view
+            protocol.write(buffer)
+            with pytest.raises(UseAfterRelease, match="a send releases it"):
+                protocol.write(buffer)
+            with pytest.raises(UseAfterRelease):
+                buffer.view  # noqa: B018
+            with pytest.raises(ValueError, match="released"):
+                view[0] = 0
+            with pytest.raises(DoubleRelease):
+                buffer.release()
+            assert await read(theirs, LARGE) == b"1" * LARGE
+
+
+async def test_pools_that_only_account_refuse_a_write_and_hold_nothing() -> None:
+    with connected() as (ours, _):
+        async with (
+            BufferPools("1 MiB", [4096], memory=AccountedMemory()) as pools,
+            protocol_on(ours, pools) as protocol,
+        ):
+            buffer = await pools.get(10)
+            with pytest.raises(UsageError, match="only accounts"):
+                protocol.write(buffer)
+            assert (buffer.released, pools.statistics().nout) == (True, 0)
+            protocol.write(await pools.get(10), 0)
+            assert pools.statistics().nout == 0
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+async def test_one_error_of_a_lost_connection_pins_no_memory(awaited: bool) -> None:
+    """The traceback of the error for which a connection was lost has the frames of the transport,
+    and they have the memory that was read into, or written."""
+    with connected() as (ours, theirs):
+        async with four() as pools, protocol_on(ours, pools) as protocol:
+            reset(theirs)
+            with pytest.raises(anyio.BrokenResourceError):
+                for _ in range(100):
+                    await give(protocol, await filled(pools, b"lost"), None, awaited)
+                    await asyncio.sleep(0)
+            await turns()
+            with pytest.raises(anyio.BrokenResourceError) as caught:
+                await protocol.receive()
+            assert isinstance(caught.value.__cause__, OSError)
+            assert (pools.statistics().nout, quarantined(pools)) == (0, 0)
+
+
+async def test_bytes_that_were_received_before_a_lost_connection_can_be_released() -> None:
+    with connected() as (ours, theirs):
+        async with four() as pools, protocol_on(ours, pools) as protocol:
+            theirs.sendall(b"hello")
+            await turns()
+            reset(theirs)
+            await turns()
+            buffer, nbytes = await protocol.receive()
+            assert bytes(buffer.view[:nbytes]) == b"hello"
+            buffer.release()
+            assert (pools.statistics().nout, quarantined(pools)) == (0, 0)
 
 
 # --- TLS
@@ -735,12 +941,18 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-async def test_megabytes_go_over_tls_and_back(certificate: Path) -> None:
-    data = random.Random(10).randbytes(2 << 20)
+def contexts(certificate: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """The contexts of a server and of its client."""
     for_server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     for_server.load_cert_chain(certificate)
     for_client = ssl.create_default_context(cafile=str(certificate))
     for_client.check_hostname = False
+    return for_server, for_client
+
+
+async def test_megabytes_go_over_tls_and_back(certificate: Path) -> None:
+    data = random.Random(10).randbytes(2 << 20)
+    for_server, for_client = contexts(certificate)
     ends: list[Exception] = []
     serving: list[asyncio.Task[None]] = []
     loop = asyncio.get_running_loop()
@@ -783,6 +995,332 @@ async def test_megabytes_go_over_tls_and_back(certificate: Path) -> None:
     assert [type(end) for end in ends] == [anyio.EndOfStream]
 
 
+@asynccontextmanager
+async def both_ends(
+    pools: BufferPools,
+) -> AsyncIterator[tuple[PooledBufferedProtocol, PooledBufferedProtocol]]:
+    """A server and a client in this process."""
+    with connected() as (ours, theirs):
+        async with protocol_on(ours, pools) as client, protocol_on(theirs, pools) as server:
+            yield server, client
+
+
+async def start_tls_at_both(
+    server: PooledBufferedProtocol, client: PooledBufferedProtocol, certificate: Path
+) -> None:
+    for_server, for_client = contexts(certificate)
+    accept = asyncio.create_task(server.start_tls(for_server, server_side=True))
+    await client.start_tls(for_client, server_hostname="127.0.0.1")
+    await accept
+
+
+async def test_start_tls_gives_the_protocol_its_new_transport(certificate: Path) -> None:
+    data = random.Random(11).randbytes(200_000)
+    async with checked() as pools, both_ends(pools) as (server, client):
+        await client.send(await filled(pools, b"STARTTLS"))
+        assert await received(server) == b"STARTTLS"
+        plain = client.transport
+        await start_tls_at_both(server, client, certificate)
+        assert client.transport is not plain
+        assert client.transport is not None
+        assert client.transport.get_extra_info("cipher") is not None
+
+        async def sending() -> None:
+            for start in range(0, len(data), 4096):
+                await client.send(await filled(pools, data[start : start + 4096]))
+            await client.aclose()
+
+        task = asyncio.create_task(sending())
+        got = b""
+        with pytest.raises(anyio.EndOfStream):
+            while True:
+                got += await received(server)
+        await task
+        assert got == data
+
+
+async def test_start_tls_comes_after_everything_that_was_written(certificate: Path) -> None:
+    for_server, for_client = contexts(certificate)
+    with connected(**NARROW) as (ours, theirs):
+        async with large() as pools, protocol_on(ours, pools) as server:
+            with await pools.get(LARGE) as buffer:
+                buffer.view[:] = b"1" * LARGE
+                server.write(buffer)
+            server.write(await filled(pools, b"2" * LARGE))
+            upgrade = asyncio.create_task(server.start_tls(for_server, server_side=True))
+            await turns()
+            assert not upgrade.done()
+            with pytest.raises(UsageError):
+                server.write(await filled(pools, b"secret"))
+            assert await read(theirs, 2 * LARGE) == b"1" * LARGE + b"2" * LARGE
+            async with protocol_on(theirs, pools) as client:
+                await client.start_tls(for_client, server_hostname="127.0.0.1")
+                await upgrade
+                await client.send(await filled(pools, b"secret"))
+                assert await received(server) == b"secret"
+                assert pools.statistics().nout == 0
+
+
+async def test_the_hello_of_a_fast_peer_is_not_read_before_the_handshake(
+    certificate: Path,
+) -> None:
+    for_server, for_client = contexts(certificate)
+    for _ in range(10):
+        async with checked() as pools, both_ends(pools) as (server, client):
+
+            async def client_side(
+                client: PooledBufferedProtocol = client,
+            ) -> None:
+                assert await received(client) == b"go ahead"
+                await client.start_tls(for_client, server_hostname="127.0.0.1")
+
+            task = asyncio.create_task(client_side())
+            await turns()
+            server.write(await filled(pools, b"go ahead"))
+            await server.start_tls(for_server, server_side=True)
+            await task
+
+
+async def test_a_start_tls_that_is_cancelled_before_the_handshake_changes_nothing(
+    certificate: Path,
+) -> None:
+    for_server, _ = contexts(certificate)
+    with connected(**NARROW) as (ours, theirs):
+        async with large() as pools, protocol_on(ours, pools) as server:
+            server.write(await filled(pools, b"1" * LARGE))
+            upgrade = asyncio.create_task(server.start_tls(for_server, server_side=True))
+            await turns()
+            upgrade.cancel()
+            await asyncio.gather(upgrade, return_exceptions=True)
+            server.write(await filled(pools, b"plain"))
+            assert await read(theirs, LARGE + 5) == b"1" * LARGE + b"plain"
+            theirs.sendall(b"answer")
+            assert await received(server) == b"answer"
+
+
+async def test_a_task_that_waits_in_receive_gets_the_bytes_of_the_new_transport(
+    certificate: Path,
+) -> None:
+    async with checked() as pools, both_ends(pools) as (server, client):
+        task = asyncio.create_task(received(server))
+        await turns()
+        await start_tls_at_both(server, client, certificate)
+        assert not task.done()
+        await client.send(await filled(pools, b"secret"))
+        assert await task == b"secret"
+
+
+async def test_bytes_that_come_with_the_end_of_the_handshake_are_received(
+    certificate: Path,
+) -> None:
+    """They come before `start_tls` has returned, and more than `read_ahead` allows."""
+    data = random.Random(12).randbytes(100_000)
+    for_server, for_client = contexts(certificate)
+    async with checked() as pools, both_ends(pools) as (server, client):
+
+        async def server_speaks_first() -> None:
+            await server.start_tls(for_server, server_side=True)
+            for start in range(0, len(data), 4096):
+                await server.send(await filled(pools, data[start : start + 4096]))
+
+        task = asyncio.create_task(server_speaks_first())
+        await client.start_tls(for_client, server_hostname="127.0.0.1")
+        await turns()
+        assert pools.statistics().nout <= 4
+        got = b""
+        while len(got) < len(data):
+            got += await received(client)
+        await task
+        assert got == data
+
+
+@pytest.mark.parametrize("nbytes", [1, 4096, 3 * 4096])
+async def test_start_tls_refuses_bytes_that_were_not_received(
+    nbytes: int, certificate: Path
+) -> None:
+    """Such bytes may come from an attacker between, and would seem to be protected."""
+    _, for_client = contexts(certificate)
+    with connected() as (ours, theirs):
+        async with checked() as pools, protocol_on(ours, pools) as client:
+            theirs.sendall(bytes(nbytes))
+            await turns()
+            with pytest.raises(UsageError, match="without TLS were not received"):
+                await client.start_tls(for_client, server_hostname="127.0.0.1")
+            assert len(await received(client)) == min(nbytes, 4096)
+            await client.send(await filled(pools, b"plain"))
+            assert await read(theirs, 5) == b"plain"
+
+
+async def test_start_tls_refuses_wrong_arguments_and_the_connection_is_as_before() -> None:
+    with connected() as (ours, theirs):
+        async with checked() as pools, protocol_on(ours, pools) as client:
+            with pytest.raises(TypeError):
+                await client.start_tls(True)  # type: ignore[arg-type]
+            await client.send(await filled(pools, b"plain"))
+            assert await read(theirs, 5) == b"plain"
+            theirs.sendall(b"answer")
+            assert await received(client) == b"answer"
+
+
+async def test_a_write_during_start_tls_is_refused_and_sends_nothing(certificate: Path) -> None:
+    _, for_client = contexts(certificate)
+    async with checked() as pools, both_ends(pools) as (server, client):
+        upgrade = asyncio.create_task(client.start_tls(for_client, server_hostname="127.0.0.1"))
+        await turns()
+        for awaited in (False, True):
+            with pytest.raises(UsageError, match="another protocol has the transport"):
+                await give(client, await filled(pools, b"secret"), None, awaited)
+        with pytest.raises(UsageError, match="another protocol has the transport"):
+            client.write_eof()
+        with pytest.raises(UsageError):
+            await client.start_tls(for_client, server_hostname="127.0.0.1")
+        server_buffer, nbytes = await server.receive()
+        with server_buffer:
+            assert b"secret" not in bytes(server_buffer.view[:nbytes])
+        upgrade.cancel()
+        await asyncio.gather(upgrade, return_exceptions=True)
+
+
+@pytest.mark.parametrize("how", ["garbage", "end", "reset", "cancel", "close", "abort", "aclose"])
+async def test_a_handshake_that_fails_ends_the_connection_and_every_wait(
+    how: str, certificate: Path
+) -> None:
+    """asyncio does not report the end of a connection to the protocol above a TLS handshake."""
+    _, for_client = contexts(certificate)
+    with connected() as (ours, theirs):
+        async with checked() as pools, protocol_on(ours, pools) as client:
+            receive = asyncio.create_task(client.receive())
+            await turns()
+            upgrade = asyncio.create_task(client.start_tls(for_client, server_hostname="127.0.0.1"))
+            await turns()
+            match how:
+                case "garbage":
+                    theirs.sendall(b"500 no TLS here\r\n")
+                case "end":
+                    theirs.close()
+                case "reset":
+                    reset(theirs)
+                case "cancel":
+                    upgrade.cancel()
+                case "close":
+                    client.close()
+                case "abort":
+                    client.abort()
+                case "aclose":
+                    await client.aclose()
+            (result,) = await asyncio.gather(upgrade, return_exceptions=True)
+            expected = {
+                "cancel": asyncio.CancelledError,
+                "close": anyio.ClosedResourceError,
+                "abort": anyio.ClosedResourceError,
+                "aclose": anyio.ClosedResourceError,
+            }.get(how, anyio.BrokenResourceError)
+            assert type(result) is expected
+            if how in ("garbage", "reset"):
+                assert isinstance(result.__cause__, OSError)
+            with pytest.raises((anyio.BrokenResourceError, anyio.ClosedResourceError)):
+                await receive
+            with pytest.raises((anyio.BrokenResourceError, anyio.ClosedResourceError)):
+                await client.send(await filled(pools, b"secret"))
+            await client.aclose()
+            assert pools.statistics().nout == 0
+
+
+@pytest.mark.parametrize("state", ["ended by the peer", "ended", "closed", "lost", "unconnected"])
+async def test_start_tls_on_a_connection_that_has_ended_is_refused(
+    state: str, certificate: Path
+) -> None:
+    _, for_client = contexts(certificate)
+    with connected() as (ours, theirs):
+        async with checked() as pools, protocol_on(ours, pools) as client:
+            error: type[Exception] = anyio.BrokenResourceError
+            match state:
+                case "ended by the peer":
+                    theirs.shutdown(socket.SHUT_WR)
+                case "ended":
+                    client.write_eof()
+                    error = anyio.ClosedResourceError
+                case "closed":
+                    client.close()
+                    error = anyio.ClosedResourceError
+                case "lost":
+                    reset(theirs)
+                case "unconnected":
+                    client = PooledBufferedProtocol(pools, 4096)
+                    error = UsageError
+            await turns()
+            with pytest.raises(error):
+                await client.start_tls(for_client, server_hostname="127.0.0.1")
+
+
+# The loop's own start_tls, which does not give the protocol its new transport.
+
+
+@pytest.mark.parametrize("queued", [0, 1, 2])
+@pytest.mark.parametrize("end", ["close", "abort", "aclose"])
+async def test_after_the_start_tls_of_the_loop_nothing_is_sent_in_plaintext(
+    end: str, queued: int, certificate: Path
+) -> None:
+    """What was written before it goes out before the handshake, or is dropped at the end."""
+    _, for_client = contexts(certificate)
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda *_: None)  # TLS of asyncio asserts that no writing is paused
+    with connected(**NARROW) as (ours, theirs):
+        async with large() as pools, protocol_on(ours, pools) as client:
+            buffers = [await filled(pools, bytes([n + 1]) * LARGE) for n in range(queued)]
+            sends = [asyncio.create_task(client.send(buffer)) for buffer in buffers]
+            await turns()
+            assert client.transport is not None
+            upgrade = asyncio.create_task(
+                loop.start_tls(client.transport, client, for_client, server_hostname="127.0.0.1")
+            )
+            await turns()
+            for awaited in (False, True):
+                buffer = await filled(pools, b"secret")
+                with pytest.raises(UsageError, match="await the protocol's own start_tls"):
+                    await give(client, buffer, None, awaited)
+                assert buffer.released
+            seen = await read(theirs, min(queued, 1) * LARGE + 1)
+            assert seen.startswith(b"\1" * min(queued, 1) * LARGE)
+            assert b"\2" not in seen[-1:]
+            match end:
+                case "close":
+                    client.close()
+                case "abort":
+                    client.abort()
+                case "aclose":
+                    await client.aclose()
+            results = await asyncio.gather(*sends, return_exceptions=True)
+            assert all(isinstance(result, anyio.BrokenResourceError) for result in results)
+            upgrade.cancel()
+            await asyncio.gather(upgrade, return_exceptions=True)
+            await client.aclose()
+            rest = await read(theirs, 3 * LARGE)
+            assert b"secret" not in rest
+            assert b"\2" * 100 not in rest
+            await turns()
+            assert pools.statistics().nout == 0
+    loop.set_exception_handler(None)
+
+
+async def test_a_new_transport_can_be_given_to_the_protocol_by_hand(certificate: Path) -> None:
+    for_server, for_client = contexts(certificate)
+    loop = asyncio.get_running_loop()
+    async with checked() as pools, both_ends(pools) as (server, client):
+        accept = asyncio.create_task(server.start_tls(for_server, server_side=True))
+        assert client.transport is not None
+        transport = await loop.start_tls(
+            client.transport, client, for_client, server_hostname="127.0.0.1"
+        )
+        await accept
+        with pytest.raises(UsageError):
+            client.write(await filled(pools, b"secret"))
+        assert transport is not None
+        client.connection_made(transport)
+        await client.send(await filled(pools, b"secret"))
+        assert await received(server) == b"secret"
+
+
 # --- the end of a connection
 
 
@@ -813,7 +1351,7 @@ async def test_a_reset_releases_written_buffers_and_fails_the_waiting_send() -> 
             results = await asyncio.gather(*sends, return_exceptions=True)
             assert [type(result) for result in results] == [anyio.BrokenResourceError] * 2
             assert isinstance(results[0].__cause__, OSError)  # type: ignore[union-attr]
-            assert all(buffer.released for buffer in buffers)
+            assert pools.statistics().nout == 0
 
 
 async def test_a_write_that_fails_at_once_releases_its_buffer_and_fails_the_send() -> None:
@@ -825,8 +1363,8 @@ async def test_a_write_that_fails_at_once_releases_its_buffer_and_fails_the_send
                 await protocol.send(buffers[0])
             with pytest.raises(anyio.BrokenResourceError):
                 protocol.write(buffers[1])
-            assert [buffer.released for buffer in buffers] == [True, False]
-            buffers[1].release()
+            assert [buffer.released for buffer in buffers] == [True, True]
+            assert pools.statistics().nout == 0
 
 
 async def test_write_eof_to_a_peer_that_is_gone_raises_nothing() -> None:
@@ -930,11 +1468,11 @@ async def test_aclose_waits_until_all_bytes_have_gone() -> None:
             task = asyncio.create_task(protocol.aclose())
             await turns()
             assert not task.done()
-            assert not any(buffer.released for buffer in buffers)
+            assert pools.statistics().nout == 3
             data = await read(theirs, 3 * LARGE + 1)
             assert data == b"\1" * LARGE + b"\2" * LARGE + b"\3" * LARGE
             await task
-            assert all(buffer.released for buffer in buffers)
+            assert pools.statistics().nout == 0
 
 
 @pytest.mark.parametrize("native", [True, False])

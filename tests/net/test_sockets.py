@@ -17,7 +17,7 @@ import trio
 from anyio.lowlevel import checkpoint
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from mbufpools import Buffer, BufferInUse, BufferPools, PoolSpec, UseAfterRelease
+from mbufpools import Buffer, BufferPools, DoubleRelease, PoolSpec, UseAfterRelease
 from mbufpools.net import Piece, SendFailed, recv_into, send_all
 from mbufpools.net._send import IOV_MAX
 from tests.kit.network import (
@@ -325,14 +325,15 @@ async def test_other_objects_are_refused_and_the_error_says_what_is_accepted(
 ) -> None:
     wrong = make()
     async with checked() as pools:
-        with await pools.get(100) as buffer:
-            for use in (recv_into, lambda sock, buffer: send_all(sock, [buffer])):
-                if hasattr(wrong, "setblocking"):
-                    wrong.setblocking(False)
-                with pytest.raises(TypeError, match=message) as caught:
-                    await use(wrong, buffer)
-                assert "expected a connected stream socket" in str(caught.value)
-                assert not buffer.released
+        buffer = await pools.get(100)
+        for use in (recv_into, lambda sock, buffer: send_all(sock, [buffer])):
+            if hasattr(wrong, "setblocking"):
+                wrong.setblocking(False)
+            with pytest.raises(TypeError, match=message) as caught:
+                await use(wrong, buffer)
+            assert "expected a connected stream socket" in str(caught.value)
+            assert buffer.released == (use is not recv_into)
+        assert pools.statistics().nout == 0
     for sock in (wrong, getattr(wrong, "_sock", None)):
         if isinstance(sock, socket.socket):
             sock.close()
@@ -405,16 +406,16 @@ async def test_more_buffers_than_one_system_call_takes_are_sent() -> None:
 
 async def test_kafka_19012_a_buffer_is_free_only_after_its_send_has_returned() -> None:
     """Kafka freed buffers during their send; the next owner wrote into that send."""
-    ends: list[tuple[int, Buffer]] = []
+    ends: list[int] = []
 
     class Watched(socket.socket):
         taken = 0
 
         def sendmsg(self, buffers: Any, *args: Any) -> int:
             count = super().sendmsg(buffers, *args)
+            unsent = sum(end > Watched.taken for end in ends)
+            assert pools.statistics().nout >= unsent
             Watched.taken += count
-            for end, buffer in ends:
-                assert not buffer.released or end <= Watched.taken - count
             return count
 
     received = hashlib.sha256()
@@ -442,12 +443,13 @@ async def test_kafka_19012_a_buffer_is_free_only_after_its_send_has_returned() -
                 for buffer in buffers:
                     buffer.view[:] = bytes([number]) * buffer.nbytes
                     sent.update(buffer.view)
-                    ends.append(((ends[-1][0] if ends else 0) + buffer.nbytes, buffer))
-                await send_all(watched, buffers)
-                assert all(end <= Watched.taken for end, _ in ends)
+                    ends.append((ends[-1] if ends else 0) + buffer.nbytes)
+                with buffers[0]:
+                    await send_all(watched, buffers)
+                assert ends[-1] == Watched.taken
             others.cancel_scope.cancel()
             watched.close()
-    assert Watched.taken == ends[-1][0]
+    assert Watched.taken == ends[-1]
     assert sent.digest() == received.digest()
 
 
@@ -458,15 +460,13 @@ async def test_memory_comes_back_while_the_rest_waits_for_the_peer() -> None:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(send_all, ours, buffers)
                 await turns()
-                through = [buffer.released for buffer in buffers]
-                assert through == sorted(through, reverse=True)
-                assert 0 < sum(through) < len(buffers)
-                assert pools.statistics().nout == len(buffers) - sum(through)
+                assert all(buffer.released for buffer in buffers), "the call has them"
+                assert 0 < pools.statistics().nout < len(buffers)
                 await read(theirs, 64 * 16384)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_after_a_cancelled_send_the_unsent_buffers_belong_to_the_caller(kind: Kind) -> None:
+async def test_after_a_cancelled_send_all_buffers_are_released(kind: Kind) -> None:
     with connected(**NARROW) as (ours, theirs):
         sock = kind(ours)
         async with checked("2 MiB", [PoolSpec(16384, items_per_page=1)]) as pools:
@@ -480,26 +480,25 @@ async def test_after_a_cancelled_send_the_unsent_buffers_belong_to_the_caller(ki
 
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(cancelled_send)
-                while not buffers[0].released:
+                while pools.statistics().nout == len(buffers):
                     await turns()
+                left = pools.statistics().nout
+                assert left > 0
                 scope.cancel()
             assert scope.cancelled_caught
-            gone = sum(buffer.released for buffer in buffers)
-            assert 0 < gone < len(buffers)
-            assert all(buffer.view == contents[n] for n, buffer in enumerate(buffers) if n >= gone)
-            for buffer in buffers[gone:]:
-                buffer.release()
+            assert pools.statistics().nout == 0
             ours.shutdown(socket.SHUT_WR)
+            gone = 64 - left
             data = await read(theirs, 64 * 16384)
             assert gone * 16384 <= len(data) < (gone + 1) * 16384
             assert b"".join(contents).startswith(data)
 
 
-async def test_a_native_cancel_of_a_send_leaves_the_unsent_buffers(anyio_backend: Any) -> None:
+async def test_a_native_cancel_of_a_send_releases_all_buffers(anyio_backend: Any) -> None:
     native_cancel_only(anyio_backend)
     with connected(**NARROW) as (ours, theirs):
         async with checked("2 MiB", [PoolSpec(16384, items_per_page=1)]) as pools:
-            for turn in range(5):
+            for turn in range(1, 6):
                 buffers = await taken(pools, [bytes(16384)] * 50)
                 task = asyncio.create_task(send_all(ours, buffers))
                 for _ in range(turn):
@@ -507,22 +506,30 @@ async def test_a_native_cancel_of_a_send_leaves_the_unsent_buffers(anyio_backend
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
                 assert task.cancelled()
-                for buffer in buffers:
-                    if not buffer.released:
-                        buffer.release()
-                await turns()
+                assert pools.statistics().nout == 0
                 drain(theirs)
+
+
+async def test_a_send_that_never_began_has_taken_nothing(anyio_backend: Any) -> None:
+    native_cancel_only(anyio_backend)
+    with connected() as (ours, _):
+        async with checked() as pools:
+            (buffer,) = await taken(pools, [b"never"])
+            task = asyncio.create_task(send_all(ours, [buffer]))
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            buffer.release()
 
 
 async def test_a_send_in_a_cancelled_scope_sends_nothing() -> None:
     with connected() as (ours, theirs):
         async with checked() as pools:
-            with await pools.get(100) as buffer:
-                with anyio.CancelScope() as scope:
-                    scope.cancel()
-                    await send_all(ours, [buffer])
-                assert scope.cancelled_caught
-                assert not buffer.released
+            buffer = await pools.get(100)
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await send_all(ours, [buffer])
+            assert scope.cancelled_caught
+            assert (buffer.released, pools.statistics().nout) == (True, 0)
             await turns()
             with pytest.raises(BlockingIOError):
                 theirs.recv(1)
@@ -542,35 +549,69 @@ async def test_an_error_says_how_many_bytes_had_gone() -> None:
 
                 tasks.start_soon(sending)
                 await turns()
+                gone = len(buffers) - pools.statistics().nout
                 reset(theirs)
             (failure,) = failures
-            gone = sum(buffer.released for buffer in buffers)
             assert gone * 16384 <= failure.sent < (gone + 1) * 16384
             assert (failure.nbytes, gone > 0) == (64 * 16384, True)
             assert isinstance(failure.__cause__, ConnectionError)
             assert isinstance(failure, anyio.BrokenResourceError)
-            for buffer in buffers[gone:]:
-                buffer.release()
+            assert pools.statistics().nout == 0
 
 
-async def test_a_send_of_buffers_that_cannot_be_sent_sends_nothing() -> None:
+WRONG: list[tuple[Callable[[Any, Any], Any], type[Exception], str]] = [
+    (lambda first, second: [first, b"bytes", second], TypeError, "expected a Buffer, or a pair"),
+    (lambda first, second: [first, (second, True)], TypeError, "expected a Buffer, or a pair"),
+    (lambda first, second: [first, (second, "1")], TypeError, "expected a Buffer, or a pair"),
+    (lambda first, second: [(first, second)], TypeError, "expected a Buffer, or a pair"),
+    (lambda first, second: [first, (second, 101)], ValueError, "cannot send 101 bytes"),
+    (lambda first, second: [first, (second, -1)], ValueError, "cannot send -1 bytes"),
+    (lambda first, second: [first, second, first], ValueError, "twice"),
+    (lambda first, second: (first, 5, second), TypeError, "expected a Buffer, or a pair"),
+    (lambda first, second: raises_after([first, second]), LookupError, "planted"),
+]
+
+
+def raises_after(pieces: list[Any]) -> Any:
+    yield from pieces
+    raise LookupError("planted")
+
+
+@pytest.mark.parametrize(("make", "error", "message"), WRONG, ids=map(str, range(len(WRONG))))
+async def test_a_send_of_what_cannot_be_sent_sends_nothing_and_takes_every_buffer(
+    make: Callable[[Any, Any], Any], error: type[Exception], message: str
+) -> None:
     with connected() as (ours, theirs):
         async with checked() as pools:
-            with await pools.get_many([100, 100]) as (first, second):
-                wrong: list[tuple[Any, type[Exception], str]] = [
-                    ([first, b"bytes"], TypeError, "expected a Buffer, or a pair"),
-                    ([first, (second, True)], TypeError, "expected a Buffer, or a pair"),
-                    ([first, (second, 101)], ValueError, "cannot send 101 bytes"),
-                    ([first, (second, -1)], ValueError, "cannot send -1 bytes"),
-                    ([first, first], ValueError, "twice"),
-                ]
-                for pieces, error, message in wrong:
-                    with pytest.raises(error, match=message):
-                        await send_all(ours, pieces)
-                assert not first.released
+            first, second = await pools.get_many([100, 100])
+            with pytest.raises(error, match=message):
+                await send_all(ours, make(first, second))
+            assert (first.released, second.released) == (True, True)
+            assert pools.statistics().nout == 0
             await turns()
             with pytest.raises(BlockingIOError):
                 theirs.recv(1)
+
+
+async def test_a_send_of_a_released_buffer_sends_nothing_and_takes_the_others() -> None:
+    with connected() as (ours, theirs):
+        async with checked() as pools:
+            first, released, last = await pools.get_many([100, 100, 100])
+            released.release()
+            with pytest.raises(UseAfterRelease, match="a send releases it"):
+                await send_all(ours, [first, released, last])
+            assert pools.statistics().nout == 0
+            with pytest.raises(BlockingIOError):
+                theirs.recv(1)
+
+
+async def test_a_buffer_that_is_given_as_the_list_is_taken_and_the_error_says_so() -> None:
+    with connected() as (ours, _):
+        async with checked() as pools:
+            buffer = await pools.get(100)
+            with pytest.raises(TypeError, match="one after another"):
+                await send_all(ours, buffer)  # type: ignore[arg-type]
+            assert pools.statistics().nout == 0
 
 
 async def test_a_send_of_nothing_is_a_checkpoint() -> None:
@@ -583,17 +624,37 @@ async def test_a_send_of_nothing_is_a_checkpoint() -> None:
             assert scope.cancelled_caught
 
 
-async def test_an_exported_view_does_not_stop_the_send_and_its_buffer_stays_out() -> None:
+async def test_an_exported_view_does_not_stop_the_send_and_its_item_waits_in_quarantine() -> None:
     with connected() as (ours, theirs):
         async with checked() as pools:
             buffers = await taken(pools, [b"one", b"two", b"three"])
             export = pickle.PickleBuffer(buffers[1].view)
-            with pytest.raises(BufferInUse):
+            await send_all(ours, buffers)
+            assert await read(theirs, 11) == b"onetwothree"
+            assert pools.statistics().nout == 1
+            assert bytes(export) == b"two"
+            export.release()
+            await turns()
+
+
+async def test_an_error_at_the_end_of_a_lease_is_raised_after_the_others_were_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    release = Buffer.release
+
+    def fails_once(lease: Buffer) -> None:
+        monkeypatch.setattr(Buffer, "release", release)
+        release(lease)
+        raise MemoryError("planted")
+
+    with connected() as (ours, theirs):
+        async with checked() as pools:
+            buffers = await taken(pools, [b"one", b"two", b"three"])
+            monkeypatch.setattr(Buffer, "release", fails_once)
+            with pytest.raises(MemoryError, match="planted"):
                 await send_all(ours, buffers)
             assert await read(theirs, 11) == b"onetwothree"
-            assert [buffer.released for buffer in buffers] == [True, False, True]
-            export.release()
-            buffers[1].release()
+            assert pools.statistics().nout == 0
 
 
 async def test_two_tasks_cannot_send_to_one_socket() -> None:
@@ -605,27 +666,31 @@ async def test_two_tasks_cannot_send_to_one_socket() -> None:
             one, two = await taken(pools, [b"1" * LARGE, b"two"])
             tasks.start_soon(send_all, ours, [one])
             await turns()
-            with two, pytest.raises(anyio.BusyResourceError, match="sending to"):
+            with pytest.raises(anyio.BusyResourceError, match="sending to"):
                 await send_all(ours, [two])
+            assert (two.released, pools.statistics().nout) == (True, 1)
             assert await read(theirs, LARGE) == b"1" * LARGE
 
 
-async def test_a_buffer_released_by_another_task_ends_the_send() -> None:
+@pytest.mark.parametrize("early", ["with", "release"])
+async def test_a_release_by_another_task_does_nothing_to_bytes_that_are_still_to_be_sent(
+    early: str,
+) -> None:
     with connected(**NARROW) as (ours, theirs):
         async with (
             checked(2 * LARGE, [PoolSpec(LARGE, items_per_page=1)]) as pools,
             anyio.create_task_group() as tasks,
         ):
             (buffer,) = await taken(pools, [b"1" * LARGE])
-
-            async def sending() -> None:
-                with pytest.raises(UseAfterRelease, match=rf"\d+ of {LARGE} bytes had gone"):
-                    await send_all(ours, [buffer])
-
-            tasks.start_soon(sending)
-            await turns()
-            buffer.release()
-            theirs.recv(LARGE)
+            with buffer:
+                tasks.start_soon(send_all, ours, [buffer])
+                await turns()
+                if early == "release":
+                    with pytest.raises(DoubleRelease):
+                        buffer.release()
+            with await pools.get(LARGE) as other:
+                other.view[:] = b"\xff" * LARGE
+                assert await read(theirs, LARGE) == b"1" * LARGE
 
 
 async def test_an_anyio_stream_gets_copies_and_the_buffers_are_released() -> None:
@@ -670,8 +735,8 @@ async def test_the_error_of_an_anyio_stream_says_how_many_bytes_had_gone() -> No
         with pytest.raises(SendFailed) as caught:
             await send_all(Failing(), buffers)
         assert (caught.value.sent, caught.value.nbytes) == (7, 12)
-        assert [buffer.released for buffer in buffers] == [True, True, False]
-        buffers[2].release()
+        assert [buffer.released for buffer in buffers] == [True, True, True]
+        assert pools.statistics().nout == 0
 
 
 # --- both

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -231,22 +232,57 @@ async def test_a_small_item_does_not_pass_a_large_one() -> None:
         assert [len(await receive.receive()) for _ in range(2)] == [LIMIT, 5]
 
 
-async def test_receivers_are_served_in_the_order_of_their_calls() -> None:
-    got: list[tuple[int, bytes]] = []
+async def test_receivers_that_run_in_any_order_take_the_items_in_the_order_of_the_sends() -> None:
+    """trio resumes tasks that were woken together in any order."""
+    for _ in range(10):
+        got: list[bytes] = []
+        async with stream() as (send, receive, _), anyio.create_task_group() as tasks:
+
+            async def receiving(
+                receive: ByteBoundReceiveStream[bytes] = receive, got: list[bytes] = got
+            ) -> None:
+                got.append(await receive.receive())
+
+            for _ in range(5):
+                tasks.start_soon(receiving)
+                await anyio.wait_all_tasks_blocked()
+            for number in range(5):
+                send.send_nowait(bytes([number]))
+            assert send.statistics().current_buffer_used == 5
+            with pytest.raises(anyio.WouldBlock):
+                receive.receive_nowait()
+        assert got == [bytes([number]) for number in range(5)]
+
+
+async def test_receivers_are_woken_in_the_order_of_their_calls() -> None:
+    got: list[int] = []
     async with stream() as (send, receive, _), anyio.create_task_group() as tasks:
 
         async def receiving(number: int) -> None:
-            got.append((number, await receive.receive()))
+            await receive.receive()
+            got.append(number)
 
         for number in range(5):
             tasks.start_soon(receiving, number)
             await anyio.wait_all_tasks_blocked()
-        for number in range(5):
-            send.send_nowait(bytes([number]))
-        assert send.statistics().current_buffer_used == 5
+        for count in range(1, 6):
+            send.send_nowait(b"item")
+            await anyio.wait_all_tasks_blocked()
+            assert got == list(range(count))
+
+
+async def test_a_newcomer_takes_only_what_no_woken_receiver_was_woken_for() -> None:
+    async with stream() as (send, receive, _), anyio.create_task_group() as tasks:
+        doing = Doing()
+        tasks.start_soon(doing.run, receive.receive)
+        await anyio.wait_all_tasks_blocked()
+        send.send_nowait(b"1")
+        send.send_nowait(b"2")
+        assert receive.receive_nowait() == b"1"
         with pytest.raises(anyio.WouldBlock):
             receive.receive_nowait()
-    assert sorted(got) == [(number, bytes([number])) for number in range(5)]
+        await anyio.wait_all_tasks_blocked()
+        assert doing.results == [b"2"]
 
 
 # --- checkpoints and cancellation
@@ -364,22 +400,95 @@ async def test_a_receiver_cancelled_at_the_item_loses_and_doubles_nothing(
                 doing.cancel(native=False)
 
 
-async def test_items_handed_to_cancelled_receivers_keep_their_order(anyio_backend: Any) -> None:
-    native_only(anyio_backend)
+ORDERS = [order for count in (1, 2, 3) for order in itertools.permutations(range(3), count)]
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("parked", [0, 2])
+@pytest.mark.parametrize("order", ORDERS)
+async def test_receivers_cancelled_in_any_order_leave_the_items_in_order(
+    order: tuple[int, ...], parked: int, native: bool, anyio_backend: Any
+) -> None:
+    """Three receivers are woken for an item each, and some are cancelled before they run. Others
+    may still be parked, and are woken instead."""
+    if native:
+        native_only(anyio_backend)
+    got: list[bytes] = []
     async with stream() as (send, receive, _), anyio.create_task_group() as tasks:
-        doing = Doing()
-        tasks.start_soon(doing.run, receive.receive)
-        await anyio.wait_all_tasks_blocked()
+
+        async def receiving() -> None:
+            got.append(await receive.receive())
+
+        doings = [Doing() for _ in range(3 + parked)]
+        for doing in doings:
+            tasks.start_soon(doing.run, receiving)
+            await anyio.wait_all_tasks_blocked()
         for item in (b"1", b"2", b"3"):
             send.send_nowait(item)
-        doing.cancel(native=True)
+        for number in order:
+            doings[number].cancel(native)
+        send.send_nowait(b"4")
         await anyio.wait_all_tasks_blocked()
-        assert [receive.receive_nowait() for _ in range(3)] == [b"1", b"2", b"3"]
+        for doing in doings:
+            doing.cancel(native=False)
+        await anyio.wait_all_tasks_blocked()
+        try:
+            while True:
+                got.append(receive.receive_nowait())
+        except anyio.WouldBlock:
+            pass
+        assert got == [b"1", b"2", b"3", b"4"]
 
 
-async def test_an_item_given_back_when_no_receiver_is_left_is_dropped(
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("others", [1, 2])
+async def test_the_end_comes_after_an_item_that_a_cancelled_receiver_did_not_take(
+    others: int, native: bool, anyio_backend: Any
+) -> None:
+    if native:
+        native_only(anyio_backend)
+    async with stream() as (send, receive, _), anyio.create_task_group() as tasks:
+        told: list[Any] = []
+
+        async def working() -> None:
+            async for item in receive:
+                told.append(item)  # noqa: PERF401 - an item counts when it is received
+            told.append("end")
+
+        doings = [Doing() for _ in range(1 + others)]
+        for doing in doings:
+            tasks.start_soon(doing.run, working)
+            await anyio.wait_all_tasks_blocked()
+        send.send_nowait(b"the last item")
+        send.close()
+        with pytest.raises(anyio.WouldBlock):
+            receive.receive_nowait()
+        doings[0].cancel(native)
+        await anyio.wait_all_tasks_blocked()
+        assert told[:2] == [b"the last item", "end"]
+        assert set(told[1:]) == {"end"}
+        with pytest.raises(anyio.EndOfStream):
+            receive.receive_nowait()
+
+
+async def test_a_newcomer_waits_for_the_last_item_that_a_woken_receiver_may_leave(
     anyio_backend: Any,
 ) -> None:
+    native_only(anyio_backend)
+    async with stream() as (send, receive, _), anyio.create_task_group() as tasks:
+        woken, newcomer = Doing(), Doing()
+        tasks.start_soon(woken.run, receive.receive)
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(newcomer.run, receive.receive)
+        await anyio.lowlevel.checkpoint()
+        send.send_nowait(b"item")
+        send.close()
+        woken.cancel(native=True)
+        await anyio.wait_all_tasks_blocked()
+        assert (woken.results, newcomer.results) == ([], [b"item"])
+
+
+async def test_an_item_is_dropped_if_no_receiver_is_left_to_take_it(anyio_backend: Any) -> None:
     native_only(anyio_backend)
     async with stream() as (send, receive, pools), anyio.create_task_group() as tasks:
         doing = Doing()
@@ -391,6 +500,45 @@ async def test_an_item_given_back_when_no_receiver_is_left_is_dropped(
         await anyio.wait_all_tasks_blocked()
         assert doing.results == []
         assert pools.statistics().reserved == 0
+
+
+async def test_a_close_meets_a_woken_receiver_and_its_item_goes_to_another_clone() -> None:
+    async with stream() as (send, receive, _):
+        with receive.clone() as other:
+            async with anyio.create_task_group() as tasks:
+                closed, open_ = Doing(), Doing()
+                tasks.start_soon(closed.run, receive.receive)
+                await anyio.wait_all_tasks_blocked()
+                tasks.start_soon(open_.run, other.receive)
+                await anyio.wait_all_tasks_blocked()
+                send.send_nowait(b"item")
+                receive.close()
+                await anyio.wait_all_tasks_blocked()
+                assert type(closed.error) is anyio.ClosedResourceError
+                assert open_.results == [b"item"]
+
+
+@pytest.mark.parametrize("native", [False, True])
+async def test_a_sender_that_is_cancelled_and_refused_at_once_holds_nothing(
+    native: bool, anyio_backend: Any
+) -> None:
+    if native:
+        native_only(anyio_backend)
+    async with (
+        stream(wakeup="direct") as (send, receive, pools),
+        anyio.create_task_group() as tasks,
+    ):
+        buffers = [await pools.get(4096) for _ in range(4)]
+        doing = Doing()
+        tasks.start_soon(doing.run, send.send, bytes(4096))
+        await anyio.wait_all_tasks_blocked()
+        buffers.pop().release()  # it is granted
+        receive.close()
+        doing.cancel(native)
+        await anyio.wait_all_tasks_blocked()
+        assert (doing.results, pools.statistics().reserved) == ([], 0)
+        for buffer in buffers:
+            buffer.release()
 
 
 # --- closing

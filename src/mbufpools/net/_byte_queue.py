@@ -1,25 +1,36 @@
 """The queue of `create_byte_stream`: items whose bytes count against the limit of the pools.
 
 A sender that has to wait takes its place in the queue at once. Its item is *ready* when its bytes
-are reserved, and only a ready item at the head can be received. (The item cannot join the queue
-when its sender resumes, because trio resumes tasks that were woken together in any order.) The
-bytes are reserved in the order of the pools, so the head is always granted first.
+are reserved, and can be received when all items before it are ready, too. (The item cannot join the
+queue when its sender resumes, because trio resumes tasks that were woken together in any order.)
+The bytes are reserved in the order of the pools, so the head is always granted first.
 
-A parked receiver is handed an item. If it cannot take the item, the item goes back to the head.
+No item is ever handed to a receiver that sleeps: an item stays in the queue until a receiver *runs*
+and takes it. A receiver is only woken, and from then on counts as one that will take an item. So a
+woken receiver that is cancelled before it runs has nothing to put back. It leaves, and the next one
+is woken instead.
+
+Invariants, whatever is cancelled in whatever order:
+
+- Each take is of the oldest item, so the items are received in the order of the sends.
+- The stream has ended when no item is in the queue. An item that a woken receiver may still leave
+  is in the queue, so no other receiver is told of the end before the last item was received.
+- At most as many receivers are woken as items can be received. So a woken receiver that runs finds
+  an item; and while a receiver sleeps, each item has a woken receiver.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import anyio
 
 from mbufpools import BufferPools, Reservation
-from mbufpools._request import RequestQueue
+from mbufpools._request import Request, RequestQueue
 
 __all__ = ["ByteBoundStreamStatistics", "ByteQueue", "Entry"]
 
@@ -31,7 +42,7 @@ class ByteBoundStreamStatistics:
     """The state of a stream of `create_byte_stream` at one moment."""
 
     current_buffer_used: int
-    """The number of items that can be received, or were handed to a receiver that has not run."""
+    """The number of items that were sent and not received."""
     current_bytes: int
     """The number of bytes of the pools' limit that these items hold."""
     open_send_streams: int
@@ -75,13 +86,16 @@ class ByteQueue(Generic[T]):
     def __init__(self, pools: BufferPools, size: Callable[[T], int]) -> None:
         self.pools = pools
         self.size = size
-        self.entries: OrderedDict[Entry[T], None] = OrderedDict()
-        """All entries, in the order of the sends."""
-        self.unready: set[Entry[T]] = set()
-        """The entries whose senders wait."""
-        self.receivers: RequestQueue[Entry[T]] = RequestQueue()
+        self.ready: deque[Entry[T]] = deque()
+        """The entries that can be received, in the order of the sends."""
+        self.delayed: OrderedDict[Entry[T], None] = OrderedDict()
+        """The later entries. The sender of the first one waits."""
+        self.parked: RequestQueue[bool] = RequestQueue()
+        """The receivers that sleep."""
+        self.woken: set[Request[bool]] = set()
+        """The receivers that were woken to take an item, and have not run."""
         self.items = 0
-        """The number of ready items that are in the queue or handed to a receiver."""
+        """The number of items that were sent and not received."""
         self.bytes = 0
         self.senders_open = 0
         self.receivers_open = 0
@@ -100,74 +114,84 @@ class ByteQueue(Generic[T]):
         """Wait until the bytes of `entry` are granted."""
         return await self.pools.reserve(entry.nbytes) if entry.nbytes else None
 
-    def head(self) -> Entry[T] | None:
-        """The next item, if it is ready."""
-        entry = next(iter(self.entries), None)
-        return entry if entry is not None and entry.ready else None
-
     def wait(self, entry: Entry[T]) -> None:
-        """`entry` takes its place in the queue."""
-        self.entries[entry] = None
-        self.unready.add(entry)
+        """`entry` takes its place in the queue; its sender waits."""
+        self.delayed[entry] = None
 
     def withdraw(self, entry: Entry[T]) -> None:
         """The sender of `entry` stops waiting; the entries behind it may be ready."""
-        if entry in self.unready:
-            self.unready.remove(entry)
-            del self.entries[entry]
-            self.serve()
+        if self.delayed.pop(entry, self) is None:
+            self._advance()
 
     def put(self, entry: Entry[T]) -> None:
-        """`entry` is ready, in its place or at the end of the queue: serve the receivers."""
+        """`entry` is sent: it is ready, in its place or at the end of the queue."""
         entry.ready = True
-        self.unready.discard(entry)
-        self.entries.setdefault(entry)
         self.items += 1
         self.bytes += entry.nbytes
+        self.delayed.setdefault(entry)
+        self._advance()
+
+    def _advance(self) -> None:
+        while self.delayed and next(iter(self.delayed)).ready:
+            self.ready.append(self.delayed.popitem(last=False)[0])
         self.serve()
 
-    def take(self, entry: Entry[T]) -> T:
-        """The item of `entry` leaves the stream, and its bytes go back to the pools."""
-        self.items -= 1
-        self.bytes -= entry.nbytes
-        entry.release()
-        return entry.item
-
     def serve(self) -> None:
-        """Hand the oldest items to the receivers that have waited longest, or end their wait."""
-        while (request := self.receivers.head) is not None:
-            entry = self.head()
-            if entry is not None:
-                self.receivers.remove(request)
-                del self.entries[entry]
-                request.grant(entry)
+        """Wake the receivers that have waited longest: one for each item, or all at the end."""
+        while (request := self.parked.head) is not None:
+            if self.spare:
+                self.woken.add(request)
+                self.parked.remove(request)
+                request.grant(True)
             elif self.ended:
-                self.receivers.remove(request)
+                self.parked.remove(request)
                 request.fail(anyio.EndOfStream())
             else:
                 break
 
     @property
+    def spare(self) -> bool:
+        """True if there are more items than woken receivers."""
+        return len(self.ready) > len(self.woken)
+
+    @property
     def ended(self) -> bool:
         """True if no item can follow. (A waiting sender holds its end open, or is refused.)"""
-        return not self.senders_open and not self.entries
+        return not (self.senders_open or self.ready or self.delayed)
 
-    def give_back(self, entry: Entry[T]) -> None:
-        """A receiver cannot take the `entry` that it was handed: it becomes the next item again."""
-        if not self.receivers_open:
-            self.take(entry)
-            return
-        self.entries[entry] = None
-        self.entries.move_to_end(entry, last=False)
+    def take(self) -> T:
+        """The oldest item leaves the stream, and its bytes go back to the pools."""
+        item = self._drop(self.ready.popleft())
+        if not self.ready:
+            self.serve()  # it may have been the last item
+        return item
+
+    def take_as(self, request: Request[bool]) -> T:
+        """As `take`, by the woken receiver of `request`, which runs now."""
+        self.woken.remove(request)
+        return self.take()
+
+    def leave(self, requests: Collection[Request[bool]]) -> None:
+        """The receivers of `requests`, woken or not, will take no item; others may."""
+        for request in requests:
+            self.parked.remove(request)
+            self.woken.discard(request)
         self.serve()
+
+    def _drop(self, entry: Entry[T]) -> T:
+        self.items -= 1
+        self.bytes -= entry.nbytes
+        entry.release()
+        return entry.item
 
     def break_off(self) -> None:
         """No receiver is left: refuse the waiting senders, and drop the items that were sent."""
-        entries, self.entries = self.entries, OrderedDict()
-        self.unready.clear()
+        entries = [*self.ready, *self.delayed]
+        self.ready.clear()
+        self.delayed.clear()
         for entry in entries:
             if entry.ready:
-                self.take(entry)
+                self._drop(entry)
             else:
                 entry.refuse(anyio.BrokenResourceError())
 
@@ -178,6 +202,6 @@ class ByteQueue(Generic[T]):
             current_bytes=self.bytes,
             open_send_streams=self.senders_open,
             open_receive_streams=self.receivers_open,
-            tasks_waiting_send=len(self.unready),
-            tasks_waiting_receive=len(self.receivers),
+            tasks_waiting_send=sum(not entry.ready for entry in self.delayed),
+            tasks_waiting_receive=len(self.parked),
         )

@@ -1,39 +1,117 @@
-"""A piece: the first bytes of a buffer, which a receive fills and a send takes."""
+"""A piece: the first bytes of a buffer, which a send takes over.
+
+The rule of this package is that a call that sends *takes* its buffers, also if it fails. The item
+moves in one step from the caller's `Buffer` into a private lease. So the end of the caller's
+``with buffer:``, or a release by another task, does nothing to bytes that are still to be sent; and
+a call that fails leaves nothing behind that the caller would have to release.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from mbufpools import Buffer, UseAfterRelease
+from mbufpools import Buffer, LeaseError, UseAfterRelease
+from mbufpools._buffer import move
 
-__all__ = ["Piece", "check_piece"]
+__all__ = ["Piece", "Taken", "check_piece", "end_view", "give_up", "split"]
 
 Piece = Buffer | tuple[Buffer, int]
 """A buffer, for all its bytes, or a pair of a buffer and the number of its first bytes."""
 
 
-def check_piece(piece: Any) -> tuple[Buffer, int]:
-    """Return the buffer of `piece`, and the number of its first bytes that are meant.
+class Taken:
+    """The first `nbytes` bytes of a buffer, which was taken over.
+
+    If this raises, the buffer is released.
 
     Raises:
-        TypeError: `piece` is not a piece.
-        ValueError: the number is negative, or larger than the buffer.
-        UseAfterRelease: the buffer was released.
+        TypeError, ValueError: as from `check_piece`.
+        UseAfterRelease: the buffer was released, or given to another call that sends.
+        UsageError: the pools are a simulation without memory.
     """
-    match piece:
-        case Buffer():
-            buffer, nbytes = piece, piece.nbytes
-        case (Buffer(), int()) if not isinstance(piece[1], bool):
-            buffer, nbytes = piece
-        case _:
-            raise TypeError(
-                f"cannot send {piece!r}; expected a Buffer, or a pair of a Buffer and how many "
-                f"of its bytes to send"
+
+    __slots__ = ("data", "lease", "nbytes")
+
+    def __init__(self, buffer: Any, nbytes: Any) -> None:
+        if not (type(buffer) is Buffer and type(nbytes) is int and 0 <= nbytes <= buffer.nbytes):
+            try:
+                check_piece(buffer, nbytes)
+            except BaseException:
+                give_up(buffer)
+                raise
+        lease = move(buffer)
+        if lease is None:
+            raise UseAfterRelease(
+                f"a buffer of pool {buffer.pool.name!r} cannot be sent after its release, and a "
+                f"send releases it"
             )
+        self.lease = lease
+        self.nbytes: int = nbytes
+        self.data: memoryview | None = None
+        """The bytes, or None if there are none or the lease has ended."""
+        if nbytes:
+            try:
+                view = lease.view  # the one that the caller knows
+                self.data = view[:nbytes]
+                end_view(view)
+            except BaseException:
+                self.finish()
+                raise
+
+    def finish(self) -> None:
+        """End the lease. If something exports the memory, the item waits in quarantine."""
+        data, self.data = self.data, None
+        if data is not None:
+            end_view(data)
+        try:
+            self.lease.release()  # costs less than `end`
+        except (LeaseError, RecursionError):
+            self.lease.end()
+
+
+def split(piece: Any) -> tuple[Any, Any]:
+    """Return what should be the buffer of `piece`, and the number of its first bytes.
+
+    Raises:
+        TypeError: `piece` is neither a buffer nor a pair.
+    """
+    if isinstance(piece, Buffer):
+        return piece, piece.nbytes
+    if isinstance(piece, tuple) and len(piece) == 2:
+        return piece
+    raise TypeError(
+        f"cannot send {piece!r}; expected a Buffer, or a pair of a Buffer and how many of its "
+        f"bytes to send"
+    )
+
+
+def check_piece(buffer: Any, nbytes: Any) -> None:
+    """Check that `nbytes` bytes of `buffer` can be sent, if it is not released.
+
+    Raises:
+        TypeError: `buffer` is none, or `nbytes` is no number.
+        ValueError: the number is negative, or larger than the buffer.
+    """
+    if not (isinstance(buffer, Buffer) and isinstance(nbytes, int)) or isinstance(nbytes, bool):
+        raise TypeError(
+            f"cannot send {nbytes!r} bytes of {buffer!r}; expected a Buffer, or a pair of a Buffer "
+            f"and how many of its bytes to send"
+        )
     if not 0 <= nbytes <= buffer.nbytes:
         raise ValueError(f"cannot send {nbytes} bytes of {buffer!r}, which has {buffer.nbytes}")
-    if buffer.released:
-        raise UseAfterRelease(
-            f"a buffer of pool {buffer.pool.name!r} cannot be sent after its release"
-        )
-    return buffer, nbytes
+
+
+def give_up(piece: Any) -> None:
+    """Release every buffer of something that was given to be sent, and cannot be."""
+    for buffer in piece if isinstance(piece, tuple) else (piece,):
+        if isinstance(buffer, Buffer):
+            buffer.end()
+
+
+def end_view(view: memoryview) -> None:
+    """End `view`, which was lent to a transport, if nothing exports it. A transport's frame, and
+    with it the view, lives on in the traceback of the error for which a connection was lost."""
+    try:
+        view.release()
+    except BufferError:  # uvloop exports it until its callback has returned
+        pass

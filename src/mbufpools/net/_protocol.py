@@ -8,6 +8,7 @@ protocol itself has the life of the connection: made, lost, closed.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from types import TracebackType
 from typing import Self, cast
 
@@ -17,7 +18,6 @@ from anyio.lowlevel import checkpoint
 from mbufpools import Buffer, BufferPools, UsageError
 
 from ._direction import Direction
-from ._pieces import check_piece
 from ._reading import Reading
 from ._writing import Outgoing, Writing
 
@@ -35,7 +35,7 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         async with protocol:
             while True:
                 buffer, nbytes = await protocol.receive()
-                await protocol.send(buffer, nbytes)     # and it releases the buffer
+                await protocol.send(buffer, nbytes)     # takes the buffer, also if it fails
 
     It reads ahead until `read_ahead` full buffers wait to be received. Then it pauses reading, and
     TCP makes the peer wait. It also pauses when the pools have no memory; then `receive` waits for
@@ -69,8 +69,9 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         self._pools = pools
         self._transport: asyncio.Transport | None = None
         self._reading = Reading(self._loop, pools, nbytes, read_ahead)
-        self._writing = Writing(self._loop, self)
+        self._writing = Writing(self._tell, self._fail, self._loop.call_soon)
         self._over_tls = False
+        self._starting_tls = False
         self._lost = asyncio.Event()
         self._error: Exception | None = None
         """The reason for which the connection was lost."""
@@ -84,8 +85,8 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
     async def receive(self) -> tuple[Buffer, int]:
         """Return a buffer, and the number of its first bytes that were received: at least one.
 
-        The buffer belongs to the caller, which must release it (`send` does). Bytes keep their
-        order. A boundary between two buffers has no meaning.
+        The buffer belongs to the caller, which must release it, or give it to `send` or `write`.
+        Bytes keep their order. A boundary between two buffers has no meaning.
 
         Blocks until bytes have arrived. If the pools have no memory, it also blocks until they
         grant a buffer of `nbytes` bytes. Always a checkpoint.
@@ -122,11 +123,12 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
     # Writing
 
     def write(self, buffer: Buffer, nbytes: int | None = None) -> None:
-        """Send the first `nbytes` bytes of `buffer` (by default all), then release the buffer.
+        """Take `buffer`, and send its first `nbytes` bytes (by default all).
 
-        From this call on the buffer belongs to the protocol, unless the call raises. The buffer is
-        released when the kernel has its last byte, or when the connection is lost. If something
-        exports its view then, so that it cannot be released, the loop's exception handler is told.
+        The call takes the buffer also if it raises. From then on the caller's `buffer` is released
+        and its view revoked: the end of ``with buffer:`` does nothing, and `release` raises
+        `DoubleRelease`. The memory comes home when the kernel has its last byte, or when the
+        connection is lost. If something still exports it then, it waits in quarantine.
 
         Never blocks, so the only backpressure is the buffers that it keeps; `send` waits. Writes
         go out in the order of the calls.
@@ -135,39 +137,38 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
             anyio.ClosedResourceError: the connection was closed on this side, or `write_eof` was
                 called.
             anyio.BrokenResourceError: the connection was lost.
-            TypeError, ValueError, UseAfterRelease: `buffer` or `nbytes` cannot be sent.
-            UsageError: the protocol is not connected yet.
+            TypeError, ValueError: `buffer` or `nbytes` cannot be sent.
+            UseAfterRelease: `buffer` was released, or was given to another call that sends.
+            UsageError: the protocol is not connected yet, or another protocol has its transport
+                now (see `start_tls`); or the pools are a simulation without memory.
         """
         self._write(buffer, nbytes, awaited=False)
 
     async def send(self, buffer: Buffer, nbytes: int | None = None) -> None:
-        """Send the first `nbytes` bytes of `buffer` (by default all); wait until it is released.
+        """Take `buffer`, send its first `nbytes` bytes (by default all), and wait until they have
+        gone.
 
-        The buffer belongs to the protocol, as with `write`. Blocks until the kernel has the last
-        byte, which takes as long as the peer makes no room. Always a checkpoint.
+        The call takes the buffer as `write` does, also if it raises. Blocks until the kernel has
+        the last byte, which takes as long as the peer makes no room. Always a checkpoint.
 
         A cancelled send only stops waiting. A transport cannot take back its bytes, so they still
-        go out, and the buffer is released afterwards. (`send_all` keeps the bytes until the kernel
-        takes them, so there the caller keeps the rest.)
+        go out, and the memory comes home afterwards. (`send_all` stops sending.)
 
         Fairness: writes go out in the order of the calls.
 
         Raises:
             anyio.BrokenResourceError: the connection was lost before all bytes had gone. The
                 cause is the OSError.
-            BufferInUse: something exports the view. The bytes have gone, and the buffer belongs
-                to the caller again.
             anyio.ClosedResourceError, TypeError, ValueError, UseAfterRelease, UsageError: as from
-                `write`; then the buffer still belongs to the caller.
+                `write`.
         """
         outgoing = self._write(buffer, nbytes, awaited=True)
         if outgoing.pending:
-            outgoing.event = asyncio.Event()
-            await outgoing.event.wait()
+            await outgoing.wait()
         else:
             await checkpoint()
-        if outgoing.refused is not None:
-            raise outgoing.refused
+        if outgoing.error is not None:
+            raise outgoing.error
         if not outgoing.sent:
             raise anyio.BrokenResourceError(
                 "the connection was lost before all bytes were sent"
@@ -198,28 +199,65 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
                 "the protocol is not connected yet; await the loop's create_connection "
                 "(or wait for a client) first"
             )
+        if self._starting_tls or (not self._transport.is_closing() and self._writing.taken_away):
+            raise UsageError(
+                "another protocol has the transport now, so what is sent here would bypass it; "
+                "for TLS, await the protocol's own start_tls, not the loop's, before the next write"
+            )
         return self._transport
 
-    def _write(self, buffer: Buffer, nbytes: int | None, *, awaited: bool) -> Outgoing:
-        buffer, nbytes = check_piece(buffer if nbytes is None else (buffer, nbytes))
+    def _open(self) -> asyncio.Transport:
+        """Return the transport if something can be written to it now, else raise the reason."""
         transport = self._connected()
         if self._writing.state is Direction.ENDED:
             raise anyio.ClosedResourceError("write_eof was called, so nothing more can be written")
         if self._lost.is_set() or transport.is_closing():
             raise anyio.BrokenResourceError("the connection was lost") from self._error
-        return self._writing.add(buffer, nbytes, awaited=awaited)
+        return transport
+
+    def _write(self, buffer: Buffer, nbytes: int | None, *, awaited: bool) -> Outgoing:
+        if nbytes is None and isinstance(buffer, Buffer):
+            nbytes = buffer.nbytes
+        outgoing = Outgoing(buffer, nbytes, awaited)
+        try:
+            if self._starting_tls or not self._writing.ready:
+                self._open()  # raises the reason
+            self._writing.add(outgoing)
+        except BaseException:
+            outgoing.lease.end()
+            raise
+        return outgoing
 
     def _end_writing(self) -> None:
         transport = self._transport
         if transport is None or self._lost.is_set():
             return
         if self._closed:
-            transport.close()
-        else:
+            self._close(transport)
+        elif not self._writing.taken_away:
             try:
                 transport.write_eof()
             except OSError:  # the connection is lost, and the receiver will get the error
                 pass
+
+    def _tell(self, message: str, error: Exception) -> None:
+        self._loop.call_exception_handler(
+            {"message": message, "exception": error, "protocol": self}
+        )
+
+    def _fail(self, error: Exception) -> None:
+        """The transport has raised `error`, so nothing more can be sent."""
+        self._tell("the transport has refused to write, and the connection is aborted", error)
+        self._error = error
+        self._loop.call_soon(self._give_up)
+
+    def _give_up(self) -> None:
+        try:
+            if self._transport is not None and not self._lost.is_set():
+                self._transport.abort()
+        finally:
+            # A transport that refuses to write may be unable to report the lost connection, too.
+            self.connection_lost(self._error)
 
     # What the transport calls for writing
 
@@ -238,7 +276,7 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         return self._transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is made. Not for applications."""
+        """The connection is made, or has a new transport. Not for applications."""
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         self._over_tls = transport.get_extra_info("sslcontext") is not None
         self._reading.start(transport)
@@ -249,16 +287,98 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is lost, and the transport sends nothing more. Not for applications."""
-        self._error = exc
-        self._writing.lose()
-        self._reading.lose(exc)
+        if self._lost.is_set():
+            return
+        self._error = exc if self._error is None else self._error
         self._lost.set()
+        try:
+            self._writing.lose()
+        finally:
+            self._reading.lose(self._error)
+
+    async def start_tls(
+        self,
+        sslcontext: ssl.SSLContext,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> None:
+        """Speak TLS from now on: all later bytes go through it, in both directions.
+
+        The arguments are those of asyncio's ``loop.start_tls``, which must not be called for this
+        protocol itself: it does not give the protocol its new transport. If it was called, `write`
+        and `send` raise `UsageError` instead of sending in plaintext.
+
+        Blocks until the bytes that were written before have gone, and the handshake is complete.
+        Always a checkpoint. A write during the call raises `UsageError`. If the handshake fails or
+        is cancelled, the connection is aborted.
+
+        Nothing is read between the call and the handshake. So a server writes its consent by
+        `write`, which lets no other task run, and then calls `start_tls`; the first bytes of the
+        peer's handshake cannot come between.
+
+        Raises:
+            UsageError: bytes have arrived that were not received. They were not protected, so they
+                must not be taken for bytes of the TLS connection. Or as from `write`.
+            anyio.BrokenResourceError: the connection was lost, or the peer has ended it, or the
+                handshake failed. The cause is the OSError.
+            anyio.ClosedResourceError: the connection was closed on this side, before the call or
+                during it; or `write_eof` was called.
+            TypeError, ValueError: as from ``loop.start_tls``; the connection is as before.
+        """
+        transport = self._open()
+        timeouts = {"ssl_handshake_timeout": ssl_handshake_timeout}
+        if ssl_shutdown_timeout is not None:
+            timeouts["ssl_shutdown_timeout"] = ssl_shutdown_timeout
+        secured: asyncio.Transport | None = None
+        failure: Exception | None = None
+        self._starting_tls = True
+        self._reading.leave()
+        try:
+            await checkpoint()
+            await self._writing.sent()
+            if not (self._closed or self._lost.is_set()):
+                self._refuse_unread()
+                secured = await self._loop.start_tls(
+                    transport,
+                    self,
+                    sslcontext,
+                    server_side=server_side,
+                    server_hostname=server_hostname,
+                    **timeouts,
+                )
+        except OSError as error:
+            failure = error
+        finally:
+            self._starting_tls = False
+            if secured is not None and not (self._closed or self._lost.is_set()):
+                self.connection_made(secured)
+            elif not self._lost.is_set():
+                if self._writing.taken_away:
+                    (secured or transport).abort()
+                    self.connection_lost(failure)
+                else:
+                    self._reading.come_back(transport)
+        if self._closed:
+            raise anyio.ClosedResourceError("the connection was closed on this side") from failure
+        if self._lost.is_set():
+            raise anyio.BrokenResourceError("TLS could not be started") from self._error
+
+    def _refuse_unread(self) -> None:
+        if self._reading.unread:
+            raise UsageError(
+                "bytes that arrived without TLS were not received; receive them before start_tls"
+            )
+        if self._reading.state is not Direction.OPEN:
+            raise anyio.BrokenResourceError("the peer has ended the connection") from self._error
 
     def close(self) -> None:
         """Close the connection after all bytes that were written have gone. Never blocks.
 
         Buffers that were read and not received are released at once; a task in `receive` gets
-        `anyio.ClosedResourceError`. Buffers that were written are released when their bytes have
+        `anyio.ClosedResourceError`. Buffers that were written come home when their bytes have
         gone, or when the connection is lost; `aclose` waits for that. A second call does nothing.
         """
         if self._closed:
@@ -266,17 +386,31 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         self._writing.state = Direction.CLOSED
         self._reading.close()
         if self._transport is not None and not self._lost.is_set():
-            self._writing.then(self._end_writing)
+            if self._writing.taken_away:
+                self._close(self._transport)
+            else:
+                self._writing.then(self._end_writing)
 
     def abort(self) -> None:
         """Close the connection at once. Never blocks.
 
-        As `close`, but bytes that were written and have not gone are dropped. Their buffers are
-        released when asyncio reports the lost connection, in one of the next turns of the loop.
+        As `close`, but bytes that were written and have not gone are dropped. Their buffers come
+        home when asyncio reports the lost connection, in one of the next turns of the loop.
         """
         self.close()
         if self._transport is not None and not self._lost.is_set():  # asyncio's fails on a lost one
+            self._expect_no_report()
             self._transport.abort()
+
+    def _close(self, transport: asyncio.Transport) -> None:
+        self._expect_no_report()
+        transport.close()
+
+    def _expect_no_report(self) -> None:
+        """If another protocol has the transport, it may keep the report of the lost connection for
+        itself. Then this protocol takes the connection as lost in the next turn of the loop."""
+        if self._writing.taken_away:
+            self._loop.call_soon(self.connection_lost, None)
 
     async def aclose(self) -> None:
         """Close the connection, and wait until it is gone; then the protocol holds no buffer.

@@ -28,6 +28,7 @@ from anyio.lowlevel import checkpoint
 from mbufpools import Buffer, BufferPools, RequestError
 
 from ._direction import Direction
+from ._pieces import end_view
 
 __all__ = ["Reading"]
 
@@ -55,6 +56,8 @@ class Reading:
         """The buffer that gets the next bytes. The bytes that it has can be received."""
         self._filled = 0
         """The number of bytes in `_filling`."""
+        self._room: memoryview | None = None
+        """The part of `_filling` that the transport was lent last."""
         self._spare = bytearray(1)
         self._lent = False
         """True if the transport reads into the spare byte, because it got no buffer."""
@@ -72,13 +75,32 @@ class Reading:
         return f"{len(self._full)} full, {self._filled} bytes in the next"
 
     def start(self, transport: asyncio.Transport) -> None:
-        """Control the reading of `transport`, which has connected."""
+        """Control the reading of `transport` from now on: it has connected, or speaks TLS now."""
         self._transport = transport
+        if not (self._closed or self._may_read()):
+            transport.pause_reading()
+
+    def leave(self) -> None:
+        """Pause reading, until the next `start` or `come_back`."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.pause_reading()
+
+    def come_back(self, transport: asyncio.Transport) -> None:
+        """Control the reading of `transport` again, after `leave`."""
+        self._transport = transport
+        self._resume()
+
+    @property
+    def unread(self) -> bool:
+        """True if bytes have arrived that no task has received."""
+        return bool(self._full or self._filled or self._carry)
 
     # What the transport calls
 
     def get_buffer(self) -> memoryview | bytearray:
         """Return memory for the next bytes: the rest of a buffer, or the spare byte."""
+        self._end_room()
         if self._filling is None and self._may_read():
             try:
                 self._filling = self._pools.get_nowait(self._nbytes)
@@ -92,10 +114,12 @@ class Reading:
         if self._filling is None:
             return self._spare
         # A slice, because uvloop exports it until its callback has returned.
-        return self._filling.view[self._filled :]
+        self._room = self._filling.view[self._filled :]
+        return self._room
 
     def updated(self, nbytes: int) -> None:
         """The transport has read `nbytes` bytes into the memory of `get_buffer`."""
+        self._room = None
         if self._lent:
             if not self._closed:
                 self._carry += self._spare
@@ -116,14 +140,21 @@ class Reading:
         self.state = max(self.state, Direction.LOST)
         self._error = error
         self._transport = None
+        self._end_room()
         self._return_unused()
         self._news.set()
 
     def _return_unused(self) -> None:
         self._returning = False
         if self._filling is not None and not self._filled:
-            self._filling.release()
-            self._filling = None
+            unused, self._filling = self._filling, None
+            self._end_room()
+            unused.end()
+
+    def _end_room(self) -> None:
+        room, self._room = self._room, None
+        if room is not None:
+            end_view(room)
 
     # What the receiver calls
 
@@ -143,18 +174,20 @@ class Reading:
     def close(self) -> None:
         """Stop reading, release what was read, and end the wait of a receiver."""
         self.state = Direction.CLOSED
-        for buffer in self._full:
-            buffer.release()
+        unread = [*self._full, *([] if self._filling is None else [self._filling])]
         self._full.clear()
-        if self._filling is not None:
-            self._filling.release()
         self._filling, self._filled = None, 0
         self._carry.clear()
         self._news.set()
         if self._waiting is not None:
             self._waiting.cancel()
-        if self._transport is not None:
-            self._transport.pause_reading()
+        try:
+            if self._transport is not None:
+                self._transport.pause_reading()
+        finally:
+            self._end_room()
+            for buffer in unread:
+                buffer.end()
 
     @property
     def _closed(self) -> bool:
@@ -185,7 +218,7 @@ class Reading:
             with anyio.CancelScope() as self._waiting:
                 buffer = await self._pools.get(self._nbytes)
                 if self._closed:
-                    buffer.release()
+                    buffer.end()
                 else:
                     self._adopt(buffer)
         finally:

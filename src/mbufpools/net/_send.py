@@ -1,5 +1,7 @@
 """Sending buffers through a socket; each is released when the kernel has its last byte.
 
+The call takes the buffers over first, so no other task can release one of them during the call.
+
 The invariant comes from Kafka's bug KAFKA-19012: a buffer is released only after the system call
 that took its last byte has returned. After an earlier release, the next owner writes into memory
 that is still to be sent, and the peer receives the next owner's bytes.
@@ -19,9 +21,9 @@ import anyio
 from anyio.abc import ByteSendStream
 from anyio.lowlevel import checkpoint
 
-from mbufpools import Buffer, BufferInUse, UseAfterRelease
+from mbufpools import Buffer
 
-from ._pieces import Piece, check_piece
+from ._pieces import Piece, Taken, check_piece, give_up, split
 from ._sockets import Busy, attempt, socket_of
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ class SendFailed(anyio.BrokenResourceError):
     def __init__(self, sent: int, nbytes: int, reason: object) -> None:
         super().__init__(
             f"the connection failed after {sent} of {nbytes} bytes were handed to the kernel "
-            f"({reason}); the buffers that are not released still belong to the caller"
+            f"({reason}); all buffers were released"
         )
         self.sent = sent
         """The number of bytes that the kernel took. The peer may have received fewer."""
@@ -61,53 +63,72 @@ class _Queue:
     """The buffers that are not sent yet, and the number of bytes that the kernel has."""
 
     def __init__(self, pieces: Iterable[Piece]) -> None:
-        self.buffers: deque[tuple[Buffer, int]] = deque(map(check_piece, pieces))
-        if len({id(buffer) for buffer, _ in self.buffers}) < len(self.buffers):
-            raise ValueError(
-                "a buffer cannot be sent twice, because it is released after the first time"
-            )
-        self.nbytes = sum(nbytes for _, nbytes in self.buffers)
+        self.taken: deque[Taken] = deque()
         self.sent = 0
         self._offset = 0
-        """The number of bytes of the first buffer that the kernel has."""
-        self._refused: BufferInUse | None = None
+        """The number of bytes of the first one that the kernel has."""
+        self._error: Exception | None = None
+        given: list[Piece] = []
+        try:
+            if isinstance(pieces, Buffer):
+                given.append(pieces)
+                raise TypeError(f"expected buffers to send, one after another; got {pieces!r}")
+            given.extend(pieces)
+            pairs = [split(piece) for piece in given]
+            for buffer, nbytes in pairs:
+                check_piece(buffer, nbytes)
+            if len({id(buffer) for buffer, _ in pairs}) < len(pairs):
+                raise ValueError(
+                    "a buffer cannot be sent twice, because it is released after the first time"
+                )
+            for buffer, nbytes in pairs:
+                self.taken.append(Taken(buffer, nbytes))
+        except BaseException:
+            self.close()
+            for piece in given:
+                give_up(piece)
+            raise
+        self.nbytes = sum(taken.nbytes for taken in self.taken)
 
     def slices(self, stack: ExitStack) -> list[memoryview]:
         """Views of the bytes for one system call; `stack` releases them."""
         views, offset = [], self._offset
-        for buffer, nbytes in islice(self.buffers, IOV_MAX):
-            if buffer.released:
-                raise UseAfterRelease(
-                    f"a buffer of pool {buffer.pool.name!r} was released by another task while it "
-                    f"was sent; {self.sent} of {self.nbytes} bytes had gone"
-                )
-            views.append(stack.enter_context(buffer.view[offset:nbytes]))
+        for taken in islice(self.taken, IOV_MAX):
+            if taken.data is not None:
+                views.append(stack.enter_context(taken.data[offset:]))
             offset = 0
         return views
 
     def gone(self, count: int) -> None:
-        """The kernel has taken `count` more bytes: release the buffers that are sent."""
+        """The kernel has taken `count` more bytes: end the leases whose bytes are sent."""
         self.sent += count
         self._offset += count
-        while self.buffers and self._offset >= self.buffers[0][1]:
-            buffer, nbytes = self.buffers.popleft()
-            self._offset -= nbytes
-            try:
-                buffer.release()
-            except BufferInUse as error:  # the exporter's mistake; the others are still sent
-                self._refused = self._refused or error
+        while self.taken and self._offset >= self.taken[0].nbytes:
+            self._offset -= self.taken[0].nbytes
+            self._end_first()
 
-    def end(self) -> None:
-        """Raise the first error of a release, if there was one."""
-        if self._refused is not None:
-            raise self._refused
+    def close(self) -> None:
+        """Nothing more will be sent: end all leases."""
+        while self.taken:
+            self._end_first()
+
+    def _end_first(self) -> None:
+        try:
+            self.taken.popleft().finish()
+        except Exception as error:  # noqa: BLE001 - raised when the others are sent
+            self._error = self._error or error
+
+    def raise_error(self) -> None:
+        """Raise the first error at the end of a lease, if there was one."""
+        if self._error is not None:
+            raise self._error
 
 
 async def send_all(
     sock: socket.socket | trio.SocketStream | trio.socket.SocketType | ByteSendStream,
     buffers: Iterable[Piece],
 ) -> None:
-    """Send `buffers` in their order, and release each when the kernel has its last byte.
+    """Take `buffers`, and send them in their order.
 
     Each is a `Buffer`, of which all bytes are sent, or a pair ``(buffer, nbytes)``, of which the
     first `nbytes` bytes are sent::
@@ -115,20 +136,21 @@ async def send_all(
         nbytes = await recv_into(source, buffer)
         await send_all(sink, [header, (buffer, nbytes)])
 
+    The call takes all buffers also if it raises. From then on the caller's buffers are released
+    and their views revoked: the end of ``with buffer:`` does nothing, and `release` raises
+    `DoubleRelease`. The memory of each buffer comes home as soon as ``sendmsg`` has taken its last
+    byte, and never earlier, while the rest still waits for the peer. If something still exports it
+    then, it waits in quarantine.
+
     ``sendmsg`` gathers the buffers without a copy. `sock` is any socket or stream that `recv_into`
     accepts. The bytes of an anyio byte stream are copied, one buffer at a time, because on asyncio
     such a stream keeps the rest of a cancelled send and would continue to send it.
 
-    A buffer is released as soon as ``sendmsg`` has taken its last byte, and never earlier: memory
-    comes back while the rest still waits for the peer.
-
     Blocks until the kernel has all bytes, which takes as long as the peer makes no room. Always a
     checkpoint.
 
-    After a cancellation or an error, the buffers whose bytes have all gone are released. The others
-    still belong to the caller, which can send them elsewhere. One of them may be sent in part; then
-    the connection is of no further use. ``with buffer:`` around the call, or around the `Buffers`
-    of a ``get_many``, releases exactly the buffers that are left.
+    After a cancellation or an error no more is sent, and all buffers are released. One of them may
+    be sent in part; then the connection is of no further use.
 
     Only one task at a time can send to a socket.
 
@@ -137,33 +159,36 @@ async def send_all(
             that the kernel took.
         anyio.ClosedResourceError: the socket is closed on this side.
         anyio.BusyResourceError: another task sends to the socket. Nothing was sent.
-        TypeError, ValueError, UseAfterRelease: `sock` is no such socket, or it blocks; or `buffers`
-            holds something else, or a buffer twice. Nothing was sent.
-        UseAfterRelease: also if another task releases a buffer during the call; then some bytes
-            may have gone.
-        BufferInUse: something exports the view of a buffer. All bytes have gone; that buffer still
-            belongs to the caller.
+        TypeError, ValueError: `sock` is no such socket, or it blocks; or `buffers` holds something
+            else, or a buffer twice. Nothing was sent.
+        UseAfterRelease: a buffer was released, or was given to another call that sends. Nothing was
+            sent.
         RuntimeError: from asyncio, if one of its transports writes to the socket.
     """
     queue = _Queue(buffers)
-    if isinstance(sock, ByteSendStream):
-        await _copy_and_send(sock, queue)
-        queue.end()
-        return
-    ours = socket_of(sock)
-    _sending.enter(ours)
+    try:
+        if isinstance(sock, ByteSendStream):
+            await _copy_and_send(sock, queue)
+        else:
+            await _send(socket_of(sock), queue)
+    finally:
+        queue.close()
+    queue.raise_error()
+
+
+async def _send(sock: object, queue: _Queue) -> None:
+    _sending.enter(sock)
     try:
         await checkpoint()
         queue.gone(0)
-        while queue.buffers:
-            count = _try_send(ours, queue)
+        while queue.taken:
+            count = _try_send(sock, queue)
             if count is None:
-                await anyio.wait_writable(ours)
+                await anyio.wait_writable(sock)  # type: ignore[arg-type]  # it is a socket
             else:
                 queue.gone(count)
     finally:
-        _sending.leave(ours)
-    queue.end()
+        _sending.leave(sock)
 
 
 def _try_send(sock: object, queue: _Queue) -> int | None:
@@ -178,7 +203,7 @@ def _try_send(sock: object, queue: _Queue) -> int | None:
 async def _copy_and_send(stream: ByteSendStream, queue: _Queue) -> None:
     await checkpoint()
     queue.gone(0)
-    while queue.buffers:
+    while queue.taken:
         with ExitStack() as stack:
             data = bytes(queue.slices(stack)[0])
         try:

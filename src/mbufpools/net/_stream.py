@@ -2,7 +2,7 @@
 
 The semantics are those of `anyio.create_memory_object_stream`, but the stream is not built on one.
 There, an item that was handed to a waiting receiver is lost if asyncio's ``Task.cancel()`` reaches
-the receiver before it runs. Here a receiver gives back an item that it cannot take.
+the receiver before it runs. Here an item stays in the stream until a receiver runs and takes it.
 """
 
 from __future__ import annotations
@@ -103,9 +103,9 @@ class ByteBoundSendStream(_End, ObjectSendStream[T_contra]):
             with anyio.CancelScope() as entry.waiting:
                 entry.reservation = await queue.reserve(entry)
             if entry.error is not None:
-                entry.release()
                 raise entry.error
         except BaseException:
+            entry.release()
             queue.withdraw(entry)
             raise
         finally:
@@ -137,7 +137,7 @@ class ByteBoundSendStream(_End, ObjectSendStream[T_contra]):
                 entry.reservation = queue.pools.reserve_nowait(entry.nbytes)
             except anyio.WouldBlock:
                 return False
-        if queue.unready:  # an earlier sender was granted its bytes and has not run yet
+        if queue.delayed:  # an earlier sender was granted its bytes and has not run yet
             entry.release()
             return False
         queue.put(entry)
@@ -167,8 +167,8 @@ class ByteBoundSendStream(_End, ObjectSendStream[T_contra]):
         queue = self._queue
         queue.senders_open -= 1
         for entry in self._waiting:
-            queue.withdraw(entry)
             entry.refuse(anyio.ClosedResourceError())
+            queue.withdraw(entry)
         queue.serve()
 
     def statistics(self) -> ByteBoundStreamStatistics:
@@ -184,16 +184,20 @@ class ByteBoundReceiveStream(_End, ObjectReceiveStream[T_co]):
 
     def __init__(self, queue: ByteQueue[Any]) -> None:
         self._queue = queue
-        self._waiting: set[Request[Any]] = set()
+        self._waiting: set[Request[bool]] = set()
         queue.receivers_open += 1
 
     async def receive(self) -> T_co:
         """Return the next item, and give its bytes back to the pools.
 
         Blocks until there is an item. Always a checkpoint. A cancelled receive has taken nothing:
-        an item that was handed to it at that moment becomes the next item again.
+        the item that it was woken for is still the next one, and the next receiver is woken.
 
-        Fairness: receivers are served in the order of their calls.
+        Items are received in the order of the sends, whatever is cancelled: of several receivers,
+        the one that runs first takes the oldest item.
+
+        Fairness: receivers are woken in the order of their calls, one for each item. (asyncio runs
+        them in that order, trio in any.)
 
         Raises:
             anyio.EndOfStream: every sending end is closed, and all items were received.
@@ -205,35 +209,32 @@ class ByteBoundReceiveStream(_End, ObjectReceiveStream[T_co]):
         except anyio.WouldBlock:
             pass
         queue = self._queue
-        request: Request[Entry[Any]] = Request(next(queue.numbers), 0, 0)
-        queue.receivers.append(request)
+        request: Request[bool] = Request(next(queue.numbers), 0, 0)
+        queue.parked.append(request)
         self._waiting.add(request)
         try:
-            entry = await request.park()
+            await request.park()
         except BaseException:
-            queue.receivers.remove(request)
-            if request.granted is not None:
-                queue.give_back(request.granted)
+            queue.leave([request])
             raise
         finally:
             self._waiting.discard(request)
-        item: T_co = queue.take(entry)
+        item: T_co = queue.take_as(request)
         return item
 
     def receive_nowait(self) -> T_co:
         """Return the next item at once, and give its bytes back. Never blocks; not a checkpoint.
 
         Raises:
-            anyio.WouldBlock: no item is ready. The item of a sender that waits for memory is not.
+            anyio.WouldBlock: no item is ready (the item of a sender that waits for memory is not),
+                or a receiver was woken for each.
             anyio.EndOfStream, anyio.ClosedResourceError: as from `receive`.
         """
         if self._closed:
             raise anyio.ClosedResourceError
         queue = self._queue
-        entry = queue.head()
-        if entry is not None:
-            del queue.entries[entry]
-            item: T_co = queue.take(entry)
+        if queue.spare:
+            item: T_co = queue.take()
             return item
         if queue.ended:
             raise anyio.EndOfStream
@@ -262,10 +263,10 @@ class ByteBoundReceiveStream(_End, ObjectReceiveStream[T_co]):
             return
         self._closed = True
         queue = self._queue
-        for request in self._waiting:
-            if queue.receivers.remove(request):
-                request.fail(anyio.ClosedResourceError())
         queue.receivers_open -= 1
+        for request in self._waiting:
+            request.fail(anyio.ClosedResourceError())
+        queue.leave(self._waiting)
         if not queue.receivers_open:
             queue.break_off()
 

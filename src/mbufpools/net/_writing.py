@@ -1,10 +1,17 @@
-"""The buffers that one transport of asyncio has to send, and when each may be released.
+"""The buffers that one transport of asyncio has to send, and when each comes home.
 
-After ``transport.write(view)``, asyncio since 3.12 and uvloop keep the memory and not a copy, and
-CPython does not show that. A release at once would let the next owner of the memory write into
-bytes that are still to be sent. So a transport gets one buffer at a time. A buffer is released
-only when the transport's write buffer is empty (its high water mark is set to 0, so that the
-transport says when), or when the connection is lost and nothing more will be sent.
+After ``transport.write(view)``, asyncio since 3.12 and uvloop keep the memory and not a copy. So a
+transport gets one buffer at a time, and a buffer is released when the transport's write buffer is
+empty (its high water mark is set to 0, so that the transport says when), or when the connection is
+lost and nothing more will be sent. If something exports the memory even then, the item waits in
+quarantine: the end of a private lease raises nothing because of an export.
+
+Each `Outgoing` holds a private lease, so nothing else can release it. An error at the end of one
+lease, or of the transport itself, ends neither the queue nor the wait of a sender.
+
+A transport belongs to another protocol from the moment at which ``set_protocol`` was called on it,
+as the loop's ``start_tls`` does. What is written to it then would be sent in plaintext. So nothing
+is given to a transport that was taken away.
 """
 
 from __future__ import annotations
@@ -12,57 +19,74 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-
-from mbufpools import Buffer, BufferInUse
+from typing import Any
 
 from ._direction import Direction
+from ._pieces import Taken
 
 __all__ = ["Outgoing", "Writing"]
 
 
-class Outgoing:
+class Outgoing(Taken):
     """A buffer that has to be sent."""
 
-    __slots__ = ("awaited", "buffer", "event", "given", "nbytes", "pending", "refused", "sent")
+    __slots__ = ("awaited", "error", "event", "given", "pending", "sent")
 
-    def __init__(self, buffer: Buffer, nbytes: int, awaited: bool) -> None:
-        self.buffer = buffer
-        self.nbytes = nbytes
+    def __init__(self, buffer: Any, nbytes: Any, awaited: bool) -> None:
+        super().__init__(buffer, nbytes)
         self.awaited = awaited
         """True if a task gets the error of the release; else the loop's exception handler does."""
         self.given = False
         """True once the transport has the bytes."""
         self.pending = True
-        """True until the buffer is released."""
+        """True until the lease has ended."""
         self.sent = False
         """True if all bytes have gone."""
-        self.refused: BufferInUse | None = None
-        """The reason for which the buffer could not be released."""
+        self.error: Exception | None = None
+        """The error at the end of the lease."""
         self.event: asyncio.Event | None = None
+        """Set when the lease has ended, if a task waits for that."""
+
+    async def wait(self) -> None:
+        """Wait until the lease has ended."""
+        if self.event is None:
+            self.event = asyncio.Event()
+        await self.event.wait()
 
     def end(self, *, sent: bool) -> None:
-        """Release the buffer, and wake the task that waits for that."""
-        self.pending, self.sent = False, sent
+        """End the lease, and wake the tasks that wait for that."""
         try:
-            self.buffer.release()
-        except BufferInUse as error:
-            self.refused = error
-        if self.event is not None:
-            self.event.set()
+            self.finish()
+        except Exception as error:  # noqa: BLE001 - told, or raised to the task that sends
+            self.error = error
+        finally:
+            self.pending, self.sent = False, sent
+            if self.event is not None:
+                self.event.set()
 
 
 class Writing:
     """Everything that one transport has to send, in order."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, owner: object) -> None:
-        self._loop = loop
-        self._owner = owner
+    def __init__(
+        self,
+        tell: Callable[[str, Exception], None],
+        fail: Callable[[Exception], None],
+        later: Callable[[Callable[[], object]], object],
+    ) -> None:
+        self._tell = tell
+        """Tells an error that no task gets."""
+        self._fail = fail
+        """Ends the connection, because the transport has raised an error."""
+        self._later = later
+        """Calls a function in the next turn of the loop."""
         self._transport: asyncio.Transport | None = None
-        """None before the connection is made, and after it is lost."""
+        """None before the connection is made, and after it is lost or has failed."""
+        self._get_protocol: Callable[[], object] = lambda: None
+        self._protocol: object = None
+        """The protocol of the transport when the connection was made."""
         self.state = Direction.OPEN
         self._queue: deque[Outgoing] = deque()
-        self._buffers: set[Buffer] = set()
-        """The buffers in `_queue`."""
         self._pumping = False
         """True inside `pump`, which the transport may call again."""
         self._then: Callable[[], object] | None = None
@@ -71,28 +95,50 @@ class Writing:
         return len(self._queue)
 
     def start(self, transport: asyncio.Transport) -> None:
-        """Send through `transport`, which has connected."""
+        """Send through `transport` from now on: it has connected, or speaks TLS now."""
         self._transport = transport
+        try:
+            self._protocol = transport.get_protocol()
+        except NotImplementedError:  # a transport of another library, which has no start_tls
+            pass
+        else:
+            self._get_protocol = transport.get_protocol
         transport.set_write_buffer_limits(high=0)
-
-    def add(self, buffer: Buffer, nbytes: int, *, awaited: bool) -> Outgoing:
-        """Send the first `nbytes` bytes of `buffer` after everything in the queue.
-
-        Raises:
-            ValueError: the buffer is in the queue already.
-        """
-        if buffer in self._buffers:
-            raise ValueError(f"{buffer!r} is being written already, and is released after that")
-        outgoing = Outgoing(buffer, nbytes, awaited)
-        self._queue.append(outgoing)
-        self._buffers.add(buffer)
         self.pump()
-        return outgoing
+
+    @property
+    def ready(self) -> bool:
+        """True if the transport is connected, this protocol has it, and nothing has ended."""
+        transport = self._transport
+        return (
+            transport is not None
+            and self.state is Direction.OPEN
+            and not transport.is_closing()
+            and not self.taken_away
+        )
+
+    @property
+    def taken_away(self) -> bool:
+        """True if another protocol has the transport now, or got the report that it is lost."""
+        try:
+            return self._get_protocol() is not self._protocol
+        except AttributeError:  # asyncio's TLS has closed
+            return False
+
+    def add(self, outgoing: Outgoing) -> None:
+        """Send `outgoing` after everything in the queue."""
+        self._queue.append(outgoing)
+        self.pump()
 
     def then(self, function: Callable[[], object]) -> None:
         """Call `function` when everything has been sent."""
         self._then = function
         self.pump()
+
+    async def sent(self) -> None:
+        """Wait until the queue is empty, or the connection is lost."""
+        while self._queue:
+            await self._queue[-1].wait()
 
     def pump(self) -> None:
         """Give the transport one buffer after another, until it keeps bytes of one."""
@@ -104,36 +150,39 @@ class Writing:
             while self._queue:
                 head = self._queue[0]
                 if not head.given:
+                    if self.taken_away:
+                        return  # what is written now would be sent in plaintext
                     head.given = True
-                    transport.write(head.buffer.view[: head.nbytes])
+                    if head.data is not None:
+                        transport.write(head.data)
                 if transport.is_closing():
                     return  # the write failed; `connection_lost` follows
                 if transport.get_write_buffer_size():
                     return  # it keeps bytes; `resume_writing` follows
                 self._end_first(sent=True)
+        except Exception as error:  # noqa: BLE001 - the transport's own, whatever it is
+            self._transport = None  # nothing more is given to it, nor counts as sent
+            self._fail(error)
+            return
         finally:
             self._pumping = False
         if self._then is not None:
             # Not called here, because asyncio's transport calls `connection_lost` twice if it is
             # closed inside `resume_writing`.
-            self._loop.call_soon(self._then)
+            self._later(self._then)
 
     def lose(self) -> None:
-        """The connection is lost and nothing more will be sent: release all buffers."""
+        """The connection is lost and nothing more will be sent: end all leases."""
         self.state = max(self.state, Direction.LOST)
         self._transport = None
         while self._queue:
             self._end_first(sent=False)
 
     def _end_first(self, *, sent: bool) -> None:
-        outgoing = self._queue.popleft()
-        self._buffers.discard(outgoing.buffer)
-        outgoing.end(sent=sent)
-        if outgoing.refused is not None and not outgoing.awaited:
-            self._loop.call_exception_handler(
-                {
-                    "message": "a buffer that was written cannot be released",
-                    "exception": outgoing.refused,
-                    "protocol": self._owner,
-                }
-            )
+        outgoing = self._queue[0]
+        try:
+            outgoing.end(sent=sent)
+        finally:
+            self._queue.popleft()
+        if outgoing.error is not None and not outgoing.awaited:
+            self._tell("a buffer that was written cannot be released", outgoing.error)
