@@ -9,15 +9,13 @@ The exit status is 1 if anything failed or was not covered within its bound.
 
 from __future__ import annotations
 
-import argparse
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 from mbufpools import lab
+from tests.kit.proved_block import arguments, write_block
 from tests.proofs.programs import SUBJECTS, Policy, Subject
 
 MAX_EXECUTIONS = 200_000
@@ -116,23 +114,13 @@ def table(rows: list[Row]) -> str:
 
 def main() -> int:
     """Prove as the command line says."""
-    parser = argparse.ArgumentParser(prog="python -m tests.proofs")
+    parser = arguments("python -m tests.proofs")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--write", type=Path, metavar="DOCUMENT")
-    parser.add_argument("--jobs", type=int, default=2, help="processes")
-    arguments = parser.parse_args()
-    rows, reports = prove(jobs(quick=arguments.quick), arguments.jobs)
+    given = parser.parse_args()
+    rows, reports = prove(jobs(quick=given.quick), given.jobs)
     print(*reports, table(rows), sep="\n\n")
-    if arguments.write is not None:
-        text = arguments.write.read_text("utf-8")
-        block = f"```text\n{table(rows)}\n```"
-        fresh = re.sub(
-            r"(<!-- proved by: .*? -->\n).*?(\n<!-- end -->)",
-            lambda match: f"{match[1]}{block}{match[2]}",
-            text,
-            flags=re.DOTALL,
-        )
-        arguments.write.write_text(fresh, "utf-8")
+    if given.write is not None:
+        write_block(given.write, "python -m tests.proofs", table(rows))
     return 0 if all(row.complete and not row.failures for row in rows) else 1
 
 

@@ -30,6 +30,7 @@ from mbufpools import (
     Wakeup,
     lab,
 )
+from mbufpools.net import ByteBoundReceiveStream, ByteBoundSendStream, create_byte_stream
 
 __all__ = ["POLICIES", "SUBJECTS", "Policy", "Program", "Subject"]
 
@@ -309,6 +310,128 @@ def taskq_barrier() -> Program:
     return program
 
 
+class Log:
+    """What the receivers of a stream saw, in the order in which they saw it."""
+
+    def __init__(self, sent: list[bytes]) -> None:
+        self.sent = sent
+        self.received: list[bytes] = []
+
+    async def receive_all(self, stream: ByteBoundReceiveStream[bytes]) -> None:
+        """Receive until the end, and look at the order."""
+        try:
+            while True:
+                self.received.append(await stream.receive())
+                assert self.received == self.sent[: len(self.received)], "out of order"
+        except anyio.EndOfStream:
+            assert self.received == self.sent, "the end came before the last item"
+            raise
+
+
+async def ending(log: Log, stream: ByteBoundReceiveStream[bytes]) -> None:
+    """Receive until the end, which must come."""
+    with stream:
+        try:
+            await log.receive_all(stream)
+        except anyio.EndOfStream:
+            pass
+
+
+def stream_by_scope(policy: Policy, *, cancelled: int) -> Program:
+    """Receivers of a stream are cancelled by their scopes at any time; one is left, and gets
+    everything that the others did not take, in order, and then the end."""
+
+    async def program() -> None:
+        log = Log([b"1", b"2"])
+        async with pools_under(policy) as pools, anyio.create_task_group() as group:
+            send, receive = create_byte_stream[bytes](pools)
+            scopes = [anyio.CancelScope() for _ in range(cancelled)]
+
+            async def leaving(
+                stream: ByteBoundReceiveStream[bytes], scope: anyio.CancelScope
+            ) -> None:
+                with stream, scope:
+                    try:
+                        await log.receive_all(stream)
+                    except anyio.EndOfStream:
+                        pass
+
+            with receive, send:
+                for scope in scopes:
+                    group.start_soon(leaving, receive.clone(), scope)
+                group.start_soon(ending, log, receive.clone())
+                await checkpoint()
+                for item in log.sent:
+                    send.send_nowait(item)
+            for scope in scopes:
+                scope.cancel()
+        assert log.received == log.sent
+
+    return program
+
+
+def stream_natively(policy: Policy, *, backwards: bool) -> Program:
+    """The same by asyncio's own cancellation, of two receivers in either order; and a third one
+    stays parked behind them."""
+
+    async def program() -> None:
+        log = Log([b"1", b"2", b"3"])
+        async with pools_under(policy) as pools:
+            send, receive = create_byte_stream[bytes](pools)
+            loop = asyncio.get_running_loop()
+            with receive:
+                leaving = [loop.create_task(log.receive_all(receive)) for _ in range(2)]
+                last = loop.create_task(ending(log, receive.clone()))
+                await checkpoint()
+                with send:
+                    for item in log.sent:
+                        send.send_nowait(item)
+                for task in reversed(leaving) if backwards else leaving:
+                    task.cancel()
+                results = await asyncio.gather(*leaving, last, return_exceptions=True)
+            allowed = (type(None), asyncio.CancelledError, anyio.EndOfStream)
+            assert all(isinstance(result, allowed) for result in results), results
+        assert log.received == log.sent
+
+    return program
+
+
+def stream_of_senders(policy: Policy) -> Program:
+    """Two senders wait for memory behind a third one, whose item fills the pools, and the first of
+    them is cancelled at any time: it has sent once or not at all, and the other goes on."""
+
+    async def program() -> None:
+        received: list[bytes] = []
+        async with pools_under(policy) as pools, anyio.create_task_group() as group:
+            send, receive = create_byte_stream[bytes](pools)
+            scope = anyio.CancelScope()
+            sent = [bytes(LARGE)]
+
+            async def sending(stream: ByteBoundSendStream[bytes], item: bytes) -> None:
+                with stream:
+                    await stream.send(item)
+                    sent.append(item)
+
+            async def leaving(stream: ByteBoundSendStream[bytes], item: bytes) -> None:
+                with scope:
+                    await sending(stream, item)
+                stream.close()
+
+            with send:
+                send.send_nowait(sent[0])
+                group.start_soon(leaving, send.clone(), b"cancelled")
+                group.start_soon(sending, send.clone(), b"last")
+            await checkpoint()
+            scope.cancel()
+            with receive:
+                async for item in receive:
+                    received.append(item)  # noqa: PERF401 - an item counts when it is received
+        assert sorted(received) == sorted(sent)
+        assert b"last" in received
+
+    return program
+
+
 @dataclass(frozen=True)
 class Subject:
     """What is proved, and within which bound."""
@@ -334,6 +457,32 @@ SUBJECTS = (
     Subject("resize below usage, and back", resize),
     Subject("close with a waiter", close),
     Subject("get_many, and a get", many),
+    Subject(
+        "stream: cancel 1 receiver",
+        lambda policy: stream_by_scope(policy, cancelled=1),
+        policies=ANY_POLICY,
+    ),
+    Subject(
+        "stream: cancel 2 receivers",
+        lambda policy: stream_by_scope(policy, cancelled=2),
+        preemptions=1,
+        policies=ANY_POLICY,
+    ),
+    Subject(
+        "stream: natively, in order",
+        lambda policy: stream_natively(policy, backwards=False),
+        preemptions=1,
+        backends=("asyncio",),
+        policies=ANY_POLICY,
+    ),
+    Subject(
+        "stream: natively, backwards",
+        lambda policy: stream_natively(policy, backwards=True),
+        preemptions=1,
+        backends=("asyncio",),
+        policies=ANY_POLICY,
+    ),
+    Subject("stream: cancel a sender", stream_of_senders, policies=ANY_POLICY),
     Subject("task queue: add while it runs", lambda policy: taskq_coalesces(), policies=ANY_POLICY),
     Subject("task queue: barrier, discard", lambda policy: taskq_barrier(), policies=ANY_POLICY),
 )

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mbufpools import TaskQueue, lab
+from mbufpools._request import Request
 from mbufpools._taskq import Task
 from mbufpools._waiters import Waiters
+from mbufpools.net._byte_queue import ByteQueue
 from tests.proofs.__main__ import Job, jobs
 from tests.proofs.programs import POLICIES, SUBJECTS, Policy
 
@@ -87,6 +90,47 @@ def test_the_proof_finds_a_mark_that_is_cleared_after_the_run(
     (failure,) = explore("task queue: add while it runs").failures
     assert failure.kind == "exception"
     assert "the last change was not looked at" in failure.report
+
+
+def test_the_proof_finds_a_cancelled_receiver_that_wakes_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def careless(queue: ByteQueue[Any], requests: Iterable[Request[bool]]) -> None:
+        for request in requests:
+            queue.parked.remove(request)
+            queue.woken.discard(request)
+
+    monkeypatch.setattr(ByteQueue, "leave", careless)
+    (failure,) = explore("stream: natively, backwards").failures
+    assert failure.kind == "exception"
+    assert "TimeoutError" in failure.report
+
+
+def test_the_proof_finds_an_end_that_is_told_while_a_woken_receiver_may_leave_an_item(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def early(queue: ByteQueue[Any]) -> bool:
+        return not (queue.senders_open or queue.spare or queue.delayed)
+
+    monkeypatch.setattr(ByteQueue, "ended", property(early))
+    (failure,) = explore("stream: cancel 2 receivers").failures
+    assert "the end came before the last item" in failure.report
+
+
+def test_the_proof_finds_items_that_belong_to_a_receiver_before_it_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def handed(queue: ByteQueue[Any], request: Request[bool]) -> Any:
+        place = sorted(woken.number for woken in queue.woken).index(request.number)
+        queue.woken.remove(request)
+        queue.ready.rotate(-place)
+        item = queue.take()
+        queue.ready.rotate(place)
+        return item
+
+    monkeypatch.setattr(ByteQueue, "take_as", handed)
+    (failure,) = explore("stream: cancel 2 receivers").failures
+    assert "out of order" in failure.report
 
 
 def test_the_document_tells_of_every_proof() -> None:
