@@ -18,7 +18,7 @@ from ._page import Item
 from ._request import Request
 from ._supply import Supply, stack_is_full
 
-__all__ = ["Buffer", "BufferOwner", "Buffers", "move", "take"]
+__all__ = ["Buffer", "BufferOwner", "Buffers", "hold", "move", "take"]
 
 
 class BufferOwner(Protocol):
@@ -180,6 +180,15 @@ class Buffer(Releasable):
 
 def _supply(item: Item) -> Supply:
     return cast(Supply, item.page.lists)  # the lists of a pool are a supply
+
+
+def hold(supply: Supply, nbytes: int, item: Item) -> Buffer:
+    """Make the lease of `nbytes` bytes on `item`, which has been taken."""
+    buffer = Buffer.__new__(Buffer)
+    buffer._pool = supply.owner
+    buffer._nbytes = nbytes
+    buffer._item = item
+    return buffer
 
 
 def take(supply: Supply, nbytes: int, request: Request[Any] | None = None) -> Buffer:

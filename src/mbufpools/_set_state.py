@@ -123,6 +123,14 @@ class SetState:
         """Bytes of the pages that the pools keep as their minimum."""
 
     @property
+    def watched(self) -> bool:
+        """True if each get and put must be told, or fail: there is a hook, the debug mode, or a
+        queued task has failed."""
+        return (
+            self.tracker is not None or self.observer.hook is not None or self.failure is not None
+        )
+
+    @property
     def reserved(self) -> int:
         """Bytes that reservations hold; they are charged without a page."""
         return sum(self.claims.values())

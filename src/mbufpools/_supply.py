@@ -61,6 +61,7 @@ class Supply(PageLists):
 
     __slots__ = (
         "guarded",
+        "hand_over",
         "item_size",
         "max_idle_items",
         "max_items",
@@ -104,6 +105,9 @@ class Supply(PageLists):
         is there, an idle page should leave, or the set is closed."""
         self.quarantined: set[Item] = set()
         """Items whose lease has ended, and whose memory something still exports."""
+        self.hand_over: Callable[[Item], bool] = lambda item: False
+        """Called on the owner's thread when an item comes back while a request waits for one and
+        none is free. Returns True if the item went to that request."""
         self.on_return: Callable[[Supply], None] = lambda supply: None
         """Called after an item has come back."""
         self.watch()
@@ -169,10 +173,10 @@ class Supply(PageLists):
         """Put an item back while each put is reported. From another thread the loop does it, so
         that no request is served before the put is told."""
         owner_loop = self.state.owner_loop
-        if get_ident() == owner_loop.thread:
-            self._put_watched(item, nbytes)
-        else:
+        if get_ident() != owner_loop.thread:
             owner_loop.run_on_owner(partial(self._put_watched, item, nbytes))
+        elif not (self.wanted and self.curpage is None and self.hand_over(item)):
+            self._put_watched(item, nbytes)
 
     def _put_watched(self, item: Item, nbytes: int) -> None:
         page = item.page

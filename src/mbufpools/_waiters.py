@@ -13,16 +13,18 @@ One function waits, `acquire`; all others are plain.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from threading import get_ident
 from typing import Any, TypeVar
 
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
-from ._buffer import Buffer, take
+from ._buffer import Buffer, hold, take
 from ._debug import caller
 from ._errors import ImpossibleRequest, PoolCorruption, UsageError
 from ._events import EventKind
 from ._order import Precedence, in_order
+from ._page import Item
 from ._policies import Order, Reclaim
 from ._reclaim import Reclaimer
 from ._request import Request
@@ -82,6 +84,7 @@ class Waiters:
         self._pool_queues.append(queue)
         self._queue_of[supply] = queue
         supply.on_return = self.item_returned
+        supply.hand_over = partial(self._hand_over, queue)
         return queue
 
     def queue_for(self, supplies: Iterable[Supply]) -> WaitQueue:
@@ -165,7 +168,7 @@ class Waiters:
         and the limits allow (``pool_do_get``)."""
         if self._state.failure is not None:
             raise self._state.failure
-        if not isinstance(queue, PoolQueue) or self.must_queue:
+        if self.must_queue or not isinstance(queue, PoolQueue):
             return None
         supply, budget, state = queue.supply, self._budget, self._state
         with state.changing:
@@ -208,15 +211,17 @@ class Waiters:
         otherwise be lost on it."""
         with self._state.changing:
             request.passes_before = self.order.passes
-            if isinstance(queue, ManyQueue):
+            first = not queue.requests
+            if first and isinstance(queue, ManyQueue):
                 self._many_queues[queue.needs] = queue
             queue.requests.append(request)
-            self.active[queue] = None
             self.waiting += 1
             for supply in queue.supplies:
                 supply.wanted += 1
                 supply.watched = True
-            self.update_gate()
+            if first:
+                self.active[queue] = None
+                self.update_gate()
             self.run((queue,), joining=True)
 
     def _park(self, queue: WaitQueue, request: Request[Any]) -> None:
@@ -281,13 +286,7 @@ class Waiters:
     def update_gate(self) -> None:
         """Close or open the gate of the gets."""
         state = self._state
-        self._state.gate_closed = (
-            state.broken
-            or state.failure is not None
-            or state.tracker is not None
-            or state.observer.hook is not None
-            or self.must_queue
-        )
+        state.gate_closed = state.broken or state.watched or self.must_queue
 
     @property
     def must_queue(self) -> bool:
@@ -299,6 +298,8 @@ class Waiters:
     def refuse_impossible(self, queue: WaitQueue, request: Request[Any]) -> None:
         """Raise ImpossibleRequest if no release could serve `request`; but not under the kernel's
         rules, where it sleeps."""
+        if queue.requests and isinstance(queue, PoolQueue):
+            return  # then so would be the requests that wait for the same
         why = self._why_impossible(queue, request)
         if why is not None:
             raise ImpossibleRequest(why)
@@ -408,6 +409,38 @@ class Waiters:
                 queues + [many for many in self._many_queues.values() if supply in many.supplies]
             )
 
+    def _hand_over(self, queue: PoolQueue, item: Item) -> bool:
+        """Give `item`, which came back to a pool without free items, to the head of the pool's
+        queue, if no other queue has a request. Does what a put and a run of the queues would do,
+        in a tenth of the calls. Return False if that is not so simple."""
+        state, order = self._state, self.order
+        if (
+            len(self.active) != 1
+            or queue not in self.active
+            or self._running
+            or state.watched
+            or state.broken
+            or not order.ordered
+            or order.debt_pass_limit is not None
+        ):
+            return False
+        request: Request[Any] = queue.head
+        supply = queue.supply
+        try:
+            buffer = hold(supply, request.nbytes, item)
+            supply.nput += 1
+            supply.nget += 1
+            request.granted = buffer
+            request.wake()
+            self._leave(queue, request)
+            if queue.requests:
+                order.pass_limit(queue.head)  # it may be a claim from now on
+            self._count_grant(request)
+        except BaseException:
+            state.breaks()
+            raise
+        return True
+
     def item_returned(self, supply: Supply) -> None:
         """An item came home: serve the requests that wait for it; under pressure, let the page go
         if it is idle all the same."""
@@ -439,13 +472,16 @@ class Waiters:
         self.order.short.discard(queue)
         self._leave(queue, request)
         if request.parked:
-            self.grants += 1
-            waited = self._state.owner_loop.now() - request.since
-            self._histogram[waited.bit_length()] += 1
+            self._count_grant(request)
             self._state.observer.tell(EventKind.GRANT, queue.name, request.nbytes, request.number)
         else:
             self._state.observer.tell(EventKind.GET, queue.name, request.nbytes)
         return True
+
+    def _count_grant(self, request: Request[Any]) -> None:
+        self.grants += 1
+        waited = self._state.owner_loop.now() - request.since
+        self._histogram[waited.bit_length()] += 1
 
     def _add_pages(self, queue: WaitQueue, charged: int) -> None:
         """Map the pages that `queue` lacks, whose bytes are `charged`; or take it all back."""
@@ -553,13 +589,7 @@ class Waiters:
         if self._running or self._again:
             raise PoolCorruption("the queues were left in the middle of a run")
         state = self._state
-        if state.gate_closed != (
-            state.broken
-            or state.failure is not None
-            or state.tracker is not None
-            or state.observer.hook is not None
-            or self.must_queue
-        ):
+        if state.gate_closed != (state.broken or state.watched or self.must_queue):
             raise PoolCorruption("newcomers are not sent where they should go")
         for supply in self.reclaimer.supplies:
             wanted = sum(len(queue.requests) for queue in queues if supply in queue.supplies)
