@@ -412,7 +412,7 @@ class Waiters:
     def _hand_over(self, queue: PoolQueue, item: Item) -> bool:
         """Give `item`, which came back to a pool without free items, to the head of the pool's
         queue, if no other queue has a request. Does what a put and a run of the queues would do,
-        in a tenth of the calls. Return False if that is not so simple."""
+        with fewer calls. Return False if that is not so simple."""
         state, order = self._state, self.order
         if (
             len(self.active) != 1
