@@ -81,6 +81,8 @@ def test_the_proof_finds_a_grant_that_is_lost_to_a_cancellation(
     monkeypatch.setattr("mbufpools._waiters._release", lost.append)
     (failure,) = explore("cancel a waiter by its scope", backend, strategy).failures
     assert failure.kind in ("exception", "leak")
+    for lease in lost:
+        lease.end()
 
 
 @everywhere
