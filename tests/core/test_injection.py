@@ -27,7 +27,11 @@ import mbufpools
 from mbufpools import AccountedMemory, BufferPools, PoolSpec, lab
 from tests.kit.grants import settle
 
-CORE = {str(path) for path in Path(mbufpools.__file__).parent.glob("*.py")} - {mbufpools.__file__}
+FOLDER = Path(mbufpools.__file__).parent
+# Not the map of the package, and not what only the lab calls.
+CORE = {str(path) for path in FOLDER.glob("_*.py")} - {
+    str(FOLDER / name) for name in ("__init__.py", "__main__.py", "_lab_hooks.py")
+}
 ERRORS: list[type[BaseException]] = [KeyboardInterrupt, RecursionError, MemoryError]
 KIB = 1024
 STEP = 5
