@@ -563,7 +563,8 @@ class BufferPools:
         self._waiters.fail_all(lambda queue: error)
 
     def _close(self) -> None:
-        with self._owner_loop.closing(), self._state.changing:
+        self._owner_loop.begin_close()
+        with self._state.changing:
             supplies = self._waiters.reclaimer.supplies
             for supply in supplies:
                 supply.watch()
@@ -575,6 +576,7 @@ class BufferPools:
             )
             for supply in supplies:
                 supply.close()
+        self._owner_loop.end_close()
 
     def _report_leaks(self) -> None:
         supplies = self._waiters.reclaimer.supplies

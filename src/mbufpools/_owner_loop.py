@@ -24,8 +24,7 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from functools import cache
 from inspect import iscoroutinefunction
 from types import FrameType, FunctionType
@@ -47,6 +46,7 @@ class OwnerLoop:
     __slots__ = (
         "__weakref__",
         "_clock",
+        "_closer",
         "_current",
         "_lock",
         "_run_soon",
@@ -77,6 +77,8 @@ class OwnerLoop:
         """Returns the running loop; if that is of another kind, None, or a RuntimeError."""
         self._run_soon: Callable[..., Any] | None = None
         self._lock = threading.Lock()
+        self._closer = 0
+        """The number of the thread that holds `_lock` for the close."""
         self.waits: Waits
         """How the tasks of the loop are parked and woken; known from `enter` on."""
 
@@ -271,14 +273,19 @@ class OwnerLoop:
         while self.deferred:
             self.deferred.popleft()()
 
-    @contextmanager
-    def closing(self) -> Iterator[None]:
-        """Close for the calls of all threads. What comes home while the body runs waits until its
-        end, and is then taken home by this thread."""
-        with self._lock:
+    def begin_close(self) -> None:
+        """Close for the calls of all threads. What comes home from now on waits until `end_close`.
+        After an exception in the middle of a close, the same thread calls it again."""
+        if self._closer != threading.get_ident():
+            self._lock.acquire(); self._closer = threading.get_ident()  # noqa: E702 - one step  # fmt: skip
+        if not self.closed:
             self.close()
-            self._deliver()
-            yield
+        self._deliver()
+
+    def end_close(self) -> None:
+        """Take home what came meanwhile; from now on each thread does it for what it brings."""
+        if self._lock.locked():
+            self._lock.release(); self._closer = 0  # noqa: E702 - one step  # fmt: skip
         self.run_deferred()
 
 

@@ -26,7 +26,9 @@ NOT_SHARED = {
     # Set by the task that parks; a task that grants sets what the request holds first.
     "Request": {"_sleeper", "_waits"},
     "_TrioSleeper": {"_task", "_woken"},  # as what the request holds
-    "OwnerLoop": {"_clock", "_current", "_run_soon", "_start", "_token", "waits"},  # with `_state`
+    "OwnerLoop": {
+        *("_clock", "_closer", "_current", "_run_soon", "_start", "_token", "waits")
+    },  # with `_state`
     "TaskQueue": {"_runner_id"},  # set with `_running`
     "Window": {"_anchor", "_exports", "_memory", "_stale", "_view", "item"},  # of one lease
     "Supply": {"nput"},  # declared where it is made, by `PageLists`
