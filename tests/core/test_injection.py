@@ -336,7 +336,7 @@ async def attempt(call: Any, injector: Injector, options: dict[str, Any]) -> lis
         try:
             await call(trial, group, do)
         except BaseException as error:  # noqa: ASYNC103 - the injected one
-            if "injected" not in str(error):
+            if "injected" not in str(error) and "no stack is left" not in str(error):
                 raise
         gc.collect()
         for lease in trial.held:  # what its release left held can be released again
