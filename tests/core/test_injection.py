@@ -72,12 +72,13 @@ class Injector:
         return self._line
 
     def _goes_nowhere(self, frame: FrameType | None) -> bool:
-        """True inside a finalizer or a callback, whose exceptions the interpreter drops, and on a
-        line that enters or leaves a cancel scope, which anyio cannot end after an exception that
-        comes just before it. Then the next line is tried."""
+        """True inside a finalizer or a callback, whose exceptions the interpreter drops; on a line
+        that is only ``try:``, where only a tracer can raise, and which CPython leaves out of the
+        handlers around it; and on a line that enters or leaves a cancel scope, which anyio cannot
+        end after an exception that comes just before it. Then the next line is tried."""
         assert frame is not None
         line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-        if "with anyio.CancelScope" in line or "with self._scope" in line:
+        if line.strip() == "try:" or "with anyio.CancelScope" in line or "with self._scope" in line:
             self.place += 1
             return True
         while frame is not None:
