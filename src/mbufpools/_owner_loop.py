@@ -169,6 +169,8 @@ class OwnerLoop:
         try:
             if self._current() is self._token:
                 return
+        except RecursionError:  # a RuntimeError, too, but it tells nothing of the loop
+            raise
         except RuntimeError:
             pass
         raise UsageError(

@@ -100,8 +100,9 @@ class Page:
         """Tokens that were made. The items above are free and have no token yet."""
         self.alarm = 1
         """The number of tokens at home from which a put must settle the page."""
-        self.left = False
-        """True once the page leaves; a token of it is worth nothing then."""
+        self.left = True
+        """True unless the page is on a list: before it comes, and once it leaves. A token of it is
+        worth nothing then."""
         self.on = lists.none
         """The list that the page is on."""
 
@@ -286,6 +287,7 @@ class PageLists:
         """Add a fresh page (``pool_p_insert``)."""
         page.make_tokens()
         page.empty_since = self._now()
+        page.left = False
         self._move(page, self._empty)
         if self.curpage is None:
             self.curpage = page

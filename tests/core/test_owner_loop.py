@@ -517,3 +517,18 @@ async def test_what_is_deferred_while_the_rest_is_run_after_the_close_is_not_lef
 
     owner_loop.run_on_owner(slow)
     assert came == ["slow", "quick"]
+
+
+async def test_a_stack_that_is_full_is_not_taken_for_another_loop() -> None:
+    """A RecursionError is a RuntimeError, by which asyncio says that no loop runs."""
+    owner_loop = OwnerLoop("deep")
+    owner_loop.enter()
+    await anyio.lowlevel.checkpoint()
+
+    def full() -> object:
+        raise RecursionError
+
+    owner_loop._current = full
+    with pytest.raises(RecursionError):
+        owner_loop.check_loop()
+    owner_loop.close()

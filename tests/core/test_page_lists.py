@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 import pytest
@@ -412,3 +413,20 @@ def test_check_lets_a_stale_pool_hide_the_items_of_partial_pages() -> None:
     assert at.current() is None
     assert at.lists.nfree == 1
     at.check()
+
+
+def test_a_token_that_dies_before_its_page_is_on_a_list_is_no_lost_item() -> None:
+    lists = PageLists(4, CurPage.REFRESHED, lambda: 0)
+    page = Page(AccountedMemory().allocate(4096), lists)
+
+    class Full(list[Item]):
+        def append(self, item: Item) -> None:
+            raise MemoryError
+
+    page.free = Full()
+    with pytest.raises(MemoryError):
+        lists.insert(page)
+    gc.collect()
+    assert page.made == 1
+    assert not lists.lost
+    assert not lists.npages
