@@ -19,6 +19,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from mbufpools import lab
+from mbufpools.lab import _interrupts
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 STRATEGIES = pytest.mark.parametrize("strategy", ["exhaustive", "dpor"])
@@ -566,3 +567,19 @@ def test_an_interrupt_of_the_command_has_status_130_and_leaves_no_worker(
         times=times,
     )
     assert (status, printed) == (130, "")
+
+
+def test_an_interrupt_in_the_callback_of_a_weak_reference_is_not_lost() -> None:
+    """Python prints and drops what such a callback raises, so the lab notes it and raises later."""
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    callback = eval(  # a frame of the module, as the callbacks of a WeakSet have
+        "lambda: raise_signal(SIGINT)",
+        {"__name__": "_weakrefset", "raise_signal": signal.raise_signal, "SIGINT": signal.SIGINT},
+    )
+    try:
+        with pytest.raises(KeyboardInterrupt), _interrupts.interruptible():
+            callback()
+            assert _interrupts.pending()
+    finally:
+        signal.signal(signal.SIGINT, before)

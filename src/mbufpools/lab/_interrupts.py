@@ -26,8 +26,11 @@ PATIENCE = 1.0
 """Real seconds after the first Ctrl-C in which further ones are ignored, since a terminal or an
 impatient hand sends several. Later ones are raised, wherever the thread is."""
 
-_NOT_OURS = frozenset({"anyio", "asyncio", "mbufpools", "outcome", "trio"})
-"""Packages in whose code nothing is raised: it would break their state."""
+_NOT_OURS = frozenset(
+    {"_weakrefset", "anyio", "asyncio", "mbufpools", "outcome", "trio", "weakref"}
+)
+"""Packages in whose code nothing is raised: it would break their state, or, in a callback of a weak
+reference, be printed and lost."""
 
 _active = False
 _first: float | None = None
