@@ -71,9 +71,11 @@ types: $(READY)  ## mypy --strict
 	$(BIN)/mypy
 
 # What only runs other programs, or the same code a great many times, is run without the tracer,
-# which would make it three to five times slower. A file is named, or a test of one.
+# which would make it three to five times slower, and what sets a tracer of its own. A file is
+# named, or a test of one.
 SLOW = $(addprefix tests/,demokit/test_demos.py traces primitives proofs soak zoo \
-	core/test_stateful.py core/test_stateful_planted.py lab/test_claims.py \
+	core/test_stateful.py core/test_stateful_planted.py core/test_injection.py \
+	core/test_threads.py lab/test_claims.py \
 	lab/test_no_false_alarm.py lab/test_dpor.py project/test_docs.py smp/test_model.py \
 	cli/test_cli.py::test_demo_without_a_name_runs_all_in_order \
 	cli/test_cli.py::test_stat_of_every_demo_has_the_kernel_s_columns_within_80 \

@@ -46,17 +46,20 @@ class Injector:
         self.place = place
         self.seen = 0
         self.where = "nowhere"
+        self._before: Any = None
+        """The tracer that was there, such as that of coverage."""
 
     @property
     def raised(self) -> bool:
         return self.seen >= self.place
 
     def __enter__(self) -> None:
+        self._before = sys.gettrace()
         if not self.raised:
             sys.settrace(self._trace)
 
     def __exit__(self, *exc_info: object) -> None:
-        sys.settrace(None)
+        sys.settrace(self._before)
 
     def _trace(self, frame: FrameType, event: str, arg: object) -> Any:
         if frame.f_code.co_filename not in CORE or frame.f_code.co_name == "__del__":

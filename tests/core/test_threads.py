@@ -49,11 +49,12 @@ class Interleaved:
         self.lines = 0
 
     def __call__(self, call: Callable[[], None]) -> None:
+        before = sys.gettrace()
         sys.settrace(self._trace)
         try:
             call()
         finally:
-            sys.settrace(None)
+            sys.settrace(before)
 
     def _trace(self, frame: FrameType, event: str, arg: object) -> Any:
         if frame.f_globals.get("__name__", "").startswith("mbufpools._"):
