@@ -56,7 +56,12 @@ def determined(report: str) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def what_a_test_leaves_in_cycles_is_collected_by_its_end() -> Iterator[None]:
     """What is broken on purpose leaves leases in cycles, and the next soak would count them."""
+    _collect()
     yield
+    _collect()
+
+
+def _collect() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         gc.collect()
