@@ -270,7 +270,7 @@ class OwnerLoop:
     def _deliver(self) -> None:
         """Take each lost item home, and make each deferred call."""
         while self.lost:
-            item = self.lost.popleft()
+            item = self.lost.popleft(); item.index = ~item.index  # noqa: E702 - one step  # fmt: skip
             item.page.lists.recover(item)
         while self.deferred:
             self.deferred.popleft()()

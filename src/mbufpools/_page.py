@@ -44,6 +44,7 @@ class Item:
 
     page: Page
     index: int
+    """Its place in the page; of a token in `PageLists.lost`, the complement of that."""
     window: Window | None
     """What exports the item's memory, if its lease asked for a view."""
 
@@ -59,10 +60,12 @@ class Item:
             page = self.page
         except AttributeError:  # an exception ended `__init__`
             return
-        if page.left or self.index >= page.made or self in page.free:
-            return  # the page's own end, or the token was never counted
+        if page.left or not 0 <= self.index < page.made or self in page.free:
+            return  # the page's own end, or the token was never counted, or the loss was reported
         self.page = NOWHERE  # a lease in the same garbage may still be released
-        page.lists.lost.append(Item(page, self.index, self.window))
+        # The new token is marked by its index. It dies in silence if the whole set dies with it;
+        # else it would bring the set back to life at each run of the garbage collector.
+        page.lists.lost.append(Item(page, ~self.index, self.window))
         page.lists.item_lost()
 
     def export_ended(self) -> None:

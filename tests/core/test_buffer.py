@@ -10,6 +10,7 @@ import queue
 import sys
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -769,6 +770,30 @@ def test_after_the_close_a_page_leaves_with_its_last_item() -> None:
     buffers[7].release()
     assert pools.budget.allocated == 0
     pools.check()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_set_that_was_never_left_is_collected_and_tells_of_a_dropped_buffer_once(
+    backend: str,
+) -> None:
+    """The token of the dropped item waits in the set, and dies with it."""
+
+    async def enter() -> tuple[BufferPools, Buffer]:
+        pools = await BufferPools("64 KiB", [2048]).__aenter__()
+        return pools, await pools.get(100)
+
+    texts: list[str] = []
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        pools, buffer = anyio.run(enter, backend=backend)
+        known = weakref.ref(pools)
+        del buffer, pools
+        for _ in range(4):
+            gc.collect()
+            texts += [str(warning.message) for warning in told]
+            told.clear()  # a warning keeps its source, which is the pool
+    assert known() is None
+    assert texts == ["a buffer of pool '2048' was dropped without a release"]
 
 
 def test_after_the_close_a_dropped_buffer_is_reported_and_taken_back_at_once() -> None:
