@@ -71,7 +71,7 @@ types: $(READY)  ## mypy --strict
 	$(BIN)/mypy
 
 # What only runs other programs, or the same code a great many times, is run without the tracer,
-# which would make it three to five times slower, and what sets a tracer of its own. A file is
+# which would make it several times slower, and what sets a tracer of its own. A file is
 # named, or a test of one.
 SLOW = $(addprefix tests/,demokit/test_demos.py traces primitives proofs soak zoo \
 	core/test_stateful.py core/test_stateful_planted.py core/test_injection.py \

@@ -13,7 +13,7 @@ import statistics
 import sys
 import time
 import tracemalloc
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import anyio
@@ -22,31 +22,46 @@ from anyio.lowlevel import checkpoint
 from mbufpools import AccountedMemory, BufferPools, PoolSpec
 
 ROUNDS = 24
+"""How often each row and its peer are run, in turn."""
+CALLS = 20_000
+"""Calls of a row that does not await, in one round; awaits and hand-offs are a quarter of it."""
+PARKED = 5_000
+"""Tasks whose memory is measured."""
 clock = time.perf_counter
 
 
 def _loop(statement: str, **names: Any) -> Callable[[int], float]:
+    """Make a function that runs `statement` n times, and returns the seconds that it took."""
     lines = "".join(f"        {statement}\n" for _ in range(10))
-    source = f"def run(n):\n    t = clock()\n    for _ in range(n // 10):\n{lines}    return clock() - t\n"
-    names["clock"] = clock
-    exec(source, names)
-    return names["run"]  # type: ignore[no-any-return]
+    source = (
+        "def run(n):\n    t = clock()\n    for _ in range(n // 10):\n"
+        f"{lines}    return clock() - t\n"
+    )
+    run: Callable[[int], float] = _compiled(source, names)
+    return run
 
 
 def _aloop(statement: str, **names: Any) -> Callable[[int], Awaitable[float]]:
+    """As `_loop`, for a statement that awaits."""
     source = (
         f"async def run(n):\n    t = clock()\n    for _ in range(n):\n        {statement}\n"
         "    return clock() - t\n"
     )
+    run: Callable[[int], Awaitable[float]] = _compiled(source, names)
+    return run
+
+
+def _compiled(source: str, names: dict[str, Any]) -> Any:
     names["clock"] = clock
     exec(source, names)
-    return names["run"]  # type: ignore[no-any-return]
+    return names["run"]
 
 
 class Table:
     """Prints the rows."""
 
-    def __init__(self) -> None:
+    def __init__(self, backend: str) -> None:
+        self.backend = backend
         self.held = True
 
     def row(self, name: str, ours: list[float], peers: list[float], peer: str, goal: float) -> None:
@@ -60,15 +75,13 @@ class Table:
         )
 
 
-async def in_turn(
-    runs: dict[str, Callable[[int], Any]], n: int, rounds: int = ROUNDS
-) -> dict[str, list[float]]:
+async def in_turn(runs: dict[str, Callable[[int], Any]], n: int) -> dict[str, list[float]]:
     """Run all in turn; nanoseconds of each."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     gc.collect()
     gc.disable()
     try:
-        for _ in range(rounds):
+        for _ in range(ROUNDS):
             for name, run in runs.items():
                 took = run(n)
                 if not isinstance(took, float):
@@ -102,7 +115,7 @@ async def pairs(table: Table, backend: str) -> None:
                 "with": _loop("\n        with p.get_nowait(2000): pass", p=pools),
                 "item": _loop("p.put_back(p.take())", p=pool._supply),
             },
-            20000,
+            CALLS,
         )
         print(f"R is {statistics.median(times['R']):.1f} ns")
         peer = "asyncio.Queue, nowait"
@@ -128,7 +141,7 @@ async def pairs(table: Table, backend: str) -> None:
         }
         if backend != "trio":
             awaited["queue"] = _aloop("q.put_nowait(await q.get())", q=queue)
-        times = await in_turn(awaited, 5000)
+        times = await in_turn(awaited, CALLS // 4)
         if backend != "trio":
             peer = "asyncio.Queue, awaited"
             table.row("await get, fast_acquire", times["fast"], times["queue"], peer, 1.0)
@@ -144,7 +157,6 @@ async def pairs(table: Table, backend: str) -> None:
 
 
 async def hand_off(table: Table) -> None:
-    each = 1000
     spec = PoolSpec(4096, items_per_page=1)
     async with BufferPools(4096, [spec], memory=AccountedMemory(), fast_acquire=True) as pools:
         pool = pools.pools["4096"]
@@ -158,7 +170,7 @@ async def hand_off(table: Table) -> None:
 
             return await four(worker)
 
-        async def four(worker: Callable[[], Awaitable[None]]) -> float:
+        async def four(worker: Callable[[], Coroutine[Any, Any, None]]) -> float:
             start = clock()
             async with anyio.create_task_group() as group:
                 for _ in range(4):
@@ -203,9 +215,9 @@ async def hand_off(table: Table) -> None:
             return await four(worker)
 
         times = await in_turn(
-            {"pool": by_pool, "event": by_event, "condition": by_condition}, 4 * each, 12
+            {"pool": by_pool, "event": by_event, "condition": by_condition}, CALLS // 4
         )
-        goal = 1.0 if table.backend == "trio" else 0.9  # type: ignore[attr-defined]
+        goal = 1.0 if table.backend == "trio" else 0.9
         table.row(
             "hand-off of four tasks", times["pool"], times["event"], "an anyio.Event each", goal
         )
@@ -215,7 +227,6 @@ async def hand_off(table: Table) -> None:
 
 
 async def memory(table: Table) -> None:
-    count = 5000
     spec = PoolSpec(4096, items_per_page=1)
 
     async def parked(wait: Callable[[], Awaitable[object]]) -> float:
@@ -225,21 +236,21 @@ async def memory(table: Table) -> None:
         gc.collect()
         async with anyio.create_task_group() as group:
             tracemalloc.start()
-            for _ in range(count):
+            for _ in range(PARKED):
                 group.start_soon(one)
             await anyio.sleep(0.5)
             gc.collect()
             size = tracemalloc.get_traced_memory()[0]
             tracemalloc.stop()
             group.cancel_scope.cancel()
-        return size / count
+        return size / PARKED
 
     event = anyio.Event()
     async with BufferPools(4096, [spec], memory=AccountedMemory()) as pools:
         with pools.get_nowait(1):
             base = await parked(event.wait)
             ours = await parked(pools.pools["4096"].get)
-    goal = 350 if table.backend == "trio" else 250  # type: ignore[attr-defined]
+    goal = 350 if table.backend == "trio" else 250
     print(
         f"a parked waiter: {ours:.0f} bytes, a task that waits for an event {base:.0f}: "
         f"{ours - base:.0f} more, goal {goal}"
@@ -257,7 +268,7 @@ async def waiters(table: Table) -> None:
 
             async def one() -> None:
                 nonlocal done
-                await pool.get()  # noqa: B023
+                await pool.get()  # noqa: B023 - run within the same turn of the outer loop
                 done += 1
 
             async with anyio.create_task_group() as group:
@@ -275,8 +286,7 @@ async def waiters(table: Table) -> None:
 
 
 async def main(backend: str) -> None:
-    table = Table()
-    table.backend = backend  # type: ignore[attr-defined]
+    table = Table(backend)
     if "--hand-off" not in sys.argv:
         await pairs(table, backend)
     await hand_off(table)

@@ -1,8 +1,8 @@
 """The lease on one item.
 
 Every get makes a fresh `Buffer`; none is ever used again, so a stale one can never release the
-next owner's item. The lease owns the token of its item. The one who takes the token out of it, in
-one step, has released the lease; so two threads cannot both do it.
+next owner's item. The lease owns the token of its item. The call that takes the token out of
+it, in one step, has released the lease; so two threads cannot both do it.
 
 The pool is known by a protocol, because it imports this module.
 """

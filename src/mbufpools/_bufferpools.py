@@ -189,8 +189,8 @@ class BufferPools:
         self._by_size = list(self._pools.values())
         self._item_sizes = [spec.item_size for spec in specs]
         self._pool_of: dict[int, Pool] = {}
-        """The pool of a request by the number of cache lines that it fills, as far as it is known:
-        a look-up costs half of a search."""
+        """The pool of a request by the number of cache lines that it fills, as far as it is known.
+        It saves the search in the sizes."""
         self._largest_page = max(spec.page_size for spec in specs)
         margin = options.near_limit_margin
         if margin is None:
@@ -546,7 +546,7 @@ class BufferPools:
             self._close()  # an exception in the middle of it: finish what was begun
             raise
         try:
-            await self._taskq.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102
+            await self._taskq.__aexit__(exc_type, exc, traceback)  # noqa: ASYNC102 - it shields itself
         finally:
             self._report_leaks()
 

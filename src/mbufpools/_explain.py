@@ -56,8 +56,8 @@ class WaitingRequest:
     stuck: bool | None
     """In debug mode: True if it stays unserved though every task that does not wait releases all
     that it holds, and every task that is served then does so, too. None without debug mode, because
-    it is not known who holds what. (A holder is the task that took the lease. If it has passed the
-    lease on to another task, that is not known here.)"""
+    it is not known which task holds what. (A holder is the task that took the lease. If it has
+    passed the lease on to another task, that is not known here.)"""
 
     def __str__(self) -> str:
         text = (
@@ -101,7 +101,7 @@ class Explanation:
     @property
     def stuck(self) -> bool | None:
         """In debug mode: True if a request waits for what only waiting tasks hold: a deadlock.
-        None if requests wait, and it is not known who holds what."""
+        None if requests wait, and it is not known which task holds what."""
         if any(waiter.stuck is None for waiter in self.waiters):
             return None
         return any(waiter.stuck for waiter in self.waiters)

@@ -11,7 +11,7 @@ The words:
 - *Bounded*: as FIFO, but a get that a free item of its own pool can serve may *pass* the claim, an
   *allowance* of times in all.
 - What a pool reserves as its minimum is served past any claim. Otherwise a task that holds what the
-  claim needs could be stopped for want of one reserved item.
+  claim needs could have to wait for one reserved item.
 
 Invariant: this module decides and counts; it serves nothing itself.
 """
@@ -136,7 +136,7 @@ class Precedence:
     def _serve_the_only_queue(
         self, queue: WaitQueue, serve: Callable[[WaitQueue, int], bool]
     ) -> None:
-        """Do what `serve_in_order` does, in the common case: it takes half of the time."""
+        """Do what `serve_in_order` does, in the common case, without its lists."""
         while (request := queue.requests.head) is not None:
             if not serve(queue, queue.quote(request)):
                 self.pass_limit(request)

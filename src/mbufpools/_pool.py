@@ -99,7 +99,7 @@ class Pool:
             anyio.ClosedResourceError, UsageError, MemoryError: as `get`.
         """
         # Written for speed, as is BufferPools.get_nowait: one check of the thread, one gate, and
-        # the attributes of the lease set here, since a call of `Buffer` costs as much as the rest.
+        # the attributes of the lease are set here, which saves the call of `Buffer.__init__`.
         supply = self._supply
         if get_ident() != self._owner_loop.thread:
             self._owner_loop.raise_misuse()

@@ -93,9 +93,9 @@ class Request(Generic[T]):
         """
         if self.settled:
             return waits.checkpoint()
-        self._sleeper = sleeper = waits.sleeper()
-        self._waits = waits
-        return sleeper  # type: ignore[no-any-return]
+        sleeper: Awaitable[object] = waits.sleeper()
+        self._sleeper, self._waits = sleeper, waits
+        return sleeper
 
     async def park(self) -> T:
         """Sleep until settled; return what was granted, or raise the error."""

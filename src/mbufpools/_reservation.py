@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from threading import get_ident
-from types import TracebackType
 from typing import Any
 
 from ._errors import DoubleRelease
@@ -169,10 +168,5 @@ class Reserving(Coroutine[Any, Any, Reservation]):
         self._held.append(reservation)
         return reservation
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._held.pop().__exit__(exc_type, exc, traceback)
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._held.pop().end()

@@ -449,7 +449,8 @@ class Waiters:
             supply.reclaim()
 
     def _serve(self, queue: WaitQueue, quote: int) -> bool:
-        """Serve the head of `queue`, or fail it for want of memory; False if it must wait."""
+        """Serve the head of `queue`, or fail it if the system has no memory. Return False if it
+        must wait."""
         request = queue.head
         if quote == AT_LIMIT:
             self.order.short.discard(queue)

@@ -77,9 +77,10 @@ class _TrioSleeper:
     def __await__(self) -> Generator[Any, Any, None]:
         lowlevel = sys.modules["trio"].lowlevel
         if self._woken:
-            return (yield from lowlevel.checkpoint().__await__())  # type: ignore[no-any-return]
+            yield from lowlevel.checkpoint().__await__()
+            return
         self._task = lowlevel.current_task()
-        return (yield from lowlevel.wait_task_rescheduled(self._abort).__await__())  # type: ignore[no-any-return]
+        yield from lowlevel.wait_task_rescheduled(self._abort).__await__()
 
     def _abort(self, _: object) -> Any:
         self._task = None

@@ -9,7 +9,7 @@ has an exporter of its own, so the release can ask whether something made from t
   ctypes keeps each type for ever. A weak reference tells whether it is alive, and when it dies.
 
 Invariant: a window in which an item is kept gives it up once, when nothing exports any more. The
-one who takes the item out of `Window.item`, in one step, brings it home.
+call that takes the item out of `Window.item`, in one step, brings it home.
 """
 
 from __future__ import annotations

@@ -665,11 +665,11 @@ async def test_an_error_at_the_end_of_a_lease_loses_neither_the_writes_behind_it
     awaited: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reports: list[dict[str, Any]] = []
-    release = Buffer.release
+    end = Buffer.end
 
     def fails_once(lease: Buffer) -> None:
-        monkeypatch.setattr(Buffer, "release", release)
-        release(lease)
+        monkeypatch.setattr(Buffer, "end", end)
+        end(lease)
         raise MemoryError("planted")
 
     with connected(**NARROW) as (ours, theirs):
@@ -684,7 +684,7 @@ async def test_an_error_at_the_end_of_a_lease_loses_neither_the_writes_behind_it
             await turns()
             second = asyncio.create_task(protocol.send(buffers[1]))
             await turns()
-            monkeypatch.setattr(Buffer, "release", fails_once)
+            monkeypatch.setattr(Buffer, "end", fails_once)
             assert await read(theirs, 2 * LARGE) == b"\1" * LARGE + b"\2" * LARGE
             await second
             if first is not None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import anyio
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,3 +140,18 @@ def test_a_claim_waits_longer_the_more_may_pass_and_starves_under_barging(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 7
     assert "starves" in lines[-1]
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_the_core_is_measured_beside_its_peers(
+    backend: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = load("core_rows", monkeypatch)
+    for name, value in {"ROUNDS": 1, "CALLS": 40, "PARKED": 10}.items():
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(sys, "argv", ["core_rows"])
+    anyio.run(module.main, backend, backend=backend)
+    out = capsys.readouterr().out
+    for row in ("Pool.get_nowait, release", "await get, with its checkpoint", "hand-off of four"):
+        assert row in out
+    assert re.search(r"a parked waiter: \d+ bytes", out)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mbufpools import Buffer, LeaseError, UseAfterRelease
+from mbufpools import Buffer, UseAfterRelease
 from mbufpools._buffer import move
 
 __all__ = ["Piece", "Taken", "check_piece", "end_view", "give_up", "split"]
@@ -63,10 +63,7 @@ class Taken:
         data, self.data = self.data, None
         if data is not None:
             end_view(data)
-        try:
-            self.lease.release()  # costs less than `end`
-        except (LeaseError, RecursionError):
-            self.lease.end()
+        self.lease.end()
 
 
 def split(piece: Any) -> tuple[Any, Any]:
