@@ -56,8 +56,6 @@ from ._waiters import Waiters
 
 __all__ = ["BufferPools"]
 
-_new = object.__new__
-
 LARGEST_LOOKED_UP = 1024
 """Cache lines of the largest request whose pool is found by a table; others are searched for."""
 COLLECT_PERIOD = 30_000_000
@@ -307,27 +305,7 @@ class BufferPools:
         Never blocks. It fails as `Pool.get_nowait` does; it also raises what `pool_for` raises.
         """
         pool = self._pool_of.get(nbytes + 63 >> 6) if type(nbytes) is int else None
-        if pool is None:
-            pool = self._search(nbytes)
-        supply = pool._supply
-        if get_ident() != self._owner_loop.thread:
-            self._owner_loop.raise_misuse()
-        page = supply.curpage
-        if page is None or supply.guarded or supply.state.gate_closed:
-            return pool._get_nowait_slowly(nbytes)
-        buffer: Buffer = _new(Buffer)  # as Pool.get_nowait
-        buffer._pool = pool
-        buffer._nbytes = nbytes
-        free = page.free
-        try:
-            buffer._item = free.pop()
-            supply.nget += 1
-            if not free:
-                supply.ran_dry(page)
-        except BaseException:
-            supply.state.breaks()
-            raise
-        return buffer
+        return (pool or self._search(nbytes))._get_nowait(nbytes)
 
     async def get_many(self, sizes: Iterable[int]) -> Buffers:
         """Take a buffer for each of `sizes`, in bytes: all at once, or wait for all.

@@ -98,17 +98,20 @@ class Pool:
             anyio.WouldBlock: nothing is free now.
             anyio.ClosedResourceError, UsageError, MemoryError: as `get`.
         """
-        # Written for speed, as is BufferPools.get_nowait: one check of the thread, one gate, and
-        # the attributes of the lease are set here, which saves the call of `Buffer.__init__`.
+        return self._get_nowait(self.item_size)
+
+    def _get_nowait(self, nbytes: int) -> Buffer:
+        # Written for speed: one check of the thread, one gate, and the attributes of the lease are
+        # set here, which saves the call of `Buffer.__init__`.
         supply = self._supply
         if get_ident() != self._owner_loop.thread:
             self._owner_loop.raise_misuse()
         page = supply.curpage
         if page is None or supply.guarded or supply.state.gate_closed:
-            return self._get_nowait_slowly(self.item_size)
+            return self._get_nowait_slowly(nbytes)
         buffer: Buffer = _new(Buffer)
         buffer._pool = self
-        buffer._nbytes = self.item_size
+        buffer._nbytes = nbytes
         free = page.free
         try:
             buffer._item = free.pop()
@@ -126,25 +129,10 @@ class Pool:
         if not (yielded or supply.curpage is None or supply.guarded or state.gate_closed):
             await self._owner_loop.waits.checkpoint()
             yielded = True
-        if get_ident() != self._owner_loop.thread:
-            self._owner_loop.raise_misuse()
-        page = supply.curpage
-        if page is None or supply.guarded or state.gate_closed:
+        if supply.curpage is None or supply.guarded or state.gate_closed:
             buffer: Buffer = await self._waiters.acquire(self._queue, nbytes, yielded=yielded)
             return buffer
-        buffer = _new(Buffer)
-        buffer._pool = self
-        buffer._nbytes = nbytes
-        free = page.free
-        try:
-            buffer._item = free.pop()
-            supply.nget += 1
-            if not free:
-                supply.ran_dry(page)
-        except BaseException:
-            state.breaks()
-            raise
-        return buffer
+        return self._get_nowait(nbytes)
 
     def _get_nowait_slowly(self, nbytes: int) -> Buffer:
         """Take a buffer behind a closed gate, or raise `anyio.WouldBlock`."""
