@@ -131,12 +131,16 @@ class Budget:
         The subtraction is the first step, because a wakeup that ran before it would find no free
         bytes. Never blocks.
         """
+        self.uncharge(nbytes)
+        first()
+        self.on_credit(nbytes)
+
+    def uncharge(self, nbytes: int) -> None:
+        """Give `nbytes` charged bytes back, and call nothing. Never blocks."""
         if nbytes > self._allocated:
             raise PoolCorruption(f"{self!r} was credited {nbytes} bytes, more than are charged")
         self._allocated -= nbytes
         self._update_low_memory()
-        first()
-        self.on_credit(nbytes)
 
     def recount(self, allocated: int) -> None:
         """Set the charged bytes to what was counted, after an exception in the middle of a step."""

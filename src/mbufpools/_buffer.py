@@ -10,7 +10,7 @@ The pool is known by a protocol, because it imports this module.
 from __future__ import annotations
 
 import sys
-from typing import Any, Protocol, cast
+from typing import Any, NoReturn, Protocol, cast
 
 from ._errors import BufferInUse, DoubleRelease, UsageError, UseAfterRelease
 from ._lease import Releasable
@@ -140,12 +140,15 @@ class Buffer(Releasable):
             supply.state.breaks()
             raise
 
-    def end(self) -> None:
+    def end(self, *exc_info: object) -> None:
         """Give the item back if it is still held; or leave it in quarantine while something
         exports it. The end of a ``with`` block. Never raises because of an export."""
         item, self._item = self._item, None
         if item is not None:
-            _supply(item).end_lease(item, self._nbytes)
+            supply: Supply = item.page.lists  # type: ignore[assignment]  # as in _supply
+            supply.end_lease(item, self._nbytes)
+
+    __exit__ = end  # one call less for each `with`
 
     if sys.version_info >= (3, 12):
 
@@ -164,14 +167,16 @@ class Buffer(Releasable):
             """Return a copy of the bytes."""
             return bytes(self.view)
 
-        def __getattr__(self, name: str) -> object:
-            # NumPy asks for these two when it is given an object that exports no buffer.
-            if name in ("__array_interface__", "__array_struct__", "__buffer__"):
-                raise TypeError(
-                    "on Python 3.11 a buffer of mbufpools exports its bytes by its view only; "
-                    "write buffer.view instead of the buffer"
-                )
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        @property
+        def __array_interface__(self) -> NoReturn:
+            # NumPy asks for it when it is given an object that exports no buffer. It is a property
+            # and no __getattr__, which would make each use of any attribute slower.
+            raise TypeError(
+                "on Python 3.11 a buffer of mbufpools exports its bytes by its view only; "
+                "write buffer.view instead of the buffer"
+            )
+
+        __array_struct__ = __buffer__ = __array_interface__
 
     def __repr__(self) -> str:
         state = "released" if self._item is None else "held"

@@ -90,7 +90,7 @@ class BufferPools:
             waiting requests only if fewer bytes than this are then available. The default is
             twice the largest page, which is safe. With less than the freed page and the page
             that a request waits for together, that request may never be woken.
-        fast_acquire: True makes a get that does not have to wait no checkpoint.
+        fast_acquire: True makes a get or a `reserve` that does not have to wait no checkpoint.
         debug: True records which task took which lease, and where, for `explain` and for the
             report of leaks. It also fills free items with a pattern and checks the pattern, to
             find writes to released items.
@@ -297,7 +297,7 @@ class BufferPools:
         `pool_for` raises.
         """
         pool = self._pool_of.get(nbytes + 63 >> 6) if type(nbytes) is int else None
-        return await (pool or self._search(nbytes))._get(nbytes)
+        return await (pool or self._search(nbytes)).get(nbytes)
 
     def get_nowait(self, nbytes: int) -> Buffer:
         """Take a buffer of `nbytes` bytes at once, or raise `anyio.WouldBlock`.
@@ -305,7 +305,7 @@ class BufferPools:
         Never blocks. It fails as `Pool.get_nowait` does; it also raises what `pool_for` raises.
         """
         pool = self._pool_of.get(nbytes + 63 >> 6) if type(nbytes) is int else None
-        return (pool or self._search(nbytes))._get_nowait(nbytes)
+        return (pool or self._search(nbytes)).get_nowait(nbytes)
 
     async def get_many(self, sizes: Iterable[int]) -> Buffers:
         """Take a buffer for each of `sizes`, in bytes: all at once, or wait for all.
@@ -375,7 +375,9 @@ class BufferPools:
 
     async def _reserve(self, nbytes: int) -> Reservation:
         queue = self._waiters.bytes_queue
-        reservation: Reservation = await self._waiters.acquire(queue, nbytes)
+        reservation: Reservation = await self._waiters.acquire(
+            queue, nbytes, yielded=self._state.fast_acquire
+        )
         return reservation
 
     # The limit
@@ -463,7 +465,7 @@ class BufferPools:
         grants, self._grants_at_tick = self._grants_at_tick, waiters.grants
         if (
             self._collects
-            and waiters.waiting
+            and self._state.waiting
             and grants == waiters.grants
             and now - self._collected >= COLLECT_PERIOD
             and not self._owner_loop.simulated
@@ -500,6 +502,7 @@ class BufferPools:
 
     async def __aenter__(self) -> Self:
         self._owner_loop.enter()
+        self._waiters.update_gate()
         try:
             for pool in self._by_size:
                 pool.set_min_items(pool._supply.min_items)

@@ -66,7 +66,7 @@ class LeaseTracker:
     ) -> None:
         """Note which task took `held`: the task of `request`, or the current one."""
         if request is not None and request.task_id:
-            holder = Holder(pool, nbytes, request.task, request.task_id, request.where)
+            holder = Holder(pool, nbytes, request.task_name, request.task_id, request.where)
         else:
             task, task_id = current_task()
             holder = Holder(pool, nbytes, task, task_id, caller(in_task=task_id != 0))

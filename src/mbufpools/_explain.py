@@ -180,7 +180,7 @@ def explain(state: SetState, waiters: Waiters, *, wakeup: bool) -> Explanation:
                 number=request.number,
                 wants=queue.name,
                 nbytes=request.nbytes,
-                task=request.task,
+                task=request.task_name,
                 task_id=request.task_id,
                 seconds=(state.owner_loop.now() - request.since) / 1_000_000,
                 behind=behind,

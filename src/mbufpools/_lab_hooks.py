@@ -44,7 +44,13 @@ STATE: State = {
         "Precedence": {"debt_pass_limit": VALUE, "passes": VALUE, "short": CHANGED},
     },
     "mbufpools._owner_loop": {
-        "OwnerLoop": {"_state": VALUE, "deferred": CHANGED, "lost": CHANGED, "thread": VALUE},
+        "OwnerLoop": {
+            "_state": VALUE,
+            "deferred": CHANGED,
+            "lost": CHANGED,
+            "open_to": VALUE,
+            "thread": VALUE,
+        },
     },
     "mbufpools._page": {
         "Item": {"window": VALUE},
@@ -65,11 +71,11 @@ STATE: State = {
             "nget": VALUE,
             "npagefree": VALUE,
             "nput": VALUE,
+            "stock": CHANGED,
         },
     },
     "mbufpools._request": {
         "Request": {"error": VALUE, "granted": VALUE},
-        "RequestQueue": {"_requests": CHANGED},
     },
     "mbufpools._reservation": {"Reservation": {"_claim": VALUE}},
     "mbufpools._set_state": {
@@ -79,16 +85,16 @@ STATE: State = {
             "claims": CHANGED,
             "dropped": VALUE,
             "failure": VALUE,
-            "gate_closed": VALUE,
             "numbers": CHANGED,
             "of_memory": VALUE,
             "quarantine": CHANGED,
             "reserved_min_bytes": VALUE,
+            "supplies_with_idle": CHANGED,
+            "waiting": VALUE,
         },
     },
     "mbufpools._supply": {
         "Supply": {
-            "guarded": VALUE,
             "max_idle_items": VALUE,
             "max_items": VALUE,
             "min_items": VALUE,
@@ -118,6 +124,7 @@ STATE: State = {
             "error": VALUE,
         },
     },
+    "mbufpools._wait_queues": {"WaitQueue": {"requests": CHANGED}},
     "mbufpools._waiters": {
         "Waiters": {
             "_again": VALUE,
@@ -129,7 +136,7 @@ STATE: State = {
             "_waits": VALUE,
             "active": CHANGED,
             "grants": VALUE,
-            "waiting": VALUE,
+            "must_queue": VALUE,
         },
     },
 }

@@ -56,6 +56,7 @@ class OwnerLoop:
         "deferred",
         "lost",
         "name",
+        "open_to",
         "thread",
         "waits",
     )
@@ -65,6 +66,9 @@ class OwnerLoop:
         """The name of the pool set, for messages."""
         self.thread = 0
         """The number of the owner's thread while the set is open, else 0."""
+        self.open_to = 0
+        """The gate: the number of the thread whose gets may simply take a free item. 0 while an
+        older request has a better right, the set is broken, or it is not open."""
         self.deferred: deque[Callable[[], None]] = deque()
         """What is to be run on the owner's thread; see `run_on_owner`."""
         self.lost: deque[Item] = deque()
@@ -124,7 +128,7 @@ class OwnerLoop:
 
     def _leave(self, state: str) -> None:
         self._state = state
-        self.thread = 0
+        self.thread = self.open_to = 0
         self._run_soon = None
 
     def now(self) -> int:

@@ -179,6 +179,8 @@ class PageLists:
         "none",
         "npagefree",
         "nput",
+        "stock",
+        "with_idle",
     )
 
     def __init__(self, items_per_page: int, curpage: CurPage, now: Callable[[], int]) -> None:
@@ -192,6 +194,8 @@ class PageLists:
         """Stands for no list."""
         self.curpage: Page | None = None
         """The page that the next item comes from; None if the pool sees no free item."""
+        self.stock: list[Item] | None = None
+        """The free list of the current page, if a get may take from it without another look."""
         self.nget = 0
         """Items that were handed out."""
         self.nput = 0
@@ -200,6 +204,8 @@ class PageLists:
         """Pages that left."""
         self.hiwat = 0
         """The most pages that there ever were."""
+        self.with_idle: dict[PageLists, None] = {}
+        """The lists that may have an idle page. The pool set puts its own dictionary here."""
         self.lost: list[Item] | deque[Item] = []
         """New tokens of items whose token died. The pool set puts its own queue here."""
 
@@ -249,7 +255,7 @@ class PageLists:
         item = page.free.pop()
         self.nget += 1
         if not page.free:
-            self.ran_dry(page)
+            self.ran_dry()
         return item
 
     def put_back(self, item: Item) -> None:
@@ -260,8 +266,10 @@ class PageLists:
         if len(page.free) >= page.alarm:
             self.settle(page)
 
-    def ran_dry(self, page: Page) -> None:
+    def ran_dry(self) -> None:
         """The last token of the current page was taken: make more, or choose another page."""
+        page = self.curpage
+        assert page is not None
         if page.made < page.items:
             page.make_tokens()
             return
@@ -280,7 +288,7 @@ class PageLists:
             page.alarm = page.made
             self._move(page, self._partial)
             if self.curpage is None and self._refresh:
-                self.curpage = page  # the one line that the kernel lost in 2014
+                self._set_curpage(page)  # the one line that the kernel lost in 2014
         if page.idle:
             page.empty_since = self._now()
             self._move(page, self._empty)
@@ -293,13 +301,14 @@ class PageLists:
         page.left = False
         self._move(page, self._empty)
         if self.curpage is None:
-            self.curpage = page
+            self._set_curpage(page)
         self.hiwat = max(self.hiwat, self.npages)
 
     def remove(self, page: Page) -> None:
         """Let an idle page go (``pool_p_remove``), and disarm its tokens."""
         page.left = True
         self._empty.pop(page, None)
+        self._note_idle()
         self.npagefree += 1
         page.free.clear()
         self._choose_curpage()
@@ -312,6 +321,13 @@ class PageLists:
         to[page] = None
         page.on.pop(page, None)
         page.on = to
+        self._note_idle()
+
+    def _note_idle(self) -> None:
+        if self._empty:
+            self.with_idle[self] = None
+        else:
+            self.with_idle.pop(self, None)
 
     def _taken_from_idle(self) -> bool:
         """True if the current page is on the empty list though an item of it is out."""
@@ -327,7 +343,15 @@ class PageLists:
     def _choose_curpage(self) -> None:
         """Set ``curpage`` to the last partial page, else to the last empty one, else to None
         (``pool_update_curpage``)."""
-        self.curpage = next(reversed(self._partial), None) or next(reversed(self._empty), None)
+        self._set_curpage(next(reversed(self._partial), None) or next(reversed(self._empty), None))
+
+    def _set_curpage(self, page: Page | None) -> None:
+        self.curpage = page
+        self.show_stock()
+
+    def show_stock(self) -> None:
+        """Compute `stock` again."""
+        self.stock = None if self.curpage is None else self.curpage.free
 
     def item_lost(self) -> None:
         """Something was added to `lost`, by a ``__del__``."""
@@ -352,6 +376,7 @@ class PageLists:
             page.alarm = page.made if page.free else 1
             page.on = self._full if not page.free else self._empty if page.idle else self._partial
             page.on[page] = None
+        self._note_idle()
         self.nput = self.nget - sum(page.missing for page in pages if not page.left)
         self.hiwat = max(self.hiwat, self.npages)
         if self.curpage is None or self._refresh or not self.curpage.free or self.curpage.left:
@@ -400,6 +425,10 @@ class PageLists:
         require(
             missing == self.nout,
             f"that nout ({self.nout}) is the number of missing items ({missing})",
+        )
+        require(
+            (self in self.with_idle) == bool(self._empty),
+            "that a pool with pages on the empty list is noted as one that may have an idle page",
         )
         require(self.hiwat >= self.npages, "that hiwat is the most pages there ever were")
         since = [page.empty_since for page in self._empty]

@@ -67,7 +67,7 @@ class Pool:
 
     # Getting
 
-    async def get(self) -> Buffer:
+    async def get(self, _nbytes: int = 0, /) -> Buffer:
         """Take a buffer of `item_size` bytes, waiting for one if there is none (``pool_get``).
 
         Blocks until an item of this pool is free or the budget grants a page. A checkpoint even
@@ -87,9 +87,20 @@ class Pool:
                 own queue, which would wait for itself.
             MemoryError: the operating system has no page left.
         """
-        return await self._get(self.item_size)
+        # Written for speed, as `get_nowait`; `BufferPools.get` says how many bytes are wanted.
+        owner_loop = self._owner_loop
+        yielded = self._state.fast_acquire
+        if not (yielded or self._supply.stock is None or owner_loop.open_to != get_ident()):
+            await owner_loop.waits.checkpoint()
+            yielded = True
+        if self._supply.stock is None or owner_loop.open_to != get_ident():
+            buffer: Buffer = await self._waiters.acquire(
+                self._queue, _nbytes or self.item_size, yielded=yielded
+            )
+            return buffer
+        return self.get_nowait(_nbytes)
 
-    def get_nowait(self) -> Buffer:
+    def get_nowait(self, _nbytes: int = 0, /) -> Buffer:
         """Take a buffer of `item_size` bytes, at once or not at all (``PR_NOWAIT``).
 
         Never blocks. Counts a failure in `nfail`.
@@ -98,46 +109,32 @@ class Pool:
             anyio.WouldBlock: nothing is free now.
             anyio.ClosedResourceError, UsageError, MemoryError: as `get`.
         """
-        return self._get_nowait(self.item_size)
-
-    def _get_nowait(self, nbytes: int) -> Buffer:
-        # Written for speed: one check of the thread, one gate, and the attributes of the lease are
-        # set here, which saves the call of `Buffer.__init__`.
+        # Written for speed: one gate, which is the check of the thread, too; and the attributes of
+        # the lease are set here, which saves the call of `Buffer.__init__`. `BufferPools` says how
+        # many bytes are wanted: a function of its own would be one call more for each get.
         supply = self._supply
-        if get_ident() != self._owner_loop.thread:
-            self._owner_loop.raise_misuse()
-        page = supply.curpage
-        if page is None or supply.guarded or supply.state.gate_closed:
-            return self._get_nowait_slowly(nbytes)
+        stock = supply.stock
+        if stock is None or self._owner_loop.open_to != get_ident():
+            return self._get_nowait_slowly(_nbytes or self.item_size)
         buffer: Buffer = _new(Buffer)
         buffer._pool = self
-        buffer._nbytes = nbytes
-        free = page.free
+        buffer._nbytes = _nbytes or self.item_size
         try:
-            buffer._item = free.pop()
+            buffer._item = stock.pop()
             supply.nget += 1
-            if not free:
-                supply.ran_dry(page)
+            if not stock:
+                supply.ran_dry()
         except BaseException:
             supply.state.breaks()
             raise
         return buffer
 
-    async def _get(self, nbytes: int) -> Buffer:
-        supply, state = self._supply, self._state
-        yielded = state.fast_acquire
-        if not (yielded or supply.curpage is None or supply.guarded or state.gate_closed):
-            await self._owner_loop.waits.checkpoint()
-            yielded = True
-        if supply.curpage is None or supply.guarded or state.gate_closed:
-            buffer: Buffer = await self._waiters.acquire(self._queue, nbytes, yielded=yielded)
-            return buffer
-        return self._get_nowait(nbytes)
-
     def _get_nowait_slowly(self, nbytes: int) -> Buffer:
         """Take a buffer behind a closed gate, or raise `anyio.WouldBlock`."""
+        if get_ident() != self._owner_loop.thread:
+            self._owner_loop.raise_misuse()
         waiters, queue = self._waiters, self._queue
-        buffer = waiters.take_at_once(queue, nbytes)
+        buffer: Buffer | None = waiters.take_at_once(queue, nbytes)
         if buffer is None:
             request: Request[Buffer] = waiters.request(nbytes)
             if waiters.slow_path_may_serve:
@@ -300,7 +297,7 @@ class Pool:
                 )
         with self._state.changing:
             self._supply.max_items = items
-            self._supply.guarded = items is not None
+            self._supply.show_stock()
             self._waiters.hard_limit_changed()
 
     def set_low_water(self, items: int) -> bool:

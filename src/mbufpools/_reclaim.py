@@ -10,6 +10,7 @@ Invariant: no page leaves that its pool's minimum, or the request itself, needs.
 from __future__ import annotations
 
 import heapq
+from typing import cast
 
 from ._page import Page
 from ._set_state import SetState
@@ -31,20 +32,28 @@ class Reclaimer:
         self.supplies: list[Supply] = []
         """The supplies of all pools, in the order of their sizes."""
 
+    @property
+    def may_make_room(self) -> bool:
+        """True if there may be an idle page that leaves for a request."""
+        return self.pressure and bool(self._state.supplies_with_idle)
+
+    def _with_idle(self) -> list[Supply]:
+        """The supplies that may have an idle page, in the order of their sizes."""
+        supplies = cast(dict[Supply, None], self._state.supplies_with_idle)
+        return sorted(supplies, key=lambda supply: supply.rank)
+
     def charge(self, nbytes: int, needs: Needs) -> bool:
         """Charge `nbytes` for a request that `needs` items; make room for it if need be."""
         budget = self._state.budget
-        while self.pressure and (lacking := nbytes + budget.allocated - budget.limit) > 0:
+        while self.may_make_room and (lacking := nbytes + budget.allocated - budget.limit) > 0:
             if not self._make_room(lacking, dict(needs)):
                 break  # else once more: of those let go, what something exports stays charged
         return budget.charge(nbytes)
 
     def _make_room(self, lacking: int, needs: dict[Supply, int]) -> bool:
         """Let idle pages go if they make up for the `lacking` bytes, and if not, none."""
-        if not any(supply.nidle for supply in self.supplies):
-            return False
         idle = heapq.merge(
-            *(supply.spare_pages(needs.get(supply, 0)) for supply in self.supplies),
+            *(supply.spare_pages(needs.get(supply, 0)) for supply in self._with_idle()),
             key=lambda spare: spare[1].empty_since,
         )
         plan: list[tuple[Supply, Page]] = []
@@ -61,11 +70,11 @@ class Reclaimer:
 
     def let_go_idle_pages(self, claimed: bool) -> None:
         """Under pressure: let no page stay idle while a claim waits."""
-        if self.pressure and (claimed or self._state.budget.debt):
-            for supply in self.supplies:
+        if self.may_make_room and (claimed or self._state.budget.debt):
+            for supply in self._with_idle():
                 if supply.nidle:
                     supply.reclaim()
 
     def nothing_idle(self) -> bool:
         """Return True if no pool has an idle page that it can do without."""
-        return all(next(supply.spare_pages(0), None) is None for supply in self.supplies)
+        return all(next(supply.spare_pages(0), None) is None for supply in self._with_idle())

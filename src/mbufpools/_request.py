@@ -11,10 +11,10 @@ woken, and a task that wakes with an exception must release what its request hol
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable
 from typing import Any, Generic, TypeVar
 
-from ._waits import Waits, current_waits
+from ._waits import Waits, current_waits, name_of
 
 __all__ = ["Request", "RequestQueue"]
 
@@ -26,7 +26,6 @@ class Request(Generic[T]):
 
     __slots__ = (
         "_sleeper",
-        "_waits",
         "error",
         "granted",
         "nbytes",
@@ -36,7 +35,6 @@ class Request(Generic[T]):
         "passes_before",
         "since",
         "task",
-        "task_id",
         "where",
     )
 
@@ -49,9 +47,8 @@ class Request(Generic[T]):
         """Microseconds of the loop's clock when it was made."""
         self.parked = False
         """It could not be served at once."""
-        self.task = ""
-        """The name of the task that parked."""
-        self.task_id = 0
+        self.task: Any = None
+        """The backend's task that parked. Its name is looked up only for a report."""
         self.where = ""
         """File and line of the call, in debug mode."""
         self.passes_before = 0
@@ -63,7 +60,16 @@ class Request(Generic[T]):
         self.error: BaseException | None = None
         """Why it never will be."""
         self._sleeper: Any = None
-        self._waits: Waits | None = None
+
+    @property
+    def task_name(self) -> str:
+        """The name of the task that parked, or an empty string."""
+        return "" if self.task is None else name_of(self.task)
+
+    @property
+    def task_id(self) -> int:
+        """The id of the task that parked, as anyio tells it, or 0."""
+        return 0 if self.task is None else id(self.task)
 
     @property
     def settled(self) -> bool:
@@ -82,8 +88,9 @@ class Request(Generic[T]):
 
     def wake(self) -> None:
         """Wake the task if it sleeps."""
-        if self._waits is not None:
-            self._waits.wake(self._sleeper)
+        sleeper = self._sleeper
+        if sleeper is not None and not sleeper.done():
+            sleeper.set_result(None)
 
     def sleeper(self, waits: Waits) -> Awaitable[object]:
         """Return what the task is to await once; then `result` tells the outcome.
@@ -91,10 +98,10 @@ class Request(Generic[T]):
         On any exception out of the sleep the request may hold something all the same; the caller
         takes it back.
         """
-        if self.settled:
+        if self.granted is not None or self.error is not None:
             return waits.checkpoint()
         sleeper: Awaitable[object] = waits.sleeper()
-        self._sleeper, self._waits = sleeper, waits
+        self._sleeper = sleeper
         return sleeper
 
     async def park(self) -> T:
@@ -110,32 +117,20 @@ class Request(Generic[T]):
         return self.granted
 
 
-class RequestQueue(Generic[T]):
+class RequestQueue(OrderedDict[Request[T], None]):
     """Requests in the order of their arrival; any may leave in constant time."""
 
-    __slots__ = ("_requests",)
-
-    def __init__(self) -> None:
-        self._requests: OrderedDict[Request[T], None] = OrderedDict()
-
-    def __contains__(self, request: object) -> bool:
-        return request in self._requests
-
-    def __len__(self) -> int:
-        return len(self._requests)
-
-    def __iter__(self) -> Iterator[Request[T]]:
-        return iter(self._requests)
+    __slots__ = ()
 
     @property
     def head(self) -> Request[T] | None:
         """The oldest request."""
-        return next(iter(self._requests), None)
+        return next(iter(self), None)
 
     def append(self, request: Request[T]) -> None:
         """Add the newest request."""
-        self._requests[request] = None
+        self[request] = None
 
     def remove(self, request: Request[T]) -> bool:
         """Take a request out, wherever it stands. False if it had left."""
-        return self._requests.pop(request, self) is None
+        return self.pop(request, self) is None

@@ -24,7 +24,7 @@ from ._debug import LeaseTracker
 from ._events import EventKind, Observer
 from ._memory import Block, Memory, allocate_page
 from ._owner_loop import OwnerLoop
-from ._page import Page
+from ._page import Page, PageLists
 from ._policies import CurPage, Rules
 
 __all__ = ["SetState"]
@@ -60,7 +60,6 @@ class SetState:
         "dropped",
         "failure",
         "fast_acquire",
-        "gate_closed",
         "in_task",
         "memory",
         "numbers",
@@ -71,7 +70,9 @@ class SetState:
         "repair",
         "reserved_min_bytes",
         "rules",
+        "supplies_with_idle",
         "tracker",
+        "waiting",
     )
 
     def __init__(
@@ -96,9 +97,6 @@ class SetState:
         """Which task holds which lease; None unless in debug mode."""
         self.numbers = itertools.count(1)
         """The numbers of the requests, in the order in which they were made."""
-        self.gate_closed = False
-        """True if a get may not simply take a free item: an older request has a better right, or
-        the set is broken."""
         self.broken = False
         """True if an exception ended a step in its middle."""
         self.of_memory: Exception | None = None
@@ -119,6 +117,10 @@ class SetState:
         self.in_task: Callable[[], bool] = lambda: False
         """Whether the caller is a task of the set's own queue, which must not wait for the set.
         `BufferPools._wire` sets it once the queue is made."""
+        self.waiting = 0
+        """Requests that wait."""
+        self.supplies_with_idle: dict[PageLists, None] = {}
+        """The supplies that may have an idle page. The others have none."""
         self.reserved_min_bytes = 0
         """Bytes of the pages that the pools keep as their minimum."""
 
@@ -138,7 +140,8 @@ class SetState:
     def breaks(self) -> None:
         """An exception ended a step in its middle: the next step repairs the set first. The loop
         takes one soon; if there is no stack left to ask for that, the gc's tick does."""
-        self.broken = self.gate_closed = True
+        self.broken = True
+        self.owner_loop.open_to = 0
         self.owner_loop.soon(self.mend)
 
     def mend(self) -> None:
@@ -178,11 +181,16 @@ class SetState:
             )
 
     def unreserve(self, number: int) -> None:
-        """Give bytes back that were charged without a page."""
+        """Give bytes back that were charged without a page. The wakeup policy is not asked if no
+        request waits: unlike a page, a reservation is nothing of the kernel's, and a wakeup for
+        each would cost more than the reservation."""
+        budget = self.budget
         with self.changing:
             nbytes = self.claims.pop(number, 0)
-            if nbytes:
-                self.budget.credit(nbytes)
+            if nbytes and (self.waiting or budget.debt):
+                budget.credit(nbytes)
+            elif nbytes:
+                budget.uncharge(nbytes)
             if self.owner_loop.closed:
                 self.empty_quarantine()  # after the close no gc does it
 

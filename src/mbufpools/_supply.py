@@ -60,7 +60,6 @@ class Supply(PageLists):
     """The pages and items of one pool of a set."""
 
     __slots__ = (
-        "guarded",
         "hand_over",
         "item_size",
         "max_idle_items",
@@ -73,6 +72,7 @@ class Supply(PageLists):
         "owner",
         "page_size",
         "quarantined",
+        "rank",
         "state",
         "stride",
         "wanted",
@@ -82,7 +82,10 @@ class Supply(PageLists):
     def __init__(self, spec: PoolSpec, state: SetState) -> None:
         super().__init__(spec.items_per_page, state.curpage, state.owner_loop.now)
         self.lost = state.owner_loop.lost
+        self.with_idle = state.supplies_with_idle
         self.state = state
+        self.rank = 0
+        """The place of the pool in the order of sizes."""
         self.name = spec.name
         self.item_size = spec.item_size
         self.page_size = spec.page_size
@@ -90,8 +93,6 @@ class Supply(PageLists):
         """Bytes from one item of a page to the next."""
         self.min_items = spec.min_items
         self.max_items = spec.max_items
-        self.guarded = spec.max_items is not None
-        """True if each get must look at the maximum."""
         self.max_idle_items = spec.max_idle_items
         self.nfail = 0
         self.nwait = 0
@@ -131,8 +132,16 @@ class Supply(PageLists):
 
     def pages_lacking(self, count: int) -> int:
         """Pages that must come before `count` items can be taken."""
+        if count == 1:
+            return int(self.curpage is None)
         lacking = -(-(count - self.nfree) // self.items_per_page)
         return max(lacking, 1 if self.curpage is None else 0)
+
+    def show_stock(self) -> None:
+        if self.max_items is not None:
+            self.stock = None  # each get must look at the maximum
+        else:
+            super().show_stock()
 
     def watch(self) -> None:
         """Compute `watched` again."""

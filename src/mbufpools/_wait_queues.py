@@ -17,7 +17,7 @@ from ._reservation import Reservation
 from ._set_state import SetState
 from ._supply import AT_LIMIT, RESERVED, Supply
 
-__all__ = ["BytesQueue", "ManyQueue", "ManyRequest", "Needs", "PoolQueue", "WaitQueue"]
+__all__ = ["BytesQueue", "ManyQueue", "ManyRequest", "Needs", "PoolQueue", "WaitQueue", "reserve"]
 
 Needs = tuple[tuple[Supply, int], ...]
 
@@ -143,7 +143,12 @@ class BytesQueue(WaitQueue):
         return request.nbytes
 
     def take(self, request: Request[Any]) -> Reservation:
-        reservation = Reservation(self._state, request.nbytes)
-        if self._state.tracker is not None:
-            self._state.tracker.acquired(reservation.number, "bytes", request.nbytes, request)
-        return reservation
+        return reserve(self._state, request.nbytes, request)
+
+
+def reserve(state: SetState, nbytes: int, request: Request[Any] | None = None) -> Reservation:
+    """Make the lease of `nbytes` bytes, which are charged, for `request` or a newcomer."""
+    reservation = Reservation(state, nbytes)
+    if state.tracker is not None:
+        state.tracker.acquired(reservation.number, "bytes", nbytes, request)
+    return reservation

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
-from ._buffer import Buffer, hold, take
+from ._buffer import hold, take
 from ._debug import caller
 from ._errors import ImpossibleRequest, PoolCorruption, UsageError
 from ._events import EventKind
@@ -30,8 +30,16 @@ from ._reclaim import Reclaimer
 from ._request import Request
 from ._set_state import SetState
 from ._statistics import WaitStatistics
-from ._supply import AT_LIMIT, Supply
-from ._wait_queues import BytesQueue, ManyQueue, ManyRequest, Needs, PoolQueue, WaitQueue
+from ._supply import AT_LIMIT, RESERVED, Supply
+from ._wait_queues import (
+    BytesQueue,
+    ManyQueue,
+    ManyRequest,
+    Needs,
+    PoolQueue,
+    WaitQueue,
+    reserve,
+)
 
 __all__ = ["Waiters"]
 
@@ -65,10 +73,10 @@ class Waiters:
         """Those that a request waits in."""
         self.active: dict[WaitQueue, None] = {}
         """The queues that a request waits in."""
+        self.must_queue = False
+        """True if a new request must join the queue instead of taking a free item."""
         self._running = False
         self._again = False
-        self.waiting = 0
-        """Requests that wait."""
         self._peak = 0
         self._waits = 0
         self.grants = 0
@@ -80,6 +88,7 @@ class Waiters:
     def add_pool(self, supply: Supply) -> PoolQueue:
         """Make the queue of a new pool."""
         queue = PoolQueue(supply)
+        supply.rank = len(self.reclaimer.supplies)
         self.reclaimer.supplies.append(supply)
         self._pool_queues.append(queue)
         self._queue_of[supply] = queue
@@ -116,7 +125,7 @@ class Waiters:
         A checkpoint, unless the caller has `yielded` or passes no checkpoints. An exception out of
         the wait gives back what was granted.
         """
-        state = self._state
+        state, owner_loop = self._state, self._state.owner_loop
         self.check_caller(queue)
         if state.failure is not None:
             raise state.failure
@@ -124,14 +133,14 @@ class Waiters:
             await checkpoint_if_cancelled()
         granted: Any = self.take_at_once(queue, nbytes)
         if granted is None:
-            state.owner_loop.run_deferred()
+            if owner_loop.lost or owner_loop.deferred:
+                owner_loop.run_deferred()
             request = self.request(nbytes, wants)
             self.refuse_impossible(queue, request)
             try:
-                self._join(queue, request)
-                if not request.settled:
-                    self._park(queue, request)
-                    await request.sleeper(state.owner_loop.waits)
+                self._join(queue, request, parks=True)
+                if request.parked:
+                    await request.sleeper(owner_loop.waits)
                     return request.result()
                 granted = request.result()
             except BaseException:
@@ -163,29 +172,36 @@ class Waiters:
         number, now = next(self._state.numbers), self._state.owner_loop.now()
         return ManyRequest(wants, number, now) if wants else Request(number, nbytes, now)
 
-    def take_at_once(self, queue: WaitQueue, nbytes: int) -> Buffer | None:
-        """Take an item for a get of one pool that has just come, if no request has a better right
-        and the limits allow (``pool_do_get``)."""
-        if self._state.failure is not None:
-            raise self._state.failure
-        if self.must_queue or not isinstance(queue, PoolQueue):
+    def take_at_once(self, queue: WaitQueue, nbytes: int) -> Any:
+        """Take an item, or bytes, for a request that has just come, if no request has a better
+        right and the limits allow (``pool_do_get``). Several items are never taken so."""
+        state, budget = self._state, self._budget
+        if state.failure is not None:
+            raise state.failure
+        if self.must_queue or isinstance(queue, ManyQueue):
             return None
-        supply, budget, state = queue.supply, self._budget, self._state
         with state.changing:
-            quote = supply.quote(1)
-            if quote == AT_LIMIT:
-                return None
-            if quote > 0:
-                if not budget.charge(quote):
+            if isinstance(queue, PoolQueue):
+                supply = queue.supply
+                quote = supply.quote(1)
+                if quote == AT_LIMIT:
                     return None
-                try:
-                    supply.add_page()
-                except BaseException as error:
-                    state.refund(quote, error)
-                    raise
-            buffer = take(supply, nbytes)
-            self._state.observer.tell(EventKind.GET, supply.name, nbytes)
-            return buffer
+                if quote > 0:
+                    if not budget.charge(quote):
+                        return None
+                    try:
+                        supply.add_page()
+                    except BaseException as error:
+                        state.refund(quote, error)
+                        raise
+                granted: Any = take(supply, nbytes)
+            elif queue.requests or budget.available < nbytes:
+                return None
+            else:
+                budget.charge(nbytes)
+                granted = reserve(state, nbytes)
+            state.observer.tell(EventKind.GET, queue.name, nbytes)
+            return granted
 
     def try_acquire(self, queue: WaitQueue, request: Request[T]) -> T | None:
         """Serve `request` now, in its turn, or not at all."""
@@ -206,43 +222,58 @@ class Waiters:
             raise
         return None
 
-    def _join(self, queue: WaitQueue, request: Request[Any]) -> None:
+    def _join(self, queue: WaitQueue, request: Request[Any], *, parks: bool = False) -> None:
         """Append `request`, then run its queue: an item that came back since the first try would
-        otherwise be lost on it."""
-        with self._state.changing:
+        otherwise be lost on it. If it is not served, it `parks`, or leaves the queue again."""
+        state, requests = self._state, queue.requests
+        with state.changing:
             request.passes_before = self.order.passes
-            first = not queue.requests
+            first = not requests
             if first and isinstance(queue, ManyQueue):
                 self._many_queues[queue.needs] = queue
-            queue.requests.append(request)
-            self.waiting += 1
+            requests[request] = None
+            state.waiting += 1
             for supply in queue.supplies:
                 supply.wanted += 1
                 supply.watched = True
             if first:
                 self.active[queue] = None
                 self.update_gate()
-            self.run((queue,), joining=True)
+            if first or self._may_serve_head(queue):
+                self.run((queue,), joining=True)
+            if parks and request.granted is None and request.error is None:
+                self._park(queue, request)
+
+    def _may_serve_head(self, queue: WaitQueue) -> bool:
+        """Return False if a newcomer behind the head of `queue` need not run the queue, because
+        the head clearly must wait on. Most newcomers park for that reason."""
+        if not self.order.ordered or self.reclaimer.may_make_room:
+            return True
+        quote = queue.quote(next(iter(queue.requests)))
+        return quote == RESERVED or 0 <= quote <= self._budget.available
 
     def _park(self, queue: WaitQueue, request: Request[Any]) -> None:
         """Note that `request` has to wait."""
-        with self._state.changing:
-            self._waits += 1
-            self._peak = max(self._peak, self.waiting)
-            if isinstance(queue, PoolQueue):
-                queue.supply.nwait += 1
-            request.parked = True
-            request.task, request.task_id = self._state.owner_loop.waits.current_task()
-            if self._state.tracker is not None:
-                request.where = caller()
-            self._state.observer.tell(EventKind.WAIT, queue.name, request.nbytes, request.number)
+        state = self._state
+        request.parked = True
+        request.task = state.owner_loop.waits.native_task()
+        self._waits += 1
+        if state.waiting > self._peak:
+            self._peak = state.waiting
+        if isinstance(queue, PoolQueue):
+            queue.supply.nwait += 1
+        if state.tracker is not None:
+            request.where = caller()
+        if state.observer.hook is not None:
+            state.observer.tell(EventKind.WAIT, queue.name, request.nbytes, request.number)
+        if self.reclaimer.pressure:
             self._let_go_idle_pages()  # because it waits, so this is told afterwards
 
     def _leave(self, queue: WaitQueue, request: Request[Any]) -> None:
         """Take `request` out of its queue, if it is still there."""
         if not queue.requests.remove(request):
             return
-        self.waiting -= 1
+        self._state.waiting -= 1
         if not queue.requests:
             self.active.pop(queue, None)
             self.order.short.discard(queue)
@@ -285,13 +316,10 @@ class Waiters:
 
     def update_gate(self) -> None:
         """Close or open the gate of the gets."""
-        state = self._state
-        state.gate_closed = state.broken or state.watched or self.must_queue
-
-    @property
-    def must_queue(self) -> bool:
-        """True if a new request must join the queue instead of taking a free item."""
-        return self.order.ordered and bool(self.active or self.order.debt_pass_limit is not None)
+        state, owner_loop, order = self._state, self._state.owner_loop, self.order
+        self.must_queue = order.ordered and (bool(self.active) or order.debt_pass_limit is not None)
+        closed = state.broken or state.watched or self.must_queue
+        owner_loop.open_to = 0 if closed else owner_loop.thread
 
     # Requests that can never be served
 
@@ -351,7 +379,7 @@ class Waiters:
         if self._running:
             self._again = True
             return
-        if not self.waiting:
+        if not self._state.waiting:
             return
         self._running = True
         try:
@@ -413,10 +441,10 @@ class Waiters:
         """Give `item`, which came back to a pool without free items, to the head of the pool's
         queue, if no other queue has a request. Does what a put and a run of the queues would do,
         with fewer calls. Return False if that is not so simple."""
-        state, order = self._state, self.order
+        state, order, requests = self._state, self.order, queue.requests
         if (
             len(self.active) != 1
-            or queue not in self.active
+            or not requests
             or self._running
             or state.watched
             or state.broken
@@ -424,7 +452,7 @@ class Waiters:
             or order.debt_pass_limit is not None
         ):
             return False
-        request: Request[Any] = queue.head
+        request: Request[Any] = next(iter(requests))
         supply = queue.supply
         try:
             buffer = hold(supply, request.nbytes, item)
@@ -433,8 +461,8 @@ class Waiters:
             request.granted = buffer
             request.wake()
             self._leave(queue, request)
-            if queue.requests:
-                order.pass_limit(queue.head)  # it may be a claim from now on
+            if requests:
+                order.pass_limit(next(iter(requests)))  # it may be a claim from now on
             self._count_grant(request)
         except BaseException:
             state.breaks()
@@ -445,7 +473,11 @@ class Waiters:
         """An item came home: serve the requests that wait for it; under pressure, let the page go
         if it is idle all the same."""
         self.wakeup(supply)
-        if self.reclaimer.pressure and supply.nidle and (self.order.short or self._budget.debt):
+        if (
+            self.reclaimer.may_make_room
+            and supply.nidle
+            and (self.order.short or self._budget.debt)
+        ):
             supply.reclaim()
 
     def _serve(self, queue: WaitQueue, quote: int) -> bool:
@@ -533,7 +565,7 @@ class Waiters:
     def statistics(self) -> WaitStatistics:
         """Return a snapshot."""
         return WaitStatistics(
-            waiting=self.waiting,
+            waiting=self._state.waiting,
             peak_waiting=self._peak,
             waits=self._waits,
             grants=self.grants,
@@ -561,7 +593,7 @@ class Waiters:
         self._many_queues = {
             queue.needs: queue for queue in self.active if isinstance(queue, ManyQueue)
         }
-        self.waiting = sum(len(queue.requests) for queue in self.active)
+        self._state.waiting = sum(len(queue.requests) for queue in self.active)
         self.order.short.intersection_update(self.active)
         for supply in self.reclaimer.supplies:
             supply.wanted = sum(
@@ -577,9 +609,10 @@ class Waiters:
         queues = (*self._pool_queues, *self._many_queues.values(), self.bytes_queue)
         requests = [request for queue in queues for request in queue.requests]
         order = self.order
-        if len(requests) != self.waiting:
+        if len(requests) != self._state.waiting:
             raise PoolCorruption(
-                f"{len(requests)} requests stand in the queues, but {self.waiting} are counted"
+                f"{len(requests)} requests stand in the queues, "
+                f"but {self._state.waiting} are counted"
             )
         if any(request.settled for request in requests):
             raise PoolCorruption("a settled request stands in a queue")
@@ -590,7 +623,11 @@ class Waiters:
         if self._running or self._again:
             raise PoolCorruption("the queues were left in the middle of a run")
         state = self._state
-        if state.gate_closed != (state.broken or state.watched or self.must_queue):
+        must_queue = order.ordered and bool(self.active or order.debt_pass_limit is not None)
+        closed = state.broken or state.watched or must_queue
+        if must_queue != self.must_queue or state.owner_loop.open_to != (
+            0 if closed else state.owner_loop.thread
+        ):
             raise PoolCorruption("newcomers are not sent where they should go")
         for supply in self.reclaimer.supplies:
             wanted = sum(len(queue.requests) for queue in queues if supply in queue.supplies)

@@ -19,7 +19,7 @@ from typing import Any
 
 from anyio.lowlevel import current_token
 
-__all__ = ["Waits", "current_waits"]
+__all__ = ["Waits", "current_waits", "name_of"]
 
 
 @types.coroutine
@@ -30,14 +30,12 @@ def _yield_once() -> Generator[None, None, None]:
 class Waits:
     """Parks and wakes the tasks of one event loop."""
 
-    __slots__ = ("checkpoint", "native_task", "sleeper", "wake")
+    __slots__ = ("checkpoint", "native_task", "sleeper")
 
     checkpoint: Callable[[], Awaitable[None]]
     """A plain checkpoint of the backend: it can be cancelled, and yields to the loop."""
     sleeper: Callable[[], Any]
-    """Makes a sleeper, which is awaitable."""
-    wake: Callable[[Any], None]
-    """Wakes a sleeper."""
+    """Makes a sleeper. It is awaitable, and has `done` and `set_result` as a future has."""
     native_task: Callable[[], Any]
     """Returns the running task of the backend."""
 
@@ -45,24 +43,17 @@ class Waits:
         if isinstance(token, asyncio.AbstractEventLoop):
             self.checkpoint = _yield_once
             self.sleeper = token.create_future
-            self.wake = _wake_future
             self.native_task = asyncio.current_task
         else:
             self.checkpoint = sys.modules["trio"].lowlevel.checkpoint
             self.sleeper = _TrioSleeper
-            self.wake = _TrioSleeper.wake
             self.native_task = sys.modules["trio"].lowlevel.current_task
 
-    def current_task(self) -> tuple[str, int]:
-        """Return the name of the running task, and its id, as `anyio.get_current_task` tells it."""
-        task = self.native_task()
-        name = task.name if hasattr(task, "name") else task.get_name()
-        return name or f"task {id(task)}", id(task)
 
-
-def _wake_future(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+def name_of(task: Any) -> str:
+    """Return the name of a backend's task."""
+    name: str = task.get_name() if hasattr(task, "get_name") else task.name
+    return name or f"task {id(task)}"
 
 
 class _TrioSleeper:
@@ -86,7 +77,11 @@ class _TrioSleeper:
         self._task = None
         return sys.modules["trio"].lowlevel.Abort.SUCCEEDED
 
-    def wake(self) -> None:
+    def done(self) -> bool:
+        """Return True if it was woken."""
+        return self._woken
+
+    def set_result(self, _: None) -> None:
         """Wake the task that sleeps here, if it still does."""
         self._woken = True
         if self._task is not None:

@@ -344,6 +344,7 @@ async def test_a_release_sees_all_that_was_made_from_the_view(export: Callable[[
 
 
 @pytest.mark.parametrize("export", EXPORTS)
+@pytest.mark.caller
 async def test_the_end_of_a_with_keeps_an_item_that_is_exported_until_the_export_ends(
     export: Callable[[Any], Any],
 ) -> None:
@@ -369,6 +370,7 @@ async def test_the_end_of_a_with_keeps_an_item_that_is_exported_until_the_export
         pools.check()
 
 
+@pytest.mark.caller
 async def test_the_end_of_a_with_never_replaces_the_exception_of_its_body() -> None:
     async with BufferPools(4096, [512]) as pools:
         with pytest.raises(KeyError, match="the body's") as caught, await pools.get(100) as buffer:
@@ -381,6 +383,7 @@ async def test_the_end_of_a_with_never_replaces_the_exception_of_its_body() -> N
         pools.check()
 
 
+@pytest.mark.caller
 async def test_get_many_ends_as_a_single_buffer_does() -> None:
     async with BufferPools("8 KiB", [512]) as pools:
         with await pools.get_many([100, 100]) as (first, second):
@@ -392,6 +395,7 @@ async def test_get_many_ends_as_a_single_buffer_does() -> None:
         assert pools.statistics().nout == 0
 
 
+@pytest.mark.caller
 async def test_who_waits_is_served_when_the_last_export_ends() -> None:
     served: list[float] = []
 
@@ -591,6 +595,7 @@ async def test_a_page_exported_at_the_close_leaves_with_a_later_release(what: st
 # A buffer that is dropped
 
 
+@pytest.mark.caller
 async def test_a_dropped_buffer_is_reported_with_its_pool_and_size() -> None:
     async with BufferPools(4096, [PoolSpec(512, name="frames")]) as pools:
         buffer = await pools.get(100)

@@ -342,6 +342,7 @@ async def test_it_is_no_deadlock_while_an_idle_page_may_leave() -> None:
         assert pools.explain().waiters == ()
 
 
+@pytest.mark.caller
 async def test_it_is_no_deadlock_while_something_that_may_come_back_is_exported() -> None:
     sizes = [PoolSpec(PAGE, name="large", items_per_page=1), PoolSpec(64, name="small")]
     pools = BufferPools(3 * PAGE, sizes, debug=True)

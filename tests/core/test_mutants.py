@@ -500,7 +500,7 @@ def set_to(name: str, value: Any) -> Callable[[Any], None]:
 @pytest.mark.parametrize(
     ("breaks", "says"),
     [
-        (set_to("waiting", 3), "2 requests stand in the queues, but 3 are counted"),
+        (set_to("_state.waiting", 3), "2 requests stand in the queues, but 3 are counted"),
         (
             lambda waiters: setattr(waiters.bytes_queue.requests.head, "error", ValueError()),
             "a settled request stands in a queue",
@@ -515,7 +515,7 @@ def set_to(name: str, value: Any) -> Callable[[Any], None]:
         ),
         (set_to("_running", True), "the queues were left in the middle of a run"),
         (set_to("_again", True), "the queues were left in the middle of a run"),
-        (set_to("_state.gate_closed", False), "newcomers are not sent where they should go"),
+        (set_to("_state.owner_loop.open_to", 1), "newcomers are not sent where they should go"),
         (set_to("order.debt_pass_limit", 1), "a debt is noted that was paid"),
         (
             lambda waiters: setattr(waiters._pool_queues[0].supply, "watched", False),
@@ -554,7 +554,7 @@ async def test_check_finds_what_is_broken_in_the_lines(
         head = waiters.bytes_queue.requests.head
         assert head is not None
         waiting_before, active, short = (
-            waiters.waiting,
+            pools._state.waiting,
             dict(waiters.active),
             set(waiters.order.short),
         )
@@ -563,9 +563,9 @@ async def test_check_finds_what_is_broken_in_the_lines(
         with pytest.raises(PoolCorruption) as caught:
             pools.check()
         assert str(caught.value) == says
-        waiters.waiting, waiters.active, waiters.order.short = waiting_before, active, short
+        pools._state.waiting, waiters.active, waiters.order.short = waiting_before, active, short
         waiters._running = waiters._again = False
-        waiters._state.gate_closed = True
+        pools._owner_loop.open_to = 0
         waiters.order.debt_pass_limit = None
         supply.watched, supply.wanted = True, 1
         head.error = None
@@ -578,10 +578,10 @@ async def test_check_finds_what_is_broken_in_the_lines(
 
 async def test_check_finds_that_newcomers_queue_though_nobody_waits() -> None:
     async with entered(small_and_large(1)) as pools:
-        pools._state.gate_closed = True
+        pools._owner_loop.open_to = 0
         with pytest.raises(PoolCorruption, match="newcomers are not sent"):
             pools.check()
-        pools._state.gate_closed = False
+        pools._owner_loop.open_to = pools._owner_loop.thread
 
 
 @pytest.mark.parametrize("order", ORDERED)

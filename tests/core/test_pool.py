@@ -870,9 +870,9 @@ async def test_a_task_of_the_pools_own_queue_that_gets_is_refused() -> None:
         taken: list[Buffer] = []
 
         async def task() -> None:
-            for get in (scene.pools.pools["4096"].get, lambda: scene.pools.get(10)):
+            for getting in (scene.pools.pools["4096"].get(), scene.pools.get(10)):
                 try:
-                    await get()
+                    await getting
                 except UsageError as error:
                     errors.append(error)
             taken.append(scene.pools.get_nowait(4096))
