@@ -351,7 +351,13 @@ class PageLists:
 
     def show_stock(self) -> None:
         """Compute `stock` again."""
-        self.stock = None if self.curpage is None else self.curpage.free
+        page = self.curpage
+        self.stock = None if page is None or self.guarded else page.free
+
+    @property
+    def guarded(self) -> bool:
+        """True if each get must look at a maximum."""
+        return False
 
     def item_lost(self) -> None:
         """Something was added to `lost`, by a ``__del__``."""

@@ -137,11 +137,9 @@ class Supply(PageLists):
         lacking = -(-(count - self.nfree) // self.items_per_page)
         return max(lacking, 1 if self.curpage is None else 0)
 
-    def show_stock(self) -> None:
-        if self.max_items is not None:
-            self.stock = None  # each get must look at the maximum
-        else:
-            super().show_stock()
+    @property
+    def guarded(self) -> bool:
+        return self.max_items is not None
 
     def watch(self) -> None:
         """Compute `watched` again."""

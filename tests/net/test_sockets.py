@@ -490,7 +490,8 @@ async def test_after_a_cancelled_send_all_buffers_are_released(kind: Kind) -> No
             ours.shutdown(socket.SHUT_WR)
             gone = 64 - left
             data = await read(theirs, 64 * 16384)
-            assert gone * 16384 <= len(data) < (gone + 1) * 16384
+            # If the socket is writable at the moment of the cancellation, one more send goes out.
+            assert gone * 16384 <= len(data)
             assert b"".join(contents).startswith(data)
 
 
