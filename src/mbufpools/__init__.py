@@ -32,6 +32,8 @@ The modules of the core. Each imports only those above it:
 ``_reclaim``        how room is made for a request
 ``_waiters``        all waiting requests: they join, leave, and are served
 ``_pool``           `Pool`: get, put, wakeup, reclaim, limits
+``_pool_cache``     the lists of each CPU, and the depot of full lists
+``_cached_pool``    `MbufPool`: a pool whose calls say on which CPU they run
 ``_explain``        the answer to "why am I waiting?"
 ``_bufferpools``    `BufferPools`: all of it wired together; an application's entry point
 ``mbufs``           `MbufPools`: OpenBSD's nine pools under the kernel's rules
@@ -58,6 +60,7 @@ from __future__ import annotations
 from ._budget import Budget
 from ._buffer import Buffer, Buffers
 from ._bufferpools import BufferPools
+from ._cached_pool import CpuBuffer, MbufPool
 from ._debug import Holder
 from ._errors import (
     BufferInUse,
@@ -79,6 +82,8 @@ from ._memory import AccountedMemory, Block, MappedMemory, Memory
 from ._policies import (
     CurPage,
     CurPageName,
+    Drain,
+    DrainName,
     Order,
     OrderName,
     Reclaim,
@@ -91,6 +96,7 @@ from ._reservation import Reservation
 from ._spec import PoolSpec
 from ._statistics import (
     BudgetStatistics,
+    CacheStatistics,
     PoolsStatistics,
     PoolStatistics,
     TaskQueueStatistics,
@@ -108,10 +114,14 @@ __all__ = [
     "BufferInUse",
     "BufferPools",
     "Buffers",
+    "CacheStatistics",
     "ConfigurationError",
+    "CpuBuffer",
     "CurPage",
     "CurPageName",
     "DoubleRelease",
+    "Drain",
+    "DrainName",
     "Event",
     "EventKind",
     "Explanation",
@@ -122,6 +132,7 @@ __all__ = [
     "LeaseError",
     "LimitRangeError",
     "MappedMemory",
+    "MbufPool",
     "MbufPools",
     "Memory",
     "Order",

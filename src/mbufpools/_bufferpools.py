@@ -182,7 +182,7 @@ class BufferPools:
             (size if isinstance(size, PoolSpec) else PoolSpec(size) for size in sizes),
             key=lambda spec: spec.item_size,
         )
-        self._pools = {spec.name: Pool(spec, self._state, self._waiters) for spec in specs}
+        self._pools = {spec.name: self._make_pool(spec) for spec in specs}
         self._check_specs(specs)
         self._by_size = list(self._pools.values())
         self._item_sizes = [spec.item_size for spec in specs]
@@ -211,6 +211,9 @@ class BufferPools:
         self._budget.min_limit = self._min_limit
         self._budget.on_credit = self._page_left
         self._budget.on_resize = self._limit_changed
+
+    def _make_pool(self, spec: PoolSpec) -> Pool:
+        return Pool(spec, self._state, self._waiters)
 
     def _check_specs(self, specs: list[PoolSpec]) -> None:
         if not specs:
@@ -413,6 +416,10 @@ class BufferPools:
             return
         if self._wakeup is Wakeup.DIRECT:
             self._run_wakeup()
+        elif self._wakeup is Wakeup.WANTED:
+            if self._waiters.page_wanted:
+                self._waiters.page_wanted = False  # before the run, in which it may be set again
+                self._run_wakeup()
         elif self._wakeup is Wakeup.DEFERRED or (
             self._wakeup is Wakeup.NEAR_LIMIT and self._is_near_limit(nbytes)
         ):
@@ -433,7 +440,7 @@ class BufferPools:
         self._waiters.budget_resized()
         if self._owner_loop.closed or self._state.failure is not None:
             return
-        if self._wakeup in (Wakeup.NONE, Wakeup.DIRECT):
+        if self._wakeup in (Wakeup.NONE, Wakeup.DIRECT, Wakeup.WANTED):
             self._wake_all()
         else:
             self._taskq.add(self._wakeup_task)
@@ -455,9 +462,13 @@ class BufferPools:
         self._owner_loop.run_deferred()
         with self._state.changing:
             self._state.empty_quarantine()
+            self._before_gc()
             for pool in reversed(self._by_size):
                 pool._supply.gc()
         self._collect_garbage()
+
+    def _before_gc(self) -> None:
+        """Do what must come before the gc looks at the pages: nothing here."""
 
     def _collect_garbage(self) -> None:
         """Run Python's garbage collector once if leases in cycles may be what requests wait for."""

@@ -295,7 +295,7 @@ def _first_with(in_order: list[tuple[WaitQueue, Request[Any]]], queue: WaitQueue
 def _over(pool: Supply, queue: WaitQueue) -> int:
     """Return by how many items a request of `queue` would exceed the maximum of `pool`."""
     count = dict(queue.needs)[pool]
-    return pool.nout + count - (pool.max_items or 0)
+    return pool.statistics(0).nout + count - (pool.max_items or 0)
 
 
 def _holders(state: SetState, at_limit: Supply | None) -> tuple[Holder, ...]:

@@ -137,6 +137,7 @@ STATE: State = {
             "active": CHANGED,
             "grants": VALUE,
             "must_queue": VALUE,
+            "page_wanted": VALUE,
         },
     },
 }

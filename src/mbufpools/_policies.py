@@ -5,9 +5,9 @@ request is served first, when idle pages leave, and which page the next item com
 only names them. Each member says where its behaviour is implemented.
 
 Each policy is a string enum, so ``wakeup="deferred"`` works wherever ``Wakeup.DEFERRED`` does.
-The types `WakeupName`, `OrderName`, `ReclaimName` and `CurPageName` list the strings, so that a
-type checker refuses ``order="fifoo"``; at run time `choose` refuses it. The other differences
-between the kernel's pools and an application's are two rows of one table (`Rules`).
+The types `WakeupName`, `OrderName`, `ReclaimName`, `CurPageName` and `DrainName` list the strings,
+so that a type checker refuses ``order="fifoo"``; at run time `choose` refuses it. The other
+differences between the kernel's pools and an application's are two rows of one table (`Rules`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ __all__ = [
     "KERNEL",
     "CurPage",
     "CurPageName",
+    "Drain",
+    "DrainName",
     "Order",
     "OrderName",
     "Reclaim",
@@ -33,7 +35,7 @@ __all__ = [
     "choose",
 ]
 
-WakeupName = Literal["none", "deferred", "direct", "near-limit"]
+WakeupName = Literal["none", "deferred", "direct", "near-limit", "wanted"]
 """The names of the members of `Wakeup`."""
 OrderName = Literal["fifo", "bounded", "barging"]
 """The names of the members of `Order`."""
@@ -41,6 +43,8 @@ ReclaimName = Literal["pressure", "gc"]
 """The names of the members of `Reclaim`."""
 CurPageName = Literal["refreshed", "stale"]
 """The names of the members of `CurPage`."""
+DrainName = Literal["never", "depots", "caches"]
+"""The names of the members of `Drain`."""
 
 
 class Wakeup(enum.StrEnum):
@@ -58,6 +62,12 @@ class Wakeup(enum.StrEnum):
     NEAR_LIMIT = "near-limit"
     """The task, but only when the allocated bytes are within a margin of the limit: the author's
     alternative. Implemented in `BufferPools._page_left` and `BufferPools._is_near_limit`."""
+    WANTED = "wanted"
+    """The freeing of the page itself, but only if a request sleeps because the budget refused it: a
+    comment in subr_pool.c 1.53 (2007) describes it. Such a request sets one flag of the set. A page
+    that leaves and finds the flag set clears it and runs the requests of all pools; one that is
+    refused again sets it again. A refused `get_nowait`, and a request that waits at the maximum of
+    its pool, do not set it. Implemented in `BufferPools._page_left` and `Waiters.page_wanted`."""
 
 
 class Order(enum.StrEnum):
@@ -83,7 +93,9 @@ class Reclaim(enum.StrEnum):
     """Before a request has to wait, idle pages of the other pools leave, the longest idle first,
     but never below a pool's minimum. While a claim waits, a page that becomes idle leaves at
     once. Otherwise as ``gc``. Implemented in `Reclaimer.charge` and
-    `Reclaimer.let_go_idle_pages`."""
+    `Reclaimer.let_go_idle_pages`. *What it would cost the kernel*: a get that is refused takes the
+    lock of every pool to look for idle pages, and frees them on the path of the get; only gets that
+    would fail or sleep pay. Items in the caches of CPUs keep their pages from being idle."""
     GC = "gc"
     """After eight seconds, one page a pool a second. The kernel's rule. Implemented in
     `BufferPools._gc` and `Supply.gc`; under both rules a put lets a page go if there are too many
@@ -95,13 +107,34 @@ class CurPage(enum.StrEnum):
     no other free item."""
 
     REFRESHED = "refreshed"
-    """Yes: the cure, which is one line. Implemented in `PageLists.settle`."""
+    """Yes: the cure. Implemented in `PageLists.settle`. *What it would cost the kernel*: one line,
+    under a lock that the put holds anyway."""
     STALE = "stale"
     """No: the kernel as it is. The items stay hidden until the page is empty. Implemented in
     `PageLists.settle`, which leaves ``curpage`` as it is."""
 
 
-_Choice = TypeVar("_Choice", Wakeup, Order, Reclaim, CurPage)
+class Drain(enum.StrEnum):
+    """What the caches of the CPUs give back to the pages while a request waits, in `MbufPools`.
+
+    It happens at two moments: when a get is about to sleep, which then tries again, and at each run
+    of the gc while a request waits. Afterwards the requests of all pools are run. Implemented in
+    `MbufPools._drain`.
+    """
+
+    NEVER = "never"
+    """Nothing: the kernel as it is. Only the gc returns lists, one of a pool in nine seconds."""
+    DEPOTS = "depots"
+    """The full lists of the depots. *What it would cost the kernel*: the lock of each depot, nine
+    times a sleep; no CPU is disturbed. What is in the two lists of each CPU stays there."""
+    CACHES = "caches"
+    """The depots, and the lists of every CPU. *What it would cost the kernel*: no CPU may touch the
+    cache of another one (``pool_cache_enter`` takes no lock), so each CPU must be visited
+    (``sched_peg_curproc``, or a cross call), once a sleep, for all pools together. The statistics
+    count these visits (`PoolsStatistics.cpu_visits`)."""
+
+
+_Choice = TypeVar("_Choice", Wakeup, Order, Reclaim, CurPage, Drain)
 
 
 def choose(kind: type[_Choice], value: _Choice | str) -> _Choice:

@@ -50,7 +50,9 @@ class Pool:
         "page_size",
     )
 
-    def __init__(self, spec: PoolSpec, state: SetState, waiters: Waiters) -> None:
+    def __init__(
+        self, spec: PoolSpec, state: SetState, waiters: Waiters, supply: Supply | None = None
+    ) -> None:
         self._state = state
         self._waiters = waiters
         self._owner_loop = state.owner_loop
@@ -61,7 +63,7 @@ class Pool:
         self.page_size = spec.page_size
         """Bytes of a page."""
         self.items_per_page = spec.items_per_page
-        self._supply = Supply(spec, state)
+        self._supply = Supply(spec, state) if supply is None else supply
         self._supply.owner = self
         self._queue = waiters.add_pool(self._supply)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "BudgetStatistics",
+    "CacheStatistics",
     "PoolStatistics",
     "PoolsStatistics",
     "TaskQueueStatistics",
@@ -38,6 +39,27 @@ class BudgetStatistics:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheStatistics:
+    """The per-CPU caches of a pool of `MbufPools` at one moment."""
+
+    list_items: int
+    """Items of a full list."""
+    depot: int
+    """Items in the lists of the depot."""
+    cpus: tuple[int, ...]
+    """Items in the two lists of each CPU."""
+    nget: int
+    """Gets that the caches served; `PoolStatistics.nget` does not count them."""
+    nput: int
+    """Puts that ended in the caches; `PoolStatistics.nput` does not count them."""
+
+    @property
+    def items(self) -> int:
+        """Items in all caches."""
+        return self.depot + sum(self.cpus)
+
+
+@dataclass(frozen=True, slots=True)
 class PoolStatistics:
     """A `Pool` at one moment."""
 
@@ -48,15 +70,15 @@ class PoolStatistics:
     """Bytes."""
     items_per_page: int
     nget: int
-    """Items handed out since the pool was made."""
+    """Items handed out since the pool was made, but for those that caches handed out."""
     nput: int
-    """Items that came back."""
+    """Items that came back, but for those that came back to caches."""
     nfail: int
     """Calls of `get_nowait` that were refused."""
     nwait: int
     """Calls of `get` that had to park (the kernel's "requests for memory delayed")."""
     nout: int
-    """Items out now."""
+    """Items out now: `nget` less `nput`. With caches, see `in_use`."""
     npages: int
     """Pages that the pool has now."""
     nidle: int
@@ -78,6 +100,16 @@ class PoolStatistics:
     """Requests that are parked now."""
     quarantined: int = 0
     """Items, of those out, whose lease has ended, and whose memory something still exports."""
+    caches: CacheStatistics | None = None
+    """The caches of the CPUs; None if the pool has none."""
+
+    @property
+    def in_use(self) -> int:
+        """Items that callers hold. Without caches that is `nout`. With caches `nout` is as the
+        kernel's ``pr_nout``: it counts the items in caches, too, and those that went back to the
+        pages in a list."""
+        cached = self.caches.nget - self.caches.nput if self.caches is not None else 0
+        return self.nout + cached
 
     @property
     def min_pages(self) -> int:
@@ -161,6 +193,10 @@ class PoolsStatistics:
     """The statistics of each pool by its name, in the order of the sizes."""
     dropped: int = 0
     """Leases that were dropped without a release, and found."""
+    drains: int = 0
+    """How often the caches were drained because a request waited; see `Drain`."""
+    cpu_visits: int = 0
+    """CPUs that were visited for that, each for the caches of all pools."""
 
     @property
     def waiting(self) -> int:

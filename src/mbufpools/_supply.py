@@ -24,7 +24,7 @@ from ._events import EventKind
 from ._page import Item, Page, PageLists
 from ._set_state import SetState
 from ._spec import PoolSpec, stride_of
-from ._statistics import PoolStatistics
+from ._statistics import CacheStatistics, PoolStatistics
 from ._window import Window
 
 __all__ = ["AT_LIMIT", "RESERVED", "Supply", "stack_is_full"]
@@ -350,9 +350,12 @@ class Supply(PageLists):
         if kept > self.min_pages:
             self.let_go_idle_for(WAIT_GC)
 
-    def statistics(self, waiting: int) -> PoolStatistics:
-        """Return a snapshot of the counters; `waiting` requests wait in the pool's own queue."""
-        nput, nget = self.nput, self.nget
+    def statistics(
+        self, waiting: int, *, uncounted: int = 0, caches: CacheStatistics | None = None
+    ) -> PoolStatistics:
+        """Return a snapshot of the counters; `waiting` requests wait in the pool's own queue. Of
+        the items that came back, `uncounted` are not shown as put; `CachedSupply` says why."""
+        nput, nget = self.nput - uncounted, self.nget
         return PoolStatistics(
             name=self.name,
             item_size=self.item_size,
@@ -373,6 +376,7 @@ class Supply(PageLists):
             max_idle_items=self.max_idle_items,
             waiting=waiting,
             quarantined=len(self.quarantined),
+            caches=caches,
         )
 
     def check_supply(self) -> None:

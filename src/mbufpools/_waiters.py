@@ -77,6 +77,9 @@ class Waiters:
         """True if a new request must join the queue instead of taking a free item."""
         self._running = False
         self._again = False
+        self.page_wanted = False
+        """True if the budget has refused a request that then went to sleep, or slept already, since
+        `Wakeup.WANTED` last ran the requests."""
         self._peak = 0
         self._waits = 0
         self.grants = 0
@@ -256,6 +259,8 @@ class Waiters:
         """Note that `request` has to wait."""
         state = self._state
         request.parked = True
+        if queue in self.order.short:
+            self.page_wanted = True
         request.task = state.owner_loop.waits.native_task()
         self._waits += 1
         if state.waiting > self._peak:
@@ -490,6 +495,8 @@ class Waiters:
         if quote > 0:
             if not self.reclaimer.charge(quote, queue.needs):
                 self.order.short.add(queue)
+                if request.parked:
+                    self.page_wanted = True
                 return False
             try:
                 self._add_pages(queue, quote)

@@ -6,12 +6,21 @@ Models uipc_mbuf.c: mbinit, m_clpool, nmbclust_update, m_pool_used.
 where an application suffers from them: a new request barges, a request that can never be served
 sleeps, a raised hard limit wakes no request, and idle pages leave by the gc. A limit that is
 smaller than a page of some pool is legal.
+
+With ``caches=N`` each of N CPUs has the caches of a multiprocessor kernel in front of every pool
+(`_cached_pool`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import cast, overload
+
+from ._buffer import Buffer
 from ._bufferpools import BufferPools
-from ._errors import LimitRangeError, OversizeRequest
+from ._cached_pool import CachedPool, CachedSupply, CpuBuffer, MbufPool
+from ._errors import ConfigurationError, LimitRangeError, OversizeRequest
 from ._events import Hook
 from ._memory import Memory
 from ._options import SetOptions
@@ -19,15 +28,19 @@ from ._policies import (
     KERNEL,
     CurPage,
     CurPageName,
+    Drain,
+    DrainName,
     Order,
     OrderName,
     Reclaim,
     ReclaimName,
     Wakeup,
     WakeupName,
+    choose,
 )
-from ._pool import Pool
+from ._sizes import require_count
 from ._spec import PoolSpec, stride_of
+from ._statistics import PoolsStatistics
 
 __all__ = ["LONG_MAX", "MCLBYTES", "MSIZE", "NMBCLUSTERS", "MbufPools"]
 
@@ -64,13 +77,18 @@ class MbufPools(BufferPools):
         order: as `BufferPools`.
         reclaim: as `BufferPools`.
         curpage: ``"stale"`` is the kernel as it is; ``"refreshed"`` cures its hidden items.
+        caches: how many CPUs have per-CPU caches in front of the pools (``mbcpuinit``), as every
+            multiprocessor kernel has; 0 for none. `MbufPool.get`, `get_nowait` and `put`, and the
+            release of a buffer, then say on which CPU they run.
+        drain: what the caches give back while a request waits; see `Drain`.
         near_limit_margin: as `BufferPools`.
         mcl9k128: True for the 9k class as it is since uipc_mbuf.c 1.305.
         name, fast_acquire, debug, collect_garbage, memory, hook: as `BufferPools`.
 
     Raises:
         LimitRangeError: `nmbclust` is out of range.
-        ConfigurationError: an unknown policy.
+        ConfigurationError: an unknown policy, a negative number of caches, or caches that are
+            drained although there are none.
     """
 
     _rules = KERNEL
@@ -83,6 +101,8 @@ class MbufPools(BufferPools):
         order: Order | OrderName = Order.BARGING,
         reclaim: Reclaim | ReclaimName = Reclaim.GC,
         curpage: CurPage | CurPageName = CurPage.REFRESHED,
+        caches: int = 0,
+        drain: Drain | DrainName = Drain.NEVER,
         near_limit_margin: int | None = None,
         mcl9k128: bool = False,
         name: str = "MbufPools",
@@ -93,6 +113,14 @@ class MbufPools(BufferPools):
         hook: Hook | None = None,
     ) -> None:
         self._nmbclust = _check_nmbclust(nmbclust)
+        self._caches = require_count(caches, "caches", unit="CPUs")
+        self._drain_rule = choose(Drain, drain)
+        if self._drain_rule is not Drain.NEVER and not caches:
+            raise ConfigurationError(
+                f"drain is {str(self._drain_rule)!r}, but there are no caches; give caches=N, the "
+                f"number of CPUs"
+            )
+        self._drains = 0
         clusters = [
             CLUSTER_9K128 if mcl9k128 and cluster[1] == "mcl9k" else cluster for cluster in CLUSTERS
         ]
@@ -116,17 +144,38 @@ class MbufPools(BufferPools):
             ),
         )
 
+    def _make_pool(self, spec: PoolSpec) -> MbufPool:
+        if not self._caches:
+            return MbufPool(spec, self._state, self._waiters)
+        return CachedPool(
+            spec,
+            self._state,
+            self._waiters,
+            cpus=self._caches,
+            before_sleep=None if self._drain_rule is Drain.NEVER else self._drain,
+        )
+
     @property
-    def mbpool(self) -> Pool:
+    def pools(self) -> Mapping[str, MbufPool]:
+        """The pools by the kernel's names, in the order of their sizes."""
+        return cast(Mapping[str, MbufPool], super().pools)
+
+    @property
+    def mbpool(self) -> MbufPool:
         """The pool of mbufs, ``mbufpl``."""
-        return self._pools["mbufpl"]
+        return self.pools["mbufpl"]
 
     @property
-    def mclpools(self) -> tuple[Pool, ...]:
+    def mclpools(self) -> tuple[MbufPool, ...]:
         """The cluster pools, the smallest first."""
-        return tuple(self._pools[name] for _, name in self._clusters)
+        return tuple(self.pools[name] for _, name in self._clusters)
 
-    def m_clpool(self, nbytes: int) -> Pool:
+    @property
+    def caches(self) -> int:
+        """The number of CPUs that have caches in front of the pools; 0 if there are none."""
+        return self._caches
+
+    def m_clpool(self, nbytes: int) -> MbufPool:
         """Return the smallest cluster pool for `nbytes` bytes (``m_clpool``).
 
         Raises:
@@ -136,19 +185,86 @@ class MbufPools(BufferPools):
         self._check_request(nbytes)
         for size, name in self._clusters:
             if nbytes <= size:
-                return self._pools[name]
+                return self.pools[name]
         size, name = self._clusters[-1]
         raise OversizeRequest(
             f"there is no cluster of {nbytes} bytes; the largest are of {size} (pool {name!r})"
         )
 
-    def pool_for(self, nbytes: int) -> Pool:
+    def pool_for(self, nbytes: int) -> MbufPool:
         """Return ``mbufpl`` if an mbuf holds `nbytes` bytes, else the pool that `m_clpool` returns.
 
         Raises as `m_clpool`.
         """
         self._check_request(nbytes)
         return self.mbpool if nbytes <= MSIZE else self.m_clpool(nbytes)
+
+    @overload
+    async def get(self, nbytes: int, *, cpu: None = None) -> Buffer: ...
+    @overload
+    async def get(self, nbytes: int, *, cpu: int) -> CpuBuffer: ...
+    async def get(self, nbytes: int, *, cpu: int | None = None) -> Buffer:
+        """Take a buffer of `nbytes` bytes from the pool that `pool_for` returns, on the CPU `cpu`.
+
+        It blocks, can be cancelled, is fair and fails as `MbufPool.get` does; it also raises what
+        `pool_for` raises.
+        """
+        return await self._pool_of_request(nbytes)._get_on(nbytes, cpu)
+
+    @overload
+    def get_nowait(self, nbytes: int, *, cpu: None = None) -> Buffer: ...
+    @overload
+    def get_nowait(self, nbytes: int, *, cpu: int) -> CpuBuffer: ...
+    def get_nowait(self, nbytes: int, *, cpu: int | None = None) -> Buffer:
+        """Take a buffer of `nbytes` bytes at once, or raise `anyio.WouldBlock`, on the CPU `cpu`.
+
+        Never blocks. It fails as `MbufPool.get_nowait` does; it also raises what `pool_for` raises.
+        """
+        return self._pool_of_request(nbytes)._get_nowait_on(nbytes, cpu)
+
+    def _pool_of_request(self, nbytes: int) -> MbufPool:
+        pool = self._pool_of.get(nbytes + 63 >> 6) if type(nbytes) is int else None
+        return cast(MbufPool, pool or self._search(nbytes))
+
+    # The caches of the CPUs
+
+    def drain_caches(self, *, cpus: bool = True) -> int:
+        """Return the items in the depots and, with `cpus`, those in the lists of every CPU, to
+        their pages, then serve the requests that can be served.
+
+        Returns how many items went back; 0 without caches. Never blocks. The kernel has no such
+        call: it would have to visit each CPU.
+
+        Raises:
+            UsageError: the pools are open on another thread.
+        """
+        self._owner_loop.check_thread()
+        if not self._caches:
+            return 0
+        with self._state.changing:
+            items = sum(
+                cast(CachedSupply, pool._supply).drain(cpus) for pool in self.pools.values()
+            )
+            self._waiters.run()
+        return items
+
+    def _drain(self) -> None:
+        """Drain what the rule says, because a request waits, and count it."""
+        self._drains += 1
+        self.drain_caches(cpus=self._drain_rule is Drain.CACHES)
+
+    def _before_gc(self) -> None:
+        """While a request waits, drain the caches before the gc looks at the pages."""
+        if self._drain_rule is not Drain.NEVER and self._waiters.waiting:
+            self._drain()
+
+    def statistics(self) -> PoolsStatistics:
+        """Return a snapshot of all counters. May be called from any thread; never blocks."""
+        statistics = super().statistics()
+        if not self._drains:
+            return statistics
+        visited = self._caches if self._drain_rule is Drain.CACHES else 0
+        return replace(statistics, drains=self._drains, cpu_visits=self._drains * visited)
 
     @property
     def nmbclust(self) -> int:

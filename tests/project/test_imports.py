@@ -49,6 +49,8 @@ CORE = [
     "_reclaim",
     "_waiters",
     "_pool",
+    "_pool_cache",
+    "_cached_pool",
     "_explain",
     "_bufferpools",
     "mbufs",

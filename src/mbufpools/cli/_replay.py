@@ -17,7 +17,9 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         help="replay recordings of the kernel, and compare",
         description="Replay recordings of the kernel's pools, and compare every field.",
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a .jsonl or .jsonl.xz file")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="a .jsonl, .jsonl.xz or .jsonl.gz file"
+    )
     parser.add_argument(
         "--backend",
         type=installed_backend,
@@ -45,7 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
             status = _complain(str(error))
             continue
         except OSError as error:
-            status = _complain(f"{file}: {error.strerror}; expected a .jsonl or .jsonl.xz file")
+            status = _complain(
+                f"{file}: {error.strerror}; expected a .jsonl, .jsonl.xz or .jsonl.gz file"
+            )
             continue
         if disagreement is None:
             agreeing += 1

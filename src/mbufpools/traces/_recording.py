@@ -3,16 +3,23 @@
 The first line is a header: the seed, and the rules of wakeup and curpage under which the kernel
 ran. Each later line is one operation, with the state of the kernel after everything that could run
 had run.
+
+A recording of a kernel with per-CPU caches has their number in its header, as ``caches``. Then each
+get, try and put ends in the number of its CPU, and each line has ``caches``: for each pool whose
+caches changed, ``list`` (items of a full list), ``depot`` (items there) and ``cpus`` (items in the
+lists of each CPU).
 """
 
 from __future__ import annotations
 
+import gzip
 import json
 import lzma
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mbufpools import CurPage, Wakeup
 
@@ -29,6 +36,12 @@ OPERATIONS: Mapping[str, tuple[type, ...]] = {
     "reclaim": (str,),
 }
 """The operations, and the types of their arguments."""
+
+ON_A_CPU = ("get", "try", "put")
+"""The operations whose last argument is a CPU in a recording with caches."""
+
+MOST_CPUS = 1024
+"""The most CPUs that a recording may have caches for."""
 
 LONGEST = 1_000_000
 """The most seconds that one step may advance, as each second costs a run of the gc."""
@@ -61,7 +74,8 @@ class Step:
     operation: str
     arguments: tuple[Any, ...]
     state: Mapping[str, Any]
-    """The state as recorded. Its ``pools`` has only the pools whose counters changed."""
+    """The state as recorded. Its ``pools`` has only the pools whose counters changed, and its
+    ``caches``, if there are caches, those whose caches changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +86,12 @@ class Trace:
     wakeup: Wakeup
     curpage: CurPage
     steps: tuple[Step, ...]
+    caches: int = 0
+    """The number of CPUs that have caches; 0 if there are none."""
 
 
 def read_trace(path: str | Path) -> Trace:
-    """Read a recording from a ``.jsonl`` file, or a compressed ``.jsonl.xz``.
+    """Read a recording from a ``.jsonl`` file, or a compressed ``.jsonl.xz`` or ``.jsonl.gz``.
 
     Raises:
         TraceError: the file is not a recording.
@@ -83,10 +99,17 @@ def read_trace(path: str | Path) -> Trace:
     """
     path = Path(path)
     try:
-        opener = lzma.open if path.suffix == ".xz" else open
+        openers: dict[str, Callable[..., IO[Any]]] = {".xz": lzma.open, ".gz": gzip.open}
+        opener = openers.get(path.suffix, open)
         with opener(path, "rt", encoding="utf-8") as file:
             text = file.read(LARGEST + 1)
-    except (UnicodeDecodeError, lzma.LZMAError, EOFError) as error:
+    except (
+        UnicodeDecodeError,
+        lzma.LZMAError,
+        gzip.BadGzipFile,
+        zlib.error,
+        EOFError,
+    ) as error:
         raise TraceError(
             f"{path} is not a recording: {error}; expected JSON, one object a line"
         ) from error
@@ -111,12 +134,18 @@ def parse_trace(text: str, name: str) -> Trace:
             f"{name}, line 1: expected a header with a wakeup of "
             f"{', '.join(Wakeup)} and a curpage of {', '.join(CurPage)}; got {lines[0][:80]}"
         ) from error
+    caches = header.get("caches", 0)
+    if not (_fits(caches, int) and 0 <= caches <= MOST_CPUS):
+        raise TraceError(
+            f"{name}, line 1: caches is {caches!r}; expected the number of CPUs that have them, "
+            f"from 0 to {MOST_CPUS}"
+        )
     steps = [
-        _parse_step(_parse_line(line, name, number), name, number)
+        _parse_step(_parse_line(line, name, number), name, number, caches)
         for number, line in enumerate(lines[1:], 2)
         if line.strip()
     ]
-    return Trace(name, wakeup, curpage, tuple(steps))
+    return Trace(name, wakeup, curpage, tuple(steps), caches)
 
 
 def _parse_line(line: str, name: str, number: int) -> dict[str, Any]:
@@ -129,22 +158,31 @@ def _parse_line(line: str, name: str, number: int) -> dict[str, Any]:
     return value
 
 
-def _parse_step(value: dict[str, Any], name: str, number: int) -> Step:
+def _parse_step(value: dict[str, Any], name: str, number: int, caches: int) -> Step:
     where = f"{name}, line {number}"
     op = value.pop("op", None)
     if not (isinstance(op, list) and op and isinstance(op[0], str) and op[0] in OPERATIONS):
         raise TraceError(f"{where}: op is {op!r}; expected one of {', '.join(OPERATIONS)}")
     operation, *arguments = op
     types = OPERATIONS[operation]
+    on_a_cpu = bool(caches) and operation in ON_A_CPU
+    if on_a_cpu:
+        types = (*types, int)
     if len(arguments) != len(types) or not all(map(_fits, arguments, types)):
         expected = ", ".join(kind.__name__ for kind in types)
         raise TraceError(f"{where}: {operation} takes ({expected}); got {arguments!r}")
-    missing = [key for key in _STATE if key not in value]
+    if on_a_cpu and not 0 <= arguments[-1] < caches:
+        raise TraceError(
+            f"{where}: {operation} is on CPU {arguments[-1]}; expected one of those that have "
+            f"caches, 0 to {caches - 1}"
+        )
+    missing = [key for key in (*_STATE, *(["caches"] if caches else [])) if key not in value]
     if missing:
         raise TraceError(f"{where}: the state lacks {', '.join(missing)}")
-    pools = value["pools"]
-    if not isinstance(pools, dict) or not all(isinstance(pool, dict) for pool in pools.values()):
-        raise TraceError(f"{where}: expected pools with their counters; got {pools!r}")
+    for key in ("pools", "caches") if caches else ("pools",):
+        pools = value[key]
+        if not (isinstance(pools, dict) and all(isinstance(pool, dict) for pool in pools.values())):
+            raise TraceError(f"{where}: expected {key} with their counters; got {pools!r}")
     return Step(number, operation, tuple(arguments), value)
 
 

@@ -16,13 +16,16 @@ import anyio
 from mbufpools import (
     AccountedMemory,
     Buffer,
+    CacheStatistics,
     ConfigurationError,
     Event,
     EventKind,
     LimitRangeError,
+    MbufPool,
     MbufPools,
-    Pool,
+    PoolsStatistics,
 )
+from mbufpools._pool_cache import LIST_ITEMS
 
 from ._recording import Step, Trace, TraceError
 
@@ -74,6 +77,7 @@ class _Replay:
         self._pools = MbufPools(
             wakeup=trace.wakeup,
             curpage=trace.curpage,
+            caches=trace.caches,
             memory=AccountedMemory(),
             hook=self._observe,
         )
@@ -91,6 +95,12 @@ class _Replay:
         self._served: set[int] = set()
         """Processes that were granted an item and have not put it."""
         self._counters = {name: dict.fromkeys(COUNTERS, 0) for name in self._pools.pools}
+        self._caches: dict[str, dict[str, Any]] = {}
+        """What the recording has said of the caches; a pool of which it has said nothing has none
+        that changed."""
+        if trace.caches:
+            empty = CacheStatistics(LIST_ITEMS, 0, (0,) * trace.caches, 0, 0)
+            self._caches = {name: _cache_fields(empty) for name in self._pools.pools}
 
     async def run(self) -> Disagreement | None:
         self._start = anyio.current_time()
@@ -139,12 +149,12 @@ class _Replay:
         self._granted = []
         try:
             match step.operation, step.arguments:
-                case "get", (pid, pool):
-                    await self._get(pid, self._pool(pool))
-                case "try", (pid, pool):
-                    return self._try(pid, self._pool(pool))
-                case "put", (pid,):
-                    await self._put(pid)
+                case "get", (pid, pool, *cpu):
+                    await self._get(pid, self._pool(pool), _one(cpu))
+                case "try", (pid, pool, *cpu):
+                    return self._try(pid, self._pool(pool), _one(cpu))
+                case "put", (pid, *cpu):
+                    await self._put(pid, _one(cpu))
                 case "advance", (seconds,):
                     await anyio.sleep(seconds)
                 case "nmbclust", (clusters,):
@@ -163,14 +173,14 @@ class _Replay:
             raise TraceError(f"{self._trace.name}, line {step.line}: {error}") from None
         return 0
 
-    async def _get(self, pid: int, pool: Pool) -> None:
+    async def _get(self, pid: int, pool: MbufPool, cpu: int | None) -> None:
         self._refuse_busy(pid)
         started = anyio.Event()
 
         async def process() -> None:
             started.set()
             self._getting = pid  # until the get parks or returns; no other task runs before that
-            self._held[pid] = await pool.get()
+            self._held[pid] = await pool.get(cpu)
             self._arrived.pop(pid).set()
 
         self._arrived[pid] = anyio.Event()
@@ -178,28 +188,29 @@ class _Replay:
         await started.wait()
         self._getting = 0
 
-    def _try(self, pid: int, pool: Pool) -> int:
+    def _try(self, pid: int, pool: MbufPool, cpu: int | None) -> int:
         self._refuse_busy(pid)
         try:
-            self._held[pid] = pool.get_nowait()
+            self._held[pid] = pool.get_nowait(cpu)
         except anyio.WouldBlock:
             return 0
         self._served.add(pid)
         return 1
 
-    async def _put(self, pid: int) -> None:
+    async def _put(self, pid: int, cpu: int | None) -> None:
         if pid not in self._served:
             raise _ImpossibleStep(f"process {pid} puts, but was never granted a buffer")
         if pid in self._arrived:
             await self._arrived[pid].wait()
         self._served.remove(pid)
-        self._held.pop(pid).release()
+        buffer = self._held.pop(pid)
+        self._pools.pools[buffer.pool.name].put(buffer, cpu)
 
     def _refuse_busy(self, pid: int) -> None:
         if pid in self._served or pid in self._arrived:
             raise _ImpossibleStep(f"process {pid} holds or waits for a buffer already")
 
-    def _pool(self, name: str) -> Pool:
+    def _pool(self, name: str) -> MbufPool:
         try:
             return self._pools.pools[name]
         except KeyError:
@@ -232,6 +243,18 @@ class _Replay:
                 if pool is None or getattr(pool, counter, None) != value:
                     now = None if pool is None else getattr(pool, counter, None)
                     return self._disagreement(step, f"{name}.{counter}", value, now)
+        return self._compare_caches(step, statistics) if self._trace.caches else None
+
+    def _compare_caches(self, step: Step, statistics: PoolsStatistics) -> Disagreement | None:
+        for name, fields in step.state["caches"].items():
+            self._caches.setdefault(name, {}).update(fields)
+        for name, expected in self._caches.items():
+            pool = statistics.pools.get(name)
+            got = {} if pool is None or pool.caches is None else _cache_fields(pool.caches)
+            for field, value in expected.items():
+                if field not in got or got[field] != value:
+                    now = got.get(field)
+                    return self._disagreement(step, f"{name}.caches.{field}", value, now)
         return None
 
     def _disagreement(self, step: Step, field: str, expected: Any, got: Any) -> Disagreement:
@@ -241,3 +264,13 @@ class _Replay:
 
 class _ImpossibleStep(Exception):
     """The recording has an operation that no kernel could have done."""
+
+
+def _one(cpu: list[int]) -> int | None:
+    """The CPU that an operation names, if the recording has CPUs."""
+    return cpu[0] if cpu else None
+
+
+def _cache_fields(caches: CacheStatistics) -> dict[str, Any]:
+    """The caches of a pool as a recording shows them."""
+    return {"list": caches.list_items, "depot": caches.depot, "cpus": list(caches.cpus)}
