@@ -156,7 +156,7 @@ def expected(policy: Wakeup, way: str, slow: float) -> float | None:
     """How many seconds late the first sleeper should get memory; None if never."""
     if policy is Wakeup.NONE and way != "nmbclust":
         return None
-    if way != "gc" and policy in (Wakeup.NONE, Wakeup.DIRECT):
+    if way != "gc" and policy in (Wakeup.NONE, Wakeup.DIRECT, Wakeup.WANTED):
         return 0.0
     return round(
         max(0.0, BEGIN + slow - FREE), 3

@@ -33,6 +33,7 @@ WAKEUPS = {
     Wakeup.NONE: {0},
     Wakeup.DEFERRED: {PAGES},  # once for each run of the gc
     Wakeup.DIRECT: {len(IDLE) * PAGES},  # once for each page
+    Wakeup.WANTED: {len(IDLE)},  # once for each page, until no process sleeps for one
     Wakeup.NEAR_LIMIT: set(range(1, PAGES + 1)),  # less often, once the limit is far away
 }
 """How often the wakeup should run under each policy."""

@@ -40,6 +40,7 @@ STATE: State = {
             "_wakeup_runs": VALUE,
         }
     },
+    "mbufpools._cached_pool": {"CachedSupply": {"_cpu_of": CHANGED, "uncounted": VALUE}},
     "mbufpools._order": {
         "Precedence": {"debt_pass_limit": VALUE, "passes": VALUE, "short": CHANGED},
     },
@@ -73,6 +74,10 @@ STATE: State = {
             "nput": VALUE,
             "stock": CHANGED,
         },
+    },
+    "mbufpools._pool_cache": {
+        "CpuLists": {"active": CHANGED, "nget": VALUE, "nput": VALUE, "previous": CHANGED},
+        "Depot": {"_lists": CHANGED, "list_items": VALUE, "nitems": VALUE, "since": VALUE},
     },
     "mbufpools._request": {
         "Request": {"error": VALUE, "granted": VALUE},
@@ -140,6 +145,7 @@ STATE: State = {
             "page_wanted": VALUE,
         },
     },
+    "mbufpools.mbufs": {"MbufPools": {"_drains": VALUE, "_nmbclust": VALUE}},
 }
 """Every attribute of the core that changes after ``__init__`` and that more than one task uses; a
 test compares it with the source."""

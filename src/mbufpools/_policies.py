@@ -67,7 +67,8 @@ class Wakeup(enum.StrEnum):
     comment in subr_pool.c 1.53 (2007) describes it. Such a request sets one flag of the set. A page
     that leaves and finds the flag set clears it and runs the requests of all pools; one that is
     refused again sets it again. A refused `get_nowait`, and a request that waits at the maximum of
-    its pool, do not set it. Implemented in `BufferPools._page_left` and `Waiters.page_wanted`."""
+    its pool, do not set it. Implemented in `BufferPools._page_left`; `Waiters._park` and
+    `Waiters._serve` set the flag."""
 
 
 class Order(enum.StrEnum):
@@ -118,20 +119,21 @@ class Drain(enum.StrEnum):
     """What the caches of the CPUs give back to the pages while a request waits, in `MbufPools`.
 
     It happens at two moments: when a get is about to sleep, which then tries again, and at each run
-    of the gc while a request waits. Afterwards the requests of all pools are run. Implemented in
-    `MbufPools._drain`.
+    of the gc while a request waits. Afterwards the requests of all pools are run.
     """
 
     NEVER = "never"
-    """Nothing: the kernel as it is. Only the gc returns lists, one of a pool in nine seconds."""
+    """Nothing: the kernel as it is. The gc alone returns lists, one of each pool in nine seconds.
+    Implemented in `CachedSupply.gc`."""
     DEPOTS = "depots"
-    """The full lists of the depots. *What it would cost the kernel*: the lock of each depot, nine
-    times a sleep; no CPU is disturbed. What is in the two lists of each CPU stays there."""
+    """The full lists of the depots; what is in the lists of each CPU stays there. *What it would
+    cost the kernel*: the lock of each pool's depot, once a sleep; no CPU is disturbed. Implemented
+    in `MbufPools.drain_caches` and `CachedSupply.drain`."""
     CACHES = "caches"
     """The depots, and the lists of every CPU. *What it would cost the kernel*: no CPU may touch the
     cache of another one (``pool_cache_enter`` takes no lock), so each CPU must be visited
     (``sched_peg_curproc``, or a cross call), once a sleep, for all pools together. The statistics
-    count these visits (`PoolsStatistics.cpu_visits`)."""
+    count these visits. Implemented in `MbufPools.drain_caches` and `CachedSupply.drain`."""
 
 
 _Choice = TypeVar("_Choice", Wakeup, Order, Reclaim, CurPage, Drain)

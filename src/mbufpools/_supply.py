@@ -27,7 +27,7 @@ from ._spec import PoolSpec, stride_of
 from ._statistics import CacheStatistics, PoolStatistics
 from ._window import Window
 
-__all__ = ["AT_LIMIT", "RESERVED", "Supply", "stack_is_full"]
+__all__ = ["AT_LIMIT", "RESERVED", "WAIT_GC", "Supply", "stack_is_full"]
 
 _logger = logging.getLogger("mbufpools")
 

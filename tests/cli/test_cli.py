@@ -211,7 +211,7 @@ def test_an_unknown_demo_lists_the_right_ones(
 @pytest.mark.parametrize(
     ("option", "listed"),
     [
-        ("--policy=x", "none, deferred, direct, near-limit"),
+        ("--policy=x", "none, deferred, direct, near-limit, wanted"),
         ("--backend=x", "asyncio, trio"),
         ("--nmbclust=x", "a whole number from 8 to 4096"),
     ],

@@ -27,7 +27,7 @@ from tests.kit.getters import EVERY_ORDER, Scene, on_asyncio, one_item_a_page, u
 from tests.kit.memory import ExportedMemory
 
 waking = pytest.mark.parametrize(
-    "wakeup", [Wakeup.DEFERRED, Wakeup.DIRECT, Wakeup.NEAR_LIMIT], ids=str
+    "wakeup", [Wakeup.DEFERRED, Wakeup.DIRECT, Wakeup.NEAR_LIMIT, Wakeup.WANTED], ids=str
 )
 every_order = pytest.mark.parametrize("rules", EVERY_ORDER)
 every_wakeup = pytest.mark.parametrize("wakeup", list(Wakeup), ids=str)

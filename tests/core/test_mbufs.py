@@ -197,7 +197,7 @@ def test_nmbclust_that_is_no_integer_is_a_type_error(nmbclust: object) -> None:
 
 @pytest.mark.parametrize(
     ("wakeup", "runs"),
-    [("none", 0), ("deferred", 1), ("direct", 0), ("near-limit", 1)],
+    [("none", 0), ("deferred", 1), ("direct", 0), ("near-limit", 1), ("wanted", 0)],
 )
 async def test_nmbclust_update_wakes_every_pool_in_the_order_of_the_sizes(
     wakeup: str, runs: int
@@ -313,7 +313,9 @@ async def test_before_the_patch_a_process_sleeps_for_ever_beside_memory_that_is_
         assert scene.pools.m_pool_used() == 0
 
 
-@pytest.mark.parametrize("wakeup", [Wakeup.DEFERRED, Wakeup.DIRECT, Wakeup.NEAR_LIMIT], ids=str)
+@pytest.mark.parametrize(
+    "wakeup", [Wakeup.DEFERRED, Wakeup.DIRECT, Wakeup.NEAR_LIMIT, Wakeup.WANTED], ids=str
+)
 async def test_with_the_patch_or_an_alternative_it_wakes_after_nine_seconds(
     wakeup: Wakeup,
 ) -> None:

@@ -338,7 +338,7 @@ async def test_go_semaphore_weighted_a_request_larger_than_the_whole_does_not_wa
 
 
 @every_order
-@pytest.mark.parametrize("wakeup", ["deferred", "direct", "near-limit"])
+@pytest.mark.parametrize("wakeup", ["deferred", "direct", "near-limit", "wanted"])
 async def test_flink_24035_what_the_budget_hears_every_pool_and_every_task_hears(
     rules: dict[str, Any], wakeup: str
 ) -> None:

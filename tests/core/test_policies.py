@@ -20,6 +20,8 @@ from mbufpools import (
     ConfigurationError,
     CurPage,
     CurPageName,
+    Drain,
+    DrainName,
     ImpossibleRequest,
     MbufPools,
     Order,
@@ -30,6 +32,7 @@ from mbufpools import (
     Wakeup,
     WakeupName,
 )
+from mbufpools._cached_pool import CachedSupply
 from mbufpools._order import Precedence
 from mbufpools._page import PageLists
 from mbufpools._policies import APPLICATION, KERNEL, choose
@@ -42,7 +45,9 @@ CHOICES: dict[str, type[enum.StrEnum]] = {
     "order": Order,
     "reclaim": Reclaim,
     "curpage": CurPage,
+    "drain": Drain,
 }
+OF_MBUFS_ONLY = ("curpage", "drain")
 every_member = [(choice, member) for choice, kind in CHOICES.items() for member in kind]
 
 
@@ -54,8 +59,8 @@ def test_a_policy_may_be_said_as_a_member_or_as_its_string(
         kind: Any = CHOICES[choice]
         assert choose(kind, said) is member
         arguments: dict[str, str] = {choice: said}
-        MbufPools(memory=AccountedMemory(), **arguments)  # type: ignore[arg-type]  # by name
-        if choice != "curpage":
+        MbufPools(memory=AccountedMemory(), caches=2, **arguments)  # type: ignore[arg-type]  # by name
+        if choice not in OF_MBUFS_ONLY:
             BufferPools("1 MiB", [512], **arguments)  # type: ignore[arg-type]  # by name
 
 
@@ -67,7 +72,7 @@ def test_an_unknown_policy_is_answered_with_the_right_ones(choice: str, wrong: o
         MbufPools(**arguments)  # type: ignore[arg-type]  # the mistake itself
     members = ", ".join(f"'{member}'" for member in CHOICES[choice])
     assert str(refusal.value) == f"{choice} is {wrong!r}; expected one of {members}"
-    if choice != "curpage":
+    if choice not in OF_MBUFS_ONLY:
         with pytest.raises(ConfigurationError, match=f"^{choice} is "):
             BufferPools("1 MiB", [512], **arguments)  # type: ignore[arg-type]  # the same
 
@@ -85,11 +90,19 @@ def test_a_type_checker_accepts_the_right_names_and_refuses_a_wrong_one() -> Non
         BufferPools("1 MiB", [512], reclaim="idle")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="'fresh'; expected one of 'refreshed', 'stale'"):
         MbufPools(curpage="fresh")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="'all'; expected one of 'never', 'depots'"):
+        MbufPools(caches=8, drain="all")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("names", "kind"),
-    [(WakeupName, Wakeup), (OrderName, Order), (ReclaimName, Reclaim), (CurPageName, CurPage)],
+    [
+        (WakeupName, Wakeup),
+        (OrderName, Order),
+        (ReclaimName, Reclaim),
+        (CurPageName, CurPage),
+        (DrainName, Drain),
+    ],
 )
 def test_the_type_of_the_names_lists_every_member(names: Any, kind: type[enum.StrEnum]) -> None:
     assert list(get_args(names)) == [str(member) for member in kind]
@@ -100,6 +113,8 @@ def _exists(name: str) -> bool:
     owner, _, method = name.partition(".")
     classes = {
         "BufferPools": BufferPools,
+        "CachedSupply": CachedSupply,
+        "MbufPools": MbufPools,
         "PageLists": PageLists,
         "Supply": Supply,
         "Waiters": Waiters,
@@ -120,7 +135,7 @@ def test_each_member_says_where_its_behaviour_is_implemented(kind: type[enum.Str
             said[ast.unparse(member.targets[0])] = ast.literal_eval(text.value)
     assert said.keys() == set(kind.__members__)
     for name, docstring in said.items():
-        _, implemented, where = docstring.partition("Implemented in")
+        _, implemented, where = " ".join(docstring.split()).partition("Implemented in")
         places = re.findall(r"`([A-Z]\w+\.\w+)`", where)
         assert implemented, name
         assert places, name
@@ -128,8 +143,15 @@ def test_each_member_says_where_its_behaviour_is_implemented(kind: type[enum.Str
 
 
 def test_the_policies_are_strings_by_the_names_of_the_design() -> None:
-    assert {str(policy) for policy in Wakeup} == {"none", "deferred", "direct", "near-limit"}
+    assert {str(policy) for policy in Wakeup} == {
+        "none",
+        "deferred",
+        "direct",
+        "near-limit",
+        "wanted",
+    }
     assert {str(policy) for policy in CurPage} == {"refreshed", "stale"}
+    assert {str(policy) for policy in Drain} == {"never", "depots", "caches"}
     assert {"barging"} <= {str(policy) for policy in Order} <= {"barging", "fifo", "bounded"}
     assert {"gc"} <= {str(policy) for policy in Reclaim} <= {"gc", "pressure"}
     assert f"{Wakeup.NEAR_LIMIT}" == "near-limit"

@@ -222,7 +222,9 @@ async def test_spare_pages_of_a_pool_that_the_claim_draws_on_do_leave() -> None:
 
 
 @pytest.mark.parametrize("order", list(Order))
-@pytest.mark.parametrize("wakeup", [Wakeup.DEFERRED, Wakeup.DIRECT, Wakeup.NEAR_LIMIT])
+@pytest.mark.parametrize(
+    "wakeup", [Wakeup.DEFERRED, Wakeup.DIRECT, Wakeup.NEAR_LIMIT, Wakeup.WANTED]
+)
 async def test_while_a_claim_waits_a_page_that_becomes_idle_leaves_at_once(
     wakeup: Wakeup, order: Order
 ) -> None:

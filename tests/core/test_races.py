@@ -123,7 +123,7 @@ async def test_a_grant_and_a_native_cancellation_leak_nothing(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("wakeup", ["deferred", "direct", "near-limit"])
+@pytest.mark.parametrize("wakeup", ["deferred", "direct", "near-limit", "wanted"])
 async def test_what_a_cancelled_task_gives_back_goes_on_under_each_wakeup(
     wakeup: str, kind: str
 ) -> None:
@@ -133,7 +133,7 @@ async def test_what_a_cancelled_task_gives_back_goes_on_under_each_wakeup(
 
 @on_asyncio
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("wakeup", ["deferred", "direct", "near-limit"])
+@pytest.mark.parametrize("wakeup", ["deferred", "direct", "near-limit", "wanted"])
 async def test_what_a_natively_cancelled_task_gives_back_goes_on_under_each_wakeup(
     wakeup: str, kind: str
 ) -> None:

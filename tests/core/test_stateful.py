@@ -61,7 +61,7 @@ class KernelMachine(PoolsMachine):
     @initialize(
         clusters=st.integers(2, 48),
         kinds=st.integers(2, 4),
-        wakeup=st.sampled_from(["deferred", "none", "direct", "near-limit"]),
+        wakeup=st.sampled_from(["deferred", "none", "direct", "near-limit", "wanted"]),
         curpage=st.sampled_from(["refreshed", "stale"]),
         margin=st.sampled_from([0, 4096, 20_000, 40_000, 1 << 20]),
         high_water=st.sampled_from([200, 0, 1, 17]),
@@ -213,7 +213,9 @@ class BufferMachine(PoolsMachine):
             {
                 "order": st.sampled_from(["bounded", "fifo", "barging"]),
                 "reclaim": st.sampled_from(["pressure", "gc"]),
-                "wakeup": st.sampled_from(["deferred", "deferred", "direct", "near-limit", "none"]),
+                "wakeup": st.sampled_from(
+                    ["deferred", "deferred", "direct", "near-limit", "wanted", "none"]
+                ),
                 "max_passes": st.sampled_from([2, 1, 0, 3, None]),
                 "debug": st.booleans(),
                 "fast_acquire": st.booleans(),

@@ -75,7 +75,12 @@ def test_the_stall_lasts_for_ever_without_the_patch_and_ends_at_nine_seconds_wit
         "drops": 2,  # a get tries twice to get a page before it sleeps
         "for_ever": True,
     }
-    for key in (("deferred", None), ("direct", None), ("near-limit", 4096 + 16384)):
+    for key in (
+        ("deferred", None),
+        ("direct", None),
+        ("near-limit", 4096 + 16384),
+        ("wanted", None),
+    ):
         assert rows[key]["woke_at"] == 9.0
         assert rows[key]["wakeup_runs"] == 1
         assert rows[key]["drops"] == 2
@@ -118,13 +123,15 @@ def test_deferred_wakes_once_a_run_of_the_gc_and_direct_once_a_page(
     assert rows["direct"]["coalesced"] == 0
     assert rows["direct"]["refused"] == 6
     assert rows["near-limit"]["wakeups"] < 4
+    assert rows["wanted"]["wakeups"] == 7, "none after the second process was served"
+    assert rows["wanted"]["refused"] == 6
 
 
 def test_the_detour_through_the_task_makes_no_process_wait_longer(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     rows = by(run("coalesce", capsys=capsys)["policies"], "policy")
-    for policy in ("deferred", "direct", "near-limit"):
+    for policy in ("deferred", "direct", "near-limit", "wanted"):
         assert rows[policy]["mbuf_at"] == rows[policy]["cluster_at"] == 9.0
     assert rows["none"]["mbuf_at"] is rows["none"]["cluster_at"] is None
 
@@ -142,6 +149,7 @@ def test_page_frees_and_a_new_limit_cause_one_wakeup_with_the_patch_and_three_wi
         "deferred": 1,
         "direct": 3,
         "near-limit": 1,
+        "wanted": 3,
     }
     assert rows["none"]["woke_at"] is None
     assert rows["deferred"]["woke_at"] == rows["direct"]["woke_at"] == 12.0
@@ -178,7 +186,7 @@ def test_seven_puts_wake_no_process_and_the_eighth_does_under_every_policy(
 def test_a_64k_cluster_waits_for_128_runs_of_the_gc(capsys: pytest.CaptureFixture[str]) -> None:
     figures = run("nine-seconds", capsys=capsys)
     rows = by(figures["policies"], "policy", "reclaim")
-    for policy in ("deferred", "direct", "near-limit"):
+    for policy in ("deferred", "direct", "near-limit", "wanted"):
         assert rows[policy, False]["first_page_at"] == 9.0
         assert rows[policy, False]["gc_runs"] == rows[policy, False]["pages"] == 128
         assert rows[policy, False]["woke_at"] == 9.0 + 127
@@ -410,7 +418,7 @@ def test_a_limit_without_a_stall_is_reported_as_such(capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     ("option", "listed"),
     [
-        ("--policy=always", "'always'; expected one of none, deferred, direct, near-limit"),
+        ("--policy=always", "'always'; expected one of none, deferred, direct, near-limit, wanted"),
         ("--backend=curio", "'curio'; expected one of asyncio, trio"),
         (
             "--colour=red",

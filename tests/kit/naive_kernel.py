@@ -94,7 +94,7 @@ class NaiveKernel:
 
     Args:
         limit: bytes.
-        wakeup: ``none``, ``deferred``, ``direct`` or ``near-limit``.
+        wakeup: ``none``, ``deferred``, ``direct``, ``near-limit`` or ``wanted``.
         refreshed: whether a put shows the item of a full page to a pool that has no other.
         margin: bytes, for ``near-limit``.
     """
@@ -110,6 +110,8 @@ class NaiveKernel:
         self.drops = 0
         self.wakeup_runs = 0
         self.wakeup_queued = False
+        self.page_wanted = False
+        """The flag of ``wanted``: the budget refused somebody who sleeps."""
         self.granted: list[str] = []
         """Who was handed an item, in that order."""
         self.held: dict[str, tuple[NaivePool, Page]] = {}
@@ -186,8 +188,11 @@ class NaiveKernel:
 
     def serve(self, pool: NaivePool) -> None:
         """``pool_runqueue``."""
+        drops = self.drops
         while pool.queue and self.take(pool.queue[0], pool):
             del pool.queue[0]
+        if self.drops > drops:
+            self.page_wanted = True
 
     # Pages
 
@@ -225,6 +230,10 @@ class NaiveKernel:
         near = self.limit - self.allocated < self.margin
         if self.wakeup == "direct":
             self.wake_all()
+        elif self.wakeup == "wanted":
+            if self.page_wanted:
+                self.page_wanted = False
+                self.wake_all()
         elif self.wakeup == "deferred" or (self.wakeup == "near-limit" and near):
             self.wakeup_queued = True
 
@@ -275,7 +284,7 @@ class NaiveKernel:
     def set_limit(self, nbytes: int) -> None:
         """``nmbclust_update``."""
         self.limit = nbytes
-        if self.wakeup in ("none", "direct"):
+        if self.wakeup in ("none", "direct", "wanted"):
             self.wake_all(counted=False)
         else:
             self.wakeup_queued = True

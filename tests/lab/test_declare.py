@@ -31,6 +31,7 @@ NOT_SHARED = {
     },  # with `_state`
     "TaskQueue": {"_runner_id"},  # set with `_running`
     "Window": {"_anchor", "_exports", "_memory", "_stale", "_view", "item"},  # of one lease
+    "CachedSupply": {"watched"},  # declared where it is made, by `Supply`
     "Supply": {"nput"},  # declared where it is made, by `PageLists`
     "Item": {"page"},  # set when the token has died
     "Reserving": {"_coroutine"},  # of one task

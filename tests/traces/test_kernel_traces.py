@@ -241,7 +241,7 @@ def without(field: str) -> str:
         pytest.param(
             '{"wakeup": "often", "curpage": "stale"}',
             "tested, line 1: expected a header with a wakeup of none, deferred, direct, "
-            "near-limit and a curpage of refreshed, stale; got {",
+            "near-limit, wanted and a curpage of refreshed, stale; got {",
             id="unknown wakeup",
         ),
         pytest.param(
