@@ -12,7 +12,9 @@ The kernel's rules, as they are:
 - A put goes to the lists of its CPU if the pool has no request. A request that comes a moment later
   does not see that item.
 - The gc gives one list of a pool's depot back to the pages if the depot's one time stamp is more
-  than eight seconds old, then sets the stamp anew. That serves no request.
+  than eight seconds old, then sets the stamp anew. In the kernel that serves no request. Here it
+  does, which makes no difference to a get: before it sleeps, it takes a list of the depot, and
+  while it sleeps no list comes. (On several CPUs one may; `get_many` does not look into the depot.)
 - An item in a cache keeps its page from becoming idle. It counts as out: for the counters `nget`,
   `nput` and `nout`, and for the hard limit. *An item that returns to its page in a list is never
   counted as put*, so `nout` only grows by it, and a pool with a hard limit reaches it in the end
@@ -162,9 +164,7 @@ class CachedPool(MbufPool):
         cpus: int,
         before_sleep: Callable[[], None] | None,
     ) -> None:
-        supply = CachedSupply(spec, state, cpus)
-        super().__init__(spec, state, waiters, supply)
-        supply.lists_returned = partial(_let_idle_pages_go, waiters)
+        super().__init__(spec, state, waiters, CachedSupply(spec, state, cpus))
         self._before_sleep = before_sleep
         """Called before a get has to sleep; None under the kernel's rule."""
 
@@ -264,15 +264,10 @@ class CachedPool(MbufPool):
         super().set_max_items(items)
 
 
-def _let_idle_pages_go(waiters: Waiters) -> None:
-    """Under pressure: let no page stay idle that a list has made idle while a claim waits."""
-    waiters.reclaimer.let_go_idle_pages(bool(waiters.order.short))
-
-
 class CachedSupply(Supply):
     """The supply of one pool, behind the caches of `cpus` CPUs."""
 
-    __slots__ = ("_cpu_of", "cpus", "depot", "lists_returned", "uncounted")
+    __slots__ = ("_cpu_of", "cpus", "depot", "uncounted")
 
     def __init__(self, spec: PoolSpec, state: SetState, cpus: int) -> None:
         self.cpus = [CpuLists[Item]() for _ in range(cpus)]
@@ -281,8 +276,6 @@ class CachedSupply(Supply):
         """Items that went back to their pages in a list, which the kernel counts as no put."""
         self._cpu_of: dict[tuple[Page, int], int] = {}
         """The CPU on which an item that is out comes back, by its page and number; 0 if unknown."""
-        self.lists_returned: Callable[[], None] = lambda: None
-        """Called after the gc has returned a list to the pages. It serves no request."""
         super().__init__(spec, state)
 
     def watch(self) -> None:
@@ -334,8 +327,7 @@ class CachedSupply(Supply):
             self.depot.add(full, self._now())
 
     def _return(self, items: list[Item]) -> None:
-        """Put the items of a list back into their pages, and serve no request
-        (``pool_cache_list_put``)."""
+        """Put the items of a list back into their pages (``pool_cache_list_put``)."""
         for item in in_order_of_return(items):
             _mark(item, cached=False)
             self.put_back(item)
@@ -373,7 +365,7 @@ class CachedSupply(Supply):
         self._return(items)
         self.depot.adjust(contended=0, cpus=len(self.cpus))
         if items:
-            self.lists_returned()
+            self.on_return(self)
         super().gc()
 
     def close(self) -> None:

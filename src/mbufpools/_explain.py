@@ -97,6 +97,9 @@ class Explanation:
     """True in debug mode."""
     waiters: tuple[WaitingRequest, ...]
     """The waiting requests, the oldest first."""
+    cached: tuple[tuple[str, int], ...] = ()
+    """For each pool whose CPUs have free items in their caches: its name, and how many. No request
+    that waits sees them."""
 
     @property
     def stuck(self) -> bool | None:
@@ -125,6 +128,13 @@ class Explanation:
                 f"{self.pinned} bytes are free in pages that are partly in use, so only the same "
                 f"pools can have them (smaller pages: items_per_page)"
             )
+        for pool, items in self.cached:
+            are = (
+                "1 free item of pool {} is"
+                if items == 1
+                else f"{items} free items of pool {{}} are"
+            )
+            lines.append(f"{are.format(repr(pool))} in the caches of CPUs, where no request looks")
         told: tuple[Holder, ...] = ()
         for waiter in self.waiters:
             lines.append(str(waiter))
@@ -212,6 +222,11 @@ def explain(state: SetState, waiters: Waiters, *, wakeup: bool) -> Explanation:
         ),
         debug=state.tracker is not None,
         waiters=tuple(explained),
+        cached=tuple(
+            (supply.name, caches.items)
+            for supply in waiters.reclaimer.supplies
+            if (caches := supply.statistics(0).caches) is not None and caches.items
+        ),
     )
 
 

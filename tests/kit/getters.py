@@ -91,8 +91,9 @@ class Scene(Generic[Pools]):
         elif event.kind is EventKind.GET and self._asking:
             self.granted.append(self._asking)
 
-    async def get(self, name: str, what: int | str) -> Getter:
-        """Start a task that gets `what`, a number of bytes or an item of the pool of that name.
+    async def get(self, name: str, what: int | str, **options: int) -> Getter:
+        """Start a task that gets `what`, a number of bytes or an item of the pool of that name;
+        the `options` are those of the pool's ``get``.
 
         Returns once it holds its buffer, waits, or has failed. Takes no virtual time.
         """
@@ -106,8 +107,8 @@ class Scene(Generic[Pools]):
             started = True
             self._asking = name  # until the get parks or takes, which is without a pause
             if isinstance(what, int):
-                return await self.pools.get(what)
-            return await self.pools.pools[what].get()
+                return await self.pools.get(what, **options)
+            return await self.pools.pools[what].get(**options)
 
         self._group.start_soon(getter.run, get, name=name)
         await until(lambda: started)
@@ -155,13 +156,16 @@ class Scene(Generic[Pools]):
         pages = 0
         kinds = self._kinds
         every = statistics.pools.values()
-        assert sum(pool.nget for pool in every) == kinds[EventKind.GET] + kinds[EventKind.GRANT]
-        assert sum(pool.nput for pool in every) == kinds[EventKind.PUT]
+        caches = [pool.caches for pool in every if pool.caches is not None]
+        gets = sum(pool.nget for pool in every) + sum(cache.nget for cache in caches)
+        assert gets == kinds[EventKind.GET] + kinds[EventKind.GRANT]
+        puts = sum(pool.nput for pool in every) + sum(cache.nput for cache in caches)
+        assert puts == kinds[EventKind.PUT]
         assert sum(pool.npagefree for pool in every) >= kinds[EventKind.PAGE_OUT]
         for pool in statistics.pools.values():
             assert pool.nout == pool.nget - pool.nput
             assert pool.npages == pool.npagealloc - pool.npagefree
-            assert 0 <= pool.nout <= pool.npages * pool.items_per_page
+            assert 0 <= pool.in_use <= pool.npages * pool.items_per_page
             assert 0 <= pool.nidle <= pool.npages <= pool.hiwat
             pages += pool.npages * pool.page_size
         assert pages <= statistics.allocated <= statistics.peak
@@ -187,7 +191,7 @@ class Scene(Generic[Pools]):
         self.check()
         statistics = self.pools.statistics()
         assert statistics.waiting == 0
-        assert statistics.nout == 0, "something leaked"
+        assert all(pool.in_use == 0 for pool in statistics.pools.values()), "something leaked"
         assert statistics.allocated == 0, "a page leaked"
 
     async def __aenter__(self) -> Self:
