@@ -521,7 +521,7 @@ def test_a_file_that_cannot_be_read_is_one_line(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     complaint = mistake("replay", str(tmp_path / name), capsys=capsys)
-    assert complaint.endswith("expected a .jsonl or .jsonl.xz file")
+    assert complaint.endswith("expected a .jsonl, .jsonl.xz or .jsonl.gz file")
 
 
 def test_replay_refuses_an_unknown_backend(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import lzma
 import tarfile
@@ -16,12 +17,13 @@ from mbufpools import CurPage, Wakeup, lab
 from mbufpools.traces import Disagreement, Trace, TraceError, read_trace, replay
 from mbufpools.traces._recording import OPERATIONS, parse_trace
 
-ARCHIVE = Path(__file__).parents[1] / "data" / "kernel-traces.tar.xz"
+DATA = Path(__file__).parents[1] / "data"
 
 
-def _read_archive() -> dict[str, str]:
+def read_archive(name: str) -> dict[str, str]:
+    """The recordings in an archive, by their names."""
     texts = {}
-    with tarfile.open(ARCHIVE) as archive:
+    with tarfile.open(DATA / name) as archive:
         for member in archive:
             file = archive.extractfile(member)
             assert file is not None
@@ -29,7 +31,7 @@ def _read_archive() -> dict[str, str]:
     return texts
 
 
-RECORDINGS = _read_archive()
+RECORDINGS = read_archive("kernel-traces.tar.xz")
 DEFERRED = "000-deferred-refreshed.jsonl"
 
 both_backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -374,10 +376,11 @@ def test_an_impossible_operation_is_refused_with_its_line(
 
 def test_a_recording_is_read_plain_or_compressed(tmp_path: Path) -> None:
     text = RECORDINGS[DEFERRED]
-    plain, compressed = tmp_path / "one.jsonl", tmp_path / "one.jsonl.xz"
+    plain, xz, gz = (tmp_path / f"one.jsonl{suffix}" for suffix in ("", ".xz", ".gz"))
     plain.write_text(text, "utf-8")
-    compressed.write_bytes(lzma.compress(text.encode()))
-    for path in (plain, str(compressed)):
+    xz.write_bytes(lzma.compress(text.encode()))
+    gz.write_bytes(gzip.compress(text.encode()))
+    for path in (plain, str(xz), gz):
         trace = read_trace(path)
         assert trace.name == Path(path).name
         assert trace.steps == parse_trace(text, "").steps
@@ -389,6 +392,9 @@ def test_a_recording_is_read_plain_or_compressed(tmp_path: Path) -> None:
         ("binary.jsonl", b"\xff\xfe\x00"),
         ("not-compressed.jsonl.xz", b"{}"),
         ("cut.jsonl.xz", lzma.compress(b"{}" * 1000)[:-20]),
+        ("not-compressed.jsonl.gz", b"{}"),
+        ("cut.jsonl.gz", gzip.compress(b"{}" * 1000)[:-20]),
+        ("damaged.jsonl.gz", gzip.compress(b"{}" * 1000)[:12] + b"\xff" * 20),
     ],
 )
 def test_a_file_that_cannot_be_decoded_is_refused(
@@ -399,9 +405,12 @@ def test_a_file_that_cannot_be_decoded_is_refused(
         read_trace(tmp_path / name)
 
 
-def test_a_small_compressed_file_cannot_take_much_memory(tmp_path: Path) -> None:
-    path = tmp_path / "bomb.jsonl.xz"
-    path.write_bytes(lzma.compress(b'{"wakeup": "none"}\n' * 20_000_000, preset=0))
+@pytest.mark.parametrize("suffix", ["xz", "gz"])
+def test_a_small_compressed_file_cannot_take_much_memory(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"bomb.jsonl.{suffix}"
+    text = b'{"wakeup": "none"}\n' * 20_000_000
+    compressed = lzma.compress(text, preset=0) if suffix == "xz" else gzip.compress(text, 1)
+    path.write_bytes(compressed)
     tracemalloc.start()
     try:
         with pytest.raises(TraceError, match="it has more than 16777216 characters; split it"):
