@@ -4,7 +4,8 @@ The budget holds 8 clusters of 2k, which is one page of 16 KiB. Process 1 takes 
 cluster, and with it the page. Process 2 asks for an mbuf and sleeps. Process 1 puts
 its cluster back. The page is now idle, until the gc lets it go. Then the whole budget
 is free: is process 2 woken? `none` is the kernel without the patch, `deferred` is the
-patch, the others are alternatives that were proposed in the thread about it.
+patch, `direct` and `near-limit` were proposed in the thread about it, and `wanted` is
+what a comment of 2007 in the kernel describes.
 """
 
 from __future__ import annotations

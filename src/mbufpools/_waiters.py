@@ -79,7 +79,7 @@ class Waiters:
         self._again = False
         self.page_wanted = False
         """True if the budget has refused a request that then went to sleep, or slept already, since
-        `Wakeup.WANTED` last ran the requests."""
+        `Wakeup.WANTED` last ran the requests. A debt that has an order counts as such a request."""
         self._peak = 0
         self._waits = 0
         self.grants = 0
@@ -564,6 +564,7 @@ class Waiters:
     def budget_credited(self) -> None:
         """Bytes came back: the debt may be paid."""
         if self.order.debt_pass_limit is not None:
+            self.page_wanted = True  # the debt, which is the oldest claim, wanted the bytes
             self.order.forget_paid_debt(self._budget.debt)
             self.update_gate()
 

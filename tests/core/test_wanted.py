@@ -133,6 +133,19 @@ async def test_a_new_limit_wakes_whether_the_flag_is_set_or_not(rules: dict[str,
         assert runs(scene) == 0, "it is not a page that left"
 
 
+@pytest.mark.parametrize("order", ["fifo", "bounded"])
+async def test_a_debt_counts_as_a_sleeper_whom_the_budget_refused(order: str) -> None:
+    """The request behind the debt was never tried, so it was never refused."""
+    async with scene_of(4, order=order, reclaim="pressure") as scene:
+        holders = [await scene.get(f"{n}", 8 * KIB) for n in range(2)]
+        scene.pools.resize(8 * KIB)
+        await scene.get("sleeper", 4 * KIB)
+        holders[0].release()
+        assert scene.waiting() == ["sleeper"]
+        holders[1].release()
+        assert scene.granted == ["0", "1", "sleeper"]
+
+
 async def test_the_sleepers_of_all_pools_are_run_the_smallest_items_first() -> None:
     async with scene_of(8, sizes=(4, 8, 32)) as scene:
         holder = await scene.get("holder", 32 * KIB)
