@@ -24,7 +24,9 @@ The pools of an application are not made from these classes and pay nothing for 
 the cache because `CachedSupply` has each put reported, by the flag that every put reads anyway.
 
 Invariant (`CachedSupply.check_supply`): an item in a list is in one list only, is not free in its
-page, and its token is marked as one that may die in silence.
+page, and its token is marked as one that may die in silence. It holds between calls; that a
+KeyboardInterrupt in the middle of a call cannot lose a list is not promised, as it is for pools
+without caches.
 """
 
 from __future__ import annotations
@@ -262,6 +264,14 @@ class CachedPool(MbufPool):
                 f"returns from the caches to the pages"
             )
         super().set_max_items(items)
+
+    def __repr__(self) -> str:
+        it = self.statistics()
+        assert it.caches is not None
+        return (
+            f"<Pool {self.name!r}: {it.in_use} of {self.item_size} bytes out, {it.caches.items} in "
+            f"the caches of {len(it.caches.cpus)} CPUs, {it.npages} pages, {it.waiting} waiting>"
+        )
 
 
 class CachedSupply(Supply):

@@ -200,7 +200,8 @@ def holders(waiters: Waiters, names: Mapping[int, str]) -> Iterator[str]:
             most = "" if it.hard_limit is None else f" of at most {it.hard_limit}"
             yield (
                 f"pool {it.name!r}: {it.npages * it.page_size} bytes of pages, "
-                f"{it.nout} items out{most}, {it.npages * it.items_per_page - it.nout} free"
+                f"{it.in_use} items out{most}, {supply.nfree} free"
+                f"{'' if it.caches is None else f', {it.caches.items} in caches'}"
             )
     if explained.exported:
         yield text[1]

@@ -104,12 +104,18 @@ class PoolStatistics:
     """The caches of the CPUs; None if the pool has none."""
 
     @property
+    def gets(self) -> int:
+        """Items handed out since the pool was made, by its pages and by its caches."""
+        return self.nget if self.caches is None else self.nget + self.caches.nget
+
+    @property
     def in_use(self) -> int:
         """Items that callers hold. Without caches that is `nout`. With caches `nout` is as the
         kernel's ``pr_nout``: it counts the items in caches, too, and those that went back to the
         pages in a list."""
-        cached = self.caches.nget - self.caches.nput if self.caches is not None else 0
-        return self.nout + cached
+        if self.caches is None:
+            return self.nout
+        return self.nout + self.caches.nget - self.caches.nput
 
     @property
     def min_pages(self) -> int:

@@ -24,9 +24,11 @@ from mbufpools import (
     PoolCorruption,
     RequestError,
     UsageError,
+    lab,
 )
 from mbufpools._cached_pool import CachedSupply
 from mbufpools._supply import Supply
+from mbufpools.cli._stat import netstat, vmstat
 from tests.kit.getters import Scene
 
 CPUS = 4
@@ -462,6 +464,34 @@ async def test_reclaim_under_pressure_takes_the_page_that_the_last_list_makes_id
         sleeper = await scene.get("sleeper", 65536, cpu=1)
         await sleeper.ended.wait()
         assert sleeper.served_at == 27.0
+
+
+# What others show of it
+
+
+async def test_the_kernels_tools_count_what_callers_hold_and_all_their_gets() -> None:
+    async with cached() as pools:
+        fill(pools, 20)
+        with pools.mbpool.get_nowait(cpu=0):
+            statistics = pools.statistics()
+            assert next(netstat(statistics)) == "1 mbuf in use"
+            row = next(line for line in vmstat(statistics) if line.startswith("mbufpl"))
+            assert row.split()[:5] == ["mbufpl", "256", "21", "0", "1"]
+            assert repr(pools.mbpool) == (
+                "<Pool 'mbufpl': 1 of 256 bytes out, 19 in the caches of 4 CPUs, 2 pages, "
+                "0 waiting>"
+            )
+
+
+def test_a_stall_in_the_lab_says_how_many_items_are_in_caches() -> None:
+    async def program() -> None:
+        async with cached(8) as pools:
+            fill(pools, 8, pool="mcl2k")
+            await pools.get(2048, cpu=1)
+
+    found = lab.explore(program, max_executions=1)
+    report = found.failures[0].report
+    assert "0 items out, 0 free, 8 in caches" in report
 
 
 # The end

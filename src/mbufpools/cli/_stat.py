@@ -51,10 +51,10 @@ def netstat(statistics: PoolsStatistics) -> Iterator[str]:
     kind = "mbuf {} byte clusters" if "mbufpl" in statistics.pools else "buffers of {} bytes"
     for pool in statistics.pools.values():
         if pool.name == "mbufpl":
-            yield f"{plural(pool.nout, 'mbuf')} in use"
+            yield f"{plural(pool.in_use, 'mbuf')} in use"
         else:
             peak = pool.hiwat * pool.items_per_page
-            yield f"{pool.nout}/{peak} {kind.format(pool.item_size)} in use (current/peak)"
+            yield f"{pool.in_use}/{peak} {kind.format(pool.item_size)} in use (current/peak)"
     kbytes = (statistics.allocated, statistics.peak, statistics.limit)
     current, peak, limit = (nbytes // 1024 for nbytes in kbytes)
     yield f"{current}/{peak}/{limit} Kbytes allocated to network (current/peak/max)"
@@ -64,7 +64,7 @@ def netstat(statistics: PoolsStatistics) -> Iterator[str]:
 
 def vmstat(statistics: PoolsStatistics) -> Iterator[str]:
     """The pool part of ``vmstat -m``."""
-    pools = [pool for pool in statistics.pools.values() if pool.nget or pool.nwait or pool.nfail]
+    pools = [pool for pool in statistics.pools.values() if pool.gets or pool.nwait or pool.nfail]
     width = max(10, *(len(pool.name) for pool in pools)) if pools else 10
     yield "Memory resource pool statistics"
     yield _row(
@@ -73,11 +73,11 @@ def vmstat(statistics: PoolsStatistics) -> Iterator[str]:
     )  # fmt: skip
     for pool in pools:
         yield _row(
-            width, pool.name, pool.item_size, pool.nget, pool.nfail, pool.nout, pool.npagealloc,
+            width, pool.name, pool.item_size, pool.gets, pool.nfail, pool.in_use, pool.npagealloc,
             pool.npagefree, pool.npages, pool.hiwat, pool.min_pages, pool.max_idle_pages,
             pool.nidle,
         )  # fmt: skip
-    in_use = sum(pool.nout * pool.item_size for pool in statistics.pools.values())
+    in_use = sum(pool.in_use * pool.item_size for pool in statistics.pools.values())
     total = statistics.allocated
     yield ""
     yield (
