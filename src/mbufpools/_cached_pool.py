@@ -35,7 +35,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from itertools import chain
 from threading import get_ident
-from typing import Any, cast, overload
+from typing import Any, TypeVar, cast, overload
 
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
@@ -53,6 +53,10 @@ from ._supply import AT_LIMIT, WAIT_GC, Supply
 from ._waiters import Waiters
 
 __all__ = ["CachedPool", "CachedSupply", "CpuBuffer", "MbufPool"]
+
+T = TypeVar("T")
+Getting = Coroutine[Any, Any, T]
+"""A get that has begun."""
 
 
 class CpuBuffer(Buffer):
@@ -101,10 +105,10 @@ class MbufPool(Pool):
         self.check_cpu(cpu)
 
     @overload
-    async def get(self, cpu: None = None) -> Buffer: ...
+    def get(self, _nbytes: int = 0, /, *, cpu: None = None) -> Getting[Buffer]: ...
     @overload
-    async def get(self, cpu: int) -> CpuBuffer: ...
-    async def get(self, cpu: int | None = None) -> Buffer:
+    def get(self, _nbytes: int = 0, /, *, cpu: int) -> Getting[CpuBuffer]: ...
+    def get(self, _nbytes: int = 0, /, *, cpu: int | None = None) -> Getting[Buffer]:
         """Take a buffer of `item_size` bytes on the CPU `cpu`, by default on 0 (``pool_get``).
 
         With caches, it comes from the lists of that CPU or from the depot, if they have one; such a
@@ -114,16 +118,17 @@ class MbufPool(Pool):
         Raises:
             RequestError: there is no such CPU.
         """
-        return await self._get_on(self.item_size, cpu)
+        # `MbufPools.get` says how many bytes are wanted. A plain function: one frame less.
+        return self._get_on(_nbytes or self.item_size, cpu)
 
     @overload
-    def get_nowait(self, cpu: None = None) -> Buffer: ...
+    def get_nowait(self, _nbytes: int = 0, /, *, cpu: None = None) -> Buffer: ...
     @overload
-    def get_nowait(self, cpu: int) -> CpuBuffer: ...
-    def get_nowait(self, cpu: int | None = None) -> Buffer:
+    def get_nowait(self, _nbytes: int = 0, /, *, cpu: int) -> CpuBuffer: ...
+    def get_nowait(self, _nbytes: int = 0, /, *, cpu: int | None = None) -> Buffer:
         """Take a buffer of `item_size` bytes on the CPU `cpu` at once or not at all
         (``PR_NOWAIT``). As `get`, and as `Pool.get_nowait`."""
-        return self._get_nowait_on(self.item_size, cpu)
+        return self._get_nowait_on(_nbytes or self.item_size, cpu)
 
     def put(self, buffer: Buffer, cpu: int | None = None) -> None:
         """Take `buffer` back on the CPU `cpu`, by default on the one that took it (``pool_put``).
@@ -138,7 +143,7 @@ class MbufPool(Pool):
             self._note_cpu(buffer, cpu)
         super().put(buffer)
 
-    def _get_on(self, nbytes: int, cpu: int | None) -> Coroutine[Any, Any, Buffer]:
+    def _get_on(self, nbytes: int, cpu: int | None) -> Getting[Buffer]:
         return self._get(nbytes) if cpu is None else self._get_on_cpu(nbytes, cpu)
 
     def _get_nowait_on(self, nbytes: int, cpu: int | None) -> Buffer:
@@ -187,7 +192,7 @@ class CachedPool(MbufPool):
         if buffer._item is not None:
             self._cached.note_cpu(buffer._item, cpu)
 
-    def _get_on(self, nbytes: int, cpu: int | None) -> Coroutine[Any, Any, Buffer]:
+    def _get_on(self, nbytes: int, cpu: int | None) -> Getting[Buffer]:
         return self._get_on_cpu(nbytes, cpu or 0)
 
     async def _get_on_cpu(self, nbytes: int, cpu: int) -> CpuBuffer:
@@ -198,7 +203,8 @@ class CachedPool(MbufPool):
             await checkpoint_if_cancelled()
         buffer = self._take_at_once(nbytes, cpu)
         if buffer is None:
-            return self._keep(await self._get(nbytes), cpu)
+            taken: Buffer = await waiters.acquire(self._queue, nbytes, yielded=state.fast_acquire)
+            return self._keep(taken, cpu)
         if not state.fast_acquire:
             try:
                 await cancel_shielded_checkpoint()
@@ -223,7 +229,7 @@ class CachedPool(MbufPool):
         if get_ident() != self._owner_loop.thread:
             self._owner_loop.raise_misuse()
         buffer = self._take_cached(nbytes, cpu)
-        return self._keep(self._get_nowait(nbytes), cpu) if buffer is None else buffer
+        return self._keep(self._get_nowait_slowly(nbytes), cpu) if buffer is None else buffer
 
     def _take_cached(self, nbytes: int, cpu: int) -> CpuBuffer | None:
         """Take an item of the caches, if there is one (``pool_cache_get``)."""

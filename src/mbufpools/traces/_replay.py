@@ -180,7 +180,7 @@ class _Replay:
         async def process() -> None:
             started.set()
             self._getting = pid  # until the get parks or returns; no other task runs before that
-            self._held[pid] = await pool.get(cpu)
+            self._held[pid] = await pool.get(cpu=cpu)
             self._arrived.pop(pid).set()
 
         self._arrived[pid] = anyio.Event()
@@ -191,7 +191,7 @@ class _Replay:
     def _try(self, pid: int, pool: MbufPool, cpu: int | None) -> int:
         self._refuse_busy(pid)
         try:
-            self._held[pid] = pool.get_nowait(cpu)
+            self._held[pid] = pool.get_nowait(cpu=cpu)
         except anyio.WouldBlock:
             return 0
         self._served.add(pid)
