@@ -29,7 +29,7 @@ from mbufpools import (
 from mbufpools._cached_pool import CachedSupply
 from mbufpools._supply import Supply
 from mbufpools.cli._stat import netstat, vmstat
-from tests.kit.getters import Scene
+from tests.kit.getters import Scene, on_asyncio
 
 CPUS = 4
 
@@ -366,6 +366,29 @@ async def test_a_list_that_goes_back_serves_a_get_many_which_does_not_look_into_
             for holder in holders:
                 holder.release()
         assert got
+
+
+@pytest.mark.parametrize(("cpus", "gone"), [(0, [11, 136, 239, 264]), (8, [83, 2316, 4187, None])])
+@on_asyncio
+async def test_idle_pages_stay_as_long_as_was_measured_on_the_kernels_own_code(
+    cpus: int, gone: list[int | None]
+) -> None:
+    """4,096 mbufs are put by the CPUs in turn, then nothing happens. The seconds until 1, 50, 90
+    and 100 per cent of their pages have left; with caches the last ones never do."""
+    async with MbufPools(caches=cpus, memory=AccountedMemory()) as pools:
+        buffers = [pools.mbpool.get_nowait(cpu=0) for _ in range(4096)]
+        for number, buffer in enumerate(buffers):
+            buffer.release(cpu=number % max(1, cpus))
+        pages = pools.mbpool.statistics().npages
+        left: list[int | None] = [None] * 4
+        await anyio.sleep(0.5)
+        for second in range(5000):
+            share = 1 - pools.mbpool.statistics().npages / pages
+            for n, wanted in enumerate((0.01, 0.5, 0.9, 1)):
+                if left[n] is None and share >= wanted:
+                    left[n] = second
+            await anyio.sleep(1)
+    assert left == gone
 
 
 async def test_cached_items_keep_their_pages_for_ever() -> None:
