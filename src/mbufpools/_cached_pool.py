@@ -144,17 +144,17 @@ class MbufPool(Pool):
         super().put(buffer)
 
     def _get_on(self, nbytes: int, cpu: int | None) -> Getting[Buffer]:
-        return self._get(nbytes) if cpu is None else self._get_on_cpu(nbytes, cpu)
+        return super().get(nbytes) if cpu is None else self._get_on_cpu(nbytes, cpu)
 
     def _get_nowait_on(self, nbytes: int, cpu: int | None) -> Buffer:
         if cpu is None:
-            return self._get_nowait(nbytes)
+            return super().get_nowait(nbytes)
         self.check_cpu(cpu)
-        return _on_cpu(self._get_nowait(nbytes))
+        return _on_cpu(super().get_nowait(nbytes))
 
     async def _get_on_cpu(self, nbytes: int, cpu: int) -> CpuBuffer:
         self.check_cpu(cpu)
-        return _on_cpu(await self._get(nbytes))
+        return _on_cpu(await super().get(nbytes))
 
 
 class CachedPool(MbufPool):

@@ -255,7 +255,7 @@ class MbufPools(BufferPools):
 
     def _before_gc(self) -> None:
         """While a request waits, drain the caches before the gc looks at the pages."""
-        if self._drain_rule is not Drain.NEVER and self._waiters.waiting:
+        if self._drain_rule is not Drain.NEVER and self._state.waiting:
             self._drain()
 
     def statistics(self) -> PoolsStatistics:
