@@ -27,7 +27,9 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         "smp",
         help="explore the kernel's protocol on several CPUs, rule by rule",
         description="Explore the orders of steps in a model of the kernel's protocol on several "
-        "CPUs. Prints the verdict on each rule of the protocol, or the story of one variant.",
+        "CPUs, and on one CPU with an interrupt. Prints the verdict on each rule of the protocol, "
+        "how narrow the window of each fault is, what ends the stall, and what each cure costs; or "
+        "the story of one variant.",
     )
     parser.add_argument(
         "variant", nargs="?", metavar="VARIANT", help="one variant; by default all, in a table"
@@ -80,7 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
         _write(json.dumps(_plain(found)) if as_json else _row(found))
     if not as_json:
         rules = {name: variant.rule for name, variant in smp.VARIANTS.items()}
-        for line in ("", *_legend(rules), "", *_cost(verdicts), "", *_ending(verdicts)):
+        parts = (_legend(rules), _faults(verdicts), _cures(verdicts), _cost(verdicts))
+        for line in (line for part in (*parts, _ending(verdicts)) for line in ("", *part)):
             _write(line)
     return int(not all(found.as_expected for found in verdicts))
 
@@ -108,10 +111,13 @@ def _one(found: Verdict) -> str:
         )
         for each in found.explored
     ]
+    lines += [
+        _line(each.scenario.name, "1", str(each.schedules), "-", "-") for each in found.interrupts
+    ]
     lines += ["", *_fill(_EXPLAINED)]
     lines += [
         part
-        for each in found.explored
+        for each in (*found.explored, *found.interrupts)
         for part in _fill(f"{each.scenario.name}: {each.scenario.what}.", indent=2)
     ]
     return "\n".join(lines)
@@ -134,12 +140,13 @@ def _range(ends: tuple[int, int]) -> str:
 # All of them
 
 _HEAD = """\
-The kernel's protocol on several CPUs: in which orders of its steps does a
-process sleep forever, although there is memory for it?
+The kernel's protocol on several CPUs, and on one CPU with an interrupt: in
+which orders of its steps does a process sleep, although there is memory for
+it, until something else happens?
 
-                   in the
-variant            kernel  verdict     2 CPUs         {:13}  shortest
------------------  ------  ----------  -------------  -------------  --------"""
+                  in the                                                short-
+variant           kernel  verdict     1 CPU    2 CPUs     {:12}  est
+----------------  ------  ----------  -------  ---------  ------------  ------"""
 
 
 def _row(found: Verdict) -> str:
@@ -150,8 +157,9 @@ def _row(found: Verdict) -> str:
         first = found.findings[0]
         length = f"{first.preemptions}, {first.steps}"
     line = (
-        f"{variant.name:17}  {'yes' if variant.in_kernel else '-':6}  {kind:10}  "
-        f"{_schedules(found, 2):13}  {_schedules(found, 3, 4):13}  {length}"
+        f"{variant.name:16}  {'yes' if variant.in_kernel else '-':6}  {kind:10}  "
+        f"{_schedules(found, 1):7}  {_schedules(found, 2):9}  {_schedules(found, 3, 4):12}  "
+        f"{length}"
     )
     return line.rstrip()
 
@@ -160,19 +168,57 @@ def _schedules(found: Verdict, *cpus: int) -> str:
     schedules, failing = found.schedules(*cpus), found.failing(*cpus)
     if not schedules and not failing:
         return "-"
-    return f"{failing} of {max(schedules, failing)}"
+    return f"{failing}/{max(schedules, failing)}"
 
 
 def _legend(rules: dict[str, str]) -> Iterator[str]:
     yield from _fill(
-        "CPUs: how many schedules fail, of those that partial-order reduction distinguishes; if "
-        "the verdict is `none`, all of them were explored. shortest: the shortest failing "
-        "schedule: how often a CPU must stop while others continue, and its steps. "
-        "`mbufpools smp VARIANT` tells its story."
+        "CPUs: how many schedules fail, of those that partial-order reduction distinguishes; on 1 "
+        "CPU, of all places at which an interrupt may come. If the verdict is `none`, all were "
+        "explored. shortest: the shortest failing schedule: how often a CPU must stop while others "
+        "continue, and its steps. `mbufpools smp VARIANT` tells its story."
     )
     yield ""
     for name, rule in rules.items():
-        yield from textwrap.wrap(f"{name:17}  {rule}", WIDTH, subsequent_indent=" " * 19)
+        yield from textwrap.wrap(f"{name:16}  {rule}", WIDTH, subsequent_indent=" " * 18)
+
+
+def _faults(verdicts: list[Verdict]) -> Iterator[str]:
+    """For each fault of the kernel: how narrow its window is, and what ends the stall."""
+    from mbufpools.smp import RANDOM, SOURCE
+
+    yield "The faults of the kernel: how narrow the window is, and what ends the stall"
+    yield ""
+    yield f"{'rule':16}  {'window; random schedules':24}  what ends it"
+    yield f"{'-' * 16}  {'-' * 24}  {'-' * 34}"
+    for found in verdicts:
+        if found.variant.in_kernel and found.fails:
+            ends = textwrap.wrap(_ends(found), WIDTH - 44)
+            window = found.variant.window
+            yield f"{found.variant.name:16}  {window or '-'!s:24}  {ends[0]}"
+            yield from (" " * 44 + line for line in ends[1:])
+    yield ""
+    yield from _fill(
+        f"window: {SOURCE}; in how many of {RANDOM} random schedules a process was left asleep. "
+        f"The model computes what ends a stall: each of the things alone ends every stall that was "
+        f"found on several CPUs. The gc ends none, because it has run before it is a stall."
+    )
+
+
+def _ends(found: Verdict) -> str:
+    kind = found.findings[0].kind
+    if kind != "stall":
+        return f"nothing here: it is a {kind}"
+    return ", or ".join(found.ends) or "no single one of these"
+
+
+def _cures(verdicts: list[Verdict]) -> Iterator[str]:
+    yield "What the cures cost the kernel"
+    yield ""
+    for found in verdicts:
+        if found.holds and found.variant.cost:
+            line = f"{found.variant.name:16}  {found.variant.cost}"
+            yield from textwrap.wrap(line, WIDTH, subsequent_indent=" " * 18)
 
 
 def _cost(verdicts: list[Verdict]) -> list[str]:
@@ -191,9 +237,9 @@ def _ending(verdicts: list[Verdict]) -> list[str]:
     kernel = [found.variant.name for found in verdicts if found.fails and found.variant.in_kernel]
     total = sum(found.schedules() for found in holding)
     ending = (
-        f"Verdict: no process sleeps forever under {_list([it.variant.name for it in holding])}, "
-        f"in all {total} schedules. Under the rules of the real kernel, with the patch or before "
-        f"it, a process may sleep forever: {_list(kernel)}."
+        f"Verdict: no process is left asleep under {_list([it.variant.name for it in holding])}, "
+        f"in all {total} schedules. A rule of the real kernel, with the patch or before it, may "
+        f"leave one asleep until something else happens: {_list(kernel)}."
     )
     if not all(found.as_expected for found in verdicts):
         wrong = [found.variant.name for found in verdicts if not found.as_expected]
@@ -220,6 +266,10 @@ def _plain(found: Verdict) -> dict[str, Any]:
         "holds": found.holds,
         "as_expected": found.as_expected,
         "summary": found.summary,
+        "ends": list(found.ends),
+        "cost": variant.cost,
+        "window_ns": variant.window and variant.window.nanoseconds,
+        "window_lost": variant.window and variant.window.lost,
         "scenarios": [
             {
                 "name": each.scenario.name,
@@ -231,7 +281,7 @@ def _plain(found: Verdict) -> dict[str, Any]:
                 "wakeups": list(each.wakeups),
                 "refused": list(each.refused),
             }
-            for each in found.explored
+            for each in (*found.explored, *found.interrupts)
         ],
         "findings": [
             {
@@ -243,6 +293,7 @@ def _plain(found: Verdict) -> dict[str, Any]:
                 "steps": each.steps,
                 "shortest": each.shortest,
                 "token": each.token,
+                "ends": list(each.ends),
             }
             for each in found.findings
         ],

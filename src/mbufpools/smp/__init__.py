@@ -11,7 +11,11 @@ before each atomic operation. The strategies of `mbufpools.lab.engine` explore t
 - `tell` returns the story of one schedule, given the token of a finding.
 
 A *stall* is a process that sleeps although its request could be served from memory that no process
-holds, and that nothing will ever serve: the gc has run until it finds nothing to do.
+holds: no thread can run, and the gc has run until it finds nothing to do. Each `Finding` says what
+ends the stall (`Ending`): the next put into the pool, the next page that leaves, or neither.
+
+Each variant is also explored on one CPU, where an interrupt comes between two steps of a process.
+`WINDOWS` has what was measured on the kernel's own code; no figure of it is computed here.
 
 ===================  ==============================================================
 ``_processors``      threads, mutexes, atomic words; runs a schedule
@@ -23,17 +27,35 @@ holds, and that nothing will ever serve: the gc has run until it finds nothing t
 ``_uipc_mbuf``       the budget and the wakeup (uipc_mbuf.c)
 ``_model``           processes; decides what is a stall
 ``_scenarios``       the scenarios that are explored
+``_windows``         how narrow the windows of the faults are, as measured
 ``_variants``        the rules of each variant
 ``_search``          counts schedules, finds the shortest that fails, replays one
 ``_story``           tells a schedule in words
+``_ends``            what ends a stall
 ``_verdict``         `verdict` and `tell`
 ===================  ==============================================================
 """
 
 from __future__ import annotations
 
+from ._ends import Ending
 from ._rules import KERNEL, Rules
 from ._variants import VARIANTS, Variant
 from ._verdict import Finding, Verdict, tell, verdict
+from ._windows import RANDOM, SOURCE, WINDOWS, Window
 
-__all__ = ["KERNEL", "VARIANTS", "Finding", "Rules", "Variant", "Verdict", "tell", "verdict"]
+__all__ = [
+    "KERNEL",
+    "RANDOM",
+    "SOURCE",
+    "VARIANTS",
+    "WINDOWS",
+    "Ending",
+    "Finding",
+    "Rules",
+    "Variant",
+    "Verdict",
+    "Window",
+    "tell",
+    "verdict",
+]

@@ -89,12 +89,16 @@ class Pool:
         self.partial: list[Page] = []
         self.full: list[Page] = []
         self.curpage: Page | None = None
+        self.curpage_seen = Word(processors, f"{shape.name} curpage")
+        """1 if there is a current page; `Rules.recheck_curpage` reads it without the lock."""
         self.nidle_seen = Word(processors, f"{shape.name} nidle")
         """1 if a page is idle; the gc reads it without the lock."""
         self.requests_lock = Mutex(processors)
         self._queue = Data(processors, f"{shape.name} requests")
         self.requests: list[Request] = []
         self.requesting = 0
+        self.requesting_seen = Word(processors, f"{shape.name} requesting")
+        """1 if a CPU runs the queue; wakeups read it without the lock."""
         self.requests_seen = Word(processors, f"{shape.name} list")
         """1 if the list has requests; wakeups read it without the lock."""
         self.unserved = 0
@@ -158,6 +162,7 @@ class Pool:
     def _changed(self) -> None:
         self._pages.writes()
         self.nidle_seen.store(bool(self.empty))
+        self.curpage_seen.store(self.curpage is not None)
 
     def _update_curpage(self) -> None:
         pages = self.partial or self.empty
@@ -230,6 +235,7 @@ class Pool:
     def show_requests(self) -> None:
         """Store the words that other CPUs read without the lock. Called before the lock is left."""
         self._queue.writes()
+        self.requesting_seen.store(bool(self.requesting))
         self.requests_seen.store(bool(self.requests))
         self.unserved_seen.store(bool(self.unserved))
 
@@ -250,10 +256,15 @@ class Task:
 class Kernel:
     """The state of the kernel, and the allocator of its pages."""
 
-    page_alloc: Callable[[Pool], Code[bool]]
-    """The page allocator of the pools: charges a page to the budget; False if it is refused."""
+    page_alloc: Callable[[Pool, bool], Code[bool]]
+    """The page allocator of the pools: charges a page to the budget; False if it is refused. The
+    second argument is True if the caller may sleep until the system has a page."""
     page_free: Callable[[Pool], Code[None]]
     """Returns a page to the budget."""
+    page_give_back: Callable[[Pool], Code[None]]
+    """Returns a page that has no header."""
+    want: Callable[[Pool], Code[bool]]
+    """A request was refused a page. True if it must be tried again."""
 
     def __init__(self, rules: Rules, shapes: Sequence[Shape], limit: int, *, cpus: int = 1) -> None:
         self.processors = processors = Processors()
@@ -269,6 +280,11 @@ class Kernel:
         self.tq = Data(processors, "systqmp")
         self.tq_channel = Channel(processors, "systqmp")
         self.worklist: list[Task] = []
+        self.wanted = Word(processors, "PA_WANT")
+        """1 if a sleeper was refused a page, under the policy ``wanted``."""
+        self.short = Word(processors, "free pages of the system")
+        """1 if the system is short of memory; see `Rules.page_refused`."""
+        self.short_channel = Channel(processors, "km_alloc")
         self.drops = 0
         self.wakeup_runs = 0
         self.granted: list[tuple[str, int]] = []
@@ -278,6 +294,11 @@ class Kernel:
     def pool(self, name: str) -> Pool:
         """The pool of that name."""
         return next(pool for pool in self.pools if pool.name == name)
+
+    def can_serve(self, pool: Pool) -> bool:
+        """True if a request waits in the pool, and one more run of its queue would serve it."""
+        room = self.mem_limit.value - self.mem_alloc.value
+        return bool(pool.unserved) and (pool.curpage is not None or room >= pool.page_size)
 
     def queue(self, task: Task) -> None:
         """Put a task on the list of the queue; the caller holds the queue's lock."""

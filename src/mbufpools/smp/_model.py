@@ -24,6 +24,8 @@ from ._uipc_mbuf import Budget
 __all__ = ["Model", "Operation", "Process", "Scenario"]
 
 Operation = tuple[str | int, ...]
+PASSER_BY = "P0"
+"""A process that has no part in the scenario."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,14 @@ class Scenario:
     something to do."""
     gc: bool = False
     """True if the gc runs at the same time, because idle pages have become old enough."""
+    short: bool = False
+    """True if the system is short of memory until the next second; what it refuses meanwhile is in
+    `Rules.page_refused` and `Rules.header_refused`."""
+
+    @property
+    def interrupt(self) -> bool:
+        """True if all runs on one CPU, and the first program is that of an interrupt."""
+        return self.cpus == 1
 
 
 class Process:
@@ -55,6 +65,10 @@ class Process:
         self.cpu = cpu
         self.held: list[tuple[Pool, Page]] = []
         self.waits_for: Pool | None = None
+
+    def puts(self, pool: Pool) -> bool:
+        """True if the process has an item of the pool, and is awake to put it."""
+        return self.waits_for is None and any(held[0] is pool for held in self.held)
 
 
 class Model:
@@ -68,6 +82,8 @@ class Model:
         self.budget = Budget(kernel)
         kernel.page_alloc = self.budget.alloc
         kernel.page_free = self.budget.free
+        kernel.page_give_back = self.budget.give_back
+        kernel.want = self.budget.want
         self.gc = Task(kernel.processors, "pool_gc_task", self._gc)
         self.processes: dict[str, Process] = {}
         self._systqmp = self.processors.spawn("systqmp", systqmp(kernel))
@@ -77,17 +93,26 @@ class Model:
     @classmethod
     def of(cls, scenario: Scenario, rules: Rules, *, joined: bool) -> Model:
         """The model at the start of a scenario's programs, in one of the grains of the mutexes."""
-        model = cls(rules, scenario.shapes, scenario.limit, cpus=len(scenario.programs) + 1)
+        interrupt = scenario.interrupt
+        caches = 1 if interrupt else len(scenario.programs) + 1
+        model = cls(rules, scenario.shapes, scenario.limit, cpus=caches)
         for name, operation in scenario.before:
             model.perform(name, operation)
         if scenario.gc:
             model._tick()
+        if scenario.short:
+            model.kernel.short.store(1)
         processors = model.processors
         sleepers = processors.threads[1:]
-        for cpu, program in enumerate(scenario.programs, 1):
-            process = model.process(f"P{cpu}")
-            process.cpu = cpu
-            processors.spawn(f"CPU {cpu}", model._program(process, program))
+        for number, program in enumerate(scenario.programs, 1):
+            process = model.process(f"P{number}")
+            process.cpu = 0 if interrupt else number
+            label = f"CPU {number}"
+            if interrupt:
+                label = "interrupt" if number == 1 else process.name
+            thread = processors.spawn(label, model._program(process, program))
+            thread.interrupt = interrupt and number == 1
+        processors.one_cpu = interrupt
         programs = processors.threads[1 + len(sleepers) :]
         processors.begin([processors.threads[0], *programs, *sleepers], joined=joined)
         return model
@@ -148,12 +173,21 @@ class Model:
         self.kernel.tq_channel.wakeup_one()
 
     def _tick(self) -> bool:
-        """Move the time to the next run of the gc that finds work; False if there is none."""
-        at = work_for_gc(self.kernel)
+        """Move the time to the next run of the gc that finds work, or to the second in which the
+        system has memory again; False if there is none."""
+        kernel = self.kernel
+        if kernel.short.value:
+            kernel.now = (kernel.now // SECOND + 1) * SECOND
+            kernel.say("it is %g s: the system has free memory again", kernel.now / SECOND)
+            kernel.short.store(0)
+            while kernel.short_channel.sleepers:
+                kernel.short_channel.wakeup_one()
+            return True
+        at = work_for_gc(kernel)
         if at is None:
             return False
-        self.kernel.say("it is %g s: the gc is due", at / SECOND)
-        self.kernel.now = at
+        kernel.say("it is %g s: the gc is due", at / SECOND)
+        kernel.now = at
         self._queue_gc()
         return True
 
@@ -171,14 +205,45 @@ class Model:
 
     def judge(self) -> Outcome:
         """No thread can run, and time changes nothing: find the processes that could be served."""
-        told = []
-        for process in self.processes.values():
-            pool = process.waits_for
-            if pool is not None and (why := self._could_serve(pool)):
-                told.append(f"{process.name} sleeps forever in {pool.name}, but {why}")
+        told = [
+            f"{process.name} sleeps in {pool.name}, but {self._could_serve(pool)}"
+            for process, pool in self.stalled()
+        ]
         if not told:
             return Outcome()
         return Outcome("stall", told[0], tuple(told))
+
+    def stalled(self) -> list[tuple[Process, Pool]]:
+        """The processes that sleep although they could be served, each with its pool."""
+        return [
+            (process, pool)
+            for process in self.processes.values()
+            if (pool := process.waits_for) is not None and self._could_serve(pool)
+        ]
+
+    # What may happen after that
+
+    def use(self, pool: Pool) -> None:
+        """A process takes an item of the pool and puts it. If it gets none, a holder puts one."""
+        self.perform(PASSER_BY, ("try", pool.name))
+        holder = next((it for it in self.processes.values() if it.puts(pool)), None)
+        if holder is not None:
+            self.perform(holder.name, ("put", pool.name))
+
+    def empty(self, pool: Pool) -> None:
+        """All processes that do not sleep put their items of the pool."""
+        for process in self.processes.values():
+            while process.puts(pool):
+                self.perform(process.name, ("put", pool.name))
+
+    def page_leaves(self) -> None:
+        """A page of the largest size leaves, which the budget and its limit had besides the rest of
+        the scenario."""
+        pool = max(self.kernel.pools, key=lambda pool: pool.page_size)
+        self.kernel.mem_limit.value += pool.page_size
+        self.kernel.mem_alloc.value += pool.page_size
+        self.processors.spawn("systqmp", self.budget.free(pool))
+        self.processors.settle()
 
     def _could_serve(self, pool: Pool) -> str:
         """Say which memory could serve a request of `pool`; an empty string if none could."""

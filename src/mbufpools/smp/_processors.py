@@ -18,6 +18,11 @@ can touch what the mutex guards, and each word that is read without the mutex ch
 in such a step. Partial-order reduction needs the joined grain, because there a step never keeps
 another thread from running. All other exploration uses the split grain, and tests compare the two.
 
+On *one CPU* (`Processors.one_cpu`) a thread runs until it sleeps or ends. Only an interrupt comes
+between two of its steps, and only while the thread is in no mutex, because a mutex of the pools
+raises the interrupt level. The interrupt runs to its end before the thread goes on. It keeps the
+thread from running meanwhile, so one CPU is explored in the split grain without reduction.
+
 Every access is declared, in both grains. Time passes only when no thread can run: then `run` calls
 the `timer`.
 """
@@ -57,6 +62,9 @@ __all__ = [
 
 T = TypeVar("T")
 
+ENDLESS = 10_000
+"""`Processors.settle` expects fewer steps than this."""
+
 
 class Corrupted(Exception):
     """A structure of the kernel is broken. The real kernel would panic sooner or later."""
@@ -86,11 +94,19 @@ class Mutex:
         """Enter the mutex if it is free (``mtx_enter_try``). In the joined grain it always is."""
         if self.holder is not None:
             return False
-        self.holder = self._processors.running
+        self.enter(self._processors.running)
         return True
+
+    def enter(self, thread: Thread | None) -> None:
+        """Make `thread` the holder. Only `enter_try` and `Processors` call it."""
+        self.holder = thread
+        if thread is not None:
+            thread.holds += 1
 
     def leave(self) -> None:
         """Leave the mutex, so that another thread can enter it (``mtx_leave``)."""
+        if self.holder is not None:
+            self.holder.holds -= 1
         self.holder = None
         processors = self._processors
         for thread in processors.threads:
@@ -182,7 +198,7 @@ Told = list[tuple[str, str]]
 class Thread:
     """A thread and the CPU that it runs on."""
 
-    __slots__ = ("causes", "code", "done", "label", "name", "since", "wants")
+    __slots__ = ("causes", "code", "done", "holds", "interrupt", "label", "name", "since", "wants")
 
     def __init__(self, name: Name, label: str, code: Code[None]) -> None:
         self.name = name
@@ -194,6 +210,10 @@ class Thread:
         self.causes = 0
         """The bit mask of the steps that woke the thread."""
         self.done = False
+        self.holds = 0
+        """The number of mutexes that the thread is in."""
+        self.interrupt = False
+        """True if the thread is an interrupt, which the CPU runs between two steps of another."""
 
     @property
     def ready(self) -> bool:
@@ -213,6 +233,11 @@ class Processors:
     def __init__(self) -> None:
         self.threads: list[Thread] = []
         self.joined = True
+        self.one_cpu = False
+        """True if one CPU runs all threads."""
+        self.on_cpu: Thread | None = None
+        """The thread that took the last step; after an interrupt, the thread that it stopped."""
+        self._stopped: Thread | None = None
         self.accesses: Accesses = {}
         """What the running step touches."""
         self.running: Thread | None = None
@@ -242,7 +267,7 @@ class Processors:
         self.running = thread
         wants = thread.wants
         if type(wants) is Mutex:
-            wants.holder = thread
+            wants.enter(thread)
         try:
             wants = thread.code.send(None)
             if wants is LEAVE and self.joined:
@@ -257,10 +282,17 @@ class Processors:
         self.running = None
 
     def settle(self) -> None:
-        """Run every thread for as long as it can run, one after another. No time passes."""
+        """Run every thread for as long as it can run, one after another. No time passes.
+
+        Raises RuntimeError if the threads go on without an end.
+        """
+        steps = 0
         while (thread := next((it for it in self.threads if it.ready), None)) is not None:
             while thread.ready:
                 self._advance(thread)
+                steps += 1
+                if steps > ENDLESS:
+                    raise RuntimeError(f"{thread.label} has no end")
 
     def begin(self, threads: list[Thread], *, joined: bool) -> None:
         """Start counting steps: the next one is the first of the execution."""
@@ -279,9 +311,7 @@ class Processors:
         try:
             while True:
                 ready = {
-                    thread.name: Ready(thread.since, thread.causes)
-                    for thread in self.threads
-                    if thread.ready
+                    thread.name: Ready(thread.since, thread.causes) for thread in self._can_run()
                 }
                 if ready:
                     choice = schedule.choose(ready)
@@ -305,6 +335,16 @@ class Processors:
         except Corrupted as error:
             return Outcome("corruption", str(error), error=error)
 
+    def _can_run(self) -> list[Thread]:
+        """The threads of which one can take the next step."""
+        ready = [thread for thread in self.threads if thread.ready]
+        current = self.on_cpu
+        if not self.one_cpu or current is None or not current.ready:
+            return ready
+        if current.interrupt or current.holds:
+            return [current]
+        return [current, *(thread for thread in ready if thread.interrupt)]
+
     def _step(self, schedule: Schedule, thread: Thread) -> None:
         step = schedule.begin(thread.name, thread.causes)
         thread.causes = 0
@@ -312,3 +352,7 @@ class Processors:
         self.now = 1 << self.count - 1
         self.accesses = step.accesses
         self._advance(thread)
+        if thread.interrupt and thread.done:
+            self.on_cpu = self._stopped
+        elif thread is not self.on_cpu:
+            self.on_cpu, self._stopped = thread, self.on_cpu

@@ -24,6 +24,9 @@ class Wakeup(enum.StrEnum):
     """A task on systqmp wakes them: the patch."""
     DIRECT = "direct"
     """The page free itself wakes them: the reviewer's alternative."""
+    WANTED = "wanted"
+    """The page free itself wakes them if the flag is set that a sleeper sets when the budget
+    refuses it: what a comment of 2007 in the kernel describes."""
 
 
 class Mark(enum.StrEnum):
@@ -50,6 +53,12 @@ class Look(enum.StrEnum):
     """The wakeup reads, without a mutex, the count of requests that are not served yet."""
     LOCKED = "locked"
     """The wakeup enters the mutex first."""
+    REQUESTING = "requesting"
+    """The wakeup reads, without a mutex, whether a CPU runs the queue (``pr_requesting``), then
+    the list; and a run puts the requests back on the list before it clears ``pr_requesting``."""
+    LIST_FIRST = "list-first"
+    """The same two reads in the other order. A reader between the two stores of the kernel's
+    ``pool_runqueue``, which clears ``pr_requesting`` first, sees the same as this one."""
 
 
 class Charge(enum.StrEnum):
@@ -93,6 +102,9 @@ class Rules:
     """A CPU that finds the queue being run makes the runner go round again (``pr_requesting``)."""
     page_serves: bool = True
     """A get that has added a page serves the requests that wait for its other items."""
+    recheck_curpage: bool = False
+    """A run that has put requests back on their list looks at the pool's current page again, and
+    starts anew if there is one. At a hard limit it does not: it would never end."""
     mark: Mark = Mark.KERNEL
     look: Look = Look.COUNT
     charge: Charge = Charge.COMPARE
@@ -104,6 +116,16 @@ class Rules:
     """A list that goes from the caches back to the pages serves the requests that wait."""
     list_items: int = 1
     """The number of items in a full list of a cache; the kernel has 8 or more."""
+    flag_rechecks: bool = True
+    """Under ``wanted``: a sleeper that has set the flag looks at the budget again."""
+    page_refused: bool = False
+    """While the system is short of memory (`Scenario.short`), it has no page."""
+    header_refused: bool = False
+    """While the system is short of memory, ``phpool`` has no header for a page."""
+    given_back_wakes: bool = True
+    """A page without a header is given back by ``m_pool_free``, which causes the wakeup."""
+    gc_retries: bool = False
+    """The gc runs the requests of every pool that has one."""
 
 
 KERNEL = Rules(look=Look.LIST, charge=Charge.ADD, stale=True, page_serves=False, lists_serve=False)

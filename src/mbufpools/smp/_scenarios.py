@@ -9,7 +9,17 @@ from __future__ import annotations
 from ._kernel import Shape
 from ._model import Operation, Scenario
 
-__all__ = ["BY_NAME", "CLUSTER", "DEEP", "LARGE", "MBUF", "SCENARIOS", "SMALL", "shapes"]
+__all__ = [
+    "BY_NAME",
+    "CLUSTER",
+    "DEEP",
+    "LARGE",
+    "MBUF",
+    "ONE_CPU",
+    "SCENARIOS",
+    "SMALL",
+    "shapes",
+]
 
 MBUF, CLUSTER = "mbufpl", "mcl2k"
 SMALL, LARGE = 4096, 16384
@@ -102,10 +112,10 @@ SCENARIOS = (
     ),
     Scenario(
         "half-page",
-        "CPU 1 puts one of the two clusters of a full page; P7 sleeps for one",
+        "CPU 1 puts one of the three clusters of a full page; P7 sleeps for one",
         LARGE,
-        shapes(1, 2),
-        (*_get("P1", "P8", "P7", pool=CLUSTER),),
+        shapes(1, 3),
+        (*_get("P1", "P6", "P8", "P7", pool=CLUSTER),),
         ((("put", CLUSTER),),),
         cpus=2,
     ),
@@ -171,6 +181,17 @@ SCENARIOS = (
         (*_get("P1", "P1", "P1", "P8", pool=CLUSTER),),
         ((("put", CLUSTER),) * 3, (("get", CLUSTER),)),
         cpus=2,
+    ),
+    Scenario(
+        "short",
+        "CPU 1 raises the limit while the system is short of memory, which ends at the next "
+        "second; P7 sleeps for an mbuf",
+        SMALL,
+        shapes(1, 1),
+        (*_get("P8", "P7", pool=MBUF),),
+        ((("nmbclust", 2 * SMALL),),),
+        cpus=2,
+        short=True,
     ),
     # Three CPUs
     Scenario(
@@ -259,7 +280,90 @@ SCENARIOS = (
         ((("nmbclust", 2 * (LARGE + SMALL)),), (("get", MBUF),)),
         cpus=3,
     ),
+    Scenario(
+        "short-try",
+        "like short, while CPU 2 tries to get an mbuf",
+        SMALL,
+        shapes(1, 1),
+        (*_get("P8", "P7", pool=MBUF),),
+        ((("nmbclust", 3 * SMALL),), (("try", MBUF),)),
+        cpus=3,
+        short=True,
+    ),
 )
+
+ONE_CPU = (
+    Scenario(
+        "half-page-1",
+        "an interrupt puts one of the three clusters of a full page; P7 sleeps for one",
+        LARGE,
+        shapes(1, 3),
+        (*_get("P1", "P6", "P8", "P7", pool=CLUSTER),),
+        ((("put", CLUSTER),),),
+        cpus=1,
+    ),
+    Scenario(
+        "put-get-1",
+        "an interrupt puts a cluster while the CPU's process asks for one; the budget is used up",
+        LARGE,
+        shapes(1, 2),
+        (*_get("P1", "P8", pool=CLUSTER),),
+        ((("put", CLUSTER),), (("get", CLUSTER),)),
+        cpus=1,
+    ),
+    Scenario(
+        "put-frees-get-1",
+        "an interrupt's put frees a cluster page while the CPU's process asks for an mbuf",
+        2 * LARGE,
+        shapes(1, 2),
+        _ONE_LEAVES,
+        ((("put", CLUSTER),), (("get", MBUF),)),
+        cpus=1,
+    ),
+    Scenario(
+        "puts-1",
+        "an interrupt's two puts free two mbuf pages while the CPU's process asks for a cluster "
+        "that needs both",
+        LARGE + SMALL,
+        shapes(3, 1),
+        _two_leave("P1", "P1")[:-1],
+        ((("put", MBUF), ("put", MBUF)), (("get", CLUSTER),)),
+        cpus=1,
+    ),
+    Scenario(
+        "try-get-1",
+        "an interrupt tries to get an mbuf, for which there is room, while the CPU's process asks "
+        "for a cluster, for which there is none",
+        LARGE + SMALL,
+        shapes(1, 1),
+        (*_get("P8", pool=CLUSTER),),
+        ((("try", MBUF),), (("get", CLUSTER),)),
+        cpus=1,
+    ),
+    Scenario(
+        "gc-get-1",
+        "the gc frees the only page, a cluster page, after the CPU's process has asked for an "
+        "mbuf; an interrupt tries to get a cluster",
+        LARGE,
+        shapes(1, 1),
+        _IDLE,
+        ((("try", CLUSTER),), (("get", MBUF),)),
+        cpus=1,
+        gc=True,
+    ),
+    Scenario(
+        "three-puts-1",
+        "an interrupt puts three clusters while the CPU's process asks for one; the budget is "
+        "used up",
+        LARGE,
+        shapes(1, 4),
+        (*_get("P1", "P1", "P1", "P8", pool=CLUSTER),),
+        ((("put", CLUSTER),) * 3, (("get", CLUSTER),)),
+        cpus=1,
+    ),
+)
+"""One CPU: the first program is an interrupt's, which can come between any two steps in which the
+process is in no mutex."""
 
 DEEP = (
     Scenario(
@@ -333,4 +437,4 @@ DEEP = (
     ),
 )
 
-BY_NAME = {each.name: each for each in (*SCENARIOS, *DEEP)}
+BY_NAME = {each.name: each for each in (*SCENARIOS, *ONE_CPU, *DEEP)}

@@ -26,7 +26,15 @@ from ._model import Model, Scenario
 from ._processors import Told
 from ._rules import Rules
 
-__all__ = ["Execution", "Explored", "count", "run_schedules", "replay", "shortest"]
+__all__ = [
+    "Execution",
+    "Explored",
+    "count",
+    "count_interrupts",
+    "replay",
+    "run_schedules",
+    "shortest",
+]
 
 STEP_LIMIT = 400
 """The step limit of an execution. Every execution that ends takes at most half as many."""
@@ -86,7 +94,8 @@ def _execute(
 
 @dataclass(slots=True)
 class Explored:
-    """What exploring a scenario found: one schedule of each class that the accesses distinguish."""
+    """What exploring a scenario found: one schedule of each class that the accesses distinguish, or
+    on one CPU every schedule."""
 
     scenario: Scenario
     schedules: int = 0
@@ -135,6 +144,28 @@ def count(scenario: Scenario, rules: Rules, max_executions: int) -> Explored:
     if wakeups:
         explored.wakeups = min(wakeups), max(wakeups)
         explored.refused = min(refused), max(refused)
+    return explored
+
+
+def count_interrupts(scenario: Scenario, rules: Rules, max_executions: int) -> Explored:
+    """Explore a scenario of one CPU: its interrupt comes at each place where it can come."""
+    explored = Explored(scenario)
+
+    def on_execution(execution: Execution) -> bool:
+        if execution.outcome.kind is not None:
+            explored.failing += 1
+        return False
+
+    strategy = Exhaustive(None)
+    explored.schedules = run_schedules(
+        scenario,
+        rules,
+        strategy,
+        joined=False,
+        max_executions=max_executions,
+        on_execution=on_execution,
+    )
+    explored.complete = strategy.complete
     return explored
 
 

@@ -8,7 +8,7 @@ from itertools import groupby
 from ._model import Operation, Scenario
 from ._search import Execution
 
-__all__ = ["story"]
+__all__ = ["fill", "story"]
 
 WIDTH = 78
 LONGEST = 80
@@ -19,10 +19,12 @@ def story(execution: Execution, scenario: Scenario) -> str:
     """Tell an execution: the start, what each CPU did, and the end."""
     told = execution.model.processors.told
     assert told is not None
-    lines = _fill(f"{_upper(scenario.what)}. {_pools(scenario)}")
-    lines.append("")
-    for cpu, program in enumerate(scenario.programs, 1):
-        lines.append(f"CPU {cpu} runs P{cpu}: {', then '.join(map(_call, program))}")
+    lines = [fill(f"{_upper(scenario.what)}. {_pools(scenario)}"), ""]
+    for number, program in enumerate(scenario.programs, 1):
+        who = f"CPU {number} runs P{number}"
+        if scenario.interrupt:
+            who = f"P{number} runs" if number > 1 else "The interrupt runs"
+        lines.append(f"{who}: {', then '.join(map(_call, program))}")
     lines.append("")
     width = max((len(actor) for actor, _ in told), default=0)
     for actor, parts in groupby(told[:LONGEST], key=lambda part: part[0]):
@@ -38,10 +40,10 @@ def story(execution: Execution, scenario: Scenario) -> str:
         lines.append("  and so on")
     outcome = execution.outcome
     end = outcome.where or (
-        (outcome.message,) if outcome.message else ("no process sleeps forever",)
+        (outcome.message,) if outcome.message else ("every process that can be served is served",)
     )
     lines.append("")
-    lines += [line for part in end for line in _fill(f"{outcome.kind or 'end'}: {part}.")]
+    lines += [fill(f"{outcome.kind or 'end'}: {part}.") for part in end]
     return "\n".join(lines)
 
 
@@ -64,8 +66,9 @@ def _call(operation: Operation) -> str:
     raise AssertionError(operation)
 
 
-def _fill(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH)
+def fill(text: str) -> str:
+    """Break a text into lines that fit a terminal."""
+    return textwrap.fill(text, WIDTH)
 
 
 def _upper(text: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ._kernel import SECOND, Kernel, Page, Pool, Request
 from ._pool_cache import cache_drain, cache_gc, cache_get, cache_put, list_put, put
 from ._processors import ATOMIC, LEAVE, Code
-from ._rules import Caches, Look
+from ._rules import Caches, Look, Wakeup
 
 __all__ = ["gc_pages", "pool_get", "pool_put", "pool_reclaim", "pool_wakeup", "work_for_gc"]
 
@@ -32,7 +32,7 @@ def pool_get(
     yield pool.lock
     page, added = None, False
     if not pool.exhausted:
-        page, added = yield from _do_get(k, pool)
+        page, added = yield from _do_get(k, pool, may_sleep=wait)
     if page is None and not wait:
         pool.nfail += 1
     if page is not None and wait:
@@ -49,11 +49,12 @@ def pool_get(
     yield pool.requests_lock
     pool.enqueue(request)
     k.say("pool_get(%s): enqueues a request", pool.name)
-    if k.rules.second_try:
-        yield from _runqueue(k, pool)
+    ran = k.rules.second_try and (yield from _runqueue(k, pool))
     pool.show_requests()
     yield LEAVE
     pool.requests_lock.leave()
+    if ran:
+        yield from _recheck(k, pool)
     return (yield from _sleep(k, pool, request))
 
 
@@ -83,7 +84,7 @@ def _get_done(k: Kernel, pool: Pool, request: Request, page: Page) -> Code[None]
     request.channel.wakeup_one()
 
 
-def _do_get(k: Kernel, pool: Pool) -> Code[tuple[Page | None, bool]]:
+def _do_get(k: Kernel, pool: Pool, *, may_sleep: bool) -> Code[tuple[Page | None, bool]]:
     """Take an item, or add a page and take one of its items (``pool_do_get``).
 
     The caller holds the pool's lock, which is left while the budget is asked for a page. Returns
@@ -94,7 +95,7 @@ def _do_get(k: Kernel, pool: Pool) -> Code[tuple[Page | None, bool]]:
     if pool.dry:
         yield LEAVE
         pool.lock.leave()
-        added = yield from k.page_alloc(pool)
+        added = yield from _page_alloc(k, pool, may_sleep=may_sleep)
         yield pool.lock
         if not added:
             pool.reserve(-1)
@@ -103,8 +104,21 @@ def _do_get(k: Kernel, pool: Pool) -> Code[tuple[Page | None, bool]]:
     return pool.take(), added
 
 
-def _runqueue(k: Kernel, pool: Pool) -> Code[None]:
-    """Serve the requests in their order (``pool_runqueue``).
+def _page_alloc(k: Kernel, pool: Pool, *, may_sleep: bool) -> Code[bool]:
+    """Ask for a page and for its header; False if either is refused (``pool_p_alloc``)."""
+    if not (yield from k.page_alloc(pool, may_sleep)):
+        return False
+    if k.rules.header_refused:
+        yield ATOMIC
+        if k.short.load():
+            k.say("pool_p_alloc(%s): there is no header for the page", pool.name)
+            yield from k.page_give_back(pool)
+            return False
+    return True
+
+
+def _runqueue(k: Kernel, pool: Pool) -> Code[bool]:
+    """Serve the requests in their order (``pool_runqueue``); False if another CPU does it.
 
     The caller holds the lock of the requests, which is left while they are served.
     """
@@ -114,7 +128,7 @@ def _runqueue(k: Kernel, pool: Pool) -> Code[None]:
             k.say("pool_runqueue(%s): another CPU runs it, and must go round again", pool.name)
         else:
             k.say("pool_runqueue(%s): another CPU runs it", pool.name)
-        return
+        return False
     mine: list[Request] = []
     while True:
         pool.requesting = 1
@@ -130,6 +144,7 @@ def _runqueue(k: Kernel, pool: Pool) -> Code[None]:
     if mine:
         k.say("pool_runqueue(%s): puts %s back on the list", pool.name, _names(mine))
     pool.requests += mine
+    return True
 
 
 def _serve(k: Kernel, pool: Pool, requests: list[Request]) -> Code[int]:
@@ -140,15 +155,30 @@ def _serve(k: Kernel, pool: Pool, requests: list[Request]) -> Code[int]:
     yield pool.lock
     pages: list[Page] = []
     while len(pages) < len(requests) and not pool.exhausted:
-        page, _ = yield from _do_get(k, pool)
-        if page is None:
+        page, _ = yield from _do_get(k, pool, may_sleep=False)
+        if page is not None:
+            pages.append(page)
+        elif not (yield from _try_again(k, pool)):
             break
-        pages.append(page)
     yield LEAVE
     pool.lock.leave()
     for page in pages:
         yield from _get_done(k, pool, requests.pop(0), page)
     return len(pages)
+
+
+def _try_again(k: Kernel, pool: Pool) -> Code[bool]:
+    """A request was refused a page, and will sleep. True if it must be tried again at once.
+
+    The caller holds the pool's lock, which is left while the flag of ``wanted`` is set.
+    """
+    if k.rules.wakeup is not Wakeup.WANTED:
+        return False
+    yield LEAVE
+    pool.lock.leave()
+    again = yield from k.want(pool)
+    yield pool.lock
+    return again
 
 
 def _names(requests: list[Request]) -> str:
@@ -159,17 +189,35 @@ def pool_wakeup(k: Kernel, pool: Pool) -> Code[None]:
     """Serve the requests of a pool, if it has any (``pool_wakeup``)."""
     look = k.rules.look
     if look is not Look.LOCKED:
-        yield ATOMIC
-        word = pool.requests_seen if look is Look.LIST else pool.unserved_seen
-        if not word.load():
+        words = {
+            Look.LIST: [pool.requests_seen],
+            Look.COUNT: [pool.unserved_seen],
+            Look.REQUESTING: [pool.requesting_seen, pool.requests_seen],
+            Look.LIST_FIRST: [pool.requests_seen, pool.requesting_seen],
+        }[look]
+        for word in words:
+            yield ATOMIC
+            if word.load():
+                break
+        else:
             k.say("pool_wakeup(%s): sees no request", pool.name)
             return
     yield pool.requests_lock
     k.say("pool_wakeup(%s): runs the requests", pool.name)
-    yield from _runqueue(k, pool)
+    ran = yield from _runqueue(k, pool)
     pool.show_requests()
     yield LEAVE
     pool.requests_lock.leave()
+    if ran:
+        yield from _recheck(k, pool)
+
+
+def _recheck(k: Kernel, pool: Pool) -> Code[None]:
+    """The requests are back on their list: run them again if the pool has got an item meanwhile."""
+    if k.rules.recheck_curpage:
+        yield ATOMIC
+        if pool.curpage_seen.load() and not pool.exhausted:
+            yield from pool_wakeup(k, pool)
 
 
 def pool_put(k: Kernel, pool: Pool, cpu: int, page: Page) -> Code[None]:
@@ -249,6 +297,9 @@ def gc_pages(k: Kernel) -> Code[None]:
         pool.lock.leave()
         if leaves:
             yield from k.page_free(pool)
+    if k.rules.gc_retries:
+        for pool in k.pools:
+            yield from pool_wakeup(k, pool)
 
 
 def _drain(k: Kernel) -> Code[None]:
@@ -271,6 +322,8 @@ def work_for_gc(k: Kernel) -> int | None:
         and any(pool.unserved_seen.value for pool in k.pools)
         and any(pool.cached for pool in k.pools)
     ):
+        return (k.now // SECOND + 1) * SECOND
+    if k.rules.gc_retries and any(map(k.can_serve, k.pools)):
         return (k.now // SECOND + 1) * SECOND
     since = [pool.empty[0].since for pool in k.pools if pool.empty]
     since += [pool.lists_since for pool in k.pools if pool.lists]

@@ -20,8 +20,32 @@ class Budget:
         self.k = k
         self.task = Task(k.processors, "mbuf_mem_wakeup", self.wakeup)
 
-    def alloc(self, pool: Pool) -> Code[bool]:
-        """Charge a page to the budget; False if the limit refuses it (``m_pool_alloc``)."""
+    def alloc(self, pool: Pool, may_sleep: bool) -> Code[bool]:
+        """Charge a page to the budget, and take it from the system; False if the limit or the
+        system refuses it (``m_pool_alloc``)."""
+        if not (yield from self._charge(pool)):
+            return False
+        k = self.k
+        if not k.rules.page_refused:
+            return True
+        yield ATOMIC
+        while may_sleep and k.short.load():
+            k.say("km_alloc: sleeps until the system has a page")
+            yield k.short_channel
+        if not k.short.load():
+            return True
+        k.drops += 1
+        k.say("m_pool_alloc(%s): the system has no page", pool.name)
+        yield ATOMIC
+        total = k.mem_alloc.add(-pool.page_size)
+        k.say(
+            "m_pool_alloc(%s): takes %d bytes back, which leaves %d",
+            pool.name, pool.page_size, total,
+        )  # fmt: skip
+        return False
+
+    def _charge(self, pool: Pool) -> Code[bool]:
+        """Charge a page to the budget; False if the limit refuses it."""
         k, size = self.k, pool.page_size
         if k.rules.charge is Charge.COMPARE:
             yield ATOMIC
@@ -77,10 +101,42 @@ class Budget:
             if k.mem_limit.load() - total >= rules.margin:
                 k.say("m_pool_free(%s): the limit is not near, so there is no wakeup", pool.name)
                 return
-        if rules.wakeup is Wakeup.DIRECT:
+        if rules.wakeup is Wakeup.WANTED:
+            yield ATOMIC
+            if k.wanted.load():
+                k.wanted.store(0)
+                k.say("m_pool_free(%s): a sleeper wants a page", pool.name)
+                yield from self.wakeup()
+            else:
+                k.say("m_pool_free(%s): no sleeper wants a page", pool.name)
+        elif rules.wakeup is Wakeup.DIRECT:
             yield from self.wakeup()
         else:
             yield from task_add(k, self.task, peeked=peeked)
+
+    def give_back(self, pool: Pool) -> Code[None]:
+        """Give a page back that has no header; the kernel does it by ``m_pool_free``."""
+        if self.k.rules.given_back_wakes:
+            yield from self.free(pool)
+        else:
+            yield from self._credit(pool)
+
+    def want(self, pool: Pool) -> Code[bool]:
+        """Set the flag that a page is wanted, then look at the budget again.
+
+        Returns True if a page fits by now: its free may have come before the flag, and it wakes no
+        request then.
+        """
+        k = self.k
+        yield ATOMIC
+        k.wanted.store(1)
+        k.say("pool_runqueue(%s): sets the flag that a page is wanted", pool.name)
+        if not k.rules.flag_rechecks:
+            return False
+        yield ATOMIC
+        limit = k.mem_limit.load()
+        yield ATOMIC
+        return k.mem_alloc.load() + pool.page_size <= limit
 
     def _credit(self, pool: Pool) -> Code[int]:
         yield ATOMIC

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from ._rules import KERNEL, Caches, Charge, Look, Mark, Rules, Wakeup
 from ._scenarios import LARGE, SMALL
+from ._windows import WINDOWS, Window
 
 __all__ = ["VARIANTS", "Variant"]
 
@@ -26,6 +27,13 @@ class Variant:
     """The scenarios that are known to fail; if empty, all are explored, and none may fail."""
     in_kernel: bool = False
     """True if the real kernel has this rule, with the patch or without."""
+    cost: str = ""
+    """What the rule costs the kernel, if it is a cure."""
+
+    @property
+    def window(self) -> Window | None:
+        """How narrow the window of the fault is, if that was measured on the kernel's code."""
+        return WINDOWS.get(self.name)
 
 
 CURED = Rules()
@@ -40,6 +48,12 @@ VARIANTS: dict[str, Variant] = {
             KERNEL,
             ("put-get", "put-gets"),
             in_kernel=True,
+        ),
+        Variant(
+            "kernel-refreshed",
+            "the same with the one-line cure of `stale`: a put shows the pool its item",
+            replace(KERNEL, stale=False),
+            ("put-get", "gc-get", "put-gets"),
         ),
         Variant(
             "kernel-caches",
@@ -60,6 +74,20 @@ VARIANTS: dict[str, Variant] = {
             "direct",
             "the page free itself wakes all pools, also in the gc: the reviewer's alternative",
             replace(CURED, wakeup=Wakeup.DIRECT),
+            cost="a run of all pools for each page that leaves",
+        ),
+        Variant(
+            "wanted",
+            "the page free itself wakes all pools if a sleeper has set a flag (2007), and then "
+            "looked at the budget once more",
+            replace(CURED, wakeup=Wakeup.WANTED),
+            cost="one flag for all pools, and a look at the budget by each request refused",
+        ),
+        Variant(
+            "wanted-late",
+            "the same, and the sleeper does not look again after it has set the flag: no cure",
+            replace(CURED, wakeup=Wakeup.WANTED, flag_rechecks=False),
+            ("gc-get", "put-frees-get"),
         ),
         Variant(
             "near-limit",
@@ -126,6 +154,20 @@ VARIANTS: dict[str, Variant] = {
             "locked-look",
             "a wakeup takes the lock of the requests before it looks: another cure",
             replace(CURED, look=Look.LOCKED),
+            cost="one more mutex in each put and in each wakeup of a pool",
+        ),
+        Variant(
+            "look-requesting",
+            "a wakeup reads pr_requesting, then the list; a run puts the requests back before it "
+            "clears pr_requesting: a cheaper cure",
+            replace(CURED, look=Look.REQUESTING),
+            cost="one more word read in each wakeup, and two stores of a run in another order",
+        ),
+        Variant(
+            "look-list-first",
+            "the same reads in the other order, or the same stores in the kernel's: no cure",
+            replace(CURED, look=Look.LIST_FIRST),
+            ("put-get", "gc-get", "put-gets"),
         ),
         # The pages
         Variant(
@@ -147,6 +189,43 @@ VARIANTS: dict[str, Variant] = {
             replace(CURED, page_serves=False),
             ("new-page", "new-page-3"),
             in_kernel=True,
+        ),
+        Variant(
+            "recheck-curpage",
+            "unlocked-look, but a run that has put requests back looks at pr_curpage again: a "
+            "cure for a lost put, not for a lost page",
+            replace(CURED, look=Look.LIST, recheck_curpage=True),
+            ("gc-get", "gc-gets"),
+        ),
+        Variant(
+            "page-refused",
+            "while the system is short of memory it has no page; nothing tries again afterwards",
+            replace(CURED, page_refused=True),
+            ("short", "short-try"),
+            in_kernel=True,
+        ),
+        Variant(
+            "header-refused",
+            "the system has no header for the page, whose return adds the wakeup task: a task "
+            "that feeds itself",
+            replace(CURED, header_refused=True),
+            ("short", "short-try"),
+            in_kernel=True,
+        ),
+        Variant(
+            "gc-retries",
+            "unlocked-look, new-page, page-refused and header-refused; but the gc runs the "
+            "requests once a second, and a page without a header causes no wakeup: a cure",
+            replace(
+                CURED,
+                look=Look.LIST,
+                page_serves=False,
+                page_refused=True,
+                header_refused=True,
+                given_back_wakes=False,
+                gc_retries=True,
+            ),
+            cost="a look at each pool in each second; a lost wakeup is late by up to a second",
         ),
         Variant(
             "stale",
@@ -180,6 +259,8 @@ VARIANTS: dict[str, Variant] = {
             "caches-drained",
             "per-CPU caches, which the gc empties while a request waits: a cure",
             replace(CURED, caches=Caches.DRAINED),
+            cost="a visit to each CPU (sched_peg_curproc or a cross call) in each second in which "
+            "a request waits, because no CPU may touch the cache of another",
         ),
     )
 }

@@ -7,10 +7,19 @@ from typing import Literal, cast
 
 from mbufpools.lab.engine import Exhaustive, LabError
 
+from ._ends import Ending, endings
 from ._model import Scenario
-from ._scenarios import BY_NAME, DEEP, SCENARIOS
-from ._search import Execution, Explored, count, replay, run_schedules, shortest
-from ._story import story
+from ._scenarios import BY_NAME, DEEP, ONE_CPU, SCENARIOS
+from ._search import (
+    Execution,
+    Explored,
+    count,
+    count_interrupts,
+    replay,
+    run_schedules,
+    shortest,
+)
+from ._story import fill, story
 from ._variants import VARIANTS, Variant
 
 __all__ = ["Finding", "Verdict", "tell", "verdict"]
@@ -19,7 +28,7 @@ MANY = 1_000
 """The most schedules of a scenario that are executed if the variant is known to fail."""
 ALL = 200_000
 """The most schedules of a scenario if none may fail; more than there are."""
-NUMBERS = {2: "two", 3: "three", 4: "four"}
+NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
 SEARCHED = 20_000
 """The most executions in the search for the shortest failing schedule."""
 SMALLEST = ("half-page", "put-frees")
@@ -45,6 +54,8 @@ class Finding:
     """True if every schedule with fewer preemptions, or as many and fewer steps, was executed."""
     token: str
     """One line that replays the schedule; `tell` takes it."""
+    ends: tuple[Ending, ...] = ()
+    """What ends the stall, each thing alone; empty if none of them does, or if it is no stall."""
 
     @property
     def length(self) -> str:
@@ -58,9 +69,12 @@ class Verdict:
 
     variant: Variant
     explored: tuple[Explored, ...]
-    """The results, one for each scenario."""
+    """The results, one for each scenario of several CPUs."""
     findings: tuple[Finding, ...]
-    """One finding for each scenario in which a schedule fails; the shortest comes first."""
+    """One finding for each scenario in which a schedule fails; the shortest comes first, and those
+    of one CPU last."""
+    interrupts: tuple[Explored, ...] = ()
+    """The results of one CPU and an interrupt; empty if a process runs without an end."""
     plain: int = 0
     """The number of schedules that were also executed without reduction, and did not fail."""
 
@@ -72,7 +86,8 @@ class Verdict:
     @property
     def holds(self) -> bool:
         """True if no schedule fails, and all were explored."""
-        return not self.fails and all(each.complete for each in self.explored)
+        explored = (*self.explored, *self.interrupts)
+        return not self.fails and all(each.complete for each in explored)
 
     @property
     def as_expected(self) -> bool:
@@ -80,12 +95,24 @@ class Verdict:
         return self.fails if self.variant.scenarios else self.holds
 
     def schedules(self, *cpus: int) -> int:
-        """The number of schedules in the scenarios of these numbers of CPUs; by default in all."""
-        return sum(it.schedules for it in self.explored if not cpus or it.scenario.cpus in cpus)
+        """The number of schedules in the scenarios of these numbers of CPUs; by default in those
+        of several."""
+        return sum(it.schedules for it in self._of(cpus))
 
     def failing(self, *cpus: int) -> int:
         """The number of failing schedules in the same scenarios."""
-        return sum(it.failing for it in self.explored if not cpus or it.scenario.cpus in cpus)
+        return sum(it.failing for it in self._of(cpus))
+
+    def _of(self, cpus: tuple[int, ...]) -> list[Explored]:
+        if not cpus:
+            return [*self.explored]
+        return [it for it in (*self.interrupts, *self.explored) if it.scenario.cpus in cpus]
+
+    @property
+    def ends(self) -> tuple[Ending, ...]:
+        """What ends every stall that was found on several CPUs."""
+        stalls = [it.ends for it in self.findings if it.kind == "stall" and it.cpus > 1]
+        return tuple(end for end in Ending if stalls and all(end in each for each in stalls))
 
     @property
     def summary(self) -> str:
@@ -132,11 +159,15 @@ def verdict(name: str, *, deep: bool = False) -> Verdict:
     most = MANY if variant.scenarios and not deep else ALL
     explored = tuple(count(each, variant.rules, most) for each in scenarios)
     findings = [_finding(each, variant) for each in explored if each.failing]
-    findings.sort(key=lambda it: (it.preemptions, it.steps))
+    interrupts: tuple[Explored, ...] = ()
+    if not any(it.kind == "livelock" for it in findings):
+        interrupts = tuple(count_interrupts(each, variant.rules, MANY) for each in ONE_CPU)
+    findings += [_finding(each, variant) for each in interrupts if each.failing]
+    findings.sort(key=lambda it: (it.cpus == 1, it.preemptions, it.steps))
     plain = 0
     if deep and not findings:
         plain = sum(_plain(BY_NAME[name], variant) for name in SMALLEST)
-    return Verdict(variant, explored, tuple(findings), plain)
+    return Verdict(variant, explored, tuple(findings), interrupts, plain)
 
 
 def _variant(name: str) -> Variant:
@@ -159,7 +190,14 @@ def _finding(explored: Explored, variant: Variant) -> Finding:
         steps=len(schedule.steps),
         shortest=is_shortest,
         token=execution.token,
+        ends=_ends(explored.scenario, variant, execution),
     )
+
+
+def _ends(scenario: Scenario, variant: Variant, execution: Execution) -> tuple[Ending, ...]:
+    if execution.outcome.kind != "stall":
+        return ()
+    return endings(scenario, variant.rules, execution.token)
 
 
 def _plain(scenario: Scenario, variant: Variant) -> int:
@@ -200,6 +238,18 @@ def tell(name: str, token: str) -> str:
         ValueError: there is no such variant, or `token` is not a token.
         LabError: the schedule is not possible in this variant.
     """
-    execution = replay(BY_NAME, _variant(name).rules, token)
+    variant = _variant(name)
+    execution = replay(BY_NAME, variant.rules, token)
     scenario = BY_NAME[token.partition(":")[0].partition("/")[0]]
-    return story(execution, scenario)
+    told = story(execution, scenario)
+    if execution.outcome.kind != "stall":
+        return told
+    ends = _ends(scenario, variant, execution)
+    return f"{told}\n{fill(f'No thread can run, and the gc finds nothing to do. {_until(ends)}')}"
+
+
+def _until(ends: tuple[Ending, ...]) -> str:
+    """Say what ends a stall, in a sentence."""
+    if not ends:
+        return "No put into the pool and no page that leaves ends it."
+    return f"What ends it: {', or '.join(ends)}."
