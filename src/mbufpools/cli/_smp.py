@@ -189,26 +189,26 @@ def _faults(verdicts: list[Verdict]) -> Iterator[str]:
 
     yield "The faults of the kernel: how narrow the window is, and what ends the stall"
     yield ""
-    yield f"{'rule':16}  {'window; random schedules':24}  what ends it"
-    yield f"{'-' * 16}  {'-' * 24}  {'-' * 34}"
+    yield f"{'rule':16}  {'window':12}  {'schedules':11}  what ends it"
+    yield f"{'-' * 16}  {'-' * 12}  {'-' * 11}  {'-' * 33}"
     for found in verdicts:
         if found.variant.in_kernel and found.fails:
-            ends = textwrap.wrap(_ends(found), WIDTH - 44)
-            window = found.variant.window
-            yield f"{found.variant.name:16}  {window or '-'!s:24}  {ends[0]}"
-            yield from (" " * 44 + line for line in ends[1:])
+            ends, window = textwrap.wrap(_ends(found), 33), found.variant.window
+            lost = _range(window.lost) if window else "-"
+            yield f"{found.variant.name:16}  {window or '-'!s:12}  {lost:11}  {ends[0]}"
+            yield from (" " * 45 + line for line in ends[1:])
     yield ""
     yield from _fill(
-        f"window: {SOURCE}; in how many of {RANDOM} random schedules a process was left asleep. "
-        f"The model computes what ends a stall: each of the things alone ends every stall that was "
-        f"found on several CPUs. The gc ends none, because it has run before it is a stall."
+        f"window: {SOURCE}. schedules: in how many of {RANDOM} random schedules of that code a "
+        f"process was left asleep. The model computes what ends a stall: each of the things alone "
+        f"ends every stall that was found on several CPUs. The gc ends none: a process is in a "
+        f"stall only once the gc finds nothing more to do."
     )
 
 
 def _ends(found: Verdict) -> str:
-    kind = found.findings[0].kind
-    if kind != "stall":
-        return f"nothing here: it is a {kind}"
+    if found.findings[0].kind == "livelock":
+        return "the end of the refusal; until then systqmp runs without a pause"
     return ", or ".join(found.ends) or "no single one of these"
 
 
@@ -237,9 +237,9 @@ def _ending(verdicts: list[Verdict]) -> list[str]:
     kernel = [found.variant.name for found in verdicts if found.fails and found.variant.in_kernel]
     total = sum(found.schedules() for found in holding)
     ending = (
-        f"Verdict: no process is left asleep under {_list([it.variant.name for it in holding])}, "
-        f"in all {total} schedules. A rule of the real kernel, with the patch or before it, may "
-        f"leave one asleep until something else happens: {_list(kernel)}."
+        f"Verdict: {len(holding)} variants leave no process asleep in any of {total} schedules; "
+        f"{len(kernel)} of the kernel's own rules, with the patch or before it, can leave one "
+        f"asleep until something else happens."
     )
     if not all(found.as_expected for found in verdicts):
         wrong = [found.variant.name for found in verdicts if not found.as_expected]

@@ -26,6 +26,10 @@ class Ending(enum.StrEnum):
     PAGE = "the next page that leaves"
     """Another page of the budget leaves, which is as large as the largest."""
 
+    def ends(self, found: tuple[Ending, ...]) -> bool:
+        """True if this ends the stall that `found` ends: what one put does, all puts do, too."""
+        return self in found or (self is Ending.EMPTY and Ending.PUT in found)
+
 
 def _page_leaves(model: Model, _: Pool) -> None:
     model.page_leaves()

@@ -41,7 +41,15 @@ CURED = Rules()
 VARIANTS: dict[str, Variant] = {
     each.name: each
     for each in (
-        Variant("cured", "the patch, with a cure for every fault of the kernel below", CURED),
+        Variant(
+            "cured",
+            "the patch, with a cure for every fault of the kernel below but those of a system that "
+            "is short of memory",
+            CURED,
+            cost="the one line of curpage; a count of the requests not served yet, beside their "
+            "list; a compare-and-swap for each page; a wakeup of the pool by a get that adds a "
+            "page",
+        ),
         Variant(
             "kernel",
             "the patch on the kernel as it is (every `yes` below), without its caches",
@@ -111,6 +119,7 @@ VARIANTS: dict[str, Variant] = {
             "mark-locked",
             "the queued mark is only tested under its lock, and not read before",
             replace(CURED, mark=Mark.LOCKED),
+            cost="the mutex of systqmp in each task_add, also if the task is queued already",
         ),
         Variant(
             "mark-unlocked",
@@ -167,7 +176,7 @@ VARIANTS: dict[str, Variant] = {
             "look-list-first",
             "the same reads in the other order, or the same stores in the kernel's: no cure",
             replace(CURED, look=Look.LIST_FIRST),
-            ("put-get", "gc-get", "put-gets"),
+            ("put-get", "gc-get", "put-frees-get"),
         ),
         # The pages
         Variant(

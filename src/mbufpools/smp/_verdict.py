@@ -112,7 +112,8 @@ class Verdict:
     def ends(self) -> tuple[Ending, ...]:
         """What ends every stall that was found on several CPUs."""
         stalls = [it.ends for it in self.findings if it.kind == "stall" and it.cpus > 1]
-        return tuple(end for end in Ending if stalls and all(end in each for each in stalls))
+        ends = [end for end in Ending if stalls and all(end.ends(each) for each in stalls)]
+        return tuple(end for end in ends if end is not Ending.EMPTY or Ending.PUT not in ends)
 
     @property
     def summary(self) -> str:
