@@ -166,12 +166,11 @@ def report(options: Options) -> Report:
         seconds=round(outcome.seconds, 2),
     )
     waited = sum(pool.nwait for pool in end.pools.values())
-    longest, of, sender = max(outcome.gets, default=(0.0, "", -1))
+    longest = max((seconds for seconds, _, _ in outcome.gets), default=0.0)
     verdict = (
-        f"the records of {whole} of {SENDERS} senders arrived unchanged, by SHA-256; "
-        f"{outcome.nbytes} bytes went through at most {end.peak} bytes of memory, with a limit of "
-        f"{end.limit}; {waited} of {len(outcome.gets)} records waited for memory, the longest "
-        f"{1000 * longest:.0f} ms (sender {sender}, pool {of!r})."
+        f"{whole} of {SENDERS} senders' records arrived unchanged; {outcome.nbytes} bytes went "
+        f"through {end.peak} of memory (limit {end.limit}); {waited} of {len(outcome.gets)} "
+        f"records waited for memory, {1000 * longest:.0f} ms at most."
     )
     ok = whole == SENDERS and end.peak <= end.limit and waited > 0 and end.nout == 0
     return Report({"pools": table, "total": total}, verdict, ok, end)

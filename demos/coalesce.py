@@ -9,20 +9,10 @@ in the page free. What does each cost, and does the task make a process wait lon
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import anyio
 
-from mbufpools import (
-    AccountedMemory,
-    Event,
-    EventKind,
-    MbufPools,
-    PoolsStatistics,
-    Wakeup,
-    lab,
-)
-from mbufpools.demokit import Demo, Options, Processes, Report, Table, plural, tell
+from mbufpools import AccountedMemory, Event, EventKind, MbufPools, PoolsStatistics, Wakeup, lab
+from mbufpools.demokit import Demo, Options, Processes, Report, Table, idle_pages, plural, tell
 from mbufpools.mbufs import MCLBYTES
 
 IDLE = MbufPools().mclpools[:-1]
@@ -39,24 +29,8 @@ WAKEUPS = {
 """How often the wakeup should run under each policy."""
 
 
-@dataclass
-class Outcome:
-    gc_runs: int
-    """Runs of the gc that freed a page."""
-    pages: int
-    """Pages freed."""
-    wakeups: int
-    coalesced: int
-    """How often the wakeup was added while it was queued."""
-    refused: int
-    """Page requests that were refused after both processes slept: the failed tries."""
-    mbuf_at: float | None
-    """When the process that needs an mbuf was served, in seconds; None if it still sleeps."""
-    cluster_at: float | None
-    """When the process that needs a cluster was served, in seconds."""
-
-
-async def coalesce(policy: Wakeup) -> tuple[Outcome, PoolsStatistics]:
+async def coalesce(policy: Wakeup) -> tuple[dict[str, int | float | None], PoolsStatistics]:
+    """Run the scenario; return the cells of a row, and the end state."""
     page_outs: list[float] = []
 
     def observe(event: Event) -> None:
@@ -69,22 +43,22 @@ async def coalesce(policy: Wakeup) -> tuple[Outcome, PoolsStatistics]:
         Processes() as processes,
     ):
         for pool in pools.mclpools[: len(IDLE)]:
-            pool.prime(PAGES * pool.items_per_page)
+            idle_pages(pool, PAGES)
         mbuf = await processes.get(pools.mbpool)
         cluster = await processes.get(pools.m_clpool(65536))
         drops = pools.budget.drops
         await anyio.sleep(60.5)
         end = pools.statistics()
-        outcome = Outcome(
-            gc_runs=len(set(page_outs)),
-            pages=len(page_outs),
-            wakeups=end.wakeup_runs,
-            coalesced=end.taskq.coalesced,
-            refused=end.drops - drops,
-            mbuf_at=mbuf.served_at,
-            cluster_at=cluster.served_at,
-        )
-    return outcome, end
+        row = {
+            "gc_runs": len(set(page_outs)),
+            "pages": len(page_outs),
+            "wakeups": end.wakeup_runs,
+            "coalesced": end.taskq.coalesced,
+            "refused": end.drops - drops,
+            "mbuf_at": mbuf.served_at,
+            "cluster_at": cluster.served_at,
+        }
+    return row, end
 
 
 def report(options: Options) -> Report:
@@ -100,28 +74,23 @@ def report(options: Options) -> Report:
             "cluster_at": "64k cluster\nat (s)",
         }
     )
-    outcomes, ends, checks = [], [], list[bool]()
+    wakeups, outcomes, ends, checks = list[str](), [], [], list[bool]()
     for policy in options.policies:
-        outcome, end = lab.run(coalesce, policy, backend=options.backend)
+        row, end = lab.run(coalesce, policy, backend=options.backend)
         ends.append(end)
-        table.add(policy=policy, **vars(outcome))
-        served = {outcome.mbuf_at, outcome.cluster_at}
-        if served == {None}:
-            then = "both processes sleep on"
-        elif len(served) == 1:
-            then = f"both processes wake at {outcome.mbuf_at:g} s"
-        else:
-            then = f"the mbuf comes at {outcome.mbuf_at} s, the cluster at {outcome.cluster_at} s"
-        wakeups = plural(outcome.wakeups, "wakeup")
-        tries = plural(outcome.refused, "failed try", "failed tries")
-        happened = f"{outcome.pages} page frees cause {wakeups} and {tries}, and {then}"
+        table.add(policy=policy, **row)
+        wakeups.append(f"{row['wakeups']} ({policy})")
+        times = sorted({f"{at:g} s" for at in (row["mbuf_at"], row["cluster_at"]) if at})
+        happened = f"both wake at {' and '.join(times)}" if times else "both sleep on"
         outcomes.append((str(policy), happened))
         checks += [
-            outcome.pages == len(IDLE) * PAGES,
-            outcome.wakeups in WAKEUPS[policy],
-            served == ({None} if policy is Wakeup.NONE else {9.0}),
+            row["pages"] == len(IDLE) * PAGES,
+            row["wakeups"] in WAKEUPS[policy],
+            row["mbuf_at"] == row["cluster_at"] == (None if policy is Wakeup.NONE else 9.0),
         ]
-    return Report({"policies": table}, tell(outcomes) + ".", all(checks), ends[0])
+    pages = plural(int(row["pages"] or 0), "page free")
+    verdict = f"{pages} cause {', '.join(wakeups)} wakeups; {tell(outcomes)}."
+    return Report({"policies": table}, verdict, all(checks), ends[0])
 
 
 DEMO = Demo("coalesce", __doc__, report)

@@ -14,7 +14,16 @@ from dataclasses import dataclass
 import anyio
 
 from mbufpools import AccountedMemory, CurPage, MbufPools, PoolsStatistics, Wakeup, lab
-from mbufpools.demokit import Demo, Options, Processes, Report, Table, tell
+from mbufpools.demokit import (
+    Demo,
+    Options,
+    Processes,
+    Report,
+    Table,
+    conjunction,
+    plural,
+    tell,
+)
 
 
 @dataclass
@@ -74,10 +83,10 @@ def report(options: Options) -> Report:
         },
         title=f"Put by put, under {options.policies[0]}:",
     )
-    outcomes: dict[CurPage, list[tuple[str, str]]] = {CurPage.STALE: [], CurPage.REFRESHED: []}
-    runs, ends, checks = [], [], list[bool]()
+    outcomes, runs, ends, checks = [], [], [], list[bool]()
     for policy in options.policies:
-        for curpage, told in outcomes.items():
+        told: list[str] = []
+        for curpage in (CurPage.STALE, CurPage.REFRESHED):
             puts, end = lab.run(
                 hidden_items, policy, curpage, options.nmbclust, backend=options.backend
             )
@@ -90,19 +99,17 @@ def report(options: Options) -> Report:
                 policy=policy, curpage=curpage, woken_by=woken_by, beside=beside, drops=end.drops
             )
             waker = "no put" if woken_by is None else f"put {woken_by}"
-            happened = f"{waker} wakes the process, which slept beside {beside} free items"
-            told.append((str(policy), happened))
+            told.append(f"{waker} with curpage {curpage} (beside {plural(beside, 'free item')})")
             checks.append((woken_by, beside) == ((8, 7) if curpage is CurPage.STALE else (1, 0)))
+        outcomes.append((str(policy), f"the process is woken by {conjunction(told)}"))
     for number, (stale, refreshed) in enumerate(zip(runs[0], runs[1], strict=True), 1):
         history.add(
             put=number,
             **{f"stale_{name}": value for name, value in vars(stale).items()},
             **{f"refreshed_{name}": value for name, value in vars(refreshed).items()},
         )
-    verdict = "; ".join(
-        f"with curpage {curpage}, {tell(told)}" for curpage, told in outcomes.items()
-    )
-    return Report({"wakers": wakers, "puts": history}, verdict + ".", all(checks), ends[0])
+    verdict = f"{tell(outcomes)}."
+    return Report({"wakers": wakers, "puts": history}, verdict, all(checks), ends[0])
 
 
 DEMO = Demo("hidden-items", __doc__, report, nmbclust=(8, 4096))

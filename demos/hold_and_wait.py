@@ -1,9 +1,9 @@
-"""Hold and wait: m_clget takes an mbuf, then sleeps for a cluster
+"""Hold and wait: nfsm_reqhead has an mbuf, and sleeps for a cluster
 
 The budget is 10 clusters: one page of 16 mbufs and one page of 8 clusters of 2k. Each
-process calls m_clget(NULL, M_WAIT, 2048): it takes an mbuf, is preempted for 1 ms, and
-waits for a cluster while it holds the mbuf. With both it works for 10 ms. With 17
-processes, a second page of mbufs takes the memory that every cluster needs.
+process takes an mbuf, is preempted for 1 ms, and waits for a cluster while it holds the
+mbuf, as the kernel's nfsm_reqhead, sockargs and others do. With both it works for 10 ms.
+With 17 processes, a second page of mbufs takes the memory that every cluster needs.
 `BufferPools.get_many` takes both at once, and holds nothing while it waits.
 """
 
@@ -25,13 +25,13 @@ from mbufpools import (
     Wakeup,
     lab,
 )
-from mbufpools.demokit import Demo, Options, Report, Table, tell
+from mbufpools.demokit import Demo, Options, Report, Table, conjunction
 from mbufpools.mbufs import MCLBYTES, MSIZE
 
 NMBCLUST = 10
 ENOUGH = MbufPools().mbpool.items_per_page + 1
 """The number of processes whose mbufs need a second page."""
-TAKES = ("m_clget", "get_many")
+TAKES = ("nfsm_reqhead", "get_many")
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Outcome:
     """Mbufs that are held at the end."""
     short: int
     """Bytes that the budget lacks for the first process that waits."""
-    for_ever: bool
+    deadlock: bool
     """True if every process that holds an item also waits."""
 
 
@@ -57,7 +57,7 @@ async def hold_and_wait(
     put_at: list[float] = []
     sizes = [PoolSpec(MSIZE, name="mbufpl"), PoolSpec(MCLBYTES, name="mcl2k")]
     memory = AccountedMemory()
-    if takes == "m_clget":
+    if takes == "nfsm_reqhead":
         pools: BufferPools = MbufPools(NMBCLUST, wakeup=policy, debug=True, memory=memory)
     else:
         pools = BufferPools(NMBCLUST * MCLBYTES, sizes, wakeup=policy, debug=True, memory=memory)
@@ -65,7 +65,7 @@ async def hold_and_wait(
     async def process(number: int) -> None:
         await anyio.sleep(number / 1_000_000)  # the processes come one after the other
         with ExitStack() as held:
-            if takes == "m_clget":
+            if takes == "nfsm_reqhead":
                 held.enter_context(await pools.get(MSIZE))
                 await anyio.sleep(0.001)
                 held.enter_context(await pools.get(MCLBYTES))
@@ -88,7 +88,7 @@ async def hold_and_wait(
         last_at=round(1000 * put_at[-1], 1) if put_at else None,
         mbufs=end.pools["mbufpl"].nout,
         short=why.waiters[0].short if why.waiters else 0,
-        for_ever=bool(why.stuck),
+        deadlock=bool(why.stuck),
     )
     return outcome, why, end
 
@@ -104,12 +104,12 @@ def report(options: Options) -> Report:
             "last_at": "last at\n(ms)",
             "mbufs": "mbufs\nheld",
             "short": "short of\n(bytes)",
-            "for_ever": "all wait\nfor ever",
+            "deadlock": "dead-\nlock",
         }
     )
     who = Table(
         {"process": "process", "holds": "holds", "wants": "waits for", "seconds": "since (s)"},
-        title=f"Three of the {ENOUGH} at the end, with m_clget (the others are like them):",
+        title=f"Three of the {ENOUGH} at the end, with nfsm_reqhead (the others are like them):",
     )
     told: dict[str, list[tuple[str, str]]] = {takes: [] for takes in TAKES}
     ends, checks = [], list[bool]()
@@ -120,9 +120,9 @@ def report(options: Options) -> Report:
                 hold_and_wait, policy, takes, processes, backend=options.backend
             )
             table.add(policy=policy, takes=takes, processes=processes, **vars(outcome))
-            deadlock = takes == "m_clget" and processes >= ENOUGH
+            deadlock = takes == "nfsm_reqhead" and processes >= ENOUGH
             checks += [
-                outcome.for_ever is deadlock,
+                outcome.deadlock is deadlock,
                 outcome.in_order is (None if deadlock else True),
                 outcome.through == (0 if deadlock else processes),
             ]
@@ -130,17 +130,15 @@ def report(options: Options) -> Report:
                 continue
             ends.append(end)
             happened = f"{outcome.through} of {processes} processes get through"
-            if outcome.for_ever:
-                happened += (
-                    f": they hold {outcome.mbufs} mbufs, the budget is short of {outcome.short} "
-                    f"bytes for a cluster, and every holder waits itself, for ever"
-                )
-            elif outcome.in_order:
-                happened += f" in the order in which they came, by {outcome.last_at:g} ms"
+            if outcome.deadlock:
+                happened += f", for each of {outcome.mbufs} mbufs waits for a cluster"
             told[takes].append((str(policy), happened))
             if not who.rows:
                 show_three(why, who)
-    verdict = "; ".join(f"with {takes}, {tell(each)}" for takes, each in told.items())
+    verdict = "; ".join(
+        f"with {takes} {conjunction([*dict.fromkeys(happened for _, happened in each)])}"
+        for takes, each in told.items()
+    )
     return Report({"policies": table, "who": who}, verdict + ".", all(checks), ends[0])
 
 

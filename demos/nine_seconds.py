@@ -4,8 +4,8 @@ All of the budget is pages of mbufs, and every mbuf is free: no byte is in use. 
 process asks for a 64k cluster, whose page takes 512 KiB. The gc lets a page go once it
 has been idle for more than 8 s, and only one page of each pool a second. The kernel
 does not let idle pages go because a process waits for them; the rows with a `reclaim`
-show what that would save. The kernel's per-CPU caches of free items, which are not
-modelled here, keep pages from becoming idle, so there the wait can only be longer.
+show what that would save. These pools have no per-CPU caches. A multiprocessor kernel
+has them, and they keep pages from becoming idle, so there the wait can only be longer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,16 @@ from dataclasses import dataclass
 import anyio
 
 from mbufpools import AccountedMemory, Event, EventKind, MbufPools, PoolsStatistics, Wakeup, lab
-from mbufpools.demokit import Demo, Options, Processes, Report, Table, sleeps_for_ever, tell
+from mbufpools.demokit import (
+    Demo,
+    Options,
+    Processes,
+    Report,
+    Table,
+    idle_pages,
+    left_asleep,
+    tell,
+)
 
 
 @dataclass
@@ -29,7 +38,7 @@ class Outcome:
     drops: int
     """Page requests that the budget has refused."""
     woke_at: float | None
-    for_ever: bool
+    left_asleep: bool
 
 
 async def nine_seconds(
@@ -47,7 +56,7 @@ async def nine_seconds(
         Processes() as processes,
     ):
         pages = pools.budget.limit // pools.mbpool.page_size
-        pools.mbpool.prime(pages * pools.mbpool.items_per_page)
+        idle_pages(pools.mbpool, pages)
         process = await processes.get(pools.m_clpool(65536))
         reclaimed = pools.mbpool.reclaim() if reclaim else 0
         await anyio.sleep(60.5 + pages)
@@ -59,7 +68,7 @@ async def nine_seconds(
         gc_runs=len(set(left[reclaimed:])),
         drops=end.drops,
         woke_at=woke_at,
-        for_ever=sleeps_for_ever(end),
+        left_asleep=left_asleep(end),
     )
     return outcome, left, end
 
@@ -74,13 +83,13 @@ def report(options: Options) -> Report:
             "gc_runs": "in runs\nof the gc",
             "drops": "drops",
             "woke_at": "woke at\n(s)",
-            "for_ever": "sleeps\nfor ever",
+            "left_asleep": "left\nasleep",
         }
     )
-    outcomes: dict[bool, list[tuple[str, str]]] = {False: [], True: []}
-    trickles, ends, checks = [], [], list[bool]()
+    outcomes, trickles, ends, checks = [], [], [], list[bool]()
     for policy in options.policies:
-        for reclaim, told in outcomes.items():
+        told: list[str] = []
+        for reclaim in (False, True):
             outcome, left, end = lab.run(
                 nine_seconds, policy, reclaim, options.nmbclust, backend=options.backend
             )
@@ -89,20 +98,18 @@ def report(options: Options) -> Report:
                 trickles.append(left)
             table.add(policy=policy, reclaim=reclaim, **vars(outcome))
             if outcome.woke_at is None:
-                happened = "the process sleeps " + ("for ever" if outcome.for_ever else "on")
+                told.append("is left asleep" if outcome.left_asleep else "sleeps on")
             else:
-                happened = f"the process wakes at {outcome.woke_at:g} s"
-                if outcome.gc_runs:
-                    happened += f", after {outcome.gc_runs} runs of the gc"
-            told.append((str(policy), happened))
+                told.append(f"wakes at {outcome.woke_at:g} s")
             if policy is Wakeup.NONE:
-                checks.append(outcome.for_ever)
+                checks.append(outcome.left_asleep)
             else:
                 expected = (0.0, 0) if reclaim else (136.0, 128)
                 checks.append((outcome.woke_at, outcome.gc_runs) == expected)
+        outcomes.append((str(policy), f"the process {told[0]}, with a reclaim it {told[1]}"))
     return Report(
         {"policies": table, "trickle": trickle(trickles[-1])},
-        f"{tell(outcomes[False])}. With a reclaim when it falls asleep, {tell(outcomes[True])}.",
+        f"{tell(outcomes)}.",
         all(checks),
         ends[0],
     )

@@ -133,12 +133,10 @@ def report(options: Options) -> Report:
             ends.append(end)
             table.add(policy=policy, order=order, takes=takes, **vars(seen))
             if seen.deadlock:
-                happened = f"is in a deadlock, after {seen.passed} gets passed it"
-            elif seen.releases is None:
-                happened = f"starves, while {seen.passed} gets pass it in {HALF} s"
+                happened = "it is in a deadlock"
             else:
-                happened = f"is served after {seen.releases} releases, {seen.passed} gets past it"
-            told[takes].append((str(order), f"the claim {happened}"))
+                happened = "it starves" if seen.releases is None else "the claim is served"
+            told[takes].append((str(order), happened))
             if order is Order.BARGING:
                 checks += [seen.releases is None, not seen.deadlock]
             else:
@@ -152,7 +150,10 @@ def report(options: Options) -> Report:
             if order is Order.FIFO and seen.deadlock:
                 for line in in_part(text.splitlines()):
                     said.add(line=line)
-    verdict = "; ".join(f"where a task takes {takes}, {tell(each)}" for takes, each in told.items())
+    alike: dict[str, list[str]] = {}
+    for takes, each in told.items():
+        alike.setdefault(tell(dict.fromkeys(each)), []).append(takes)
+    verdict = "; ".join(f"taking {' or '.join(takes)}: {what}" for what, takes in alike.items())
     return Report({"policies": table, "explain": said}, f"{verdict}.", all(checks), ends[0])
 
 

@@ -367,12 +367,11 @@ def report(options: Options) -> Report:
     slow, fast = (row["p99_ms"] for row in table.rows)
     return Report(
         {"relay": table, "memory": over_time(outcomes)},
-        verdict=f"the relay without a bound grew by {mib(unbounded.growth)} MiB; with pools of "
-        f"{mib(end.limit)} MiB it grew by {mib(pools.growth)}, its buffers took at most "
-        f"{mib(end.peak)}, and a get had to wait {end.waits.waits} times. The p99 of the latency "
-        f"was {slow} ms without a bound and {fast} ms with it. "
+        verdict=f"without a bound the relay grew by {mib(unbounded.growth)} MiB, p99 {slow} ms; "
+        f"with pools of {mib(end.limit)} MiB by {mib(pools.growth)}, p99 {fast} ms, and "
+        f"{end.waits.waits} gets waited; "
         + (
-            "Both times every connection's bytes arrived unchanged."
+            "all bytes arrived unchanged."
             if whole
             else f"{unbounded.lost} and {pools.lost} bytes were lost."
         ),

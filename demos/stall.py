@@ -13,7 +13,7 @@ from __future__ import annotations
 import anyio
 
 from mbufpools import AccountedMemory, MbufPools, PoolsStatistics, Wakeup, lab
-from mbufpools.demokit import Demo, Options, Processes, Report, Table, sleeps_for_ever, tell
+from mbufpools.demokit import Demo, Options, Processes, Report, Table, left_asleep, tell
 
 WANTED = MbufPools().mbpool.page_size
 """A margin for near-limit that looks large enough: the page that process 2 wants."""
@@ -54,7 +54,7 @@ def report(options: Options) -> Report:
             "pages": "pages\nleft",
             "wakeup_runs": "wakeup\nruns",
             "drops": "drops",
-            "for_ever": "sleeps\nfor ever",
+            "left_asleep": "left\nasleep",
         }
     )
     outcomes, ends, checks, notes = [], [], list[bool](), []
@@ -62,7 +62,7 @@ def report(options: Options) -> Report:
         for margin in (WANTED, ENOUGH) if policy is Wakeup.NEAR_LIMIT else (None,):
             woke_at, end = lab.run(stall, policy, margin, options.nmbclust, backend=options.backend)
             ends.append(end)
-            free, for_ever = end.limit - end.allocated, sleeps_for_ever(end)
+            free, asleep = end.limit - end.allocated, left_asleep(end)
             table.add(
                 policy=policy,
                 margin=margin,
@@ -71,24 +71,25 @@ def report(options: Options) -> Report:
                 pages=sum(pool.npages for pool in end.pools.values()),
                 wakeup_runs=end.wakeup_runs,
                 drops=end.drops,
-                for_ever=for_ever,
+                left_asleep=asleep,
             )
-            if for_ever:
-                happened = f"process 2 sleeps for ever, with {free} of {end.limit} bytes free"
+            if asleep:
+                happened = f"process 2 is left asleep, {free} of {end.limit} bytes free"
             elif woke_at:
                 happened = f"process 2 wakes at {woke_at:g} s"
             else:
                 happened = "process 2 did not have to sleep"
             outcomes.append((str(policy) if margin is None else f"{policy} {margin}", happened))
             if policy is Wakeup.NONE or margin == WANTED:
-                checks.append(for_ever and free == end.limit)
+                checks.append(asleep and free == end.limit)
             else:
                 checks.append(woke_at == 9.0)
 
-    if any(row["for_ever"] for row in table.rows):
+    if any(row["left_asleep"] for row in table.rows):
         notes.append(
-            "Why for ever: no item is out, so no put will come. No pool has a page, so no page "
-            "will leave. Only the gc is left to run, and all it can do is let pages leave."
+            "Left asleep: no item is out, so no put will come. No pool has a page, so no page will "
+            "leave. Only the gc is left to run, and all it can do is let pages leave. It ends when "
+            "another process gets and puts an mbuf, or when the limit is raised."
         )
     if Wakeup.NEAR_LIMIT in options.policies:
         notes.append(

@@ -65,6 +65,20 @@ def test_help_fits_the_terminal(command: list[str], capsys: pytest.CaptureFixtur
     assert max(map(len, out.splitlines())) <= 80
 
 
+def test_the_list_of_demos_has_those_of_applications_in_a_group_of_their_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert exit_status("demo", "--list") == 0
+    kernel, applications = capsys.readouterr().out.split("\n\n")
+    assert kernel.startswith("Demos of the kernel's pools:\n  stall ")
+    assert applications.startswith("Demos of applications:\n  order ")
+    listed = [
+        line.split()[0] for line in (kernel + "\n" + applications).splitlines() if line[2:3] > " "
+    ]
+    assert [name for name in listed if name in NAMES] == list(NAMES)
+    assert max(map(len, (kernel + applications).splitlines())) <= 80
+
+
 @pytest.mark.parametrize("argv", [[], ["explode"]])
 def test_a_missing_or_unknown_command_lists_the_right_ones(
     argv: list[str], capsys: pytest.CaptureFixture[str]

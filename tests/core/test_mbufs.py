@@ -17,7 +17,7 @@ from mbufpools import (
     RequestError,
     Wakeup,
 )
-from mbufpools.demokit import sleeps_for_ever
+from mbufpools.demokit import left_asleep
 from mbufpools.mbufs import LONG_MAX, MCLBYTES, MSIZE, NMBCLUSTERS
 from tests.kit.getters import Scene
 
@@ -278,7 +278,7 @@ async def test_a_request_that_can_never_be_served_sleeps_also_when_the_limit_is_
         await scene.settle()
         scene.check()
         assert scene.waiting() == ["sleeper"]
-        assert sleeps_for_ever(scene.pools.statistics())
+        assert left_asleep(scene.pools.statistics())
 
 
 # The stall of the thread
@@ -306,7 +306,7 @@ async def test_before_the_patch_a_process_sleeps_for_ever_beside_memory_that_is_
         await stall(scene)
         assert scene.pools.m_pool_used() == 0, "all free"
         assert scene.waiting() == ["process 2"]
-        assert sleeps_for_ever(scene.pools.statistics())
+        assert left_asleep(scene.pools.statistics())
         await anyio.sleep(3600)
         scene.check()
         assert scene.granted == ["process 1"]

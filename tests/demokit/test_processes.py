@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from mbufpools import AccountedMemory, MbufPools, WakeupName
-from mbufpools.demokit import Processes, sleeps_for_ever
+from mbufpools.demokit import Processes, left_asleep
 
 
 def one_page(wakeup: WakeupName = "deferred") -> MbufPools:
@@ -83,14 +83,14 @@ async def test_processes_must_be_entered() -> None:
 
 async def test_a_sleeper_is_lost_when_nothing_is_left_to_wake_it() -> None:
     async with one_page(wakeup="none") as pools, Processes() as processes:
-        assert not sleeps_for_ever(pools.statistics())  # no process sleeps
+        assert not left_asleep(pools.statistics())  # no process sleeps
         first = await processes.get(pools.m_clpool(2048))
         await processes.get(pools.mbpool)
-        assert not sleeps_for_ever(pools.statistics())  # an item is out
+        assert not left_asleep(pools.statistics())  # an item is out
         first.put()
         await anyio.sleep(8.5)
-        assert not sleeps_for_ever(pools.statistics())  # a page will leave
+        assert not left_asleep(pools.statistics())  # a page will leave
         await anyio.sleep(1)
-        assert sleeps_for_ever(pools.statistics())
+        assert left_asleep(pools.statistics())
         pools.nmbclust_update(9)  # and yet a new limit came
-        assert not sleeps_for_ever(pools.statistics())
+        assert not left_asleep(pools.statistics())

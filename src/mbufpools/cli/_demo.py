@@ -20,11 +20,16 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         description="Run a demo, or all in turn.",
     )
     _demos.add_demo_arguments(parser)
+    parser.add_argument("--list", action="store_true", help="list the demos, and run none")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the demo that was named, or all in turn; return the worst exit status."""
+    """Run the demo that was named, or all in turn; return the worst exit status. With ``--list``
+    print the names and titles instead, and return 0."""
+    if arguments.list:
+        sys.stdout.write("\n".join(_demos.titles()) + "\n")
+        return 0
     demos = [
         _demos.find_demo(name) for name in ([arguments.name] if arguments.name else _demos.NAMES)
     ]

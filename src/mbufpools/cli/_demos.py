@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -15,26 +17,31 @@ import mbufpools
 from mbufpools import Wakeup
 from mbufpools.demokit import Demo, Mistake, Parser
 
-__all__ = ["NAMES", "add_demo_arguments", "demo_options", "find_demo", "load"]
+__all__ = ["GROUPS", "NAMES", "add_demo_arguments", "demo_options", "find_demo", "load", "titles"]
 
-NAMES = (
-    "stall",
-    "coalesce",
-    "backlog",
-    "nmbclust",
-    "hidden-items",
-    "nine-seconds",
-    "hold-and-wait",
-    "order",
-    "app",
-    "relay",
-)
-"""The demos, in the order in which they are best read."""
+GROUPS = {
+    "the kernel's pools": (
+        "stall",
+        "coalesce",
+        "backlog",
+        "nmbclust",
+        "hidden-items",
+        "nine-seconds",
+        "steal",
+        "hold-and-wait",
+        "incident",
+    ),
+    "applications": ("order", "app", "relay"),
+}
+"""The demos by what they are about, in the order in which they are best read."""
+NAMES = tuple(name for names in GROUPS.values() for name in names)
+"""All demos, in the same order."""
 
 
 def add_demo_arguments(parser: Parser) -> None:
     """Add the name of a demo and the options that a demo may have; the demo checks their values."""
-    parser.add_argument("name", nargs="?", metavar="NAME", help=f"one of {', '.join(NAMES)}")
+    groups = "; ".join(f"of {group}: {', '.join(names)}" for group, names in GROUPS.items())
+    parser.add_argument("name", nargs="?", metavar="NAME", help=f"one of the demos {groups}")
     parser.add_argument("--policy", help=f"one of {', '.join(Wakeup)}")
     parser.add_argument("--backend", help="asyncio or trio")
     parser.add_argument("--nmbclust", metavar="N", help="the limit, in clusters of 2 KiB")
@@ -49,6 +56,18 @@ def demo_options(arguments: argparse.Namespace) -> list[str]:
         if (value := getattr(arguments, name)) is not None
     ]
     return [*options, "--json"] if arguments.json else options
+
+
+def titles() -> Iterator[str]:
+    """Lines with the name and the title of every demo, by group."""
+    width = max(map(len, NAMES)) + 4
+    for number, (group, names) in enumerate(GROUPS.items()):
+        yield from ([""] if number else [])
+        yield f"Demos of {group}:"
+        for name in names:
+            title = find_demo(name).title
+            line = f"{'  ' + name:{width}}{title.partition(': ')[2] or title}"
+            yield from textwrap.wrap(line, 78, subsequent_indent=" " * width)
 
 
 def find_demo(name: str) -> Demo:

@@ -2,8 +2,8 @@
 
 - `Demo`, with its `Options`, is a demo's command line; `Report` and `Table` are what it prints.
   `plural`, `conjunction` and `tell` build sentences out of results.
-- `Processes` are the actors of a scenario, each a `Process`. `sleeps_for_ever` says whether a
-  process sleeps and will never be woken.
+- `Processes` are the actors of a scenario, each a `Process`. `idle_pages` gives a pool idle pages.
+  `left_asleep` says whether a process sleeps, and only a call from outside can wake it.
 - `Parser`, with `one_of`, `whole_number` and `installed_backend` as types of arguments,
   `Mistake`, `progress_line` and `run_command` are for any command line.
 """
@@ -21,7 +21,7 @@ from ._command_line import (
     whole_number,
 )
 from ._demo import Demo, Options
-from ._processes import Process, Processes, sleeps_for_ever
+from ._processes import Process, Processes, idle_pages, left_asleep
 from ._report import Report, Table, conjunction, fill, plural, tell
 
 __all__ = [
@@ -36,12 +36,13 @@ __all__ = [
     "Table",
     "conjunction",
     "fill",
+    "idle_pages",
     "installed_backend",
+    "left_asleep",
     "one_of",
     "plural",
     "progress_line",
     "run_command",
-    "sleeps_for_ever",
     "tell",
     "whole_number",
 ]

@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup
 
 from mbufpools import Buffer, Pool, PoolsStatistics
 
-__all__ = ["Process", "Processes", "sleeps_for_ever"]
+__all__ = ["Process", "Processes", "idle_pages", "left_asleep"]
 
 
 class Process:
@@ -97,12 +97,22 @@ class Processes:
                     process.put()
 
 
-def sleeps_for_ever(statistics: PoolsStatistics) -> bool:
-    """True if a process sleeps and nothing is left that could wake it.
+def idle_pages(pool: Pool, pages: int) -> None:
+    """Give `pool` so many idle pages: take all their items, and put them back.
+
+    Raises anyio.WouldBlock if the budget has no room for them.
+    """
+    for buffer in [pool.get_nowait() for _ in range(pages * pool.items_per_page)]:
+        buffer.release()
+
+
+def left_asleep(statistics: PoolsStatistics) -> bool:
+    """True if a process sleeps, and nothing that these pools still do could wake it.
 
     The counters prove it: no item is out, so no put will come; no pool has a page, so no page
     will leave; no task is queued, and only the gc is scheduled, which can do nothing but let
-    pages leave. The proof holds until a new get or a new limit comes from outside.
+    pages leave. It holds only as long as nothing comes from outside: another process that puts an
+    item of that pool ends it, and a new limit does.
     """
     return (
         statistics.waiting > 0

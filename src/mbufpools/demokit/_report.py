@@ -24,7 +24,8 @@ WIDTH = 78
 def fill(text: str) -> str:
     """Break each paragraph of `text` into lines that fit a terminal."""
     return "\n\n".join(
-        textwrap.fill(" ".join(paragraph.split()), WIDTH) for paragraph in text.split("\n\n")
+        textwrap.fill(" ".join(paragraph.split()), WIDTH, break_on_hyphens=False)
+        for paragraph in text.split("\n\n")
     )
 
 
