@@ -3,7 +3,7 @@
 The budget is 1 MiB, on 4 CPUs with per-CPU caches. From 1 s to 5 s peers do not read, so
 2k clusters fill the budget; then they are put in any order, on any CPU. Receive rings
 try to get clusters without waiting (2k2), senders wait for a cluster (2k), and every
-2 s a process waits for a 9k cluster, whose pool is empty. What happens until 30 s under
+2 s a process waits for a 9k cluster, whose pool is empty. What happens until 29 s under
 the kernel as it is, with the patch, with the curpage line, and if caches and depots are
 drained while a process waits?
 """
@@ -32,7 +32,7 @@ from mbufpools import (
 from mbufpools.demokit import Demo, Options, Report, Table, conjunction
 
 NMBCLUST, CPUS = 512, 4
-FULL, READ, END = 1.0, 5.0, 30.0
+FULL, READ, END = 1.0, 5.0, 29.5
 """Seconds: when the peers stop reading, when they read again, and when the run ends."""
 KERNELS = {
     "as it is": (CurPage.STALE, Drain.NEVER),
@@ -40,13 +40,13 @@ KERNELS = {
     "drained": (CurPage.STALE, Drain.CACHES),
     "both": (CurPage.REFRESHED, Drain.CACHES),
 }
-Call = Callable[[], Coroutine[Any, Any, None]]
+Call = Callable[[random.Random], Coroutine[Any, Any, None]]
+"""What a process does. Its chances are its own: tasks of one moment may run in any order."""
 Row = dict[str, int | float | None]
 
 
 async def incident(policy: Wakeup, curpage: CurPage, drain: Drain) -> tuple[Row, PoolsStatistics]:
     """Run the scenario; return the cells of a row, counted from `READ` on, and the end state."""
-    chance = random.Random(1)
     waits, tried, refused, waited_9k, served_9k, page_outs = list[float](), 0, 0, 0, 0, 0
 
     def observe(event: Event) -> None:
@@ -64,11 +64,11 @@ async def incident(policy: Wakeup, curpage: CurPage, drain: Drain) -> tuple[Row,
     )
     mcl2k, mcl2k2, mcl9k = (pools.m_clpool(nbytes) for nbytes in (2048, 2050, 9216))
 
-    async def hold(buffer: Buffer, seconds: float) -> None:
+    async def hold(chance: random.Random, buffer: Buffer, seconds: float) -> None:
         await anyio.sleep(chance.expovariate(1 / seconds))
         pools.pools[buffer.pool.name].put(buffer, chance.randrange(CPUS))
 
-    async def receive() -> None:
+    async def receive(chance: random.Random) -> None:
         nonlocal tried, refused
         late = anyio.current_time() >= READ
         tried += late
@@ -77,23 +77,23 @@ async def incident(policy: Wakeup, curpage: CurPage, drain: Drain) -> tuple[Row,
         except anyio.WouldBlock:
             refused += late
         else:
-            await hold(buffer, 0.005)
+            await hold(chance, buffer, 0.005)
 
-    async def send() -> None:
+    async def send(chance: random.Random) -> None:
         asked = anyio.current_time()
         buffer = await mcl2k.get(chance.randrange(CPUS))
         if asked >= READ:
             waits.append(anyio.current_time() - asked)
-        await hold(buffer, 0.03)
+        await hold(chance, buffer, 0.03)
 
-    async def movein() -> None:
+    async def movein(chance: random.Random) -> None:
         nonlocal waited_9k, served_9k
         waited_9k += 1
         buffer = await mcl9k.get(chance.randrange(CPUS))
         served_9k += 1
-        await hold(buffer, 0.005)
+        await hold(chance, buffer, 0.005)
 
-    async def hog() -> None:
+    async def hog(chance: random.Random) -> None:
         held = list[Buffer]()
         while (buffer := try_get(mcl2k)) is not None:
             held.append(buffer)
@@ -105,18 +105,19 @@ async def incident(policy: Wakeup, curpage: CurPage, drain: Drain) -> tuple[Row,
 
     async with pools, anyio.create_task_group() as tasks:
 
-        async def every(
-            seconds: float, start: float, call: Callable[[], Coroutine[Any, Any, None]]
-        ) -> None:
+        async def every(seconds: float, start: float, call: Call) -> None:
             await anyio.sleep(start)
+            number = 0
             while anyio.current_time() < END - 2:
-                tasks.start_soon(call)
+                tasks.start_soon(call, random.Random(f"{start} {number}"))
                 await anyio.sleep(seconds)
+                number += 1
 
-        tasks.start_soon(every, END, FULL, hog)
-        tasks.start_soon(every, 0.05, 0.5, receive)
-        tasks.start_soon(every, 0.1, 0.5, send)
-        tasks.start_soon(every, 2.0, FULL + 1.5, movein)
+        tasks.start_soon(every, END, FULL + 0.0007, hog)
+        # No two of them come at the same moment.
+        tasks.start_soon(every, 0.05, 0.5003, receive)
+        tasks.start_soon(every, 0.1, 0.5107, send)
+        tasks.start_soon(every, 2.0, FULL + 1.5211, movein)
         await anyio.sleep(END)
         end = pools.statistics()
         row: Row = {

@@ -73,7 +73,7 @@ def report(options: Options) -> Report:
         ends.append(end)
         table.add(policy=policy, **row)
         woke_at, free = row["woke_at"], end.limit - end.allocated
-        happened = f"{plural(int(row['wakeups'] or 0), 'wakeup')}, and process 3 "
+        happened = f"{plural(int(row['wakeups'] or 0), 'wakeup')}, process 3 "
         if woke_at is not None:
             happened += f"wakes at {woke_at:g} s"
         else:

@@ -72,11 +72,10 @@ def test_the_list_of_demos_has_those_of_applications_in_a_group_of_their_own(
     kernel, applications = capsys.readouterr().out.split("\n\n")
     assert kernel.startswith("Demos of the kernel's pools:\n  stall ")
     assert applications.startswith("Demos of applications:\n  order ")
-    listed = [
-        line.split()[0] for line in (kernel + "\n" + applications).splitlines() if line[2:3] > " "
-    ]
-    assert [name for name in listed if name in NAMES] == list(NAMES)
-    assert max(map(len, (kernel + applications).splitlines())) <= 80
+    lines = [*kernel.splitlines(), *applications.splitlines()]
+    listed = [line.split()[0] for line in lines if line.startswith("  ") and line[2] != " "]
+    assert listed == list(NAMES)
+    assert max(map(len, lines)) <= 80
 
 
 @pytest.mark.parametrize("argv", [[], ["explode"]])
@@ -184,7 +183,7 @@ def test_demo_runs_the_one_that_is_named(capsys: pytest.CaptureFixture[str]) -> 
     out = capsys.readouterr().out
     assert out.startswith("Hidden items")
     assert " ".join(out.split()).endswith(
-        "under direct put 1 wakes the process, which slept beside 0 free items."
+        "(beside 7 free items) and put 1 with curpage refreshed (beside 0 free items)."
     )
 
 
@@ -239,7 +238,7 @@ def test_a_wrong_value_of_a_demo_s_option_lists_the_right_ones(
 @pytest.mark.parametrize(
     ("argv", "options"),
     [
-        (["demo", "--fast"], "--policy, --backend, --nmbclust, --json"),
+        (["demo", "--fast"], "--policy, --backend, --nmbclust, --json, --list"),
         (["stat", "stall", "--fast"], "--policy, --backend, --nmbclust, --json"),
         (["replay", "trace.jsonl", "--fast"], "--backend"),
     ],
