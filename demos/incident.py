@@ -66,14 +66,14 @@ async def incident(policy: Wakeup, curpage: CurPage, drain: Drain) -> tuple[Row,
 
     async def hold(chance: random.Random, buffer: Buffer, seconds: float) -> None:
         await anyio.sleep(chance.expovariate(1 / seconds))
-        pools.pools[buffer.pool.name].put(buffer, chance.randrange(CPUS))
+        pools.pools[buffer.pool.name].put(buffer, cpu=chance.randrange(CPUS))
 
     async def receive(chance: random.Random) -> None:
         nonlocal tried, refused
         late = anyio.current_time() >= READ
         tried += late
         try:
-            buffer = mcl2k2.get_nowait(chance.randrange(CPUS))
+            buffer = mcl2k2.get_nowait(cpu=chance.randrange(CPUS))
         except anyio.WouldBlock:
             refused += late
         else:
@@ -81,7 +81,7 @@ async def incident(policy: Wakeup, curpage: CurPage, drain: Drain) -> tuple[Row,
 
     async def send(chance: random.Random) -> None:
         asked = anyio.current_time()
-        buffer = await mcl2k.get(chance.randrange(CPUS))
+        buffer = await mcl2k.get(cpu=chance.randrange(CPUS))
         if asked >= READ:
             waits.append(anyio.current_time() - asked)
         await hold(chance, buffer, 0.03)
@@ -89,7 +89,7 @@ async def incident(policy: Wakeup, curpage: CurPage, drain: Drain) -> tuple[Row,
     async def movein(chance: random.Random) -> None:
         nonlocal waited_9k, served_9k
         waited_9k += 1
-        buffer = await mcl9k.get(chance.randrange(CPUS))
+        buffer = await mcl9k.get(cpu=chance.randrange(CPUS))
         served_9k += 1
         await hold(chance, buffer, 0.005)
 
@@ -100,7 +100,7 @@ async def incident(policy: Wakeup, curpage: CurPage, drain: Drain) -> tuple[Row,
         await anyio.sleep(READ - FULL)
         chance.shuffle(held)
         for buffer in held:
-            mcl2k.put(buffer, chance.randrange(CPUS))
+            mcl2k.put(buffer, cpu=chance.randrange(CPUS))
             await anyio.sleep(1 / len(held))
 
     async with pools, anyio.create_task_group() as tasks:

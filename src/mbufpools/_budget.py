@@ -96,7 +96,11 @@ class Budget:
 
     @property
     def drops(self) -> int:
-        """Charges that were refused (``mbs_drops``)."""
+        """Charges that the limit refused (``mbs_drops``).
+
+        The kernel also counts a page that the system refuses; here that is a MemoryError of the
+        `Memory`, and no drop.
+        """
         return self._drops
 
     @property

@@ -314,7 +314,8 @@ class BufferPools:
         """Take a buffer for each of `sizes`, in bytes: all at once, or wait for all.
 
         The caller holds nothing while it waits, so two callers cannot block each other by holding
-        a part (with the kernel's ``m_clget`` they can). Blocks, and can be cancelled, as `get`.
+        a part. (The kernel's ``nfsm_reqhead`` holds an mbuf while it waits for a cluster.) Blocks,
+        and can be cancelled, as `get`.
         The request waits in the same order as all others: a get of a single buffer may pass it,
         and it passes no request::
 

@@ -76,7 +76,8 @@ class PoolStatistics:
     nfail: int
     """Calls of `get_nowait` that were refused."""
     nwait: int
-    """Calls of `get` that had to park (the kernel's "requests for memory delayed")."""
+    """Calls of `get` that had to park. The kernel has a counter for them, ``mbs_wait``, which
+    ``netstat -m`` prints as "requests for memory delayed"; but nothing increments it there."""
     nout: int
     """Items out now: `nget` less `nput`. With caches, see `in_use`."""
     npages: int

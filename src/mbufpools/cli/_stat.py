@@ -2,7 +2,8 @@
 
 The first block has the lines of ``netstat -m``, the second the columns of ``vmstat -m``. As in
 those tools, a pool that was never asked is left out. *Denied* are the page requests that the
-budget refused, *delayed* the gets that slept.
+budget refused, *delayed* the gets that slept. The kernel always prints 0 for those delayed, because
+nothing there increments the counter (``mbs_wait``).
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         "stat",
         help="run a demo and print its counters as netstat -m and vmstat -m do",
         description="Run a demo (by default the stall) and print its counters as netstat -m and "
-        "vmstat -m do.",
+        "vmstat -m do. Requests delayed are the gets that slept; the kernel does not count them, "
+        "and always prints 0.",
     )
     _demos.add_demo_arguments(parser)
     parser.set_defaults(run=run)
