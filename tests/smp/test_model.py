@@ -17,16 +17,9 @@ from mbufpools.smp._model import Operation, Scenario
 from mbufpools.smp._processors import ATOMIC, LEAVE, Channel, Code, Data, Mutex, Processors
 from mbufpools.smp._rules import Caches, Charge, Look, Mark
 from mbufpools.smp._rules import Wakeup as Rule
-from mbufpools.smp._scenarios import (
-    BY_NAME,
-    CLUSTER,
-    LARGE,
-    MBUF,
-    SCENARIOS,
-    SMALL,
-    shapes,
-)
+from mbufpools.smp._scenarios import BY_NAME, SCENARIOS
 from mbufpools.smp._search import Execution, run_schedules
+from mbufpools.smp._setups import CLUSTER, LARGE, MBUF, SMALL, shapes
 from mbufpools.traces import replay
 from mbufpools.traces._recording import parse_trace
 from tests.kit.smp_sequence import Sequence, rules_of

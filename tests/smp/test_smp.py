@@ -18,19 +18,10 @@ from mbufpools.smp._ends import endings
 from mbufpools.smp._model import Model
 from mbufpools.smp._processors import ATOMIC, Code, Mutex, Processors
 from mbufpools.smp._rules import KERNEL, Look, Wakeup
-from mbufpools.smp._scenarios import (
-    BY_NAME,
-    CLUSTER,
-    DEEP,
-    LARGE,
-    MBUF,
-    ONE_CPU,
-    SCENARIOS,
-    SMALL,
-    shapes,
-)
+from mbufpools.smp._scenarios import BY_NAME, DEEP, ONE_CPU, SCENARIOS
 from mbufpools.smp._search import Explored, count, count_interrupts, shortest
 from mbufpools.smp._search import replay as replay_token
+from mbufpools.smp._setups import CLUSTER, LARGE, MBUF, SMALL, shapes
 from tests.project.test_imports import GRAPH
 
 

@@ -26,7 +26,10 @@ Each variant is also explored on one CPU, where an interrupt comes between two s
 ``_subr_pool``       get, put, requests, gc (subr_pool.c)
 ``_uipc_mbuf``       the budget and the wakeup (uipc_mbuf.c)
 ``_model``           processes; decides what is a stall
-``_scenarios``       the scenarios that are explored
+``_setups``          how a scenario begins
+``_interrupted``     the scenarios of one CPU with an interrupt
+``_deep``            the scenarios of more operations and more CPUs
+``_scenarios``       the scenarios of two and three CPUs, and all by name
 ``_windows``         how narrow the windows of the faults are, as measured
 ``_variants``        the rules of each variant
 ``_search``          counts schedules, finds the shortest that fails, replays one

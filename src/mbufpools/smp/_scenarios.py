@@ -1,76 +1,26 @@
-"""The scenarios: a few operations on a few CPUs, chosen so that a process must wait.
-
-Pages have the kernel's sizes, but hold one to four items instead of 8 or 16. What matters is
-whether a page is empty, partly used or full; more items only make the schedules longer.
-"""
+"""The scenarios: a few operations on two or three CPUs, chosen so that a process must wait."""
 
 from __future__ import annotations
 
-from ._kernel import Shape
-from ._model import Operation, Scenario
-
-__all__ = [
-    "BY_NAME",
-    "CLUSTER",
-    "DEEP",
-    "LARGE",
-    "MBUF",
-    "ONE_CPU",
-    "SCENARIOS",
-    "SMALL",
-    "shapes",
-]
-
-MBUF, CLUSTER = "mbufpl", "mcl2k"
-SMALL, LARGE = 4096, 16384
-"""The sizes of their pages in bytes."""
-
-
-def shapes(mbufs: int, clusters: int) -> tuple[Shape, ...]:
-    """Both pools, with these numbers of items to a page."""
-    return Shape(MBUF, SMALL, mbufs), Shape(CLUSTER, LARGE, clusters)
-
-
-def _get(*pids: str, pool: str) -> list[tuple[str, Operation]]:
-    return [(pid, ("get", pool)) for pid in pids]
-
-
-def _put(*pids: str, pool: str) -> list[tuple[str, Operation]]:
-    return [(pid, ("put", pool)) for pid in pids]
-
-
-def _advance(seconds: int) -> tuple[str, Operation]:
-    return "P9", ("advance", seconds)
-
-
-def _few_idle(pool: str) -> tuple[str, Operation]:
-    return ("P9", ("hiwat", pool, 0))
-
-
-# The only page of the budget is idle, and about to leave.
-_IDLE = (*_get("P9", pool=CLUSTER), *_put("P9", pool=CLUSTER))
-
-# P1 and P8 hold the two items of one page; another page is idle, and the next put frees it.
-_ONE_LEAVES = (
-    _few_idle(CLUSTER),
-    *_get("P1", "P8", "P9", pool=CLUSTER),
-    *_put("P9", pool=CLUSTER),
-    _advance(2),
+from ._deep import DEEP
+from ._interrupted import ONE_CPU
+from ._model import Scenario
+from ._setups import (
+    CLUSTER,
+    IDLE,
+    LARGE,
+    MBUF,
+    ONE_LEAVES,
+    SMALL,
+    advance,
+    few_idle,
+    get,
+    put,
+    shapes,
+    two_leave,
 )
 
-
-def _two_leave(*putters: str) -> tuple[tuple[str, Operation], ...]:
-    """The putters and P8 hold the three items of one mbuf page. Two more mbuf pages are idle, and
-    each put frees one of them. P7 sleeps for a cluster, whose page needs the room of both."""
-    idle = ("P3", "P4", "P5", "P6")
-    return (
-        _few_idle(MBUF),
-        *_get(*putters, "P8", *idle, pool=MBUF),
-        *_put(*idle, pool=MBUF),
-        _advance(2),
-        *_get("P7", pool=CLUSTER),
-    )
-
+__all__ = ["BY_NAME", "DEEP", "ONE_CPU", "SCENARIOS"]
 
 SCENARIOS = (
     Scenario(
@@ -78,7 +28,7 @@ SCENARIOS = (
         "the gc frees the only page, a cluster page, while CPU 1 asks for an mbuf",
         LARGE,
         shapes(1, 1),
-        _IDLE,
+        IDLE,
         ((("get", MBUF),),),
         cpus=2,
         gc=True,
@@ -88,7 +38,7 @@ SCENARIOS = (
         "a put on CPU 1 frees a cluster page; P7 sleeps for an mbuf",
         2 * LARGE,
         shapes(1, 2),
-        (*_ONE_LEAVES, *_get("P7", pool=MBUF)),
+        (*ONE_LEAVES, *get("P7", pool=MBUF)),
         ((("put", CLUSTER),),),
         cpus=2,
     ),
@@ -97,7 +47,7 @@ SCENARIOS = (
         "two puts on CPU 1 free two mbuf pages; P7 sleeps for a cluster that needs both",
         LARGE + SMALL,
         shapes(3, 1),
-        _two_leave("P1", "P1"),
+        two_leave("P1", "P1"),
         ((("put", MBUF), ("put", MBUF)),),
         cpus=2,
     ),
@@ -106,7 +56,7 @@ SCENARIOS = (
         "CPU 1 puts a cluster, CPU 2 asks for one; the budget is used up",
         LARGE,
         shapes(1, 2),
-        (*_get("P1", "P8", pool=CLUSTER),),
+        (*get("P1", "P8", pool=CLUSTER),),
         ((("put", CLUSTER),), (("get", CLUSTER),)),
         cpus=2,
     ),
@@ -115,7 +65,7 @@ SCENARIOS = (
         "CPU 1 puts one of the three clusters of a full page; P7 sleeps for one",
         LARGE,
         shapes(1, 3),
-        (*_get("P1", "P6", "P8", "P7", pool=CLUSTER),),
+        (*get("P1", "P6", "P8", "P7", pool=CLUSTER),),
         ((("put", CLUSTER),),),
         cpus=2,
     ),
@@ -125,7 +75,7 @@ SCENARIOS = (
         "there is room",
         LARGE + SMALL,
         shapes(1, 1),
-        (*_get("P8", pool=CLUSTER),),
+        (*get("P8", pool=CLUSTER),),
         ((("get", CLUSTER),), (("get", MBUF),)),
         cpus=2,
     ),
@@ -143,7 +93,7 @@ SCENARIOS = (
         "CPU 1 raises the limit; P7 sleeps for an mbuf, P6 for a cluster",
         SMALL,
         shapes(1, 1),
-        (*_get("P8", "P7", pool=MBUF), *_get("P6", pool=CLUSTER)),
+        (*get("P8", "P7", pool=MBUF), *get("P6", pool=CLUSTER)),
         ((("nmbclust", 2 * (LARGE + SMALL)),),),
         cpus=2,
     ),
@@ -152,7 +102,7 @@ SCENARIOS = (
         "the gc frees two pages in one run, one of each pool, while CPU 1 asks for a cluster",
         LARGE + SMALL,
         shapes(1, 1),
-        (*_get("P9", pool=MBUF), *_put("P9", pool=MBUF), *_IDLE),
+        (*get("P9", pool=MBUF), *put("P9", pool=MBUF), *IDLE),
         ((("get", CLUSTER),),),
         cpus=2,
         gc=True,
@@ -163,11 +113,11 @@ SCENARIOS = (
         LARGE + 2 * SMALL,
         shapes(2, 1),
         (
-            *_IDLE,
-            _advance(5),
-            _few_idle(MBUF),
-            *_get("P1", "P8", "P9", pool=MBUF),
-            *_put("P9", pool=MBUF),
+            *IDLE,
+            advance(5),
+            few_idle(MBUF),
+            *get("P1", "P8", "P9", pool=MBUF),
+            *put("P9", pool=MBUF),
         ),
         ((("put", MBUF),),),
         cpus=2,
@@ -178,7 +128,7 @@ SCENARIOS = (
         "CPU 1 puts three clusters while CPU 2 asks for one; the budget is used up",
         LARGE,
         shapes(1, 4),
-        (*_get("P1", "P1", "P1", "P8", pool=CLUSTER),),
+        (*get("P1", "P1", "P1", "P8", pool=CLUSTER),),
         ((("put", CLUSTER),) * 3, (("get", CLUSTER),)),
         cpus=2,
     ),
@@ -188,7 +138,7 @@ SCENARIOS = (
         "second; P7 sleeps for an mbuf",
         SMALL,
         shapes(1, 1),
-        (*_get("P8", "P7", pool=MBUF),),
+        (*get("P8", "P7", pool=MBUF),),
         ((("nmbclust", 2 * SMALL),),),
         cpus=2,
         short=True,
@@ -199,7 +149,7 @@ SCENARIOS = (
         "the gc frees the only page, a cluster page, while CPU 1 and CPU 2 ask for an mbuf each",
         LARGE,
         shapes(1, 1),
-        _IDLE,
+        IDLE,
         ((("get", MBUF),), (("get", MBUF),)),
         cpus=3,
         gc=True,
@@ -210,7 +160,7 @@ SCENARIOS = (
         "a cluster and puts it",
         LARGE,
         shapes(1, 1),
-        _IDLE,
+        IDLE,
         ((("get", MBUF),), (("get", CLUSTER), ("put", CLUSTER))),
         cpus=3,
         gc=True,
@@ -220,7 +170,7 @@ SCENARIOS = (
         "a put on CPU 1 frees a cluster page while CPU 2 asks for an mbuf",
         2 * LARGE,
         shapes(1, 2),
-        _ONE_LEAVES,
+        ONE_LEAVES,
         ((("put", CLUSTER),), (("get", MBUF),)),
         cpus=3,
     ),
@@ -229,7 +179,7 @@ SCENARIOS = (
         "puts on CPU 1 and CPU 2 free two mbuf pages; P7 sleeps for a cluster that needs both",
         LARGE + SMALL,
         shapes(3, 1),
-        _two_leave("P1", "P2"),
+        two_leave("P1", "P2"),
         ((("put", MBUF),), (("put", MBUF),)),
         cpus=3,
     ),
@@ -239,7 +189,7 @@ SCENARIOS = (
         "used up",
         LARGE,
         shapes(1, 2),
-        (*_get("P1", "P8", pool=CLUSTER),),
+        (*get("P1", "P8", pool=CLUSTER),),
         ((("put", CLUSTER),), (("get", CLUSTER), ("put", CLUSTER)), (("get", CLUSTER),)),
         cpus=3,
     ),
@@ -249,7 +199,7 @@ SCENARIOS = (
         "an mbuf, for which there is room",
         LARGE + SMALL,
         shapes(1, 1),
-        (*_get("P3", pool=CLUSTER),),
+        (*get("P3", pool=CLUSTER),),
         ((("get", CLUSTER),), (("get", MBUF),), (("put", CLUSTER),)),
         cpus=3,
     ),
@@ -267,7 +217,7 @@ SCENARIOS = (
         "CPU 1 puts three clusters while CPU 2 asks for one, and CPU 3 puts an mbuf",
         LARGE + SMALL,
         shapes(2, 4),
-        (*_get("P1", "P1", "P1", "P8", pool=CLUSTER), *_get("P3", pool=MBUF)),
+        (*get("P1", "P1", "P1", "P8", pool=CLUSTER), *get("P3", pool=MBUF)),
         ((("put", CLUSTER),) * 3, (("get", CLUSTER),), (("put", MBUF),)),
         cpus=3,
     ),
@@ -276,7 +226,7 @@ SCENARIOS = (
         "CPU 1 raises the limit while CPU 2 asks for an mbuf; P6 sleeps for a cluster",
         SMALL,
         shapes(1, 1),
-        (*_get("P8", pool=MBUF), *_get("P6", pool=CLUSTER)),
+        (*get("P8", pool=MBUF), *get("P6", pool=CLUSTER)),
         ((("nmbclust", 2 * (LARGE + SMALL)),), (("get", MBUF),)),
         cpus=3,
     ),
@@ -285,156 +235,12 @@ SCENARIOS = (
         "like short, while CPU 2 tries to get an mbuf",
         SMALL,
         shapes(1, 1),
-        (*_get("P8", "P7", pool=MBUF),),
+        (*get("P8", "P7", pool=MBUF),),
         ((("nmbclust", 3 * SMALL),), (("try", MBUF),)),
         cpus=3,
         short=True,
     ),
 )
 
-ONE_CPU = (
-    Scenario(
-        "half-page-1",
-        "an interrupt puts one of the three clusters of a full page; P7 sleeps for one",
-        LARGE,
-        shapes(1, 3),
-        (*_get("P1", "P6", "P8", "P7", pool=CLUSTER),),
-        ((("put", CLUSTER),),),
-        cpus=1,
-    ),
-    Scenario(
-        "put-get-1",
-        "an interrupt puts a cluster while the CPU's process asks for one; the budget is used up",
-        LARGE,
-        shapes(1, 2),
-        (*_get("P1", "P8", pool=CLUSTER),),
-        ((("put", CLUSTER),), (("get", CLUSTER),)),
-        cpus=1,
-    ),
-    Scenario(
-        "put-frees-get-1",
-        "an interrupt's put frees a cluster page while the CPU's process asks for an mbuf",
-        2 * LARGE,
-        shapes(1, 2),
-        _ONE_LEAVES,
-        ((("put", CLUSTER),), (("get", MBUF),)),
-        cpus=1,
-    ),
-    Scenario(
-        "puts-1",
-        "an interrupt's two puts free two mbuf pages while the CPU's process asks for a cluster "
-        "that needs both",
-        LARGE + SMALL,
-        shapes(3, 1),
-        _two_leave("P1", "P1")[:-1],
-        ((("put", MBUF), ("put", MBUF)), (("get", CLUSTER),)),
-        cpus=1,
-    ),
-    Scenario(
-        "try-get-1",
-        "an interrupt tries to get an mbuf, for which there is room, while the CPU's process asks "
-        "for a cluster, for which there is none",
-        LARGE + SMALL,
-        shapes(1, 1),
-        (*_get("P8", pool=CLUSTER),),
-        ((("try", MBUF),), (("get", CLUSTER),)),
-        cpus=1,
-    ),
-    Scenario(
-        "gc-get-1",
-        "the gc frees the only page, a cluster page, after the CPU's process has asked for an "
-        "mbuf; an interrupt tries to get a cluster",
-        LARGE,
-        shapes(1, 1),
-        _IDLE,
-        ((("try", CLUSTER),), (("get", MBUF),)),
-        cpus=1,
-        gc=True,
-    ),
-    Scenario(
-        "three-puts-1",
-        "an interrupt puts three clusters while the CPU's process asks for one; the budget is "
-        "used up",
-        LARGE,
-        shapes(1, 4),
-        (*_get("P1", "P1", "P1", "P8", pool=CLUSTER),),
-        ((("put", CLUSTER),) * 3, (("get", CLUSTER),)),
-        cpus=1,
-    ),
-)
-"""One CPU: the first program is an interrupt's, which can come between any two steps in which the
-process is in no mutex."""
-
-DEEP = (
-    Scenario(
-        "three-puts-gets",
-        "CPU 1 puts three clusters while CPU 2 and CPU 3 ask for one each; the budget is used up",
-        LARGE,
-        shapes(1, 4),
-        (*_get("P1", "P1", "P1", "P8", pool=CLUSTER),),
-        ((("put", CLUSTER),) * 3, (("get", CLUSTER),), (("get", CLUSTER),)),
-        cpus=3,
-    ),
-    Scenario(
-        "gc-gets-put",
-        "like gc-gets, and CPU 1 puts its mbuf",
-        LARGE,
-        shapes(1, 1),
-        _IDLE,
-        ((("get", MBUF), ("put", MBUF)), (("get", MBUF),)),
-        cpus=3,
-        gc=True,
-    ),
-    Scenario(
-        "gc-both-put",
-        "like gc-both, and both CPUs put what they got",
-        LARGE,
-        shapes(1, 1),
-        _IDLE,
-        ((("get", MBUF), ("put", MBUF)), (("get", CLUSTER), ("put", CLUSTER))),
-        cpus=3,
-        gc=True,
-    ),
-    Scenario(
-        "put-frees-gets",
-        "a put on CPU 1 frees a cluster page while CPU 2 and CPU 3 ask for an mbuf each",
-        2 * LARGE,
-        shapes(2, 2),
-        _ONE_LEAVES,
-        ((("put", CLUSTER),), (("get", MBUF),), (("get", MBUF),)),
-        cpus=4,
-    ),
-    Scenario(
-        "puts-get",
-        "like puts, and CPU 3 asks for a cluster that no process holds",
-        LARGE + SMALL,
-        shapes(3, 2),
-        _two_leave("P1", "P2"),
-        ((("put", MBUF),), (("put", MBUF),), (("get", CLUSTER),)),
-        cpus=4,
-    ),
-    Scenario(
-        "nmbclust-gets",
-        "CPU 1 raises the limit while CPU 2 asks for an mbuf and CPU 3 for a cluster",
-        SMALL,
-        shapes(1, 1),
-        (*_get("P8", pool=MBUF),),
-        ((("nmbclust", 2 * (LARGE + SMALL)),), (("get", MBUF),), (("get", CLUSTER),)),
-        cpus=4,
-    ),
-    Scenario(
-        "put-gets-put",
-        "like put-gets, and CPU 3 also puts its cluster",
-        LARGE,
-        shapes(1, 2),
-        (*_get("P1", "P8", pool=CLUSTER),),
-        (
-            (("put", CLUSTER),),
-            (("get", CLUSTER), ("put", CLUSTER)),
-            (("get", CLUSTER), ("put", CLUSTER)),
-        ),
-        cpus=3,
-    ),
-)
-
 BY_NAME = {each.name: each for each in (*SCENARIOS, *ONE_CPU, *DEEP)}
+"""All scenarios, those of one CPU and of ``--deep`` too, by name."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ._rules import KERNEL, Caches, Charge, Look, Mark, Rules, Wakeup
-from ._scenarios import LARGE, SMALL
+from ._setups import LARGE, SMALL
 from ._windows import WINDOWS, Window
 
 __all__ = ["VARIANTS", "Variant"]
