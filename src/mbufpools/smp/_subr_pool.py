@@ -110,6 +110,9 @@ def _page_alloc(k: Kernel, pool: Pool, *, may_sleep: bool) -> Code[bool]:
         return False
     if k.rules.header_refused:
         yield ATOMIC
+        while may_sleep and k.short.load():
+            k.say("pool_p_alloc(%s): sleeps until there is a header", pool.name)
+            yield k.short_channel
         if k.short.load():
             k.say("pool_p_alloc(%s): there is no header for the page", pool.name)
             yield from k.page_give_back(pool)
