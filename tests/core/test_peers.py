@@ -104,9 +104,9 @@ async def test_openbsd_m_pool_alloc_a_large_request_that_fails_does_not_fail_a_s
 
 
 async def test_openbsd_nfsm_reqhead_two_callers_deadlock_under_the_kernels_rules() -> None:
-    """Each holds mbufs and waits for a cluster, as the kernel's nfsm_reqhead does. The limit has room
-    for one of them, a page of mbufs and one of clusters. Both wait for ever, until one gives up
-    and the gc lets his page go."""
+    """Each holds mbufs and waits for a cluster, as the kernel's nfsm_reqhead does. The limit has
+    room for one of them, a page of mbufs and one of clusters. Both wait until one gives up and the
+    gc lets its page go."""
     async with Scene(MbufPools, 10) as scene:
         for caller in ("first", "second"):
             for n in range(16):
@@ -125,7 +125,7 @@ async def test_openbsd_nfsm_reqhead_two_callers_deadlock_under_the_kernels_rules
 
 
 @every_order
-async def test_openbsd_nfsm_reqhead_with_get_many_nobody_holds_while_he_waits(
+async def test_openbsd_nfsm_reqhead_with_get_many_nobody_holds_while_it_waits(
     rules: dict[str, Any],
 ) -> None:
     """The same two callers, who ask for all at once: one after the other is served."""

@@ -327,11 +327,11 @@ def test_without_a_header_the_task_of_the_patch_feeds_itself_and_the_direct_wake
                 assert execution.model.kernel.wakeup_runs == runs
 
 
-@pytest.mark.parametrize("refused", ["page_refused", "header_refused"])
+@pytest.mark.parametrize("rules", [Rules(page_refused=True), Rules(header_refused=True)])
 def test_a_get_that_may_sleep_waits_in_the_page_allocator_with_its_page_charged(
-    refused: str,
+    rules: Rules,
 ) -> None:
-    model = Model(replace(Rules(), **{refused: True}), shapes(1, 1), SMALL)
+    model = Model(rules, shapes(1, 1), SMALL)
     model.kernel.short.store(1)
     model.perform("P1", ("get", MBUF))
     process = model.process("P1")
