@@ -79,7 +79,7 @@ async def hold_and_wait(
     async with pools, anyio.create_task_group() as tasks:
         for number in range(1, processes + 1):
             tasks.start_soon(process, number, name=f"process {number}")
-        await anyio.sleep(3600)
+        await anyio.sleep(600)
         end, why = pools.statistics(), pools.explain()
         tasks.cancel_scope.cancel()
     outcome = Outcome(
