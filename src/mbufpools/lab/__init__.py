@@ -22,6 +22,10 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_options``          the options of an exploration, checked; the names of their values
 ``_steps``            steps, what each touched, and which step happens before which
 ``_ordered_sets``     sets of asyncio that are walked in a fixed order
+``_running``          whether the calling thread runs the program, and what time it is there
+``_replaced``         replaces functions of modules, and the copies that other modules hold
+``_clocks``           the clocks of `time` and `datetime`, in virtual time
+``_chance``           `random`, `secrets` and `uuid`, the same in every execution
 ``_threads``          refuses threads
 ``_leaks``            hears the warnings of leaked resources
 ``_interrupts``       Ctrl-C while the lab explores

@@ -32,7 +32,7 @@ from anyio._backends._asyncio import (
     TaskGroup as _TaskGroup,
 )
 
-from . import _interrupts
+from . import _interrupts, _running
 from ._background import TICKS, is_service, only_ticks_on_asyncio
 from ._cancelling import declare_spawn
 from ._declare import recorder
@@ -414,6 +414,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         """Tasks whose start `TaskGroup.start` waits for, and the futures of their start."""
         self._services: set[Name] = set()
         """The services of libraries."""
+        self._time_passed = False
+        """Whether the clock has moved in the middle of a step."""
         self._ticks = 0
         self._quiet_since = 0
         self.complaint: Outcome | None = None
@@ -576,8 +578,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
     def execute(self, program: Program, leaks: Leaks) -> Outcome:
         """Run `program` until it ends, stalls, or reaches the step limit."""
         recorder.task_name = _name_of
-        self._main = main = self.create_task(_call(program), name="main")
+        _running.begin(self.time, self._pass_time)
         try:
+            self._main = main = self.create_task(_call(program), name="main")
             outcome = self._drive(main)
             if not outcome.stopped:  # else a task that would have looked did not get to it
                 self._look_for_services(leaks)
@@ -586,6 +589,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 self._look_for_lost_errors()
         finally:
             self._tear_down()
+            _running.end()
         if self.complaint is None or outcome.kind is not None or outcome.stopped:
             return outcome
         return self.complaint
@@ -597,6 +601,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         try:
             while True:
                 _interrupts.check()
+                if self._time_passed:
+                    self._call_for_due_timers()
                 if self._due and not steps and not self._callbacks:
                     self._begin_iteration()
                 if steps and stock:
@@ -789,6 +795,29 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         while timers and timers[0]._when <= self._now:
             timer = heapq.heappop(timers)
             if not timer._cancelled:
+                self._order += 1
+                self._callbacks.append((timer, self._origin, self._order))
+
+    def _pass_time(self, seconds: float) -> None:
+        if recorder.active:
+            raise refuse(
+                "the program lets time pass in the middle of a step (time.sleep), which dpor "
+                "cannot follow; use another strategy"
+            )
+        self._now += seconds
+        self._time_passed = True
+
+    def _call_for_due_timers(self) -> None:
+        """Call for the timers whose time has passed in the middle of a step."""
+        self._time_passed = False
+        timers = self._scheduled
+        while timers and timers[0]._when <= self._now:
+            timer = heapq.heappop(timers)
+            if timer._cancelled:
+                continue
+            if self._stock:  # asyncio looks at timers once in an iteration
+                self._due.append((timer, self._origin))
+            else:
                 self._order += 1
                 self._callbacks.append((timer, self._origin, self._order))
 

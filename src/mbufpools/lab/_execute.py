@@ -11,6 +11,8 @@ from typing import Any, cast
 
 from . import _interrupts
 from ._cancelling import declaring_cancellations
+from ._chance import restart_chance, seeded
+from ._clocks import virtual_clocks
 from ._declare import declaring, recorder
 from ._fresh import Renewal
 from ._leaks import Leaks, collect_unheard, listening
@@ -65,6 +67,20 @@ def _alone() -> Iterator[None]:
         _explorer = None
 
 
+@contextmanager
+def _hooked(options: Options) -> Iterator[Leaks]:
+    """Replace what the lab controls in the whole process, and put it back at the end."""
+    with ExitStack() as stack:
+        leaks = stack.enter_context(listening())
+        stack.enter_context(forbidding_threads())
+        stack.enter_context(sets_in_order())
+        if options.clocks:
+            stack.enter_context(virtual_clocks())
+        if options.chance:
+            stack.enter_context(seeded())
+        yield leaks
+
+
 @dataclass(slots=True)
 class Executed:
     """The result of a number of executions."""
@@ -112,6 +128,8 @@ def execute(
         if full or result.executions >= options.max_executions or not strategy.begin():
             return None
         recorder.restart()
+        if options.chance:
+            restart_chance()
         renew()
         schedule = Schedule(strategy, step_limit=options.step_limit, cancel_by=options.cancel_by)
         if records.wants(result.executions + 1):
@@ -141,9 +159,7 @@ def execute(
 
     try:
         with _alone(), ExitStack() as stack:
-            leaks = stack.enter_context(listening())
-            stack.enter_context(forbidding_threads())
-            stack.enter_context(sets_in_order())
+            leaks = stack.enter_context(_hooked(options))
             if strategy.needs_declarations:  # of what the backend has loaded, too
                 stack.enter_context(declaring())
                 stack.enter_context(declaring_cancellations())
@@ -203,6 +219,8 @@ def once(
         if not strategy.begin():
             return None
         recorder.restart()
+        if options.chance:
+            restart_chance()
         renew()
         schedule = Schedule(strategy, step_limit=options.step_limit, cancel_by=cancel_by)
         schedule.record()
@@ -211,7 +229,7 @@ def once(
     def done(schedule: Schedule, outcome: Outcome) -> None:
         results.append((schedule, outcome))
 
-    with _alone(), listening() as leaks, forbidding_threads(), sets_in_order():
+    with _alone(), _hooked(options) as leaks:
         _backend(options.backend)(program, next_schedule, done, leaks)
     raise_refused()
     schedule, outcome = results[0]

@@ -55,6 +55,8 @@ def explore(
     executor: Executor | None = None,
     reset: Callable[[], Any] | None = None,
     fresh: Iterable[str | ModuleType] = (),
+    clocks: bool = True,
+    chance: bool = True,
 ) -> Exploration:
     """Execute ``program()`` under many schedules, in virtual time, and say what fails.
 
@@ -96,6 +98,10 @@ def explore(
         reset: called before each execution, to put back what survives one: a cache, a singleton.
         fresh: modules, or their names, whose code is executed again before each execution, in the
             order given, so that their variables are as after an import.
+        clocks: whether the clocks of `time` and `datetime` are virtual in the program, as the event
+            loop's is; False leaves them real.
+        chance: whether `random`, `secrets`, `uuid` and `os.urandom` give the same in every
+            execution; False leaves them to chance.
 
     Raises:
         ValueError: an unknown strategy or backend, a number that cannot be, a way to cancel that
@@ -121,6 +127,8 @@ def explore(
         step_limit=step_limit,
         reset=reset,
         fresh=module_names(fresh),
+        clocks=clocks,
+        chance=chance,
     )
     if options.cancel_by and not kind.can_cancel:
         raise ValueError(
@@ -211,6 +219,8 @@ def replay(
     step_limit: int = STEP_LIMIT,
     reset: Callable[[], Any] | None = None,
     fresh: Iterable[str | ModuleType] = (),
+    clocks: bool = True,
+    chance: bool = True,
 ) -> Exploration:
     """Execute ``program()`` once more in the schedule of a failure's token.
 
@@ -220,7 +230,7 @@ def replay(
         program: as it was explored.
         token: a failure's `token`.
         step_limit: steps of the execution.
-        reset, fresh: as in `explore`.
+        reset, fresh, clocks, chance: as in `explore`.
 
     Raises:
         ValueError: no token.
@@ -230,7 +240,12 @@ def replay(
     check_backend(name)
     backend = cast("BackendName", name)
     options = Options(
-        backend=backend, step_limit=step_limit, reset=reset, fresh=module_names(fresh)
+        backend=backend,
+        step_limit=step_limit,
+        reset=reset,
+        fresh=module_names(fresh),
+        clocks=clocks,
+        chance=chance,
     )
     begin = time.perf_counter()
     with interruptible():

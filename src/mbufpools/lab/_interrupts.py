@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic  # the real one
 from types import FrameType
 
 from ._leaks import collect_unheard
@@ -89,13 +89,13 @@ def interruptible() -> Iterator[None]:
 def _handle(signum: int, frame: FrameType | None) -> None:
     global _first
     if not _active:
-        if _first is None or time.monotonic() - _first > PATIENCE:
+        if _first is None or monotonic() - _first > PATIENCE:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             raise KeyboardInterrupt
     elif _first is None:
-        _first = time.monotonic()
+        _first = monotonic()
         name = "" if frame is None else str(frame.f_globals.get("__name__", ""))
         if name.partition(".")[0] not in _NOT_OURS:
             raise KeyboardInterrupt
-    elif time.monotonic() - _first > PATIENCE:
+    elif monotonic() - _first > PATIENCE:
         raise KeyboardInterrupt

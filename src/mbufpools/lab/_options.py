@@ -48,6 +48,10 @@ class Options:
     """A function that is called before each execution, or a `PickledProgram` of it."""
     fresh: tuple[str, ...] = ()
     """Modules that are executed again before each execution."""
+    clocks: bool = True
+    """Whether the clocks of Python are virtual in the program."""
+    chance: bool = True
+    """Whether chance is seeded anew before each execution."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for a number that cannot be."""

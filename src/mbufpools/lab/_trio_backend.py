@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import trio
 from trio._core import _run
 
-from . import _interrupts
+from . import _interrupts, _running
 from ._background import TICKS, is_service, only_ticks_on_trio
 from ._cancelling import declare_spawn
 from ._declare import recorder
@@ -257,6 +257,7 @@ class _Backend(trio.abc.Instrument):
         self._origin, self._running, self._ending = 0, None, False
         self.clock.restart()
         self._leaks.begin()
+        _running.begin(self.clock.current_time, self.clock.pass_time)
         try:
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope
@@ -265,6 +266,7 @@ class _Backend(trio.abc.Instrument):
             while self._others_are_left():  # noqa: ASYNC110 - trio tells of no end of a system task
                 await trio.lowlevel.checkpoint()
         finally:
+            _running.end()
             self._schedule = None
 
     def _others_are_left(self) -> bool:
@@ -585,6 +587,15 @@ class _Clock(trio.abc.Clock):
         """Another execution begins, at 0."""
         self._now = 0.0
         self.teardown_rounds = 0
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass in the middle of a step."""
+        if recorder.active:
+            raise refuse(
+                "the program lets time pass in the middle of a step (time.sleep), which dpor "
+                "cannot follow; use another strategy"
+            )
+        self._now += seconds
 
     def start_clock(self) -> None:
         """Called by trio when a run begins."""

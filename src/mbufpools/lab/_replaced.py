@@ -1,0 +1,104 @@
+"""Replaces functions of modules while the lab explores, and the copies that other modules hold.
+
+A module that says ``from time import monotonic`` holds a copy of the function, and so does a
+function with the default argument ``timer=time.monotonic``. Copies are looked for in all imported
+modules but those of Python itself and of tools that have to know the real time. A module that is
+imported during the exploration copies the replacement; that copy is put back at the end, too.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["replaced"]
+
+_SKIPPED = sys.stdlib_module_names | {
+    "_mbufpools_pytest",
+    "_pytest",
+    "anyio",
+    "coverage",
+    "execnet",
+    "hypothesis",
+    "mbufpools",
+    "pluggy",
+    "pytest",
+    "pytest_timeout",
+    "sniffio",
+    "trio",
+    "xdist",
+}
+
+_Scanned = dict[str, tuple[int, int]]
+_scanned: dict[frozenset[int], _Scanned] = {}
+"""For the functions, by identity, that were looked for: the modules without a copy of any, each
+with its identity and size."""
+_kept: list[object] = []
+"""Those functions themselves, so that their identities stay theirs."""
+
+
+@contextmanager
+def replaced(replacements: Iterable[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Replace attributes, each given by its owner, its name and the new value; and all copies."""
+    wanted = [(owner, name, getattr(owner, name), new) for owner, name, new in replacements]
+    new_by_old = {id(old): new for _, _, old, new in wanted if callable(old)}
+    old_by_new = {id(new): old for _, _, old, new in wanted if callable(old)}
+    functions = frozenset(new_by_old)
+    if functions not in _scanned:
+        _kept.extend(old for _, _, old, _ in wanted)
+    scanned = _scanned.setdefault(functions, {})
+    _replace_copies(new_by_old, scanned)
+    for owner, name, _, new in wanted:
+        setattr(owner, name, new)
+    try:
+        yield
+    finally:
+        for owner, name, old, _ in reversed(wanted):
+            setattr(owner, name, old)
+        _replace_copies(old_by_new, scanned)
+
+
+def _replace_copies(table: dict[int, Any], scanned: _Scanned) -> None:
+    """Put another function in the place of each copy; the table has the new one by the identity of
+    the old one."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in _SKIPPED:
+            continue
+        variables = getattr(module, "__dict__", None)
+        if type(variables) is not dict or scanned.get(name) == (id(variables), len(variables)):
+            continue
+        if not _replace_in_module(name, variables, table):
+            scanned[name] = id(variables), len(variables)
+
+
+def _replace_in_module(name: str, variables: dict[str, Any], table: dict[int, Any]) -> bool:
+    """Replace the copies of one module; return whether there were any."""
+    found = False
+    for variable, value in list(variables.items()):
+        if id(value) in table:
+            variables[variable] = table[id(value)]
+            found = True
+        elif isinstance(value, types.FunctionType):
+            found |= _replace_in_defaults(value, table)
+        elif isinstance(value, type) and value.__module__ == name:
+            for method in list(vars(value).values()):
+                if isinstance(method, types.FunctionType):
+                    found |= _replace_in_defaults(method, table)
+    return found
+
+
+def _replace_in_defaults(function: types.FunctionType, table: dict[int, Any]) -> bool:
+    """Replace the copies among a function's default arguments; return whether there were any."""
+    found = False
+    defaults = function.__defaults__
+    if defaults is not None and any(id(it) in table for it in defaults):
+        function.__defaults__ = tuple(table.get(id(it), it) for it in defaults)
+        found = True
+    by_name = function.__kwdefaults__
+    if by_name is not None and any(id(it) in table for it in by_name.values()):
+        function.__kwdefaults__ = {key: table.get(id(it), it) for key, it in by_name.items()}
+        found = True
+    return found

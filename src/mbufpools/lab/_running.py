@@ -1,0 +1,61 @@
+"""Whether the calling thread runs the program, and what time it is there.
+
+While the lab explores, functions such as `time.monotonic` and `threading.Thread.start` are replaced
+for the whole process. A replacement acts only for the program: in the thread that executes it and
+in the threads that the program has started, from the beginning of an execution to its end. For all
+others it does what the function has always done.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+__all__ = ["add_thread", "begin", "end", "inside", "now", "pass_time", "remove_thread"]
+
+_threads: set[int] = set()
+"""The threads that run the program. Empty between executions."""
+_now: Callable[[], float]
+_pass_time: Callable[[float], None]
+
+
+def begin(now: Callable[[], float], pass_time: Callable[[float], None]) -> None:
+    """Note that the calling thread begins an execution.
+
+    Args:
+        now: returns the time of the execution, in seconds of its virtual clock.
+        pass_time: lets so many seconds pass in the middle of a step.
+    """
+    global _now, _pass_time
+    _now, _pass_time = now, pass_time
+    _threads.add(threading.get_ident())
+
+
+def end() -> None:
+    """Note that the execution is over."""
+    _threads.clear()
+
+
+def inside() -> bool:
+    """Return True if the calling thread runs the program."""
+    return threading.get_ident() in _threads
+
+
+def add_thread() -> None:
+    """Note that the calling thread is one of the program."""
+    _threads.add(threading.get_ident())
+
+
+def remove_thread() -> None:
+    """Note that the calling thread does not run the program any more."""
+    _threads.discard(threading.get_ident())
+
+
+def now() -> float:
+    """Return the time of the execution, in seconds of its virtual clock."""
+    return _now()
+
+
+def pass_time(seconds: float) -> None:
+    """Move the virtual clock in the middle of a step, as a blocking call does."""
+    _pass_time(seconds)
