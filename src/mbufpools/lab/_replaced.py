@@ -44,8 +44,8 @@ _kept: list[object] = []
 def replaced(replacements: Iterable[tuple[Any, str, Any]]) -> Iterator[None]:
     """Replace attributes, each given by its owner, its name and the new value; and all copies."""
     wanted = [(owner, name, getattr(owner, name), new) for owner, name, new in replacements]
-    new_by_old = {id(old): new for _, _, old, new in wanted if callable(old)}
-    old_by_new = {id(new): old for _, _, old, new in wanted if callable(old)}
+    new_by_old = {id(old): new for _, _, old, new in wanted if callable(new)}
+    old_by_new = {id(new): old for _, _, old, new in wanted if callable(new)}
     functions = frozenset(new_by_old)
     if functions not in _scanned:
         _kept.extend(old for _, _, old, _ in wanted)
