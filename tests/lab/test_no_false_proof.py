@@ -642,7 +642,7 @@ def test_a_proof_of_a_program_with_choices_has_no_remarks(backend: lab.BackendNa
 
 CALLBACKS = "other orders of plain callbacks, or of a set of tasks, than first in, first out"
 SYSTEM = "other orders of trio's own tasks, or of a set of tasks"
-THREADS = "threads, I/O and real time"
+THREADS = "threads between two of their waits, I/O and real time"
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
 """The asyncio backend: an event loop that asks a schedule which task runs next.
 
-The clock is virtual, and I/O is refused. The schedule chooses among the steps of tasks; it does not
-choose among plain callbacks. Under the run-on rule the callbacks that are ready run before each
-choice, in their order, and then those that they have added, and so on. Only what adds itself again
-and again, as anyio's cancellation does, waits for the next choice. Under the stock rule callbacks
-and steps keep the order in which they were called for, as on asyncio's own loop; only a step that
-is delayed changes its place.
+The clock is virtual, and I/O is refused. A thread of the program has a task that runs it step by
+step. The schedule chooses among the steps of tasks; it does not choose among plain callbacks. Under
+the run-on rule the callbacks that are ready run before each choice, in their order, and then those
+that they have added, and so on. Only what adds itself again and again, as anyio's cancellation
+does, waits for the next choice. Under the stock rule callbacks and steps keep the order in which
+they were called for, as on asyncio's own loop; only a step that is delayed changes its place.
 
 A step makes a task ready, directly or through callbacks. Each handle records which steps it was.
 """
@@ -32,11 +32,12 @@ from anyio._backends._asyncio import (
     TaskGroup as _TaskGroup,
 )
 
-from . import _interrupts, _running
+from . import _interrupts, _lockstep, _running
 from ._background import TICKS, is_service, only_ticks_on_asyncio
 from ._cancelling import declare_spawn
 from ._declare import recorder
 from ._leaks import Leaks, keep_for_good
+from ._lockstep import LabThread
 from ._outcome import IO_REFUSED, LabError, Outcome, describe, only, refuse
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._steps import CLOCK, MAIN, Name, spell
@@ -414,6 +415,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         """Tasks whose start `TaskGroup.start` waits for, and the futures of their start."""
         self._services: set[Name] = set()
         """The services of libraries."""
+        self._threads: dict[LabThread, _Task] = {}
+        """The threads of the program, each with the task that serves it."""
         self._time_passed = False
         """Whether the clock has moved in the middle of a step."""
         self._ticks = 0
@@ -437,7 +440,13 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         return asyncio.Future(loop=self)
 
     def create_task(
-        self, coro: Any, *, name: str | None = None, context: Context | None = None, **_: Any
+        self,
+        coro: Any,
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+        thread: LabThread | None = None,
+        **_: Any,
     ) -> _Task:
         parent = None if self._running is None else self._task(self._running)
         if self._main is None:
@@ -453,7 +462,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             self._services.add(path)
         # What closes a generator that was left is no coroutine; the loop makes a task of it.
         closes = not inspect.iscoroutine(coro)
-        if self._injecting and not closes:
+        if self._injecting and not closes and thread is None:
             scope = _Scope()
             scope.lab_in_group, started = self.spawning
             if started is not None:
@@ -468,8 +477,19 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         # asyncio's own default counts the tasks of all executions.
         name = name or f"Task-{spell(path)}"
         task.__init__(coro, loop=self, name=name, context=context)  # type: ignore[misc]  # as it is made
-        self._schedule.spawned(path, _title(task), exempt=service or closes)
+        exempt = service or closes or thread is not None
+        self._schedule.spawned(path, _title(task), exempt=exempt)
         return task
+
+    def start_thread(self, thread: LabThread) -> None:
+        """Make the task that serves a thread of the program. The lab does not cancel it."""
+        self._threads[thread] = self.create_task(thread.serve(), name=thread.title, thread=thread)
+
+    def thread_failed(self, thread: LabThread, error: BaseException) -> None:
+        """Complain of an exception that has ended a thread."""
+        if self.complaint is None:
+            message = f"an exception has ended {thread.title}: {_shown(error)}"
+            self.complaint = Outcome("exception", message, error=error)
 
     def _name_in_callback(self) -> Name:
         """Return the name for a task that a callback makes: a child of the task whose step has
@@ -509,8 +529,11 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
     def call_soon_threadsafe(
         self, callback: Any, *args: Any, context: Context | None = None
     ) -> Any:
-        if threading.get_ident() != self._thread_id:
-            raise refuse("a thread calls the loop; the lab explores one thread's schedules")
+        if threading.get_ident() != self._thread_id and _lockstep.current() is None:
+            raise refuse(
+                "a thread that the program has not started calls the event loop; start it in the "
+                "program, so that the lab can run it in lock-step"
+            )
         return self.call_soon(callback, *args, context=context)
 
     def call_at(
@@ -538,12 +561,6 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
     def set_task_factory(self, factory: Any) -> None:
         if factory is not None:
             raise refuse("the program sets a task factory; the lab makes the tasks itself")
-
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
-        raise refuse(
-            f"the program runs {func!r} in a thread; the lab explores one thread's schedules, so "
-            f"call it directly, or give it a fake"
-        )
 
     def _refuse_io(self, *_args: Any, **_options: Any) -> Any:
         raise refuse(IO_REFUSED)
@@ -579,6 +596,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         """Run `program` until it ends, stalls, or reaches the step limit."""
         recorder.task_name = _name_of
         _running.begin(self.time, self._pass_time)
+        _lockstep.begin(self)
         try:
             self._main = main = self.create_task(_call(program), name="main")
             outcome = self._drive(main)
@@ -884,10 +902,11 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._schedule.close()
         self._injecting = False
         recorder.forget()
+        serving = set(self._threads.values())
         left = [
             task
             for reference in self._tasks.values()
-            if (task := reference()) is not None and not _over(task)
+            if (task := reference()) is not None and not _over(task) and task not in serving
         ]
         for task in left:
             _close_if_not_begun(task)
@@ -904,9 +923,25 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 )
         if failed is None and self._asyncgens:
             failed = self._finish([self.create_task(self.shutdown_asyncgens())])
+        if failed is None and self._default_executor is not None:
+            failed = self._shut_down_executor()
         return outcome if failed is None else failed
 
-    def _finish(self, tasks: list[_Task]) -> Outcome | None:
+    def _shut_down_executor(self) -> Outcome | None:
+        """Wait until the threads of the loop's own executor are over, as `asyncio.run` does."""
+        executor = self._default_executor
+        executor.shutdown(wait=False)
+        threads = {getattr(thread, "lab_thread", None) for thread in executor._threads}
+        return self._finish(
+            [task for thread, task in self._threads.items() if thread in threads],
+            "it waits for the threads of the loop's executor, and one of them",
+        )
+
+    def _finish(
+        self,
+        tasks: list[_Task],
+        what: str = "it cancels the tasks that are left, and one of them",
+    ) -> Outcome | None:
         """Run what is ready, in its order, until these tasks are over; return what prevents it."""
         taken = idle = 0
         kind, how = "livelock", "goes on for ever"
@@ -935,8 +970,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 break
         return Outcome(
             kind,
-            f"the main task has ended, but asyncio.run would not: it cancels the tasks that are "
-            f"left, and one of them {how}",
+            f"the main task has ended, but asyncio.run would not: {what} {how}",
             self._task_dump(),
         )
 
@@ -953,6 +987,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
     def _tear_down(self) -> None:
         """Cancel the tasks that are left, so that their clean-up runs, and drop them."""
+        _lockstep.end()
         left = [
             task
             for reference in self._tasks.values()

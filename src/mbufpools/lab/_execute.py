@@ -28,7 +28,7 @@ from ._shrink import shrink
 from ._steps import Name
 from ._strategies import Replay
 from ._strategy import Strategy
-from ._threads import forbidding_threads
+from ._threads import threads_in_lockstep
 from ._token import spell_token
 
 __all__ = ["Executed", "Program", "Signature", "execute", "make_failure", "once"]
@@ -72,7 +72,7 @@ def _hooked(options: Options) -> Iterator[Leaks]:
     """Replace what the lab controls in the whole process, and put it back at the end."""
     with ExitStack() as stack:
         leaks = stack.enter_context(listening())
-        stack.enter_context(forbidding_threads())
+        stack.enter_context(threads_in_lockstep())
         stack.enter_context(sets_in_order())
         if options.clocks:
             stack.enter_context(virtual_clocks())

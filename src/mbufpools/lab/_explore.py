@@ -194,7 +194,7 @@ def _not_explored(strategy: Strategy, options: Options) -> Iterator[str]:
         yield "other orders of plain callbacks, or of a set of tasks, than first in, first out"
     else:
         yield "other orders of trio's own tasks, or of a set of tasks"
-    yield "threads, I/O and real time"
+    yield "threads between two of their waits, I/O and real time"
 
 
 def _check_executor(executor: Executor, kind: type[Strategy]) -> None:

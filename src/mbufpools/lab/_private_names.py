@@ -45,7 +45,7 @@ TRIO: dict[str, tuple[str, ...]] = {
         "waiting_for_idle",
     ),
     "trio._core._run.TheIOManager": ("wait_readable", "wait_writable"),
-    "trio._threads": ("start_thread_soon",),
+    "trio._threads": ("_send_message_to_trio", "start_thread_soon"),
     "trio.CancelScope": ("_cancel", "_cancel_status", "_close", "_registered_deadline"),
     "trio.lowlevel.Task": (
         "_abort_func",

@@ -13,10 +13,9 @@ from collections.abc import Callable
 
 __all__ = ["add_thread", "begin", "end", "inside", "now", "pass_time", "remove_thread"]
 
-_threads: set[int] = set()
-"""The threads that run the program. Empty between executions."""
+_threads: dict[int, Callable[[float], None]] = {}
+"""For each thread that runs the program: how it lets time pass. Empty between executions."""
 _now: Callable[[], float]
-_pass_time: Callable[[float], None]
 
 
 def begin(now: Callable[[], float], pass_time: Callable[[float], None]) -> None:
@@ -26,9 +25,9 @@ def begin(now: Callable[[], float], pass_time: Callable[[float], None]) -> None:
         now: returns the time of the execution, in seconds of its virtual clock.
         pass_time: lets so many seconds pass in the middle of a step.
     """
-    global _now, _pass_time
-    _now, _pass_time = now, pass_time
-    _threads.add(threading.get_ident())
+    global _now
+    _now = now
+    add_thread(pass_time)
 
 
 def end() -> None:
@@ -41,14 +40,14 @@ def inside() -> bool:
     return threading.get_ident() in _threads
 
 
-def add_thread() -> None:
-    """Note that the calling thread is one of the program."""
-    _threads.add(threading.get_ident())
+def add_thread(pass_time: Callable[[float], None]) -> None:
+    """Note that the calling thread is one of the program, and how it lets time pass."""
+    _threads[threading.get_ident()] = pass_time
 
 
 def remove_thread() -> None:
     """Note that the calling thread does not run the program any more."""
-    _threads.discard(threading.get_ident())
+    _threads.pop(threading.get_ident(), None)
 
 
 def now() -> float:
@@ -57,5 +56,5 @@ def now() -> float:
 
 
 def pass_time(seconds: float) -> None:
-    """Move the virtual clock in the middle of a step, as a blocking call does."""
-    _pass_time(seconds)
+    """Let time pass, as a blocking call of the calling thread does."""
+    _threads[threading.get_ident()](seconds)

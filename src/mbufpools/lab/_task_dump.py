@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from . import _hooks
+from ._lockstep import LabThread, frames_of
 from ._steps import Name, spell
 from .hooks import short_path
 
@@ -100,6 +101,8 @@ def _where(coroutine: Any) -> tuple[list[str], list[Any], Any]:
         module = frame.f_globals.get("__name__", "")
         if module.partition(".")[0] in libraries and not module.startswith(_LAB):
             frames.append(frame)
+        elif module == LabThread.__module__:  # the task of a thread
+            return frames_of(frame.f_locals["self"]), [], None
         elif not module.startswith(f"{_LAB}._"):
             calls.append(f"{short_path(code.co_filename)}:{frame.f_lineno}, in {code.co_qualname}")
             frames.clear()

@@ -1,34 +1,294 @@
-"""Refuses threads: the operating system schedules them, so the lab cannot control what they do."""
+"""What the lab replaces so that the program's threads run in lock-step (`_lockstep`).
+
+A thread begins by `threading.Thread.start`, also in a `ThreadPoolExecutor`, `asyncio.to_thread`,
+`anyio.to_thread.run_sync` and the worker threads of libraries. A thread waits by a
+`threading.Condition`, of which Python's other primitives are made: `Event`, `Semaphore`, `Barrier`,
+`queue.Queue` and `concurrent.futures.Future`. The exceptions are `queue.SimpleQueue`, of which
+there is a version in Python, and plain locks. A lock that the program makes is a `_Lock`; one that
+is older is real, and a thread that waits for it is refused.
+
+An executor that is older than the execution has threads of its own by now, or of an execution
+before. A new one with the same options stands in for it.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import queue
+import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+from . import _lockstep
+from ._declare import recorder
+from ._lockstep import LabThread, program_line
 from ._outcome import refuse
+from ._replaced import replaced
+from ._running import inside, now
 
-__all__ = ["forbidding_threads"]
+__all__ = ["threads_in_lockstep", "what_runs"]
+
+_monotonic = time.monotonic
+_thread: Any = threading.Thread
+_start, _join = _thread.start, _thread.join
+_condition: Any = threading.Condition
+_wait, _notify = _condition.wait, _condition.notify
+_executor: Any = ThreadPoolExecutor
+_init, _submit = _executor.__init__, _executor.submit
+_loop: Any = asyncio.BaseEventLoop
+_init_loop = _loop.__init__
+_real_lock: Any = threading.Lock
+
+_starting: set[int] = set()
+"""Threads that start another one: they wait in real time until it is there."""
+_called: list[str] = []
+"""What the thread that is started next will run, if the lab knows."""
+
+
+def _start_in_lockstep(thread: Any) -> None:
+    if not inside():
+        _start(thread)
+        return
+    if recorder.active:
+        raise refuse(
+            f"the program starts a thread at {program_line()}, and dpor cannot see what threads "
+            f"share; use another strategy"
+        )
+    lab_thread = LabThread(_title(thread), partial(_join, thread))
+    run = thread.run
+
+    def in_lockstep() -> None:
+        try:
+            lab_thread.run(run)
+        finally:
+            vars(thread).pop("run", None)
+
+    thread.run = in_lockstep
+    thread._daemonic = True  # if it does not end, Python does all the same
+    ident = threading.get_ident()
+    _starting.add(ident)
+    try:
+        _start(thread)
+    finally:
+        _starting.discard(ident)
+    thread.lab_thread = lab_thread
+    _lockstep.start(lab_thread)
+
+
+def _title(thread: Any) -> str:
+    """Return what a thread is called in reports: the function that it runs, which is the same in
+    every execution, while Python counts its threads."""
+    if _called:
+        return f"thread {_called[-1]}"
+    target = getattr(thread, "_target", None) or type(thread)
+    return f"thread {_name(target)}"
+
+
+def _name(function: Any) -> str:
+    while isinstance(function, partial):
+        # `asyncio.to_thread` runs `context.run(function, ...)`
+        in_context = type(getattr(function.func, "__self__", None)).__name__ == "Context"
+        function = function.args[0] if in_context and function.args else function.func
+    return getattr(function, "__qualname__", type(function).__qualname__)
 
 
 @contextmanager
-def forbidding_threads() -> Iterator[None]:
-    """Refuse to start a thread from the thread that explores; other threads of the process may."""
-    explorer = threading.get_ident()
-    thread_class: Any = threading.Thread
-    start = thread_class.start
-
-    def refuse_start(thread: threading.Thread) -> None:
-        if threading.get_ident() == explorer:
-            raise refuse(
-                f"the program starts a thread ({thread.name}); the lab explores one thread's "
-                f"schedules, so call what it runs directly, or give it a fake"
-            )
-        start(thread)
-
-    thread_class.start = refuse_start
+def what_runs(function: Any) -> Iterator[None]:
+    """Name the thread that is started inside of the ``with`` block after a function."""
+    _called.append(function if isinstance(function, str) else _name(function))
     try:
         yield
     finally:
-        thread_class.start = start
+        _called.pop()
+
+
+def _join_in_lockstep(thread: Any, timeout: float | None = None) -> None:
+    lab_thread: LabThread | None = getattr(thread, "lab_thread", None)
+    if lab_thread is None or not inside() or lab_thread is _lockstep.current():
+        _join(thread, timeout)
+        return
+    _lockstep.wait(lambda: lab_thread.over, timeout)
+
+
+def _wait_in_lockstep(condition: Any, timeout: float | None = None) -> bool:
+    if not inside() or threading.get_ident() in _starting:
+        return bool(_wait(condition, timeout))
+    if not condition._is_owned():
+        raise RuntimeError("cannot wait on un-acquired lock")
+    # As `threading` does it: a lock that is taken, and that `notify` releases.
+    waiter = _real_lock()
+    waiter.acquire()
+    condition._waiters.append(waiter)
+    saved = condition._release_save()
+    woken = False
+    try:
+        woken = _lockstep.wait(lambda: bool(waiter.acquire(False)), timeout)
+        return woken
+    finally:
+        condition._acquire_restore(saved)
+        if not woken and waiter in condition._waiters:
+            condition._waiters.remove(waiter)
+
+
+def _notify_in_lockstep(condition: Any, n: int = 1) -> None:
+    _notify(condition, n)
+    if inside():
+        _lockstep.recheck()
+
+
+def _now_in_lockstep() -> float:
+    """Return the time that timeouts of `threading` and `queue` are measured by."""
+    return now() if inside() and threading.get_ident() not in _starting else _monotonic()
+
+
+class _LockKind(type):
+    """Makes ``threading.Lock()`` a real lock outside of the program; both kinds are instances."""
+
+    def __call__(cls) -> Any:
+        return super().__call__() if inside() else _real_lock()
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return type(instance) in (cls, _LOCK_TYPE)
+
+
+_LOCK_TYPE = type(_real_lock())
+
+
+class _Lock(metaclass=_LockKind):
+    """A lock that the program has made, for which its threads wait in lock-step."""
+
+    __slots__ = ("__weakref__", "_lock")
+
+    def __init__(self) -> None:
+        self._lock = _real_lock()
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        if blocking and inside() and threading.get_ident() not in _starting:
+            return _lockstep.wait(self._take, None if timeout == -1 else timeout)
+        return bool(self._lock.acquire(blocking, timeout))
+
+    def _take(self) -> bool:
+        return bool(self._lock.acquire(False))
+
+    def release(self) -> None:
+        self._lock.release()
+        if inside():
+            _lockstep.recheck()
+
+    def locked(self) -> bool:
+        return bool(self._lock.locked())
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+    def _at_fork_reinit(self) -> None:
+        self._lock._at_fork_reinit()
+
+    def __repr__(self) -> str:
+        return repr(self._lock)
+
+
+_real_rlock: Any = threading.RLock
+_python_rlock: Any = threading._RLock  # the version in Python
+
+
+def _make_rlock(*args: Any, **options: Any) -> Any:
+    if not inside():
+        return _real_rlock(*args, **options)
+    lock = _python_rlock(*args, **options)
+    lock._block = _Lock()
+    return lock
+
+
+# Executors
+
+
+def _init_in_lockstep(executor: Any, *args: Any, **options: Any) -> None:
+    _init(executor, *args, **options)
+    executor.lab_execution = _lockstep.execution() if inside() else None
+
+
+_stand_ins: dict[int, tuple[object, Any, Any]] = {}
+"""For each older executor, by identity: the present execution, what stands in for it there, and
+the executor itself."""
+
+
+def _submit_in_lockstep(executor: Any, fn: Any, /, *args: Any, **options: Any) -> Any:
+    if not inside():
+        return _submit(executor, fn, *args, **options)
+    present = _lockstep.execution()
+    if getattr(executor, "lab_execution", None) is not present and not executor._shutdown:
+        execution, stand_in, _ = _stand_ins.get(id(executor), (None, None, None))
+        if execution is not present:
+            stand_in = ThreadPoolExecutor(
+                executor._max_workers,
+                executor._thread_name_prefix,
+                getattr(executor, "_initializer", None),
+                getattr(executor, "_initargs", ()),
+            )
+            _stand_ins[id(executor)] = present, stand_in, executor
+        executor = stand_in
+    with what_runs(fn):
+        return _submit(executor, fn, *args, **options)
+
+
+def _refuse_process(executor: Any, fn: Any, /, *args: Any, **options: Any) -> Any:
+    if not inside():
+        return _submit_to_process(executor, fn, *args, **options)
+    raise refuse(
+        f"the program runs {_name(fn)} in another process, at {program_line()}; the lab explores "
+        f"one process, so give it a ThreadPoolExecutor instead"
+    )
+
+
+_submit_to_process: Any = None
+
+
+def _refuse_loop(loop: Any, *args: Any, **options: Any) -> None:
+    if inside():
+        loop._closed = True  # for its finalizer
+        raise refuse(
+            f"the program makes an event loop of its own, at {program_line()}; the lab explores "
+            f"one event loop, so call the coroutine from a thread by anyio.from_thread.run or "
+            f"asyncio.run_coroutine_threadsafe"
+        )
+    _init_loop(loop, *args, **options)
+
+
+@contextmanager
+def threads_in_lockstep() -> Iterator[None]:
+    """Run the threads that the program starts in lock-step; other threads run as always."""
+    global _submit_to_process
+    replacements: list[tuple[Any, str, Any]] = [
+        (_thread, "start", _start_in_lockstep),
+        (_thread, "join", _join_in_lockstep),
+        (_condition, "wait", _wait_in_lockstep),
+        (_condition, "notify", _notify_in_lockstep),
+        (threading, "_time", _now_in_lockstep),
+        (queue, "time", _now_in_lockstep),
+        (threading, "Lock", _Lock),
+        (threading, "RLock", _make_rlock),
+        (_executor, "__init__", _init_in_lockstep),
+        (_executor, "submit", _submit_in_lockstep),
+        (_loop, "__init__", _refuse_loop),
+    ]
+    simple = vars(queue).get("_PySimpleQueue")
+    if simple is not None:
+        replacements.append((queue, "SimpleQueue", simple))
+    processes = sys.modules.get("concurrent.futures.process")
+    if processes is not None:
+        _submit_to_process = processes.ProcessPoolExecutor.submit
+        replacements.append((processes.ProcessPoolExecutor, "submit", _refuse_process))
+    with replaced(replacements):
+        try:
+            yield
+        finally:
+            _stand_ins.clear()

@@ -13,23 +13,28 @@ are private to trio; they are checked before use (`_private_names`) and removed 
 from __future__ import annotations
 
 import math
+import queue
 import random
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
+import outcome
 import trio
 from trio._core import _run
 
-from . import _interrupts, _running
+from . import _interrupts, _lockstep, _running
 from ._background import TICKS, is_service, only_ticks_on_trio
 from ._cancelling import declare_spawn
 from ._declare import recorder
 from ._leaks import Leaks, keep_for_good
+from ._lockstep import LabThread
 from ._outcome import IO_REFUSED, LabError, Outcome, describe, only, refuse
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._steps import CLOCK, MAIN, Name
 from ._task_dump import location, task_dump
+from ._threads import what_runs
 from ._virtual_clock import lift_shields
 
 __all__ = ["explore_on_trio"]
@@ -101,6 +106,10 @@ class _Backend(trio.abc.Instrument):
         self._scopes: dict[Name, trio.CancelScope] = {}
         self._services: dict[Name, trio.CancelScope | None] = {}
         """The services of libraries; with a scope of its own if it is a system task."""
+        self._serving: list[trio.CancelScope] = []
+        """The scopes of the tasks that serve the program's threads."""
+        self._starting_thread = False
+        self._thread_error: Outcome | None = None
         self._foreign = 0
         """Batches in a row that held tasks of trio only, or other tasks besides the program's."""
         self._batches = 0
@@ -125,7 +134,8 @@ class _Backend(trio.abc.Instrument):
         put: list[tuple[Any, str, Any]] = [
             (_run, "_r", _Chooser(self)),
             (_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
-            (trio._threads, "start_thread_soon", _refuse_thread),
+            (trio._threads, "start_thread_soon", _start_thread),
+            (trio._threads, "_send_message_to_trio", _send_message_to_trio),
             (_run.Runner, "spawn_impl", self._spawn_in_scope(spawn)),
             *(
                 (_io_manager, name, self._refuse_io(getattr(_io_manager, name)))
@@ -151,8 +161,9 @@ class _Backend(trio.abc.Instrument):
             schedule = self._schedule
             title = str(name or getattr(async_fn, "__name__", ""))
             service = bool(options.get("system_task")) and is_service(title)
+            thread = self._starting_thread
             if schedule is None or not (
-                service or (schedule.cancel_by and not options.get("system_task"))
+                service or thread or (schedule.cancel_by and not options.get("system_task"))
             ):
                 return spawn(runner, async_fn, args, nursery, name, **options)  # type: ignore[no-any-return]
             scope = trio.CancelScope()
@@ -165,7 +176,9 @@ class _Backend(trio.abc.Instrument):
                 runner, in_scope, args, nursery, name or async_fn, **options
             )
             path = self._names.get(task)
-            if path is not None:
+            if thread:
+                self._serving.append(scope)
+            elif path is not None:
                 self._scopes[path] = scope
             if path in self._services:
                 self._services[path] = scope if service else None
@@ -230,6 +243,9 @@ class _Backend(trio.abc.Instrument):
             broken, self._broken = self._broken, None
             raise broken
         assert schedule is not None
+        failed, self._thread_error = self._thread_error, None
+        if failed is not None and self._outcome.kind is None and not self._outcome.stopped:
+            self._outcome = failed
         self._done(schedule, self._leaks.judge(self._outcome))
 
     async def _execute(self, schedule: Schedule) -> None:
@@ -245,6 +261,7 @@ class _Backend(trio.abc.Instrument):
             self._services,
         ):
             table.clear()
+        self._serving.clear()
         self._batches = self._foreign = 0
         runner = _run.GLOBAL_RUN_CONTEXT.runner
         if self._run_variables is None:
@@ -258,6 +275,7 @@ class _Backend(trio.abc.Instrument):
         self.clock.restart()
         self._leaks.begin()
         _running.begin(self.clock.current_time, self.clock.pass_time)
+        _lockstep.begin(self)
         try:
             async with trio.open_nursery() as nursery:
                 self._scope = nursery.cancel_scope
@@ -266,6 +284,7 @@ class _Backend(trio.abc.Instrument):
             while self._others_are_left():  # noqa: ASYNC110 - trio tells of no end of a system task
                 await trio.lowlevel.checkpoint()
         finally:
+            _lockstep.end()
             _running.end()
             self._schedule = None
 
@@ -309,6 +328,9 @@ class _Backend(trio.abc.Instrument):
         recorder.forget()
         assert self._scope is not None
         self._scope.cancel()
+        _lockstep.end()
+        for serving in self._serving:
+            serving.cancel()
         alive = _run.GLOBAL_RUN_CONTEXT.runner.tasks
         for path, scope in self._services.items():
             if scope is not None and self._tasks[path] in alive:
@@ -334,7 +356,8 @@ class _Backend(trio.abc.Instrument):
         service = is_service(task.name)
         if schedule is None or nursery is None:
             return
-        if nursery is _run.GLOBAL_RUN_CONTEXT.runner.system_nursery and not service:
+        system = nursery is _run.GLOBAL_RUN_CONTEXT.runner.system_nursery
+        if system and not service and not self._starting_thread:
             return
         if self._running is None:
             path = MAIN if not self._tasks else (*MAIN, -1 - len(self._tasks))
@@ -346,7 +369,7 @@ class _Backend(trio.abc.Instrument):
         self._tasks[path] = task
         if service:
             self._services[path] = None
-        schedule.spawned(path, task.name, exempt=service)
+        schedule.spawned(path, task.name, exempt=service or self._starting_thread)
         if recorder.active:
             declare_spawn(nursery._cancel_status)
         parent = self._names.get(nursery.parent_task)
@@ -367,6 +390,22 @@ class _Backend(trio.abc.Instrument):
         if nursery is not None:
             self._ends[nursery] = self._ends.get(nursery, 0) | self._origin
 
+    # Threads of the program
+
+    def start_thread(self, thread: LabThread) -> None:
+        """Make the task that serves a thread of the program. The lab does not cancel it."""
+        self._starting_thread = True
+        try:
+            trio.lowlevel.spawn_system_task(thread.serve, name=thread.title)
+        finally:
+            self._starting_thread = False
+
+    def thread_failed(self, thread: LabThread, error: BaseException) -> None:
+        """Note an exception that has ended a thread."""
+        if self._thread_error is None:
+            message = f"an exception has ended {thread.title}: {describe(error)}"
+            self._thread_error = Outcome("exception", message, error=error)
+
     # What trio asks
 
     def choose(self, batch: list[trio.lowlevel.Task]) -> None:
@@ -382,7 +421,7 @@ class _Backend(trio.abc.Instrument):
             if self._batches > TEARDOWN_BATCHES:
                 self._give_up()
             return
-        queue = _run.GLOBAL_RUN_CONTEXT.runner.runq
+        runq = _run.GLOBAL_RUN_CONTEXT.runner.runq
         ours = [task for task in batch if task in self._names]
         if len(ours) < len(batch):
             self._foreign += 1
@@ -390,7 +429,7 @@ class _Backend(trio.abc.Instrument):
                 self._outcome = Outcome(
                     "livelock", "trio's own tasks go on, and no task of the program can run"
                 )
-                queue.extend(ours)
+                runq.extend(ours)
                 self._end()
                 return
             self._batches += 1
@@ -402,7 +441,7 @@ class _Backend(trio.abc.Instrument):
                 )
                 self._end()
             others = [task for task in batch if task not in self._names]
-            queue.extend(ours)
+            runq.extend(ours)
             batch[:] = others
             return
         self._foreign = 0
@@ -416,7 +455,7 @@ class _Backend(trio.abc.Instrument):
     def _choose(
         self, schedule: Schedule, tasks: list[trio.lowlevel.Task]
     ) -> trio.lowlevel.Task | None:
-        queue = _run.GLOBAL_RUN_CONTEXT.runner.runq
+        runq = _run.GLOBAL_RUN_CONTEXT.runner.runq
         try:
             while True:
                 for task in tasks:
@@ -430,15 +469,15 @@ class _Backend(trio.abc.Instrument):
                 choice = schedule.choose(ready_now, self._starting(schedule))
                 if isinstance(choice, Cancel):
                     self._inject(choice)
-                    tasks = [task for task in queue if task in self._names]
+                    tasks = [task for task in runq if task in self._names]
                     for task in tasks:
-                        queue.remove(task)
+                        runq.remove(task)
                     continue
                 break
             chosen, ready = self._ready[choice]
             self._begin(schedule, choice, ready)  # raises at the limit; then all are put back
             del self._ready[choice]
-            queue.extend(task for task, _ in self._ready.values())
+            runq.extend(task for task, _ in self._ready.values())
             return chosen
         except Stop:
             self._outcome.stopped = True
@@ -448,7 +487,7 @@ class _Backend(trio.abc.Instrument):
             )
         except BaseException as error:  # noqa: BLE001, ASYNC103 - raised outside of trio's scheduler
             self._broken = error
-        queue.extend(task for task, _ in self._ready.values())
+        runq.extend(task for task, _ in self._ready.values())
         self._ready.clear()
         self._end()
         return None
@@ -618,8 +657,22 @@ class _Clock(trio.abc.Clock):
         return 0
 
 
-def _refuse_thread(function: Any, *_args: Any, **_options: Any) -> None:
-    raise refuse(
-        f"the program runs {function!r} in a thread; the lab explores one thread's schedules, so "
-        f"call it directly, or give it a fake"
-    )
+def _start_thread(
+    function: Callable[[], Any], deliver: Callable[[Any], object], name: str | None = None
+) -> None:
+    """Start a thread as trio's cache of threads does, but a new one each time."""
+    thread = threading.Thread(target=lambda: deliver(outcome.capture(function)), name=name)
+    with what_runs(name or function):
+        thread.start()
+
+
+_send: Any = trio._threads._send_message_to_trio
+
+
+def _send_message_to_trio(token: Any, message: Any) -> Any:
+    """Send trio a message as its own function does, but wait for the answer in lock-step."""
+    if _lockstep.current() is not None:
+        vars(message)["queue"] = (
+            queue.SimpleQueue()
+        )  # the class that is there while the lab explores
+    return _send(token, message)

@@ -1,0 +1,359 @@
+"""The threads of a program in lock-step: each runs only while a task of the lab's waits for it.
+
+Each thread that the program starts has a task of its own in the event loop, which a schedule
+chooses as it chooses any other. A step of that task lets the thread run until it waits or ends;
+meanwhile the task, and so the whole event loop, stands still. So never do two threads run at the
+same time, and a thread's code from one wait to the next is one step.
+
+What a thread waits for is a *condition*, a function that is called again whenever something has
+changed (`recheck`), with a deadline of the virtual clock. When the condition holds, the thread can
+go on, and the schedule chooses when it does.
+
+If the thread of the event loop itself waits, as `Thread.join` and `Future.result` do, no task can
+run. Then the other threads run in the order in which they were started, until the wait is over.
+
+Invariants: a thread that is not over is parked, or it is the one that a task has let run. What a
+thread wakes or starts is told to the event loop by the loop's own thread, after the thread's step.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, Protocol
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from . import _interrupts, _running
+from ._outcome import refuse
+from .hooks import short_path
+
+__all__ = [
+    "Host",
+    "LabThread",
+    "begin",
+    "current",
+    "end",
+    "execution",
+    "frames_of",
+    "program_line",
+    "recheck",
+    "start",
+    "wait",
+]
+
+PATIENCE = 10.0
+"""Real seconds that a step of a thread may take. One that takes longer waits for something that the
+lab does not see, such as a socket or another process."""
+SLICE = 0.1
+"""Real seconds after which the lab looks for a Ctrl-C."""
+FAREWELL = 1.0
+"""Real seconds that a thread has to end when the execution is over."""
+
+_make_lock = threading.Lock
+"""A real lock, also while the lab replaces the program's."""
+_STDLIB = sys.stdlib_module_names
+_LIBRARIES = {"anyio", "trio", "outcome", "sniffio"}
+
+
+class Host(Protocol):
+    """What a backend does for threads."""
+
+    def start_thread(self, thread: LabThread) -> None:
+        """Make a task that serves the thread."""
+
+    def thread_failed(self, thread: LabThread, error: BaseException) -> None:
+        """Note that an exception has ended the thread."""
+
+
+class ThreadEnded(SystemExit):
+    """Raised in a thread that waits when the execution is over."""
+
+
+_host: Host
+_execution: object = None
+_threads: list[LabThread] = []
+_by_ident: dict[int, LabThread] = {}
+_to_start: list[LabThread] = []
+_to_wake: list[LabThread] = []
+
+
+def begin(host: Host) -> None:
+    """Note that an execution begins."""
+    global _host, _execution
+    _host, _execution = host, object()
+
+
+def execution() -> object:
+    """Return an object that stands for the present execution."""
+    return _execution
+
+
+def end() -> None:
+    """End all threads of the execution. Takes real time only if one does not end."""
+    global _execution
+    _execution = None
+    if _threads:
+        executors = logging.getLogger("concurrent.futures")
+        before, executors.disabled = executors.disabled, True  # a worker reports how it ended
+        try:
+            for thread in _threads:
+                thread.kill()
+        finally:
+            executors.disabled = before
+    for table in (_threads, _by_ident, _to_start, _to_wake):
+        table.clear()
+
+
+def start(thread: LabThread) -> None:
+    """Take over a thread whose `run` has been called, or is about to be."""
+    _threads.append(thread)
+    _to_start.append(thread)
+    if current() is None:
+        _tell_the_loop()
+
+
+def current() -> LabThread | None:
+    """Return the thread that calls, or None if it is that of the event loop."""
+    return _by_ident.get(threading.get_ident())
+
+
+def recheck() -> None:
+    """Look again which threads can go on, because something has changed."""
+    for thread in _threads:
+        if thread.condition is not None and thread.condition():
+            thread.wake()
+    if current() is None:
+        _tell_the_loop()
+
+
+def wait(condition: Callable[[], bool], timeout: float | None = None) -> bool:
+    """Wait, in a thread of the program, until a condition holds. Returns False if the timeout, in
+    seconds of virtual time, comes first.
+
+    Raises:
+        Unsupported: the thread is that of the event loop, and no thread can end the wait.
+    """
+    if condition():
+        return True
+    if timeout is not None and timeout <= 0:
+        return False
+    thread = current()
+    if thread is not None:
+        return thread.park(condition, timeout)
+    return _wait_in_the_loop(condition, timeout)
+
+
+def _wait_in_the_loop(condition: Callable[[], bool], timeout: float | None) -> bool:
+    """Run the other threads until a condition holds."""
+    latest = math.inf if timeout is None else _running.now() + timeout
+    while not condition():
+        ready = next((thread for thread in _threads if thread.ready), None)
+        if ready is not None:
+            ready.step()
+            continue
+        first = min((it.deadline for it in _threads if it.condition is not None), default=math.inf)
+        first = min(first, latest)
+        if first == math.inf:
+            raise refuse(
+                f"the program blocks the event loop at {program_line()}: it waits there for "
+                f"another thread, and no other thread can go on without the event loop. Await the "
+                f"result instead"
+            )
+        if first > _running.now():
+            _running.pass_time(first - _running.now())
+        if first == latest:
+            return condition()
+        for thread in _threads:
+            if thread.condition is not None and thread.deadline <= first:
+                thread.wake(timed_out=True)
+        _tell_the_loop()
+    return True
+
+
+def _tell_the_loop() -> None:
+    """Tell the event loop which threads were started and woken; called in the loop's thread."""
+    while _to_start:
+        _host.start_thread(_to_start.pop(0))
+    while _to_wake:
+        _to_wake.pop(0).tell()
+
+
+class LabThread:
+    """A thread of the program.
+
+    Attributes:
+        title: what it is called, in reports.
+        ready: True if it could go on.
+        over: True if it has ended.
+        condition: what it waits for, or None.
+        deadline: when its wait ends, in seconds of virtual time.
+    """
+
+    def __init__(self, title: str, join: Callable[[], None]) -> None:
+        self.title = title
+        self.ready = True
+        self.over = False
+        self.condition: Callable[[], bool] | None = None
+        self.deadline = math.inf
+        self._join = join
+        self._go, self._back = _make_lock(), _make_lock()
+        self._go.acquire()
+        self._back.acquire()
+        self._timed_out = False
+        self._killed = self._lost = False
+        self._error: BaseException | None = None
+        self._event: anyio.Event | None = None
+        self._ident: int | None = None
+
+    # In the thread itself
+
+    def run(self, function: Callable[[], Any]) -> None:
+        """Call `function` in the calling thread, in lock-step."""
+        self._ident = threading.get_ident()
+        _by_ident[self._ident] = self
+        _running.add_thread(self._sleep)
+        self._go.acquire()
+        try:
+            if not self._killed:
+                function()
+        except SystemExit:
+            pass
+        except BaseException as error:  # noqa: BLE001 - the host tells it
+            self._error = error
+        finally:
+            _running.remove_thread()
+            _by_ident.pop(self._ident, None)
+            self.over = True
+            self._back.release()
+
+    def park(self, condition: Callable[[], bool] | None, timeout: float | None) -> bool:
+        """Let the event loop go on until a condition holds. Return False if the timeout came
+        first."""
+        if self._killed:
+            raise ThreadEnded
+        self.condition = condition
+        self.deadline = math.inf if timeout is None else _running.now() + timeout
+        self._back.release()
+        self._go.acquire()
+        if self._killed:
+            raise ThreadEnded
+        return not self._timed_out
+
+    def _sleep(self, seconds: float) -> None:
+        self.park(_never, seconds)
+
+    # In the thread of the event loop
+
+    async def serve(self) -> None:
+        """Let the thread run, step by step, until it has ended."""
+        while True:
+            if self.ready:
+                self.step()
+            if self.over:
+                return
+            if self.ready:
+                await checkpoint()
+                continue
+            self._event = anyio.Event()
+            with anyio.CancelScope(deadline=self.deadline):
+                await self._event.wait()
+            self._event = None
+            self._look_at_the_clock()
+
+    def _look_at_the_clock(self) -> None:
+        """Wake the thread if its wait is over because of its deadline."""
+        if self.condition is not None and self.deadline <= _running.now():
+            self.wake(timed_out=True)
+            _tell_the_loop()
+
+    def step(self) -> None:
+        """Let the thread run until it waits or ends."""
+        self.ready = False
+        self._go.release()
+        waited = 0.0
+        while not self._back.acquire(timeout=SLICE):
+            _interrupts.check()
+            waited += SLICE
+            if waited >= PATIENCE:
+                self._lost = True
+                raise refuse(
+                    f"{self.title} has run for {PATIENCE:g} seconds of real time, and is at "
+                    f"{self.line()}: it waits for what the lab does not see, such as I/O or a lock "
+                    f"that was made before the exploration, or it takes too long. Give it a fake, "
+                    f"or make the lock in the program"
+                )
+        if self.over:
+            self._join()
+            if self._error is not None and not self._killed:
+                _host.thread_failed(self, self._error)
+            recheck()
+        if self._event is not None:
+            self._event.set()  # its task looks again what it waits for
+        _tell_the_loop()
+
+    def wake(self, *, timed_out: bool = False) -> None:
+        """Note that the thread can go on."""
+        self.condition, self.deadline = None, math.inf
+        self.ready, self._timed_out = True, timed_out
+        _to_wake.append(self)
+
+    def tell(self) -> None:
+        """Make the task of the thread ready."""
+        if self._event is not None:
+            self._event.set()
+
+    def kill(self) -> None:
+        """End the thread: where it waits, `ThreadEnded` is raised."""
+        if self.over or self._lost:
+            return
+        self._killed = True
+        self._go.release()
+        if self._back.acquire(timeout=FAREWELL):
+            self._join()
+        else:
+            self._lost = True
+
+    # For reports
+
+    def line(self) -> str:
+        """Return the program's line at which the thread stands."""
+        frame = sys._current_frames().get(self._ident or 0)
+        return next(map(_spell, reversed(list(_of_program(frame)))), "an unknown line")
+
+
+def frames_of(thread: LabThread) -> list[str]:
+    """Return the lines of the program's functions in a thread, the innermost last."""
+    return list(map(_spell, _of_program(sys._current_frames().get(thread._ident or 0))))
+
+
+def program_line() -> str:
+    """Return the program's innermost line in the calling thread."""
+    return next(map(_spell, reversed(list(_of_program(sys._getframe(1))))), "an unknown line")
+
+
+def _spell(frame: FrameType) -> str:
+    code = frame.f_code
+    return f"{short_path(code.co_filename)}:{frame.f_lineno}, in {code.co_qualname}"
+
+
+def _of_program(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yield the frames that are neither of Python nor of the lab, the outermost first."""
+    frames = []
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__", ""))
+        top = module.partition(".")[0]
+        ours = module.startswith(f"{__package__}.")
+        if not (ours or top in _LIBRARIES or (top in _STDLIB and top != "__main__")):
+            frames.append(frame)
+        frame = frame.f_back
+    yield from reversed(frames)
+
+
+def _never() -> bool:
+    return False

@@ -1,0 +1,273 @@
+"""The clocks of Python move with the virtual clock, and chance is the same in every execution."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import os
+import random
+import secrets
+import sys
+import threading
+import time
+import types
+import uuid
+from time import monotonic
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from mbufpools import lab
+from mbufpools.lab._clocks import EPOCH
+
+BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+def begins(timer: Any = time.monotonic) -> float:
+    """Copies a clock by a default argument."""
+    return float(timer())
+
+
+# Clocks
+
+
+@BACKENDS
+def test_the_clocks_move_with_the_event_loops(backend: lab.BackendName) -> None:
+    async def program() -> None:
+        for passed in (0, 1.5):
+            await anyio.sleep(passed)
+            now = anyio.current_time()
+            assert now == passed
+            assert time.monotonic() == time.perf_counter() == monotonic() == begins() == now
+            assert time.monotonic_ns() == time.perf_counter_ns() == now * 1_000_000_000
+            assert time.time() == EPOCH + now
+            assert time.time_ns() == (EPOCH + now) * 1_000_000_000
+            assert datetime.datetime.now(datetime.UTC).timestamp() == EPOCH + now
+            assert datetime.datetime.now().timestamp() == EPOCH + now
+            assert datetime.datetime.today() == datetime.datetime.now()
+            assert datetime.date.today() == datetime.datetime.now().date()
+            assert time.gmtime() == time.gmtime(EPOCH + now)
+            assert time.localtime() == time.localtime(EPOCH + now)
+            assert time.ctime() == time.ctime(EPOCH + now) == time.asctime()
+            assert time.strftime("%H:%M") == time.strftime("%H:%M", time.localtime(EPOCH))
+
+    found = lab.explore(program, backend=backend)
+    assert found.complete
+    assert not found.failures
+
+
+def test_a_class_derived_from_datetime_reads_the_virtual_clock_as_an_instance_of_its_own() -> None:
+    class Stamp(datetime.datetime):
+        pass
+
+    async def program() -> None:
+        assert type(Stamp.now()) is Stamp
+        assert Stamp.now() == datetime.datetime.now()
+
+    assert not lab.explore(program).failures
+
+
+def test_clocks_are_real_again_after_an_exploration_and_in_other_threads() -> None:
+    before = (time.time, time.monotonic, time.sleep, datetime.datetime.__dict__["now"], monotonic)
+    go, done = threading.Lock(), threading.Lock()
+    go.acquire()
+    done.acquire()
+    seen = []
+
+    def elsewhere() -> None:
+        go.acquire()
+        seen.append(time.time())
+        seen.append(datetime.datetime.now().timestamp())
+        done.release()
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+
+    async def program() -> None:
+        if not seen:  # the lab executes it again
+            go.release()
+            done.acquire()
+
+    lab.explore(program, strategy="fifo")
+    thread.join()
+    seen += [time.time(), datetime.datetime.now().timestamp()]
+    assert min(seen) > EPOCH + 1_000_000
+    after = (time.time, time.monotonic, time.sleep, datetime.datetime.__dict__["now"], monotonic)
+    assert after == before
+    assert begins.__defaults__ == (time.monotonic,)
+
+
+def test_a_module_that_is_imported_in_an_execution_has_the_real_clock_afterwards() -> None:
+    async def program() -> None:
+        module = types.ModuleType("imported_in_an_execution")
+        exec("from time import monotonic", vars(module))
+        sys.modules["imported_in_an_execution"] = module
+
+    try:
+        lab.explore(program, strategy="fifo")
+        module: Any = sys.modules["imported_in_an_execution"]
+        assert module.monotonic is time.monotonic
+    finally:
+        sys.modules.pop("imported_in_an_execution", None)
+
+
+@BACKENDS
+def test_sleep_takes_no_real_time_and_fires_the_timers_whose_time_has_come(
+    backend: lab.BackendName,
+) -> None:
+    async def program() -> None:
+        begin = anyio.current_time()
+        with anyio.move_on_after(1) as scope:
+            time.sleep(3600)
+            await checkpoint()
+            await checkpoint()
+        assert scope.cancelled_caught
+        assert anyio.current_time() == begin + 3600
+
+    real = time.perf_counter()
+    assert not lab.explore(program, backend=backend).failures
+    assert time.perf_counter() - real < 60
+
+
+@BACKENDS
+def test_a_program_that_waits_for_the_clock_to_move_goes_on(backend: lab.BackendName) -> None:
+    async def program() -> None:
+        begin = time.monotonic()
+        while time.monotonic() < begin + 0.01:
+            pass
+
+    assert lab.explore(program, backend=backend).complete
+
+
+def test_dpor_refuses_time_that_passes_in_the_middle_of_a_step() -> None:
+    async def program() -> None:
+        time.sleep(1)
+
+    with pytest.raises(lab.Unsupported, match="dpor cannot follow"):
+        lab.explore(program, strategy="dpor")
+
+
+def test_a_negative_sleep_is_refused_as_pythons_own_is() -> None:
+    async def program() -> None:
+        with pytest.raises(ValueError, match="non-negative"):
+            time.sleep(-1)
+
+    assert not lab.explore(program).failures
+
+
+def test_clocks_can_be_left_real() -> None:
+    async def program() -> None:
+        await asyncio.sleep(3600)
+        assert time.time() > EPOCH + 1_000_000
+        assert time.monotonic() - begin < 3000
+
+    begin = time.monotonic()
+    assert not lab.explore(program, clocks=False).failures
+
+
+def test_a_timer_that_looks_at_the_clock_and_comes_again_ends() -> None:
+    """As aiohttp's connector has it."""
+
+    async def program() -> None:
+        loop, idle, since = asyncio.get_running_loop(), asyncio.Event(), time.monotonic()
+
+        def look() -> None:
+            if time.monotonic() - since >= 15:
+                idle.set()
+            else:
+                loop.call_later(15, look)
+
+        look()
+        await idle.wait()
+
+    found = lab.explore(program)
+    assert found.complete
+    assert not found.failures
+
+
+# Chance
+
+
+def draw() -> list[Any]:
+    return [
+        random.random(),
+        random.Random().random(),
+        random.SystemRandom().random(),
+        secrets.token_hex(8),
+        uuid.uuid4(),
+        uuid.uuid1().time,
+        os.urandom(4),
+        random.sample(range(100), 3),
+    ]
+
+
+@BACKENDS
+def test_chance_is_the_same_in_every_execution_and_differs_within_one(
+    backend: lab.BackendName,
+) -> None:
+    drawn = []
+
+    async def program() -> None:
+        first, second = draw(), draw()
+        assert not any(map(lambda one, other: one == other, first, second))
+        random.seed()
+        drawn.append((first, second, random.random()))
+
+        async def task() -> None:
+            for _ in range(random.randrange(1, 4)):
+                await checkpoint()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(task)
+            tasks.start_soon(task)
+
+    found = lab.explore(program, backend=backend)
+    assert found.complete
+    assert not found.failures
+    assert len(drawn) > found.executions  # the repeated ones, too
+    assert all(it == drawn[0] for it in drawn)
+
+
+def test_chance_goes_on_after_an_exploration_as_if_there_had_been_none() -> None:
+    async def program() -> None:
+        random.random()
+        random.seed(7)
+
+    before = (os.urandom, random.seed, random.Random.seed, uuid._generate_time_safe)  # type: ignore[attr-defined]  # its own
+    random.seed(3)
+    expected = [random.random() for _ in range(3)]
+    random.seed(3)
+    lab.explore(program)
+    assert [random.random() for _ in range(3)] == expected
+    after = (os.urandom, random.seed, random.Random.seed, uuid._generate_time_safe)  # type: ignore[attr-defined]  # its own
+    assert after == before
+    assert os.urandom(16) != os.urandom(16)
+
+
+def test_chance_can_be_left_to_chance() -> None:
+    drawn = set()
+
+    async def program() -> None:
+        drawn.add(secrets.token_hex(8))
+
+    lab.explore(program, chance=False)
+    assert len(drawn) > 1
+
+
+def test_a_failure_by_chance_is_replayed() -> None:
+    async def program() -> None:
+        delays = [random.random(), random.random()]
+
+        async def client(name: int) -> None:
+            await asyncio.sleep(delays[name])
+            order.append(name)
+
+        order: list[int] = []
+        await asyncio.gather(client(0), client(1))
+        assert order == [1, 0]
+
+    (failure,) = lab.explore(program).failures
+    assert lab.replay(program, failure.token).failures
+    assert not lab.replay(program, failure.token, chance=True, clocks=True).complete

@@ -1,0 +1,409 @@
+"""Threads are steps: what the program runs in threads is explored as its tasks are."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any
+
+import anyio.from_thread
+import anyio.to_thread
+import pytest
+import trio
+
+from mbufpools import lab
+from mbufpools.lab import _lockstep
+
+BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+async def in_two_threads(function: Callable[[], Any]) -> None:
+    async with anyio.create_task_group() as tasks:
+        for _ in range(2):
+            tasks.start_soon(anyio.to_thread.run_sync, function)
+
+
+def twice(number: int) -> int:
+    return 2 * number
+
+
+def nap(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+# The ways to run a function in a thread
+
+
+async def to_thread_of_asyncio() -> None:
+    assert await asyncio.gather(*(asyncio.to_thread(twice, n) for n in range(2))) == [0, 2]
+
+
+async def executor_of_the_loop() -> None:
+    loop = asyncio.get_running_loop()
+    assert await asyncio.gather(*(loop.run_in_executor(None, twice, n) for n in range(2))) == [0, 2]
+
+
+async def executor_of_the_program() -> None:
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(2) as executor:
+        assert await loop.run_in_executor(executor, twice, 2) == 4
+        assert list(executor.map(twice, range(3))) == [0, 2, 4]
+
+
+async def to_thread_of_anyio() -> None:
+    assert await anyio.to_thread.run_sync(twice, 2) == 4
+
+
+async def from_thread() -> None:
+    def function() -> int:
+        anyio.from_thread.run(anyio.sleep, 1)
+        return anyio.from_thread.run_sync(twice, 3)
+
+    before = anyio.current_time()
+    assert await anyio.to_thread.run_sync(function) == 6
+    assert anyio.current_time() == before + 1
+
+
+async def coroutine_from_a_thread() -> None:
+    loop = asyncio.get_running_loop()
+
+    def function() -> float:
+        future: Future[float] = asyncio.run_coroutine_threadsafe(asyncio.sleep(1, 3.0), loop)
+        return future.result()
+
+    assert await asyncio.to_thread(function) == 3.0
+
+
+async def worker_with_a_queue() -> None:
+    jobs: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+    loop, done, doubled = asyncio.get_running_loop(), asyncio.Event(), []
+
+    def work() -> None:
+        while (job := jobs.get()) is not None:
+            doubled.append(twice(job))
+        loop.call_soon_threadsafe(done.set)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    for job in (1, 2, None):
+        jobs.put(job)
+        await asyncio.sleep(0)
+    await done.wait()
+    thread.join()
+    assert doubled == [2, 4]
+    assert not thread.is_alive()
+
+
+async def timer() -> None:
+    done = threading.Event()
+    threading.Timer(5, done.set).start()
+    assert not await asyncio.to_thread(done.wait, 4)
+    assert await asyncio.to_thread(done.wait, 2)
+    assert asyncio.get_running_loop().time() == 5
+
+
+async def database() -> None:
+    """As aiosqlite has it: one thread for a connection, for which tasks wait."""
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(1) as executor:
+        connection = await loop.run_in_executor(executor, sqlite3.connect, ":memory:")
+        cursor = await loop.run_in_executor(executor, connection.execute, "select 42")
+        assert await loop.run_in_executor(executor, cursor.fetchone) == (42,)
+        await loop.run_in_executor(executor, connection.close)
+
+
+ON_ASYNCIO = [
+    to_thread_of_asyncio,
+    executor_of_the_loop,
+    executor_of_the_program,
+    coroutine_from_a_thread,
+    worker_with_a_queue,
+    timer,
+    database,
+]
+
+
+@pytest.mark.parametrize("program", [*ON_ASYNCIO, to_thread_of_anyio, from_thread])
+def test_threads_are_explored_on_asyncio(program: Any) -> None:
+    found = lab.explore(program, max_executions=300)
+    assert not found.failures, found.failures[0].report
+    assert found.complete or found.executions == 300
+
+
+@pytest.mark.parametrize("program", [to_thread_of_anyio, from_thread])
+def test_threads_are_explored_on_trio(program: Any) -> None:
+    found = lab.explore(program, backend="trio", max_executions=300)
+    assert found.complete
+    assert not found.failures
+
+
+def test_after_an_exploration_no_thread_is_left_and_threads_are_as_before() -> None:
+    before = [threading.Thread.start, threading.Condition.wait, threading.Lock, queue.SimpleQueue]
+    threads = set(threading.enumerate())
+
+    async def program() -> None:
+        threading.Thread(target=queue.Queue[int]().get).start()
+        await asyncio.to_thread(twice, 1)
+
+    assert not lab.explore(program, max_executions=20).failures
+    assert set(threading.enumerate()) == threads
+    now = [threading.Thread.start, threading.Condition.wait, threading.Lock, queue.SimpleQueue]
+    assert now == before
+    with ThreadPoolExecutor(1) as executor:
+        assert executor.submit(twice, 1).result() == 2
+
+
+# What is found in them
+
+
+@BACKENDS
+def test_a_lost_update_between_threads_is_found_and_replayed(backend: lab.BackendName) -> None:
+    async def program() -> None:
+        count = 0
+
+        def add() -> None:
+            nonlocal count
+            value = count
+            time.sleep(0)
+            count = value + 1
+
+        await in_two_threads(add)
+        assert count == 2
+
+    found = lab.explore(program, backend=backend)
+    assert [failure.kind for failure in found.failures] == ["exception"]
+    assert "in test_a_lost_update_between_threads" in found.failures[0].report
+    assert lab.replay(program, found.failures[0].token).failures
+
+
+@BACKENDS
+def test_a_function_in_a_thread_comes_at_any_moment_between_the_steps_of_tasks(
+    backend: lab.BackendName,
+) -> None:
+    seen = set()
+
+    async def program() -> None:
+        steps = []
+
+        async def task() -> None:
+            for _ in range(2):
+                steps.append("task")
+                await anyio.lowlevel.checkpoint()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(task)
+            tasks.start_soon(anyio.to_thread.run_sync, steps.append, "thread")
+        seen.add(tuple(steps))
+
+    assert lab.explore(program, backend=backend).complete
+    assert len(seen) == 3
+
+
+@BACKENDS
+def test_a_lock_keeps_threads_apart(backend: lab.BackendName) -> None:
+    async def program() -> None:
+        count, lock = 0, threading.Lock()
+
+        def add() -> None:
+            nonlocal count
+            with lock:
+                value = count
+                time.sleep(1)
+                count = value + 1
+
+        await in_two_threads(add)
+        assert count == 2
+        assert anyio.current_time() == 2
+
+    found = lab.explore(program, backend=backend, max_executions=200)
+    assert not found.failures
+
+
+def test_a_deadlock_of_threads_is_a_stall_that_names_their_lines() -> None:
+    async def program() -> None:
+        one, other = threading.Lock(), threading.Lock()
+
+        def both(first: threading.Lock, second: threading.Lock) -> None:
+            with first:
+                time.sleep(0)
+                with second:
+                    pass
+
+        await asyncio.gather(
+            asyncio.to_thread(both, one, other), asyncio.to_thread(both, other, one)
+        )
+
+    (failure,) = lab.explore(program).failures
+    assert failure.kind == "stall"
+    assert failure.report.count("both' waits at") == 2
+
+
+def test_an_exception_that_ends_a_thread_is_a_failure() -> None:
+    async def program() -> None:
+        threading.Thread(target=lambda: 1 / 0).start()
+        await asyncio.sleep(1)
+
+    (failure,) = lab.explore(program).failures
+    assert "ZeroDivisionError" in failure.report
+    assert isinstance(failure.error, ZeroDivisionError)
+
+
+def test_a_function_of_the_loops_executor_that_never_ends_is_found_as_the_loop_ends() -> None:
+    async def program() -> None:
+        asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)
+        await asyncio.sleep(1)
+
+    (failure,) = lab.explore(program).failures
+    assert failure.kind == "stall"
+    assert "it waits for the threads of the loop's executor" in failure.report
+
+
+def test_a_function_goes_on_in_its_thread_when_the_task_that_awaits_it_is_cancelled() -> None:
+    ended = []
+
+    async def program() -> None:
+        done = False
+
+        def function() -> None:
+            nonlocal done
+            time.sleep(5)
+            done = True
+
+        try:
+            async with asyncio.timeout(1):
+                await asyncio.to_thread(function)
+        except TimeoutError:
+            finished = [done]
+            await asyncio.sleep(10)
+            assert [*finished, done] == [False, True]
+            ended.append(asyncio.get_running_loop().time())
+
+    assert not lab.explore(program, cancel=True, max_executions=200).failures
+    assert set(ended) == {11}
+
+
+def test_an_executor_with_one_worker_runs_one_function_at_a_time_in_one_thread() -> None:
+    async def program() -> None:
+        loop, threads, running = asyncio.get_running_loop(), set(), 0
+
+        def function() -> None:
+            nonlocal running
+            running += 1
+            assert running == 1
+            threads.add(threading.get_ident())
+            time.sleep(1)
+            running -= 1
+
+        await asyncio.gather(*(loop.run_in_executor(OLDER, function) for _ in range(3)))
+        assert len(threads) == 1
+        assert loop.time() == 3
+
+    assert not lab.explore(program, max_executions=100).failures
+
+
+OLDER = ThreadPoolExecutor(1)
+"""An executor that is older than any exploration."""
+
+
+def test_threads_have_the_same_names_in_every_execution() -> None:
+    async def program() -> None:
+        await asyncio.to_thread(twice, 1)
+
+    found = lab.explore(program, step_limit=2)
+    assert "thread twice" in found.failures[0].report
+
+
+def test_a_thread_has_no_event_loop() -> None:
+    async def program() -> None:
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            await asyncio.to_thread(asyncio.get_running_loop)
+
+    assert not lab.explore(program).failures
+
+
+# What blocks the event loop
+
+
+def test_a_wait_in_the_event_loop_lets_only_threads_go_on() -> None:
+    async def program() -> None:
+        loop = asyncio.get_running_loop()
+        steps: list[str] = []
+        loop.call_later(1, steps.append, "timer")
+        thread = threading.Thread(target=nap, args=(3,))
+        thread.start()
+        thread.join()
+        assert loop.time() == 3
+        assert steps == []
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert steps == ["timer"]
+
+    found = lab.explore(program)
+    assert found.complete
+    assert not found.failures
+
+
+def test_a_wait_in_the_event_loop_that_nothing_ends_is_refused_with_its_line() -> None:
+    async def program() -> None:
+        loop = asyncio.get_running_loop()
+        future: Future[None] = asyncio.run_coroutine_threadsafe(asyncio.sleep(1), loop)
+        future.result()
+
+    with pytest.raises(
+        lab.Unsupported, match=r"blocks the event loop at .*test_threads.py:\d+, in"
+    ):
+        lab.explore(program)
+
+
+# What is refused
+
+
+def test_dpor_refuses_threads_with_their_line() -> None:
+    async def program() -> None:
+        threading.Thread(target=print).start()
+
+    with pytest.raises(lab.Unsupported, match=r"at .*test_threads.py:\d+, in .*use another strat"):
+        lab.explore(program, strategy="dpor")
+
+
+def test_another_process_is_refused_with_its_line() -> None:
+    async def program() -> None:
+        loop = asyncio.get_running_loop()
+        with ProcessPoolExecutor(1) as executor:
+            await loop.run_in_executor(executor, twice, 1)
+
+    with pytest.raises(lab.Unsupported, match=r"twice in another process, at .*test_threads.py:"):
+        lab.explore(program)
+
+
+def test_an_event_loop_in_a_thread_is_refused_with_its_line() -> None:
+    async def program() -> None:
+        await asyncio.to_thread(lambda: asyncio.new_event_loop())
+
+    with pytest.raises(lab.Unsupported, match=r"an event loop of its own, at .*test_threads.py:"):
+        lab.explore(program)
+
+
+def test_a_thread_that_waits_for_what_the_lab_does_not_see_is_refused_with_its_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_lockstep, "PATIENCE", 0.2)
+    older = threading.Lock()
+
+    async def program() -> None:
+        with older:
+            await asyncio.to_thread(older.acquire)
+
+    with pytest.raises(lab.Unsupported, match="it waits for what the lab does not see"):
+        lab.explore(program)
+
+
+def test_trio_keeps_its_own_threads_outside_of_an_exploration() -> None:
+    assert not lab.explore(lambda: anyio.to_thread.run_sync(twice, 1), backend="trio").failures
+    assert trio.run(trio.to_thread.run_sync, lambda: 3) == 3
