@@ -15,10 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ._replaced import replaced
 from ._running import inside
 
-__all__ = ["restart_chance", "seeded"]
+__all__ = ["CHANCE", "chance_is_kept", "restart_chance"]
 
 _system = random.Random(0)
 """Stands in for the chance of the operating system."""
@@ -30,39 +29,52 @@ _seed: Any = random.Random.seed
 _global: Any = random._inst  # the generator behind the module's functions
 
 
+_drawn = True
+"""Whether something was taken from `_system` since its beginning."""
+
+
+def _draw_from_system() -> random.Random:
+    global _drawn
+    _drawn = True
+    return _system
+
+
 def _seeded_urandom(size: int, /) -> bytes:
-    return _system.randbytes(size) if inside() else _urandom(size)
+    return _draw_from_system().randbytes(size) if inside() else _urandom(size)
 
 
 def _seeded_seed(generator: random.Random, a: Any = None, version: int = 2) -> None:
     if a is None and inside():
-        a = _system.getrandbits(64)
+        a = _draw_from_system().getrandbits(64)
     _seed(generator, a, version)
+
+
+CHANCE: list[tuple[Any, str, Any]] = [
+    (os, "urandom", _seeded_urandom),
+    (random, "_urandom", _seeded_urandom),
+    (random.Random, "seed", _seeded_seed),
+    (random, "seed", _seeded_seed.__get__(_global)),
+    # With it, `uuid1` asks the operating system for the time.
+    (uuid, "_generate_time_safe", None),
+]
+"""What takes chance from the operating system, and what is to stand in its place."""
 
 
 def restart_chance() -> None:
     """Put all chance to its beginning, because an execution begins."""
+    global _drawn
     _global.setstate(_FIRST)
-    _system.setstate(_FIRST_OF_SYSTEM)
-    uuid._last_timestamp = None  # type: ignore[attr-defined]  # of the last `uuid1`
+    if _drawn:
+        _system.setstate(_FIRST_OF_SYSTEM)
+        uuid._last_timestamp = None  # type: ignore[attr-defined]  # of the last `uuid1`
+        _drawn = False
 
 
 @contextmanager
-def seeded() -> Iterator[None]:
-    """Take the program's chance from seeds. `restart_chance` begins an execution."""
+def chance_is_kept() -> Iterator[None]:
+    """Put `random` back at the end to where it was at the beginning."""
     state = random.getstate()
-    seed = _seeded_seed.__get__(_global)
-    with replaced(
-        [
-            (os, "urandom", _seeded_urandom),
-            (random, "_urandom", _seeded_urandom),
-            (random.Random, "seed", _seeded_seed),
-            (random, "seed", seed),
-            # With it, `uuid1` asks the operating system for the time.
-            (uuid, "_generate_time_safe", None),
-        ]
-    ):
-        try:
-            yield
-        finally:
-            random.setstate(state)
+    try:
+        yield
+    finally:
+        random.setstate(state)

@@ -20,13 +20,12 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
-from ._replaced import replaced
 from ._running import inside, now, pass_time
 
-__all__ = ["EPOCH", "virtual_clocks"]
+__all__ = ["CLOCKS", "EPOCH", "virtual_datetime"]
 
 EPOCH = 1_700_000_000
 """The time at which every execution begins, in seconds since 1970: 2023-11-14 22:13:20 UTC."""
@@ -96,7 +95,7 @@ def _virtual_strftime(format: str, *args: Any) -> str:
     return _strftime(format, *args, *virtual)
 
 
-_TIME: list[tuple[Any, str, Any]] = [
+CLOCKS: list[tuple[Any, str, Any]] = [
     (time, "monotonic", _virtual(time.monotonic, _look)),
     (time, "monotonic_ns", _virtual(time.monotonic_ns, lambda: _in_ns(_look()))),
     (time, "perf_counter", _virtual(time.perf_counter, _look)),
@@ -111,6 +110,8 @@ _TIME: list[tuple[Any, str, Any]] = [
     (time, "sleep", _virtual_sleep),
 ]
 
+
+"""What tells the time in `time`, and what is to stand in its place."""
 
 # datetime
 
@@ -150,7 +151,8 @@ def _methods() -> dict[type, dict[str, Any]]:
 
 
 @contextmanager
-def _virtual_datetime() -> Iterator[None]:
+def virtual_datetime() -> Iterator[None]:
+    """Make `datetime` tell the time of the execution, in the program alone."""
     if sys.implementation.name != "cpython":
         yield
         return
@@ -169,12 +171,3 @@ def _virtual_datetime() -> Iterator[None]:
 def _update(cls: type, namespace: dict[str, Any], methods: dict[str, Any]) -> None:
     namespace.update(methods)
     ctypes.pythonapi.PyType_Modified(ctypes.py_object(cls))  # or a cache would keep the old ones
-
-
-@contextmanager
-def virtual_clocks() -> Iterator[None]:
-    """Make the clocks of Python tell the time of the execution, in the program alone."""
-    with ExitStack() as stack:
-        stack.enter_context(replaced(_TIME))
-        stack.enter_context(_virtual_datetime())
-        yield

@@ -11,8 +11,8 @@ from typing import Any, cast
 
 from . import _interrupts
 from ._cancelling import declaring_cancellations
-from ._chance import restart_chance, seeded
-from ._clocks import virtual_clocks
+from ._chance import CHANCE, chance_is_kept, restart_chance
+from ._clocks import CLOCKS, virtual_datetime
 from ._declare import declaring, recorder
 from ._fresh import Renewal
 from ._leaks import Leaks, collect_unheard, listening
@@ -21,6 +21,7 @@ from ._ordered_sets import sets_in_order
 from ._outcome import LabError, NotTheSame, Outcome, discard_refused, raise_refused, refuse
 from ._private_names import require
 from ._repetition import Record, Records, difference
+from ._replaced import replaced
 from ._report import report
 from ._result import Failure
 from ._schedule import Anchor, Cancel, Deviations, Rule, Schedule
@@ -28,7 +29,7 @@ from ._shrink import shrink
 from ._steps import Name
 from ._strategies import Replay
 from ._strategy import Strategy
-from ._threads import threads_in_lockstep
+from ._threads import THREADS, forget_executors
 from ._token import spell_token
 
 __all__ = ["Executed", "Program", "Signature", "execute", "make_failure", "once"]
@@ -72,12 +73,14 @@ def _hooked(options: Options) -> Iterator[Leaks]:
     """Replace what the lab controls in the whole process, and put it back at the end."""
     with ExitStack() as stack:
         leaks = stack.enter_context(listening())
-        stack.enter_context(threads_in_lockstep())
+        stack.callback(forget_executors)
         stack.enter_context(sets_in_order())
         if options.clocks:
-            stack.enter_context(virtual_clocks())
+            stack.enter_context(virtual_datetime())
         if options.chance:
-            stack.enter_context(seeded())
+            stack.enter_context(chance_is_kept())
+        functions = [*THREADS, *(CLOCKS if options.clocks else ())]
+        stack.enter_context(replaced([*functions, *(CHANCE if options.chance else ())]))
         yield leaks
 
 

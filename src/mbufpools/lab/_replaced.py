@@ -32,12 +32,13 @@ _SKIPPED = sys.stdlib_module_names | {
     "xdist",
 }
 
-_Scanned = dict[str, tuple[int, int]]
+_Scanned = dict[str, tuple[object, dict[str, Any], int]]
 _scanned: dict[frozenset[int], _Scanned] = {}
 """For the functions, by identity, that were looked for: the modules without a copy of any, each
-with its identity and size."""
+with its variables and their number at that time."""
 _kept: list[object] = []
 """Those functions themselves, so that their identities stay theirs."""
+_NOTHING: dict[str, Any] = {}
 
 
 @contextmanager
@@ -65,13 +66,14 @@ def _replace_copies(table: dict[int, Any], scanned: _Scanned) -> None:
     """Put another function in the place of each copy; the table has the new one by the identity of
     the old one."""
     for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] in _SKIPPED:
+        before = scanned.get(name)
+        if before is not None and before[0] is module and len(before[1]) == before[2]:
             continue
         variables = getattr(module, "__dict__", None)
-        if type(variables) is not dict or scanned.get(name) == (id(variables), len(variables)):
-            continue
-        if not _replace_in_module(name, variables, table):
-            scanned[name] = id(variables), len(variables)
+        if name.partition(".")[0] in _SKIPPED or type(variables) is not dict:
+            scanned[name] = module, _NOTHING, 0
+        elif not _replace_in_module(name, variables, table):
+            scanned[name] = module, variables, len(variables)
 
 
 def _replace_in_module(name: str, variables: dict[str, Any], table: dict[int, Any]) -> bool:

@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import queue
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -28,10 +27,9 @@ from . import _lockstep
 from ._declare import recorder
 from ._lockstep import LabThread, program_line
 from ._outcome import refuse
-from ._replaced import replaced
 from ._running import inside, now
 
-__all__ = ["threads_in_lockstep", "what_runs"]
+__all__ = ["THREADS", "forget_executors", "what_runs"]
 
 _monotonic = time.monotonic
 _thread: Any = threading.Thread
@@ -40,6 +38,8 @@ _condition: Any = threading.Condition
 _wait, _notify = _condition.wait, _condition.notify
 _executor: Any = ThreadPoolExecutor
 _init, _submit = _executor.__init__, _executor.submit
+_process_executor: Any = ProcessPoolExecutor
+_submit_to_process: Any = _process_executor.submit
 _loop: Any = asyncio.BaseEventLoop
 _init_loop = _loop.__init__
 _real_lock: Any = threading.Lock
@@ -249,9 +249,6 @@ def _refuse_process(executor: Any, fn: Any, /, *args: Any, **options: Any) -> An
     )
 
 
-_submit_to_process: Any = None
-
-
 def _refuse_loop(loop: Any, *args: Any, **options: Any) -> None:
     if inside():
         loop._closed = True  # for its finalizer
@@ -263,32 +260,25 @@ def _refuse_loop(loop: Any, *args: Any, **options: Any) -> None:
     _init_loop(loop, *args, **options)
 
 
-@contextmanager
-def threads_in_lockstep() -> Iterator[None]:
-    """Run the threads that the program starts in lock-step; other threads run as always."""
-    global _submit_to_process
-    replacements: list[tuple[Any, str, Any]] = [
-        (_thread, "start", _start_in_lockstep),
-        (_thread, "join", _join_in_lockstep),
-        (_condition, "wait", _wait_in_lockstep),
-        (_condition, "notify", _notify_in_lockstep),
-        (threading, "_time", _now_in_lockstep),
-        (queue, "time", _now_in_lockstep),
-        (threading, "Lock", _Lock),
-        (threading, "RLock", _make_rlock),
-        (_executor, "__init__", _init_in_lockstep),
-        (_executor, "submit", _submit_in_lockstep),
-        (_loop, "__init__", _refuse_loop),
-    ]
-    simple = vars(queue).get("_PySimpleQueue")
-    if simple is not None:
-        replacements.append((queue, "SimpleQueue", simple))
-    processes = sys.modules.get("concurrent.futures.process")
-    if processes is not None:
-        _submit_to_process = processes.ProcessPoolExecutor.submit
-        replacements.append((processes.ProcessPoolExecutor, "submit", _refuse_process))
-    with replaced(replacements):
-        try:
-            yield
-        finally:
-            _stand_ins.clear()
+THREADS: list[tuple[Any, str, Any]] = [
+    (_thread, "start", _start_in_lockstep),
+    (_thread, "join", _join_in_lockstep),
+    (_condition, "wait", _wait_in_lockstep),
+    (_condition, "notify", _notify_in_lockstep),
+    (threading, "_time", _now_in_lockstep),
+    (queue, "time", _now_in_lockstep),
+    (threading, "Lock", _Lock),
+    (threading, "RLock", _make_rlock),
+    (_executor, "__init__", _init_in_lockstep),
+    (_executor, "submit", _submit_in_lockstep),
+    (_process_executor, "submit", _refuse_process),
+    (_loop, "__init__", _refuse_loop),
+]
+"""How threads begin and wait, and what is to stand in its place."""
+if hasattr(queue, "_PySimpleQueue"):
+    THREADS.append((queue, "SimpleQueue", queue._PySimpleQueue))
+
+
+def forget_executors() -> None:
+    """Drop what stands in for older executors, because the exploration is over."""
+    _stand_ins.clear()
