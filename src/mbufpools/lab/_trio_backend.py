@@ -210,6 +210,9 @@ class _Backend(trio.abc.Instrument):
             if _interrupts.raised_by(group):
                 raise KeyboardInterrupt from None
             raise
+        finally:  # of a run that was given up, nothing else is run
+            _lockstep.end()
+            _running.end()
         if self._abandoned:
             self._abandoned = False
             self._schedule = None
