@@ -142,7 +142,7 @@ def execute(
     def done(schedule: Schedule, outcome: Outcome) -> None:
         raise_refused()
         if _interrupts.raised_by(outcome.error):
-            raise KeyboardInterrupt
+            raise _interrupts.interrupt()
         result.executions += 1
         result.chose = result.chose or schedule.chose
         result.ran |= schedule.ran
@@ -237,7 +237,7 @@ def once(
     raise_refused()
     schedule, outcome = results[0]
     if _interrupts.raised_by(outcome.error):
-        raise KeyboardInterrupt
+        raise _interrupts.interrupt()
     strategy.end(schedule, outcome.kind is not None)
     return outcome, schedule, strategy.misfits
 

@@ -1,11 +1,14 @@
-"""Ctrl-C while the lab explores: the exploration stops at once, and the program is not blamed.
+"""Ctrl-C and alarms while the lab explores: the exploration stops at once, and the program is not
+blamed.
 
-Python raises KeyboardInterrupt wherever the main thread happens to be. That may be inside a task of
-the program, which may catch it, or a task group, which wraps it; it would then look like a failure
-of the program. So while the lab explores, its own handler notes the interrupt, and raises only
-where the program's own code runs. Backends ask `check` at every step.
+Python raises KeyboardInterrupt wherever the main thread happens to be, and so does a handler of
+SIGALRM raise its own exception, as that of pytest-timeout does. That may be inside a task of the
+program, which may catch it, or a task group, which wraps it; it would then look like a failure of
+the program. So while the lab explores, handlers of its own note what stops the exploration, and
+raise it only where the program's own code runs. Backends ask `check` at every step.
 
-The handler is installed in the main thread alone, and only in the place of Python's own.
+The handlers are installed in the main thread alone. That of Ctrl-C is only installed in the place
+of Python's own, and that of SIGALRM only if there is one, which it calls.
 """
 
 from __future__ import annotations
@@ -17,10 +20,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic  # the real one
 from types import FrameType
+from typing import Any
 
 from ._leaks import collect_unheard
 
-__all__ = ["check", "interruptible", "pending", "raised_by"]
+__all__ = ["check", "interrupt", "interruptible", "pending", "raised_by"]
 
 PATIENCE = 1.0
 """Real seconds after the first Ctrl-C in which further ones are ignored, since a terminal or an
@@ -33,26 +37,34 @@ _NOT_OURS = frozenset(
 reference, be printed and lost."""
 
 _active = False
+_stop: BaseException | None = None
+"""What stops the exploration."""
 _first: float | None = None
 """When the first Ctrl-C came, by the clock of the machine."""
 
 
 def pending() -> bool:
     """Return True if the exploration was interrupted."""
-    return _active and _first is not None
+    return _stop is not None
 
 
 def check() -> None:
-    """Raise KeyboardInterrupt if the exploration was interrupted."""
-    if _active and _first is not None:
-        raise KeyboardInterrupt
+    """Raise what stops the exploration, if it was interrupted."""
+    if _stop is not None:
+        raise _stop
+
+
+def interrupt() -> BaseException:
+    """Return what stops the exploration: by default a KeyboardInterrupt."""
+    return _stop or KeyboardInterrupt()
 
 
 def raised_by(error: BaseException | None) -> bool:
-    """Return True if an error is a KeyboardInterrupt, or a group that holds one."""
+    """Return True if an error is what stops the exploration or a KeyboardInterrupt, or a group
+    that holds one."""
     if isinstance(error, BaseExceptionGroup):
         return any(map(raised_by, error.exceptions))
-    return isinstance(error, KeyboardInterrupt)
+    return isinstance(error, KeyboardInterrupt) or (error is not None and error is _stop)
 
 
 def _is_ours(handler: object) -> bool:
@@ -61,41 +73,75 @@ def _is_ours(handler: object) -> bool:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Note each Ctrl-C, and raise KeyboardInterrupt at the end if there was one."""
-    global _active, _first
-    if threading.current_thread() is not threading.main_thread() or not _is_ours(
-        signal.getsignal(signal.SIGINT)
-    ):
+    """Note each Ctrl-C and alarm, and raise what they raise at the end if there was one."""
+    global _active, _first, _stop
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _active, _first = True, None
-    signal.signal(signal.SIGINT, _handle)
+    keyboard = _is_ours(signal.getsignal(signal.SIGINT))
+    _active, _first, _stop = keyboard, None, None
+    if keyboard:
+        signal.signal(signal.SIGINT, _handle)
+    alarm = _listen_to_alarms()
     try:
         yield
-    except KeyboardInterrupt as error:
-        # What the interrupted execution has left is dropped in silence now, not when Python ends.
-        traceback.clear_frames(error.__traceback__)
-        collect_unheard()
+    except BaseException as error:
+        if raised_by(error):
+            # What the interrupted execution has left is dropped in silence now, not when Python
+            # ends.
+            traceback.clear_frames(error.__traceback__)
+            collect_unheard()
         raise
     finally:
-        _active = False
-        if _first is not None:
-            # The handler stays, so that no further Ctrl-C of the same moment interrupts those who
-            # clean up now; a later one puts Python's own back.
-            raise KeyboardInterrupt
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        stop, _stop, _active = _stop, None, False
+        if alarm is not None:
+            signal.signal(signal.SIGALRM, alarm)
+        if stop is not None:
+            # The handler of Ctrl-C stays, so that no further one of the same moment interrupts
+            # those who clean up now; a later one puts Python's own back.
+            raise stop
+        if keyboard:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _listen_to_alarms() -> Any:
+    """Put the lab's handler around that of SIGALRM, and return it; None if there is none."""
+    if not hasattr(signal, "SIGALRM"):
+        return None
+    handler = signal.getsignal(signal.SIGALRM)
+    if not callable(handler):
+        return None
+
+    def ring(signum: int, frame: FrameType | None) -> None:
+        global _stop
+        try:
+            handler(signum, frame)
+        except BaseException as error:  # whatever it is, it is to stop the exploration
+            if _stop is None:
+                _stop = error
+            if _in_program(frame):
+                raise
+
+    signal.signal(signal.SIGALRM, ring)
+    return handler
+
+
+def _in_program(frame: FrameType | None) -> bool:
+    """Return True if an exception may be raised in the middle of what runs."""
+    name = "" if frame is None else str(frame.f_globals.get("__name__", ""))
+    return name.partition(".")[0] not in _NOT_OURS
 
 
 def _handle(signum: int, frame: FrameType | None) -> None:
-    global _first
+    global _first, _stop
     if not _active:
         if _first is None or monotonic() - _first > PATIENCE:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             raise KeyboardInterrupt
     elif _first is None:
         _first = monotonic()
-        name = "" if frame is None else str(frame.f_globals.get("__name__", ""))
-        if name.partition(".")[0] not in _NOT_OURS:
-            raise KeyboardInterrupt
+        _stop = KeyboardInterrupt()
+        if _in_program(frame):
+            raise _stop
     elif monotonic() - _first > PATIENCE:
         raise KeyboardInterrupt

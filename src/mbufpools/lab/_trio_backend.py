@@ -208,7 +208,7 @@ class _Backend(trio.abc.Instrument):
             more = True
         except BaseExceptionGroup as group:
             if _interrupts.raised_by(group):
-                raise KeyboardInterrupt from None
+                raise _interrupts.interrupt() from None
             raise
         finally:  # of a run that was given up, nothing else is run
             _lockstep.end()
@@ -417,7 +417,7 @@ class _Backend(trio.abc.Instrument):
         if schedule is None:
             return
         if not self._ending and _interrupts.pending():
-            self._broken = KeyboardInterrupt()
+            self._broken = _interrupts.interrupt()
             self._end()
         if self._ending:
             self._batches += 1
@@ -541,7 +541,7 @@ class _Backend(trio.abc.Instrument):
         if schedule is None:
             return True
         if not self._ending and _interrupts.pending():
-            self._broken = KeyboardInterrupt()
+            self._broken = _interrupts.interrupt()
             self._end()
             return False
         if self._ending:
