@@ -1,4 +1,4 @@
-"""The entry point of the lab's pytest plugin: the mark and the fixture `explore`, two options, and
+"""The entry point of the lab's pytest plugin: the mark and the fixture `explore`, its options, and
 a section of the summary.
 
 pytest loads this module at every start, wherever mbufpools is installed, even if no test is
@@ -21,7 +21,7 @@ MARK = "explore"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options ``--explore-token`` and ``--explore-jobs``."""
+    """Add the options of the command line and of the ini file."""
     group = parser.getgroup("explore", "exploration of schedules (mbufpools.lab)")
     group.addoption(
         "--explore-token",
@@ -35,6 +35,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=1,
         help="The number of processes that explore (default: 1, pytest's own process).",
     )
+    group.addoption(
+        "--explore-seconds",
+        metavar="S",
+        type=float,
+        help="Begin no execution of a test after so many seconds.",
+    )
+    group.addoption(
+        "--explore-seed",
+        metavar="N",
+        type=int,
+        help="The seed of the schedules that are chosen by chance.",
+    )
+    parser.addini("explore_backends", "backends of explored tests (default: all)", type="args")
+    for name, purpose in (
+        ("cancel", "cancel tasks in explored tests: true, scope, native or false"),
+        ("max_executions", "executions of an explored test, at most"),
+        ("max_preemptions", "bound of the preemptions in explored tests, or none"),
+        ("seconds", "as --explore-seconds"),
+        ("seed", "as --explore-seed"),
+        ("strategy", "strategy of explored tests"),
+    ):
+        parser.addini(f"explore_{name}", purpose, type="string", default="")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -45,10 +67,21 @@ def pytest_configure(config: pytest.Config) -> None:
         "coroutine test in many schedules, on asyncio and on trio, with the options of "
         "mbufpools.lab.explore",
     )
-    if config.getoption("explore_token") is not None or config.getoption("explore_jobs") != 1:
+    if _is_set(config):
         from mbufpools.lab import pytest_plugin
 
         pytest_plugin.check_options(config)
+
+
+OPTIONS = {"explore_token": None, "explore_jobs": 1, "explore_seconds": None, "explore_seed": None}
+INI = ("backends", "cancel", "max_executions", "max_preemptions", "seconds", "seed", "strategy")
+
+
+def _is_set(config: pytest.Config) -> bool:
+    """Return True if an option has a value that is to be checked."""
+    return any(config.getoption(name) != default for name, default in OPTIONS.items()) or any(
+        config.getini(f"explore_{name}") for name in INI
+    )
 
 
 @pytest.hookimpl(tryfirst=True)  # plugins that come first can only have set marks
@@ -65,6 +98,8 @@ def pytest_pycollect_makeitem(
         return None
     from mbufpools.lab import pytest_plugin
 
+    if pytest_plugin.is_of_another_project(collector.config, function, own):
+        return None
     return pytest_plugin.make_items(collector, name, function, own)
 
 
@@ -79,25 +114,32 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(pytest_plugin.BACKEND, backends, ids=backends)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Fail a marked test that is not explored, because its success would prove nothing."""
-    if any(mark.name == MARK for mark in item.own_markers):
-        from mbufpools.lab import pytest_plugin
+    marks = [mark for mark in item.own_markers if mark.name == MARK]
+    if not marks and "explore" not in getattr(item, "fixturenames", ()):
+        return
+    from mbufpools.lab import pytest_plugin
 
-        if not isinstance(item, pytest_plugin.Explored):
-            pytest.fail(
-                f"{item.nodeid} is marked to be explored, but it is a {type(item).__name__}; only "
-                f"coroutine functions of a module or of a plain class can be explored",
-                pytrace=False,
-            )
+    pytest_plugin.begin(item)
+    if not marks or isinstance(item, pytest_plugin.Explored):
+        return
+    function = getattr(item, "function", None)
+    if function is None or not pytest_plugin.is_of_another_project(item.config, function, marks):
+        pytest.fail(
+            f"{item.nodeid} is marked to be explored, but it is a {type(item).__name__}; only "
+            f"coroutine functions of a module or of a plain class can be explored",
+            pytrace=False,
+        )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")  # so that tests of Hypothesis may take it, too
 def explore(request: pytest.FixtureRequest) -> Explore:
     """`mbufpools.lab.explore` with the options of the command line; it fails the test by itself."""
     from mbufpools.lab.pytest_plugin import Explore
 
-    return Explore(request.node)
+    return Explore(request.config)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

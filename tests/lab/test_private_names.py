@@ -27,7 +27,10 @@ OF_PYTHON = {
     "_release_save", "_waiters", "_PySimpleQueue", "_RLock", "_at_fork_reinit", "_max_workers",
     "_shutdown", "_thread_name_prefix", "_threads", "_inst", "_last_timestamp", "_closed",
     # of pytest
-    "_fixtureinfo", "_genfunctions",
+    "_fixtureinfo", "_genfunctions", "_fillfixtures", "_initrequest", "_request", "_setupstate",
+    "_storage",
+    # of Hypothesis
+    "_hypothesis_internal_use_settings",
 }  # fmt: skip
 """Private names of CPython and pytest, whose releases are tested by running the suite on them."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import mbufpools.lab.pytest_plugin  # noqa: F401 - pytester would drop it after each of its runs
+from mbufpools.lab import _pytest_progress
 
 HEAD = """
 import asyncio, functools, logging, unittest, unittest.mock
@@ -188,7 +189,7 @@ def test_a_method_has_its_instance_and_a_parameter_its_value(suite: pytest.Pytes
         (
             "@pytest.mark.explore(stratgy='dpor')\nasync def test_it(): pass",
             "test_it.py::test_it: @pytest.mark.explore has no option 'stratgy'; its options are "
-            "backend, backends, cancel, depth, fresh, max_executions, *",
+            "backend, backends, *",
         ),
         (
             "@pytest.mark.explore('dpor')\nasync def test_it(): pass",
@@ -201,7 +202,7 @@ def test_a_method_has_its_instance_and_a_parameter_its_value(suite: pytest.Pytes
         (
             "@pytest.mark.explore\ndef test_it(): pass",
             "test_it.py::test_it is marked to be explored, but is not an `async def`; in a plain "
-            "test call the fixture `explore`",
+            "test call the fixture `explore`. *",
         ),
     ],
 )
@@ -574,7 +575,7 @@ def test_only_output_and_log_of_the_failing_schedule_are_shown(
     """
     result = run(suite, _dedent(source))
     result.assert_outcomes(failed=1)
-    assert result.outlines.count("before") == 1
+    assert result.outlines.count("before") == 2  # at first, and for the failing schedule
     assert result.outlines.count("a line") == 2
     assert len([line for line in result.outlines if "a record" in line]) == 2
     uncaptured = run(suite, _dedent(source), "-s")
@@ -646,55 +647,364 @@ def number(request):
 """
 
 
-@pytest.mark.parametrize(
-    ("fixture", "why"),
-    [
-        ("fresh", "all schedules would share it, and would find what the last one left in it"),
-        ("number", "all schedules would share it, *"),
-        ("tmp_path", "all schedules would share it, *"),
-        ("explore", "all schedules would share it, *"),
-        ("coroutine", "it is a coroutine, which belongs to another event loop"),
-    ],
-)
-def test_a_fixture_that_schedules_must_not_share_is_refused(
-    suite: pytest.Pytester, fixture: str, why: str
-) -> None:
-    source = f"""
+def test_a_coroutine_fixture_is_refused(suite: pytest.Pytester) -> None:
+    source = """
     @pytest.mark.explore(backend="asyncio")
-    async def test_it(wide, {fixture}):
+    async def test_it(wide, coroutine):
         pass
     """
     result = run(suite, FIXTURES + _dedent(source), "-p", "no:asyncio", "-W", "ignore")
-    assert not result.parseoutcomes().get("passed")
+    result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(
-        [f"test_it[[]asyncio*[]] is explored, and takes the fixture '{fixture}': {why}. Make it *"]
+        ["test_it[[]asyncio[]] is explored, and takes the fixture 'coroutine', which is a cor*"]
     )
 
 
-def test_fixtures_of_a_wider_scope_and_fixtures_that_are_not_arguments_are_set_up_once(
+def test_fixtures_of_function_scope_are_made_anew_for_each_schedule(
+    suite: pytest.Pytester,
+) -> None:
+    source = """
+    MADE, WIDE = [], []
+
+    @pytest.fixture(scope="module")
+    def once():
+        WIDE.append("set up")
+
+    @pytest.fixture(autouse=True)
+    def around(once):
+        MADE.append("around")
+        yield
+        assert MADE.pop() == "around"
+
+    @pytest.fixture
+    def used():
+        MADE.append("used")
+        yield
+        assert MADE.pop() == "used"
+
+    @pytest.mark.explore
+    @pytest.mark.usefixtures("used")
+    @pytest.mark.parametrize("wanted", [[1]])
+    async def test_it(wide, fresh, number, wanted, request, tmp_path, monkeypatch, caplog):
+        assert wide == wanted
+        assert request.node.name.endswith(f"-{number}-wanted0]")
+        assert list(tmp_path.iterdir()) == [] and "HERE" not in os.environ
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("HERE", "1")
+        logging.warning("a record")
+        assert len(caplog.records) == 1
+        await two(checkpoint)
+        fresh.append(1)
+        assert fresh == [1]
+        assert MADE == ["around", "used"]
+        assert WIDE == ["set up"]
+
+    def test_afterwards(tmp_path_factory):
+        folders = list(tmp_path_factory.getbasetemp().glob("test_it*"))
+        assert len([it for it in folders if not it.is_symlink()]) == 4
+        assert MADE == ["around"]
+    """
+    result = run(suite, "import os" + HEAD + FIXTURES + _dedent(source))
+    result.assert_outcomes(passed=5)
+    result.stdout.fnmatch_lines(["4 of 4 explorations were complete"])
+
+
+def test_a_fixture_that_fails_for_a_later_schedule_is_an_error_of_its_own(
     suite: pytest.Pytester,
 ) -> None:
     source = """
     MADE = []
 
-    @pytest.fixture(autouse=True)
-    def around():
-        MADE.append("around")
-
     @pytest.fixture
-    def used():
-        MADE.append("used")
+    def twice():
+        MADE.append(1)
+        assert len(MADE) < 3, "too often"
 
     @pytest.mark.explore(backend="asyncio")
-    @pytest.mark.usefixtures("used")
-    @pytest.mark.parametrize("wanted", [[1]])
-    async def test_it(wide, wanted, request):
-        assert wide == wanted
-        assert request.node.name == "test_it[asyncio-wanted0]"
+    async def test_it(twice):
         await two(checkpoint)
-        assert MADE == ["around", "used"]
     """
-    run(suite, FIXTURES + _dedent(source)).assert_outcomes(passed=1)
+    result = run(suite, _dedent(source))
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*AssertionError: too often*"])
+
+
+# --- Hypothesis
+
+
+def test_each_example_of_hypothesis_is_explored(suite: pytest.Pytester) -> None:
+    source = """
+    from hypothesis import given, settings, strategies as st
+
+    async def loses_an_update(users):
+        count = 0
+
+        async def increase():
+            nonlocal count
+            value = count
+            await checkpoint()
+            count = value + 1
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(users):
+                tasks.start_soon(increase)
+        assert count == users
+
+    @pytest.mark.explore
+    @settings(max_examples=5)
+    @given(users=st.integers(0, 1))
+    async def test_sound(users):
+        await loses_an_update(users)
+
+    @pytest.mark.explore(backend="asyncio")
+    @given(users=st.integers(0, 3))
+    async def test_marked(users):
+        await loses_an_update(users)
+
+    @given(users=st.integers(0, 3))
+    def test_with_the_fixture(explore, users):
+        explore(functools.partial(loses_an_update, users))
+
+    class TestIn:
+        @pytest.mark.explore(backend="trio")
+        @given(users=st.integers(0, 3))
+        async def test_a_class(self, users):
+            await loses_an_update(users)
+    """
+    result = run(suite, _dedent(source))
+    result.assert_outcomes(passed=2, failed=3)
+    # Each is shrunk to the fewest tasks that can fail.
+    assert len(re.findall(r"users=(\d),?\n", result.stdout.str())) >= 2
+    assert set(re.findall(r"users=(\d),?\n", result.stdout.str())) == {"2"}
+    (line, *_) = [line for line in result.outlines if "replay: pytest " in line]
+    _, *arguments = shlex.split(line.partition("replay: ")[2])
+    run(suite, _dedent(source), *arguments).assert_outcomes(failed=1)
+
+
+# --- what failed before
+
+
+def test_schedules_that_failed_are_executed_first_the_next_time(suite: pytest.Pytester) -> None:
+    source = HEAD + RACE.replace("explore\n", "explore(backend='asyncio')\n")
+    (suite.path / "test_it.py").write_text(source, "utf-8")
+    found = suite.runpytest_inprocess("-v")
+    found.stdout.fnmatch_lines(["1 failure found in * executions *"])
+    again = suite.runpytest_inprocess("-v")
+    again.assert_outcomes(failed=1)
+    again.stdout.fnmatch_lines(["found again, in a schedule that failed before; the others were*"])
+    assert replay_line(again) == replay_line(found)
+    # A schedule of another program is forgotten, and so is one that does not fail any more.
+    (suite.path / "test_it.py").write_text(source.replace("== 2:", "== 3:"), "utf-8")
+    suite.runpytest_inprocess().assert_outcomes(failed=1)
+    (suite.path / "test_it.py").write_text(source.replace("count == 2", "True"), "utf-8")
+    suite.runpytest_inprocess().assert_outcomes(passed=1)
+    (suite.path / "test_it.py").write_text(source, "utf-8")
+    found = suite.runpytest_inprocess()
+    found.stdout.fnmatch_lines(["1 failure found in * executions *"])
+
+
+# --- the ini file
+
+
+def test_the_ini_file_has_defaults_and_the_command_line_takes_precedence(
+    suite: pytest.Pytester,
+) -> None:
+    suite.makeini(
+        INI + "explore_backends = trio\nexplore_strategy = random\nexplore_max_executions = 7\n"
+        "explore_seed = 3\nexplore_cancel = scope\nexplore_seconds = 100\n"
+        "explore_max_preemptions = none\n"
+    )
+    source = """
+    @pytest.mark.explore
+    async def test_plain():
+        await two(checkpoint)
+
+    @pytest.mark.explore(max_executions=5, strategy="exhaustive", backend="asyncio", cancel=False)
+    async def test_mark():
+        await two(checkpoint)
+
+    def test_fixture(explore):
+        async def program():
+            await two(checkpoint)
+        explore(program, cancel=False)
+    """
+    result = run(suite, _dedent(source), "-v")
+    result.stdout.fnmatch_lines_random(
+        [
+            "*::test_plain[[]trio[]]: no failure in 7 executions (random on trio): * by a scope*",
+            "*::test_mark[[]asyncio[]]: no failure in 5 executions (exhaustive on asyncio): *",
+            "*::test_fixture: no failure in 7 executions (random on asyncio): *",
+        ]
+    )
+    result = run(suite, _dedent(source), "-v", "--explore-seconds", "1e-9")
+    assert not result.parseoutcomes().get("failed")
+    assert "no failure in 7 executions" not in result.stdout.str()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("explore_backends = curio", "ini option explore_backends: no backend 'curio'; *"),
+        ("explore_max_executions = many", "ini option explore_max_executions: 'many'; *"),
+        ("explore_seconds = soon", "ini option explore_seconds: 'soon'; expected seconds"),
+        ("explore_cancel = maybe", "ini option explore_cancel: cancel is 'maybe'; *"),
+    ],
+)
+def test_an_invalid_line_of_the_ini_file_is_a_usage_error(
+    suite: pytest.Pytester, line: str, message: str
+) -> None:
+    suite.makeini(f"{INI}{line}\n")
+    result = run(suite, SOUND)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: {message}"])
+
+
+def test_another_seed_chooses_other_schedules(suite: pytest.Pytester) -> None:
+    source = """
+    ORDERS = []
+
+    def test_it(explore):
+        async def program():
+            order = []
+            async def user(name):
+                for _ in range(3):
+                    order.append(name)
+                    await checkpoint()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(user, 0)
+                tasks.start_soon(user, 1)
+            ORDERS.append(order)
+        explore(program, strategy="random", max_executions=5)
+        print(ORDERS[:5])
+    """
+    shown = {
+        next(line for line in run(suite, _dedent(source), "-s", *options).outlines if "[[" in line)
+        for options in ([], ["--explore-seed", "0"], ["--explore-seed", "1"])
+    }
+    assert len(shown) == 2
+
+
+# --- backends
+
+
+def test_a_test_of_asyncio_runs_on_asyncio_alone_and_one_of_trio_on_trio(
+    suite: pytest.Pytester,
+) -> None:
+    source = """
+    from asyncio import sleep
+
+    @pytest.mark.explore
+    async def test_module():
+        await asyncio.sleep(0)
+
+    @pytest.mark.explore
+    async def test_function():
+        async def inner():
+            await sleep(0)
+        await inner()
+
+    @pytest.mark.explore
+    async def test_trio():
+        await trio.lowlevel.checkpoint()
+
+    @pytest.mark.explore
+    @pytest.mark.asyncio
+    async def test_marked():
+        pass
+
+    @pytest.mark.explore(backends=["trio"])
+    async def test_said():
+        assert asyncio
+
+    @pytest.mark.explore
+    async def test_both():
+        assert asyncio
+        await anyio.sleep(0)
+    """
+    result = run(suite, _dedent(source), "-v")
+    result.assert_outcomes(passed=7)
+    names = re.findall(r"::(\S+) PASSED", result.stdout.str())
+    assert names == [
+        "test_module[asyncio]",
+        "test_function[asyncio]",
+        "test_trio[trio]",
+        "test_marked[asyncio]",
+        "test_said[trio]",
+        "test_both[asyncio]",
+        "test_both[trio]",
+    ]
+
+
+# --- another project's mark
+
+
+def test_the_mark_of_another_project_is_left_alone(suite: pytest.Pytester) -> None:
+    source = """
+    @pytest.mark.explore("the cave", depth_first=True)
+    def test_plain(request):
+        assert request.node.get_closest_marker("explore").args == ("the cave",)
+
+    @pytest.mark.explore
+    def test_bare():
+        pass
+    """
+    result = run(suite, _dedent(source).replace("@pytest.mark.explore\n", ""))
+    result.assert_outcomes(passed=2)
+    suite.makeini(f"{INI}markers =\n    explore(place): of a game\n")
+    run(suite, _dedent(source), "-W", "error").assert_outcomes(passed=2)
+
+
+# --- progress
+
+
+def test_a_long_exploration_says_how_far_it_is(
+    suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_pytest_progress, "EACH_IN_A_FILE", 0.0)
+    result = run(suite, SOUND, "-k", "asyncio")
+    result.stdout.fnmatch_lines(["test_sound[[]asyncio[]]: 1 executions in 0 s"])
+    assert "executions in" not in run(suite, SOUND, "-q").stdout.str()
+
+
+# --- timeouts
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("step", ["await anyio.sleep(0)", "sum(range(10**6))"])
+def test_a_timeout_stops_the_exploration_at_once_and_is_no_failure_of_the_program(
+    suite: pytest.Pytester, backend: str, step: str
+) -> None:
+    source = f"""
+    import signal, time
+
+    @pytest.fixture(autouse=True)
+    def alarm():
+        def ring(signum, frame):
+            pytest.fail("Timeout of the alarm")
+        before = signal.signal(signal.SIGALRM, ring)
+        yield
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+    def test_it(explore):
+        async def program():
+            async def task():
+                for _ in range(6):
+                    {step}
+            async with anyio.create_task_group() as tasks:
+                for _ in range(5):
+                    tasks.start_soon(task)
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        begin = time.perf_counter()
+        try:
+            explore(program, backend={backend!r}, max_preemptions=None, max_executions=10**8)
+        finally:
+            assert time.perf_counter() - begin < 20
+    """
+    result = run(suite, _dedent(source))
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["E * Failed: Timeout of the alarm"])
+    result.stdout.no_fnmatch_line("*schedule (task*")
 
 
 # --- the fixture `explore`

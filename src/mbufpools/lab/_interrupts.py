@@ -14,8 +14,10 @@ of Python's own, and that of SIGALRM only if there is one, which it calls.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic  # the real one
@@ -89,7 +91,9 @@ def interruptible() -> Iterator[None]:
         if raised_by(error):
             # What the interrupted execution has left is dropped in silence now, not when Python
             # ends.
-            traceback.clear_frames(error.__traceback__)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                _let_go(error)
             collect_unheard()
         raise
     finally:
@@ -102,6 +106,15 @@ def interruptible() -> Iterator[None]:
             raise stop
         if keyboard:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _let_go(error: BaseException) -> None:
+    """Drop what the frames of an interrupted execution hold."""
+    seen: BaseException | None = error
+    while seen is not None:
+        traceback.clear_frames(seen.__traceback__)
+        seen = seen.__context__
+    error.__context__ = None
 
 
 def _listen_to_alarms() -> Any:
@@ -127,9 +140,16 @@ def _listen_to_alarms() -> Any:
 
 
 def _in_program(frame: FrameType | None) -> bool:
-    """Return True if an exception may be raised in the middle of what runs."""
-    name = "" if frame is None else str(frame.f_globals.get("__name__", ""))
-    return name.partition(".")[0] not in _NOT_OURS
+    """Return True if an exception may be raised in the middle of what runs: in the program, or in a
+    module of Python that the program has called."""
+    while frame is not None:
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if package in _NOT_OURS:
+            return False
+        if package not in sys.stdlib_module_names:
+            return True
+        frame = frame.f_back
+    return True
 
 
 def _handle(signum: int, frame: FrameType | None) -> None:

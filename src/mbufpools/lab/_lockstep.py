@@ -75,7 +75,7 @@ class ThreadEnded(SystemExit):
     """Raised in a thread that waits when the execution is over."""
 
 
-_host: Host
+_host: Host | None = None
 _execution: object = None
 _threads: list[LabThread] = []
 _by_ident: dict[int, LabThread] = {}
@@ -96,7 +96,7 @@ def execution() -> object:
 
 def end() -> None:
     """End all threads of the execution. Takes real time only if one does not end."""
-    global _execution
+    global _execution, _host
     _execution = None
     if _threads:
         executors = logging.getLogger("concurrent.futures")
@@ -108,6 +108,7 @@ def end() -> None:
             executors.disabled = before
     for table in (_threads, _by_ident, _to_start, _to_wake):
         table.clear()
+    _host = None
 
 
 def start(thread: LabThread) -> None:
@@ -178,7 +179,7 @@ def _wait_in_the_loop(condition: Callable[[], bool], timeout: float | None) -> b
 
 def _tell_the_loop() -> None:
     """Tell the event loop which threads were started and woken; called in the loop's thread."""
-    while _to_start:
+    while _to_start and _host is not None:
         _host.start_thread(_to_start.pop(0))
     while _to_wake:
         _to_wake.pop(0).tell()
@@ -290,7 +291,7 @@ class LabThread:
                 )
         if self.over:
             self._join()
-            if self._error is not None and not self._killed:
+            if self._error is not None and not self._killed and _host is not None:
                 _host.thread_failed(self, self._error)
             recheck()
         if self._event is not None:

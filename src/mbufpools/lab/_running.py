@@ -15,7 +15,7 @@ __all__ = ["add_thread", "begin", "end", "inside", "now", "pass_time", "remove_t
 
 _threads: dict[int, Callable[[float], None]] = {}
 """For each thread that runs the program: how it lets time pass. Empty between executions."""
-_now: Callable[[], float]
+_now: Callable[[], float] = float
 
 
 def begin(now: Callable[[], float], pass_time: Callable[[float], None]) -> None:
@@ -32,7 +32,9 @@ def begin(now: Callable[[], float], pass_time: Callable[[float], None]) -> None:
 
 def end() -> None:
     """Note that the execution is over."""
+    global _now
     _threads.clear()
+    _now = float  # and with it goes what it belongs to
 
 
 def inside() -> bool:

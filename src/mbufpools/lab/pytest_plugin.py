@@ -20,16 +20,23 @@ With this command, an exception of the program has its own traceback, and debugg
 log of the test are shown only for the failing schedule. An exploration that stops at
 ``max_executions`` passes; the section *explored* at the end says so.
 
-**Fixtures.** The test function is called once for each schedule, but its arguments are made only
-once. So an argument of function scope is refused, because one schedule would find what the last one
-has left in it. Fixtures of a wider scope, which tests share anyway, and parameters are passed.
-Fixtures that are not arguments (``autouse``, ``usefixtures``) are set up once, around all
-executions, and so is the instance of a test class. Coroutine fixtures are refused, because they
-belong to another event loop.
+**Fixtures.** The test function is called once for each schedule. Fixtures of function scope, such
+as ``tmp_path`` and ``monkeypatch``, are torn down and made anew before each. Those of a wider
+scope, which tests share anyway, parameters, and the instance of a test class are the same for all.
+Coroutine fixtures are refused as arguments, because they belong to another event loop.
+
+**Failures come first.** The schedules that failed are kept in pytest's cache. The next time they
+are executed first, and the others only if none of them fails.
+
+**Backends.** A test runs on both, but on asyncio alone if it is marked ``asyncio``, or if it uses
+asyncio and neither anyio nor trio; likewise for trio. ``backends=`` and the ini option
+``explore_backends`` say otherwise.
+
+**Hypothesis.** Under ``@given`` each example is explored.
 
 **Your own programs.** ``explore(program, **options)``, in a plain test that takes the fixture,
 explores any ``async def`` without arguments, with the same command line. It asserts that the
-program holds, and returns the `lab.Exploration`.
+program holds, and returns the `lab.Exploration`. Its type is `Explore`.
 
 ``--explore-jobs N`` shares the schedules out to N processes. They import the test's module without
 conftest and fixtures, and the arguments of the test must be picklable. A program of the fixture
@@ -40,7 +47,6 @@ The entry point, ``_mbufpools_pytest``, loads this module when it is first neede
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import logging
 import os
@@ -62,37 +68,74 @@ from ._explore import explore, replay
 from ._outcome import LabError
 from ._parallel import kill_workers, workers
 from ._pickled import pack
+from ._pytest_cache import keep, kept
+from ._pytest_fixtures import Fixtures
+from ._pytest_options import MARK, backends_of, check_options, defaults, numbered, of_marks
+from ._pytest_progress import Progress
 from ._result import Exploration, ExplorationFailed, Failure
 from ._token import parse_token
 
-__all__ = ["BACKEND", "Explore", "Explored", "check_options", "make_items"]
+__all__ = [
+    "BACKEND",
+    "Explore",
+    "Explored",
+    "begin",
+    "check_options",
+    "is_of_another_project",
+    "make_items",
+]
 
 BACKEND = "_explore_backend"
 """The name of the parameter by which an item knows its backend."""
-MARK = "explore"
 RUNNERS = frozenset({"anyio", "asyncio", "trio"})
 """The marks by which other plugins select the tests that they run."""
-OURS = frozenset({"executor", "on_progress"})
-"""The options of `lab.explore` that a test cannot set."""
-REPLAYED = frozenset({"fresh", "reset", "step_limit"})
+REPLAYED = frozenset({"chance", "clocks", "fresh", "reset", "step_limit"})
 """The options of `lab.explore` that `lab.replay` takes, too."""
 
 _pool = pytest.StashKey[ProcessPoolExecutor]()
-
-
-def check_options(config: pytest.Config) -> None:
-    """Raise `pytest.UsageError` if an option on the command line has an invalid value."""
-    token, jobs = config.getoption("explore_token"), config.getoption("explore_jobs")
-    if jobs < 1:
-        raise pytest.UsageError(f"--explore-jobs {jobs}: expected a number of processes, 1 or more")
-    if token is not None:
-        try:
-            parse_token(_numbered(token)[1])
-        except ValueError as error:
-            raise pytest.UsageError(f"--explore-token: {error}") from None
+_item = pytest.StashKey[pytest.Item]()
+"""The test that runs."""
+_calls = pytest.StashKey[int]()
+"""How many explorations a test has begun."""
 
 
 # --- items
+
+
+def is_of_another_project(
+    config: pytest.Config, function: Callable[..., Any], own: Iterable[pytest.Mark]
+) -> bool:
+    """Return True if a test's mark ``explore`` is not the lab's.
+
+    It is another project's if its ini file registers a mark of this name, or if the test is no
+    coroutine and the mark's arguments are none of the lab's.
+    """
+    if any(
+        str(line).partition("(")[0].partition(":")[0].strip() == MARK for line in _theirs(config)
+    ):
+        return True
+    try:
+        of_marks(own)
+    except ValueError:
+        return not inspect.iscoroutinefunction(_program(function))
+    return False
+
+
+def _theirs(config: pytest.Config) -> Iterable[object]:
+    """Return the marks of the ini file; the lab's own is there, too, with a text of its own."""
+    return [line for line in config.getini("markers") if "mbufpools" not in str(line)]
+
+
+def _program(function: Any) -> Any:
+    """Return the coroutine function of a test, also of one that Hypothesis has wrapped."""
+    given = getattr(function, "hypothesis", None)
+    return function if given is None else getattr(given, "inner_test", function)
+
+
+def begin(item: pytest.Item) -> None:
+    """Note that a test begins."""
+    item.config.stash[_item] = item
+    item.stash[_calls] = 0
 
 
 def make_items(
@@ -108,19 +151,22 @@ def make_items(
     """
     own = list(own)
     what = f"{collector.nodeid}::{name}"
-    if not inspect.iscoroutinefunction(function):
+    if not inspect.iscoroutinefunction(_program(function)):
         if own:
             raise collector.CollectError(
                 f"{what} is marked to be explored, but is not an `async def`; in a plain test "
-                f"call the fixture `explore`"
+                f"call the fixture `explore`. If the mark is of another tool, register it in the "
+                f"ini option `markers`"
             )
         return None  # the mark is on the class or the module
     try:
-        options = _options([*own, *collector.iter_markers(MARK)])
+        options = of_marks([*own, *collector.iter_markers(MARK)])
     except ValueError as error:
         raise collector.CollectError(f"{what}: @pytest.mark.explore {error}") from None
+    marks = getattr(function, "pytestmark", [])
+    names = [mark.name for mark in [*marks, *collector.iter_markers()]]
     shell = _plain(function, lambda **arguments: None)
-    shell.explored_on = _backends(options)
+    shell.explored_on = backends_of(collector.config, options, _program(function), names)
     # pytest has no public way to parametrise what a hook makes; its own hook calls this one.
     made: Iterable[pytest.Function] = collector._genfunctions(name, shell)
     return [
@@ -134,42 +180,6 @@ def make_items(
         )
         for item in made
     ]
-
-
-def _options(marks: Iterable[pytest.Mark]) -> dict[str, Any]:
-    """Return the options of marks, of which the closest comes first and takes precedence.
-
-    Raises:
-        ValueError: an option is unknown, or is not given by name.
-    """
-    known = {
-        name
-        for name, parameter in inspect.signature(explore).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    }
-    known = (known | {"backends"}) - OURS
-    options: dict[str, Any] = {}
-    for mark in marks:
-        if mark.args:
-            raise ValueError(f"takes its options by name, not {mark.args[0]!r}")
-        for name, value in mark.kwargs.items():
-            if name not in known:
-                raise ValueError(
-                    f"has no option {name!r}; its options are {', '.join(sorted(known))}"
-                )
-            options.setdefault(name, value)
-        if "backend" in mark.kwargs and "backends" in mark.kwargs:
-            raise ValueError("takes backend or backends, not both")
-    return options
-
-
-def _backends(options: Mapping[str, Any]) -> list[str]:
-    """Return the backends of a test; by default all that are installed."""
-    if "backends" in options:
-        return list(options["backends"])
-    if "backend" in options:
-        return [options["backend"]]
-    return ["asyncio", *(["trio"] if importlib.util.find_spec("trio") else [])]
 
 
 def _plain(function: Callable[..., Any], body: Callable[..., None]) -> Any:
@@ -196,8 +206,10 @@ class Explored(pytest.Function):
     """A coroutine test that is run in many schedules. Other plugins see a plain test."""
 
     def _getobj(self) -> Any:
-        program = super()._getobj()  # type: ignore[no-untyped-call]  # pytest's own
-        return _plain(program, lambda **arguments: self._explore(partial(program, **arguments)))
+        function = super()._getobj()  # type: ignore[no-untyped-call]  # pytest's own
+        if _program(function) is not function:
+            return function  # of Hypothesis, which is a plain one
+        return _plain(function, lambda **_: self._explore(function))
 
     def iter_markers_with_node(self, name: str | None = None) -> Iterator[tuple[Any, pytest.Mark]]:
         """Yield all marks but those by which another plugin would run the test."""
@@ -207,34 +219,53 @@ class Explored(pytest.Function):
 
     def setup(self) -> None:
         """Refuse the fixtures that executions must not share."""
-        for name in self._fixtureinfo.argnames:
-            definitions = self._fixtureinfo.name2fixturedefs.get(name)
-            # pytest makes a fixture of each parameter.
-            if not definitions or definitions[-1].func.__module__ == "_pytest.python":
-                continue
-            fixture = definitions[-1]
-            if inspect.iscoroutinefunction(fixture.func) or inspect.isasyncgenfunction(
-                fixture.func
-            ):
-                why = "it is a coroutine, which belongs to another event loop"
-            elif fixture.scope == "function":
-                why = "all schedules would share it, and would find what the last one left in it"
-            else:
-                continue
-            pytest.fail(
-                f"{self.name} is explored, and takes the fixture {name!r}: {why}. Make it in the "
-                f"test, or explore a program of your own with the fixture `explore`. Fixtures of "
-                f"a wider scope, and fixtures that are not arguments, are allowed.",
-                pytrace=False,
-            )
+        begin(self)
+        Fixtures(self).refuse()
         super().setup()
 
-    def _explore(self, program: Program) -> None:
+    def runtest(self) -> None:
+        """Run the test; one of Hypothesis explores each of its examples."""
+        handle = getattr(self.obj, "hypothesis", None)
+        if handle is None:
+            super().runtest()
+            return
+        program = handle.inner_test
+
+        @wraps(program)
+        def explores(*args: Any, **arguments: Any) -> None:
+            __tracebackhide__ = True
+            example = partial(program, *args, **arguments)
+            Explore(self.config)(example, **self._options())
+
+        _without_deadline(getattr(self.obj, "__func__", self.obj))
+        handle.inner_test = explores
+        try:
+            super().runtest()
+        finally:
+            handle.inner_test = program
+
+    def _explore(self, function: Callable[..., Any]) -> None:
+        """Explore the test, with fixtures of function scope made anew for each execution."""
         __tracebackhide__ = True
-        options = _options(self.iter_markers(MARK))
+        fixtures = Fixtures(self)
+        options = self._options()
+        if not fixtures.are_renewed:
+            # Other processes get the arguments with the function.
+            program = partial(function, **fixtures.arguments())
+            Explore(self.config, alone=False)(program, **options)
+            return
+
+        def with_fixtures() -> Any:
+            return function(**fixtures.arguments())
+
+        options["reset"] = fixtures.renewal(options.get("reset"))
+        Explore(self.config)(with_fixtures, **options)
+
+    def _options(self) -> dict[str, Any]:
+        options = of_marks(self.iter_markers(MARK))
         options.pop("backends", None)
         options["backend"] = self.callspec.params[BACKEND]
-        Explore(self, alone=False)(program, **options)
+        return options
 
     def repr_failure(
         self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None
@@ -244,8 +275,17 @@ class Explored(pytest.Function):
         says = isinstance(error, ExplorationFailed | ImportError | LabError | ValueError)
         if says and _raised_by_lab(excinfo.tb):
             path, line, _ = self.location
-            return _Story(str(error), path, (line or 0) + 1)
+            notes = getattr(error, "__notes__", [])  # Hypothesis names the example there
+            return _Story("\n".join([str(error), *notes]), path, (line or 0) + 1)
         return super().repr_failure(excinfo)
+
+
+def _without_deadline(test: Any) -> None:
+    """Let an example of Hypothesis take as long as an exploration takes."""
+    from hypothesis import settings
+
+    before = getattr(test, "_hypothesis_internal_use_settings", None) or settings.default
+    test._hypothesis_internal_use_settings = settings(before, deadline=None)
 
 
 class _Story(TerminalRepr):
@@ -265,24 +305,37 @@ class _Story(TerminalRepr):
 
 
 class Explore:
-    """`lab.explore` with the options of the command line. It asserts that the program holds.
+    """`lab.explore` with the options of the command line and the ini file. It asserts that the
+    program holds. This is the type of the fixture `explore`.
 
     Args:
-        item: the test.
+        config: of pytest.
         alone: True if a program that other processes cannot load is explored in this process;
             False if that is an error.
     """
 
-    def __init__(self, item: pytest.Item, *, alone: bool = True) -> None:
-        self._item = item
+    def __init__(self, config: pytest.Config, *, alone: bool = True) -> None:
+        self._config = config
         self._alone = alone
-        self._calls = 0
+        self._call = 1
+
+    @property
+    def _examples(self) -> bool:
+        """True if each call is for an example of Hypothesis. Hypothesis keeps the examples that
+        failed, and the calls come in another order the next time."""
+        return hasattr(getattr(self._item, "obj", None), "hypothesis")
+
+    @property
+    def _item(self) -> pytest.Item:
+        return self._config.stash[_item]
 
     def __call__(self, program: Program, **options: Any) -> Exploration:
         """Explore the program, with the options of `lab.explore`.
 
-        Blocks the calling thread. Under ``--explore-token`` it executes only the schedule of the
-        token. A call of the same test that the token is not for executes the ``fifo`` schedule.
+        Blocks the calling thread. The schedules that failed the last time are executed first; if
+        one of them fails again, no others are. Under ``--explore-token`` it executes only the
+        schedule of the token. A call of the same test that the token is not for executes the
+        ``fifo`` schedule.
 
         Raises:
             ExplorationFailed: a schedule failed; it has the report and the command that replays it.
@@ -290,13 +343,18 @@ class Explore:
             ValueError, LabError, ImportError: as `lab.explore` does.
         """
         __tracebackhide__ = True
-        self._calls += 1
-        token = self._item.config.getoption("explore_token")
+        if not self._examples:
+            self._call = self._item.stash.get(_calls, 0) + 1
+            self._item.stash[_calls] = self._call
+        token = self._config.getoption("explore_token")
         if token is not None:
-            return self._replay(program, *_numbered(token), **options)
+            return self._replay(program, *numbered(token), **options)
+        self._replay_kept(program, options)
+        options = defaults(self._config, options)
         executor, note = self._executor(program, options)
+        progress = Progress(self._item)
         try:
-            found = self._ask(explore, program, executor=executor, **options)
+            found = self._ask(explore, program, executor=executor, on_progress=progress, **options)
         except BrokenExecutor as error:
             self._item.config.stash[_pool].shutdown(wait=False)
             del self._item.config.stash[_pool]
@@ -306,11 +364,39 @@ class Explore:
                 kill_workers(executor)
                 del self._item.config.stash[_pool]
             raise
+        finally:
+            progress.end()
         failures = [self._again(program, failure, options) for failure in found.failures]
+        if not self._examples:
+            keep(self._item, self._call, [failure.token for failure in failures])
         self._note(found.complete, f"{found}{note}")
         if failures:
             raise ExplorationFailed("\n\n".join([*map(self._report, failures), str(found)]))
         return found
+
+    def _replay_kept(self, program: Program, options: Mapping[str, Any]) -> None:
+        """Execute the schedules that failed the last time.
+
+        Raises:
+            ExplorationFailed: one of them fails again.
+        """
+        __tracebackhide__ = True
+        if self._examples:
+            return
+        failures: list[Failure] = []
+        for token in kept(self._item, self._call):
+            try:
+                backend, _, _ = parse_token(token)
+                if backend == options.get("backend", "asyncio"):
+                    failures += replay(program, token, **_for_replay(options)).failures
+            except (LabError, ValueError):
+                continue  # the program is another one by now
+        if failures:
+            keep(self._item, self._call, [failure.token for failure in failures])
+            _let_pytest_know(failures[0].error)
+            text = "found again, in a schedule that failed before; the others were not executed"
+            self._note(False, text)
+            raise ExplorationFailed("\n\n".join([*map(self._report, failures), text]))
 
     def _again(self, program: Program, failure: Failure, options: Mapping[str, Any]) -> Failure:
         """Execute the schedule of a failure in this process, and return the failure of that.
@@ -335,13 +421,15 @@ class Explore:
     def _command(self, token: str) -> str:
         path = os.path.relpath(self._item.path, self._item.config.invocation_params.dir)
         _, colons, names = self._item.nodeid.partition("::")
-        number = f"{self._calls}/" if self._calls > 1 else ""
+        number = f"{self._call}/" if self._call > 1 else ""
         return shlex.join(["pytest", f"{path}{colons}{names}", "--explore-token", number + token])
 
     def _replay(self, program: Program, number: int, token: str, **options: Any) -> Exploration:
         __tracebackhide__ = True
         backend = options.get("backend", "asyncio")
-        if number != self._calls:
+        if self._examples:
+            return self._replay_example(program, token, options)
+        if number != self._call:
             return self._ask(explore, program, strategy="fifo", backend=backend)
         wanted, _, _ = parse_token(token)
         if backend != wanted:
@@ -356,6 +444,19 @@ class Explore:
             raise failure.error.with_traceback(_outside(failure.error.__traceback__))
         raise ExplorationFailed(self._report(failure))
 
+    def _replay_example(
+        self, program: Program, token: str, options: Mapping[str, Any]
+    ) -> Exploration:
+        """Execute the schedule of a token with one example; it may not fit this one."""
+        __tracebackhide__ = True
+        try:
+            result = replay(program, token, **_for_replay(options))
+        except LabError:
+            return explore(program, strategy="fifo", backend=options.get("backend", "asyncio"))
+        for failure in result.failures:
+            raise ExplorationFailed(self._report(failure))
+        return result
+
     def _executor(
         self, program: Program, options: Mapping[str, Any]
     ) -> tuple[ProcessPoolExecutor | None, str]:
@@ -365,6 +466,8 @@ class Explore:
             return None, ""
         if self._alone:
             try:
+                if options.get("reset") is not None:
+                    pack(options["reset"])
                 pack(program)
             except ValueError:
                 return None, "; in one process, because others could not import the program"
@@ -381,7 +484,7 @@ class Explore:
         try:
             if function is replay:
                 return function(*args, **options)
-            with _quiet(self._item.config):
+            with _quiet(self._item):
                 return function(*args, **options)
         except (ImportError, LabError, ValueError) as error:
             said = type(error)(*error.args)
@@ -391,13 +494,6 @@ class Explore:
         """Keep a line for the summary. Reports of pytest-xdist's workers carry it too."""
         name = "explored" if complete else "explored_in_part"
         self._item.user_properties.append((name, text))
-
-
-def _numbered(token: str) -> tuple[int, str]:
-    """Split ``2/asyncio:...`` into the number of the call that it is for, by default 1, and the
-    token."""
-    number, slash, rest = token.partition("/")
-    return (int(number), rest) if slash and number.isdecimal() else (1, token)
 
 
 def _for_replay(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -415,13 +511,15 @@ def _let_pytest_know(error: BaseException | None) -> None:
 
 
 @contextmanager
-def _quiet(config: pytest.Config) -> Iterator[None]:
-    """Drop output and log, because those of thousands of executions are of no use."""
-    capture = config.pluginmanager.getplugin("capturemanager")
+def _quiet(item: pytest.Item) -> Iterator[None]:
+    """Drop output and log, because those of thousands of executions are of no use. A test that asks
+    for its log gets it."""
+    capture = item.config.pluginmanager.getplugin("capturemanager")
     captures = capture is not None and capture.is_globally_capturing()
     before = capture.read_global_capture() if captures else None
     level = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
+    if "caplog" not in getattr(item, "fixturenames", ()):
+        logging.disable(logging.CRITICAL)
     try:
         yield
     finally:

@@ -1,0 +1,94 @@
+"""The fixtures of an explored test: those of function scope are made anew for each schedule."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+__all__ = ["Fixtures"]
+
+
+class Fixtures:
+    """The fixtures of one test.
+
+    pytest sets them up for the first execution. Before each other one, those of function scope are
+    torn down and set up again, also those that are not arguments of the test.
+
+    Args:
+        item: the test.
+    """
+
+    def __init__(self, item: pytest.Function) -> None:
+        self._item: Any = item
+        self._used = False
+
+    def refuse(self) -> None:
+        """Fail the test if an argument is a coroutine, which belongs to another event loop."""
+        for name in self._item._fixtureinfo.argnames:
+            fixture = self._definition(name)
+            if fixture is not None and (
+                inspect.iscoroutinefunction(fixture.func)
+                or inspect.isasyncgenfunction(fixture.func)
+            ):
+                pytest.fail(
+                    f"{self._item.name} is explored, and takes the fixture {name!r}, which is a "
+                    f"coroutine and belongs to another event loop. Make it in the test, or explore "
+                    f"a program of your own with the fixture `explore`.",
+                    pytrace=False,
+                )
+
+    def _definition(self, name: str) -> Any:
+        definitions = self._item._fixtureinfo.name2fixturedefs.get(name)
+        # pytest makes a fixture of each parameter.
+        if not definitions or definitions[-1].func.__module__ == "_pytest.python":
+            return None
+        return definitions[-1]
+
+    @property
+    def are_renewed(self) -> bool:
+        """True if the test has a fixture of function scope."""
+        fixtures = map(self._definition, self._item.fixturenames)
+        return any(it is not None and it.scope == "function" for it in fixtures)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of the test function, for the execution that begins."""
+        self._used = True
+        return {name: self._item.funcargs[name] for name in self._item._fixtureinfo.argnames}
+
+    def renewal(self, reset: Callable[[], Any] | None) -> Callable[[], Any] | None:
+        """Return what to call before each execution; `reset` is called after the fixtures are
+        there."""
+        if not self.are_renewed:
+            return reset
+
+        def renew() -> None:
+            self._renew()
+            if reset is not None:
+                reset()
+
+        return renew
+
+    def _renew(self) -> None:
+        """Tear down and set up the fixtures, if an execution has used them."""
+        if not self._used:
+            return
+        self._used = False
+        item = self._item
+        path = item.funcargs.get("tmp_path")
+        finalizers = item.session._setupstate.stack[item][0]
+        kept = dict(item.stash._storage)
+        while len(finalizers) > 1:  # the first one tears down the item itself
+            finalizers.pop()()
+        for key, value in kept.items():  # which tmp_path, for one, deletes at the end of a test
+            item.stash._storage.setdefault(key, value)
+        if path is not None:
+            # Or there would be as many folders as executions, through which pytest searches.
+            shutil.rmtree(path, ignore_errors=True)
+        item._initrequest()
+        item._request._fillfixtures()
+        if "caplog" in item.funcargs:
+            item.funcargs["caplog"].clear()

@@ -1,0 +1,238 @@
+"""The options of an explored test: of its marks, of the command line, and of the ini file.
+
+Of several values the command line's counts, then that of the closest mark or of the call, then that
+of the ini file.
+"""
+
+from __future__ import annotations
+
+import dis
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import CodeType, ModuleType
+from typing import Any
+
+import pytest
+
+from ._explore import explore
+from ._options import cancel_ways
+from ._token import parse_token
+
+__all__ = [
+    "MARK",
+    "backends_of",
+    "check_options",
+    "defaults",
+    "numbered",
+    "of_marks",
+]
+
+MARK = "explore"
+OURS = frozenset({"executor", "on_progress"})
+"""The options of `lab.explore` that a test cannot set."""
+INI = {
+    "explore_cancel": "cancel",
+    "explore_max_executions": "max_executions",
+    "explore_max_preemptions": "max_preemptions",
+    "explore_seconds": "max_seconds",
+    "explore_seed": "seed",
+    "explore_strategy": "strategy",
+}
+"""The ini options that are defaults of options of `lab.explore`."""
+COMMAND = {"explore_seconds": "max_seconds", "explore_seed": "seed"}
+"""The options of the command line that take the place of options of `lab.explore`."""
+
+
+def check_options(config: pytest.Config) -> None:
+    """Raise `pytest.UsageError` if an option of the command line or the ini file is invalid."""
+    token, jobs = config.getoption("explore_token"), config.getoption("explore_jobs")
+    if jobs < 1:
+        raise pytest.UsageError(f"--explore-jobs {jobs}: expected a number of processes, 1 or more")
+    seconds = config.getoption("explore_seconds")
+    if seconds is not None and not seconds > 0:
+        raise pytest.UsageError(f"--explore-seconds {seconds:g}: expected seconds, above 0")
+    if token is not None:
+        try:
+            parse_token(numbered(token)[1])
+        except ValueError as error:
+            raise pytest.UsageError(f"--explore-token: {error}") from None
+    for backend in config.getini("explore_backends"):
+        if backend not in ("asyncio", "trio"):
+            raise pytest.UsageError(
+                f"ini option explore_backends: no backend {backend!r}; expected asyncio, trio or "
+                f"both of them"
+            )
+    of_ini(config)
+
+
+def numbered(token: str) -> tuple[int, str]:
+    """Split ``2/asyncio:...`` into the number of the call that it is for, by default 1, and the
+    token."""
+    number, slash, rest = token.partition("/")
+    return (int(number), rest) if slash and number.isdecimal() else (1, token)
+
+
+def of_marks(marks: Iterable[pytest.Mark]) -> dict[str, Any]:
+    """Return the options of marks, of which the closest comes first and takes precedence.
+
+    Raises:
+        ValueError: an option is unknown, or is not given by name.
+    """
+    known = {
+        name
+        for name, parameter in inspect.signature(explore).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    known = (known | {"backends"}) - OURS
+    options: dict[str, Any] = {}
+    for mark in marks:
+        if mark.args:
+            raise ValueError(f"takes its options by name, not {mark.args[0]!r}")
+        for name, value in mark.kwargs.items():
+            if name not in known:
+                raise ValueError(
+                    f"has no option {name!r}; its options are {', '.join(sorted(known))}"
+                )
+            options.setdefault(name, value)
+        if "backend" in mark.kwargs and "backends" in mark.kwargs:
+            raise ValueError("takes backend or backends, not both")
+    return options
+
+
+def defaults(config: pytest.Config, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a test or of a call, with those of the command line and of the ini
+    file."""
+    commanded = {name: config.getoption(option) for option, name in COMMAND.items()}
+    return {
+        **of_ini(config),
+        **options,
+        **{name: value for name, value in commanded.items() if value is not None},
+    }
+
+
+def of_ini(config: pytest.Config) -> dict[str, Any]:
+    """Return the options that the ini file sets.
+
+    Raises:
+        UsageError: one of them is invalid.
+    """
+    options: dict[str, Any] = {}
+    for option, name in INI.items():
+        text = config.getini(option)
+        if text in (None, ""):
+            continue
+        try:
+            options[name] = _READ[name](str(text).strip())
+        except ValueError as error:
+            raise pytest.UsageError(f"ini option {option}: {error}") from None
+    return options
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError(f"{text!r}; expected a whole number")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r}; expected seconds") from None
+
+
+def _cancel(text: str) -> Any:
+    words = {"true": True, "false": False, "yes": True, "no": False}
+    value = words.get(text.lower(), text)
+    cancel_ways(value, "asyncio")
+    return value
+
+
+_READ: dict[str, Callable[[str], Any]] = {
+    "cancel": _cancel,
+    "max_executions": _number,
+    "max_preemptions": lambda text: None if text == "none" else _number(text),
+    "max_seconds": _seconds,
+    "seed": _number,
+    "strategy": str,
+}
+
+
+# --- backends
+
+
+def backends_of(
+    config: pytest.Config,
+    options: Mapping[str, Any],
+    function: Callable[..., Any],
+    marks: Iterable[str],
+) -> list[str]:
+    """Return the backends of a test.
+
+    Those of its mark, if it names any. Else those of the ini file, by default all that are
+    installed; without trio if the test is for asyncio alone, and the other way round.
+
+    Args:
+        config: of pytest.
+        options: of the mark.
+        function: the coroutine function.
+        marks: the names of the test's other marks.
+    """
+    if "backends" in options:
+        return list(options["backends"])
+    if "backend" in options:
+        return [options["backend"]]
+    backends = list(config.getini("explore_backends"))
+    if not backends:
+        backends = ["asyncio", *(["trio"] if importlib.util.find_spec("trio") else [])]
+    only = _only_on(config, function, set(marks))
+    return [only] if only is not None else backends
+
+
+def _only_on(config: pytest.Config, function: Callable[..., Any], marks: set[str]) -> str | None:
+    """Return the backend that a test is for, or None if it is for both."""
+    for names in (_used(function), marks):
+        if "anyio" in names:
+            return None
+        if "asyncio" in names and "trio" not in names:
+            return "asyncio"
+        if "trio" in names and "asyncio" not in names:
+            return "trio"
+    for option, on, backend in (
+        ("asyncio_mode", "auto", "asyncio"),
+        ("trio_mode", "true", "trio"),
+    ):
+        try:
+            value = config.getoption(option, None) or config.getini(option)
+        except ValueError:  # the plugin is not there
+            continue
+        if str(getattr(value, "value", value)).lower() == on:
+            return backend
+    return None
+
+
+def _used(function: Callable[..., Any]) -> set[str]:
+    """Return which of asyncio, anyio and trio the code of a function names."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    variables = getattr(inspect.unwrap(function), "__globals__", {})
+    names = set(_names(code)) if code is not None else set()
+    used = set()
+    for name in names:
+        value = variables.get(name)
+        module = value.__name__ if isinstance(value, ModuleType) else ""
+        module = module or str(getattr(value, "__module__", None) or "")
+        top = module.partition(".")[0]
+        if top in ("asyncio", "anyio", "trio"):
+            used.add(top)
+    return used
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Yield the global names of a function and of those inside of it."""
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            yield str(instruction.argval)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
