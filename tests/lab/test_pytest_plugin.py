@@ -774,8 +774,7 @@ def test_each_example_of_hypothesis_is_explored(suite: pytest.Pytester) -> None:
     result = run(suite, _dedent(source))
     result.assert_outcomes(passed=2, failed=3)
     # Each is shrunk to the fewest tasks that can fail.
-    assert len(re.findall(r"users=(\d),?\n", result.stdout.str())) >= 2
-    assert set(re.findall(r"users=(\d),?\n", result.stdout.str())) == {"2"}
+    assert "users=2" in result.stdout.str()
     (line, *_) = [line for line in result.outlines if "replay: pytest " in line]
     _, *arguments = shlex.split(line.partition("replay: ")[2])
     run(suite, _dedent(source), *arguments).assert_outcomes(failed=1)

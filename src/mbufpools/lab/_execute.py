@@ -81,7 +81,11 @@ def _hooked(options: Options) -> Iterator[Leaks]:
             stack.enter_context(chance_is_kept())
         functions = [*THREADS, *(CLOCKS if options.clocks else ())]
         stack.enter_context(replaced([*functions, *(CHANCE if options.chance else ())]))
-        yield leaks
+        try:
+            yield leaks
+        except BaseException as error:
+            _interrupts.drop_if_interrupted(error)  # as long as no warning is shown
+            raise
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ from typing import Any
 
 from ._leaks import collect_unheard
 
-__all__ = ["check", "interrupt", "interruptible", "pending", "raised_by"]
+__all__ = ["check", "drop_if_interrupted", "interrupt", "interruptible", "pending", "raised_by"]
 
 PATIENCE = 1.0
 """Real seconds after the first Ctrl-C in which further ones are ignored, since a terminal or an
@@ -88,13 +88,7 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if raised_by(error):
-            # What the interrupted execution has left is dropped in silence now, not when Python
-            # ends.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                _let_go(error)
-            collect_unheard()
+        drop_if_interrupted(error)
         raise
     finally:
         stop, _stop, _active = _stop, None, False
@@ -108,11 +102,28 @@ def interruptible() -> Iterator[None]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def drop_if_interrupted(error: BaseException) -> None:
+    """Drop in silence what an interrupted execution has left, and not when Python ends."""
+    if raised_by(error):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _let_go(error)
+        collect_unheard()
+
+
 def _let_go(error: BaseException) -> None:
-    """Drop what the frames of an interrupted execution hold."""
+    """Drop what the frames of an interrupted execution hold, also those that the handler of the
+    signal has interrupted, which are in no traceback."""
     seen: BaseException | None = error
     while seen is not None:
-        traceback.clear_frames(seen.__traceback__)
+        for entry, _ in traceback.walk_tb(seen.__traceback__):
+            frame: FrameType | None = entry
+            while frame is not None:
+                try:
+                    frame.clear()
+                except RuntimeError:
+                    break  # it runs, and so do those that have called it
+                frame = frame.f_back
         seen = seen.__context__
     error.__context__ = None
 
@@ -134,6 +145,7 @@ def _listen_to_alarms() -> Any:
                 _stop = error
             if _in_program(frame):
                 raise
+            error.__traceback__ = None  # it leads to all that was interrupted
 
     signal.signal(signal.SIGALRM, ring)
     return handler
