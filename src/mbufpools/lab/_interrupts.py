@@ -25,6 +25,7 @@ from types import FrameType
 from typing import Any
 
 from ._leaks import collect_unheard
+from ._running import inside
 
 __all__ = ["check", "drop_if_interrupted", "interrupt", "interruptible", "pending", "raised_by"]
 
@@ -158,8 +159,8 @@ def _in_program(frame: FrameType | None) -> bool:
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         if package in _NOT_OURS:
             return False
-        if package not in sys.stdlib_module_names:
-            return True
+        if package not in sys.stdlib_module_names or not inside():
+            return True  # outside of an execution the lab waits for its workers
         frame = frame.f_back
     return True
 
