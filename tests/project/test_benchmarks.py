@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -155,3 +156,35 @@ def test_the_core_is_measured_beside_its_peers(
     for row in ("Pool.get_nowait, release", "await get, with its checkpoint", "hand-off of four"):
         assert row in out
     assert re.search(r"a parked waiter: \d+ bytes", out)
+
+
+def test_the_lab_finds_and_proves_beside_its_peers_and_a_tool_that_hangs_is_ended(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = load("peers", monkeypatch)
+    monkeypatch.setattr(module, "GRACE", 0.2)
+
+    def hangs(specimen: object, twin: bool, seconds: float) -> Any:
+        if twin:
+            raise RuntimeError
+        time.sleep(3600)
+
+    monkeypatch.setitem(module.TOOLS, "hangs", hangs)
+    module.main(["--only", "lab", "hangs", "--first", "1", "--seconds", "0.5", "--specimens"])
+    lines = [re.split("  +", line) for line in capsys.readouterr().out.splitlines()]
+    (ours,) = [line for line in lines if line[0] == "lab"]
+    (theirs,) = [line for line in lines if line[0] == "hangs"]
+    assert [ours[1], ours[2], *ours[5:]] == ["1", "1", "1", "0", "0"]
+    assert [theirs[1], theirs[2], *theirs[3:]] == ["1", "0", "0", "0", "2"]
+    assert lines[-1][1].startswith("failed, ")
+
+
+def test_a_peer_of_the_zoo_that_is_not_there_cannot_be_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = load("peers", monkeypatch)
+    monkeypatch.setattr(module, "detangle", None)
+    with pytest.raises(SystemExit) as caught:
+        module.main(["--only", "detangle"])
+    assert caught.value.code == 2
+    assert "pip install detangle" in capsys.readouterr().err
