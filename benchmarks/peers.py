@@ -9,8 +9,8 @@ both, on asyncio, in a process of its own that may take so many seconds::
 
 The lab takes its default strategy. detangle (0.1) takes its default for the bug; for the twin it
 searches depth first without a bound, since only that can prove anything. It is left out if it is
-not installed: `pip install detangle`. Specimens that show only if the lab cancels a task are left out,
-because a peer has to be told at which place to cancel.
+not installed: `pip install detangle`. Specimens that show only if the lab cancels a task are left
+out, because a peer has to be told at which place to cancel.
 
 *no answer* is a tool that hangs or ends with an error of its own. A *false alarm* is a failure of a
 twin. What a peer calls a bug of the specimen is taken for the bug that is there.

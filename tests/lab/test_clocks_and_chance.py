@@ -120,7 +120,7 @@ def test_sleep_takes_no_real_time_and_fires_the_timers_whose_time_has_come(
     async def program() -> None:
         begin = anyio.current_time()
         with anyio.move_on_after(1) as scope:
-            time.sleep(3600)
+            time.sleep(3600)  # noqa: ASYNC251 - what is tested
             await checkpoint()
             await checkpoint()
         assert scope.cancelled_caught
@@ -143,7 +143,7 @@ def test_a_program_that_waits_for_the_clock_to_move_goes_on(backend: lab.Backend
 
 def test_dpor_refuses_time_that_passes_in_the_middle_of_a_step() -> None:
     async def program() -> None:
-        time.sleep(1)
+        time.sleep(1)  # noqa: ASYNC251 - what is tested
 
     with pytest.raises(lab.Unsupported, match="dpor cannot follow"):
         lab.explore(program, strategy="dpor")
@@ -152,7 +152,7 @@ def test_dpor_refuses_time_that_passes_in_the_middle_of_a_step() -> None:
 def test_a_negative_sleep_is_refused_as_pythons_own_is() -> None:
     async def program() -> None:
         with pytest.raises(ValueError, match="non-negative"):
-            time.sleep(-1)
+            time.sleep(-1)  # noqa: ASYNC251 - what is tested
 
     assert not lab.explore(program).failures
 

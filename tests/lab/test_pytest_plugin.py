@@ -810,7 +810,7 @@ def test_the_ini_file_has_defaults_and_the_command_line_takes_precedence(
 ) -> None:
     suite.makeini(
         INI + "explore_backends = trio\nexplore_strategy = random\nexplore_max_executions = 7\n"
-        "explore_seed = 3\nexplore_cancel = scope\nexplore_seconds = 100\n"
+        "explore_seed = 3\nexplore_cancel = scope\n"
         "explore_max_preemptions = none\n"
     )
     source = """
@@ -835,9 +835,6 @@ def test_the_ini_file_has_defaults_and_the_command_line_takes_precedence(
             "*::test_fixture: no failure in 7 executions (random on asyncio): *",
         ]
     )
-    result = run(suite, _dedent(source), "-v", "--explore-seconds", "1e-9")
-    assert not result.parseoutcomes().get("failed")
-    assert "no failure in 7 executions" not in result.stdout.str()
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def _listen_to_alarms() -> Any:
         global _stop
         try:
             handler(signum, frame)
-        except BaseException as error:  # whatever it is, it is to stop the exploration
+        except BaseException as error:  # noqa: ASYNC103 - it is to stop the exploration
             if _stop is None:
                 _stop = error
             if _in_program(frame):

@@ -225,7 +225,7 @@ class LabThread:
                 function()
         except SystemExit:
             pass
-        except BaseException as error:  # noqa: BLE001 - the host tells it
+        except BaseException as error:  # noqa: BLE001, ASYNC103 - the host tells it
             self._error = error
         finally:
             _running.remove_thread()
