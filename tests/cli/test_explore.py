@@ -104,7 +104,7 @@ def test_a_program_that_holds_is_one_line(target: str, capsys: pytest.CaptureFix
         "no failure in 12 executions (exhaustive on asyncio): all of the schedules of at most 2 "
         "preemptions, and those of at most 2 delays; not explored: cancellations (cancel=True), "
         "other orders of plain callbacks, or of a set of tasks, than first in, first out, "
-        "threads, I/O and real time\n",
+        "threads between two of their waits, I/O and real time\n",
         "",
     )
 
@@ -120,7 +120,8 @@ def test_both_backends_are_explored_in_turn(capsys: pytest.CaptureFixture[str]) 
     assert status == 0
     assert out.splitlines() == [
         f"no failure in 12 executions (exhaustive on {backend}): all of the schedules; not "
-        f"explored: cancellations (cancel=True), {callbacks}threads, I/O and real time"
+        f"explored: cancellations (cancel=True), {callbacks}threads between two of their waits, "
+        f"I/O and real time"
         for backend, callbacks in (
             (
                 "asyncio",
