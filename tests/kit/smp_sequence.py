@@ -54,8 +54,9 @@ def rules_of(wakeup: Wakeup, curpage: CurPage, **others: Any) -> Rules:
 class Sequence:
     """The model, with the state after each operation in the form of a recording."""
 
-    def __init__(self, rules: Rules) -> None:
-        self.model = Model(rules, SHAPES, NMBCLUSTERS * MCLBYTES)
+    def __init__(self, rules: Rules, caches: int = 0) -> None:
+        self.caches = caches
+        self.model = Model(rules, SHAPES, NMBCLUSTERS * MCLBYTES, cpus=max(1, caches))
         self.kernel = self.model.kernel
         self.steps: list[Step] = []
 
@@ -75,6 +76,8 @@ class Sequence:
             "wakeup_runs": self.kernel.wakeup_runs,
             "pools": {pool.name: _counters(pool) for pool in self.kernel.pools},
         }
+        if self.caches:
+            state["caches"] = {pool.name: _caches(pool) for pool in self.kernel.pools}
         step = Step(len(self.steps) + 2, operation, arguments, state)
         self.steps.append(step)
         return step
@@ -82,12 +85,15 @@ class Sequence:
     def _perform(self, operation: str, arguments: tuple[Any, ...]) -> int:
         perform, kernel = self.model.perform, self.kernel
         match operation, arguments:
-            case (("get" | "try"), (pid, pool)):
+            case (("get" | "try"), (pid, pool, *cpu)):
                 process = self.model.process(str(pid))
+                process.cpu = cpu[0] if cpu else 0
                 perform(process.name, (operation, pool))
                 return int(operation == "try" and bool(process.held))
-            case "put", (pid,):
-                pool, _ = self.model.process(str(pid)).held[-1]
+            case "put", (pid, *cpu):
+                process = self.model.process(str(pid))
+                process.cpu = cpu[0] if cpu else 0
+                pool, _ = process.held[-1]
                 perform(str(pid), ("put", pool.name))
             case "advance", (seconds,):
                 self.model.advance(round(seconds * SECOND))
@@ -111,7 +117,7 @@ class Sequence:
 
     def trace(self, wakeup: Wakeup, curpage: CurPage) -> Trace:
         """All operations so far, as a recording."""
-        return Trace("model", wakeup, curpage, tuple(self.steps))
+        return Trace("model", wakeup, curpage, tuple(self.steps), self.caches)
 
 
 def _counters(pool: Pool) -> dict[str, int]:
@@ -126,4 +132,12 @@ def _counters(pool: Pool) -> dict[str, int]:
         "npagefree": pool.npagefree,
         "hiwat": pool.hiwat,
         "waiting": pool.unserved,
+    }
+
+
+def _caches(pool: Pool) -> dict[str, Any]:
+    return {
+        "list": pool.depot.list_items,
+        "depot": pool.depot.nitems,
+        "cpus": [len(cache.lists) for cache in pool.caches],
     }

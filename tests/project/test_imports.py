@@ -64,7 +64,7 @@ ORDER = [*CORE, "mbufpools", *ON_TOP]
 STANDS_ON: dict[str, set[str]] = {
     "lab": set(),
     "_lab_hooks": {*CORE, "mbufpools", "lab"},
-    "smp": {"lab"},
+    "smp": {"lab", "_pool_cache"},
     "net": {*CORE, "mbufpools"},
     "traces": {*CORE, "mbufpools"},
     "demokit": {*CORE, "mbufpools", "lab"},

@@ -23,6 +23,7 @@ from mbufpools.smp._setups import CLUSTER, LARGE, MBUF, SMALL, shapes
 from mbufpools.traces import replay
 from mbufpools.traces._recording import parse_trace
 from tests.kit.smp_sequence import Sequence, rules_of
+from tests.traces.test_cached_traces import RECORDINGS as CACHED
 from tests.traces.test_kernel_traces import RECORDINGS
 
 # The rules
@@ -58,6 +59,31 @@ def test_every_field_of_every_line_of_the_recordings_agrees(rule: str, curpage: 
             assert {key: got[key] for key in expected} == expected, (name, step)
             for pool, counters in step.state["pools"].items():
                 assert {key: pools[pool][key] for key in counters} == counters, (name, step)
+
+
+WITH_CACHES: dict[str, Any] = {"caches": Caches.KERNEL, "list_items": 8, "lists_serve": False}
+"""The rules of the kernel's caches, with lists of eight items as it has them at first."""
+
+
+@pytest.mark.parametrize("rule", ["none", "deferred", "direct"])
+@pytest.mark.parametrize("curpage", ["refreshed", "stale"])
+def test_every_field_of_every_line_of_the_recordings_with_caches_agrees(
+    rule: str, curpage: str
+) -> None:
+    names = [name for name in CACHED if name.endswith(f"-{rule}-{curpage}.jsonl")]
+    assert len(names) == 10
+    for name in names:
+        trace = parse_trace(CACHED[name], name)
+        rules = rules_of(trace.wakeup, trace.curpage, **OTHERWISE[1], **WITH_CACHES)
+        sequence = Sequence(rules, trace.caches)
+        for step in trace.steps:
+            got = sequence.perform(step.operation, *step.arguments).state
+            for field, expected in step.state.items():
+                if field in ("pools", "caches"):
+                    changed = {pool: got[field][pool] for pool in expected}
+                    assert changed == expected, (name, step)
+                else:
+                    assert got[field] == expected, (name, step)
 
 
 pids = st.integers(1, 12)
@@ -96,6 +122,46 @@ def test_on_random_programs_the_model_agrees_with_the_library(
     backend: str, wakeup: Wakeup, curpage: CurPage, others: dict[str, Any], program: list[Any]
 ) -> None:
     sequence = Sequence(rules_of(wakeup, curpage, **others))
+    for operation, *arguments in program:
+        process = sequence.model.processes.get(str(arguments[0]))
+        busy = process is not None and (process.held or process.waits_for is not None)
+        if operation in ("get", "try") and busy:
+            continue
+        if operation == "put" and not (process is not None and process.held):
+            continue
+        sequence.perform(operation, *arguments)
+    disagreement = lab.run(replay, sequence.trace(wakeup, curpage), backend=backend)
+    assert disagreement is None, str(disagreement)
+
+
+cpus = st.integers(0, 1)
+operations_on_cpus = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["get", "try"]), pids, pools, cpus),
+        st.tuples(st.just("get"), pids, pools, cpus),
+        st.tuples(st.just("put"), pids, cpus),
+        st.tuples(st.just("put"), pids, cpus),
+        st.tuples(st.just("advance"), st.sampled_from([0.5, 9.0, 30.0])),
+        st.tuples(st.just("reclaim"), pools),
+        st.tuples(st.just("hardlimit"), pools, st.integers(1, 30)),
+    ),
+    max_size=60,
+)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
+@given(
+    wakeup=st.sampled_from(Wakeup),
+    curpage=st.sampled_from(CurPage),
+    clusters=st.sampled_from([16, 32]),
+    program=operations_on_cpus,
+)
+def test_on_random_programs_with_caches_the_model_agrees_with_the_library(
+    backend: str, wakeup: Wakeup, curpage: CurPage, clusters: int, program: list[Any]
+) -> None:
+    sequence = Sequence(rules_of(wakeup, curpage, **WITH_CACHES), caches=2)
+    sequence.perform("nmbclust", clusters)
     for operation, *arguments in program:
         process = sequence.model.processes.get(str(arguments[0]))
         busy = process is not None and (process.held or process.waits_for is not None)

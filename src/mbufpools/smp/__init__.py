@@ -21,7 +21,7 @@ Each variant is also explored on one CPU, where an interrupt comes between two s
 ``_processors``      threads, mutexes, atomic words; runs a schedule
 ``_rules``           the switches
 ``_kernel``          the data that the threads share: pools, budget, task queue
-``_pool_cache``      per-CPU caches (subr_pool.c)
+``_pool_cache``      per-CPU caches (subr_pool.c); their lists are those of the pools
 ``_kern_task``       the task queue (kern_task.c)
 ``_subr_pool``       get, put, requests, gc (subr_pool.c)
 ``_uipc_mbuf``       the budget and the wakeup (uipc_mbuf.c)

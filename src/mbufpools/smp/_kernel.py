@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from mbufpools._pool_cache import CpuLists, Depot
+
 from ._processors import Channel, Code, Corrupted, Data, Mutex, Processors, Word
 from ._rules import Rules
 
@@ -67,11 +69,10 @@ class Request:
 class Cache:
     """The lists of one CPU (``struct pool_cache``). An item is represented by its page."""
 
-    __slots__ = ("active", "previous", "touched")
+    __slots__ = ("lists", "touched")
 
     def __init__(self, processors: Processors, name: str) -> None:
-        self.active: list[Page] = []
-        self.previous: list[Page] = []
+        self.lists = CpuLists[Page]()
         self.touched = Data(processors, name)
 
 
@@ -109,10 +110,9 @@ class Pool:
         self.nout = self.nget = self.nput = self.nfail = 0
         self.npagealloc = self.npagefree = self.hiwat = 0
         self.caches = [Cache(processors, f"{shape.name} cache of {cpu}") for cpu in range(cpus)]
-        self.lists: list[list[Page]] = []
-        """The depot: full lists of items, which any CPU can take."""
-        self.lists_since = 0
-        self.depot = Data(processors, f"{shape.name} depot")
+        self.depot = Depot[Page]()
+        """Full lists of items, which any CPU can take."""
+        self.depot_touched = Data(processors, f"{shape.name} depot")
         self.cache_lock = Mutex(processors)
 
     @property
@@ -126,8 +126,8 @@ class Pool:
     @property
     def cached(self) -> list[Page]:
         """The items in the caches and in the depot, each as its page."""
-        lists = [items for it in self.caches for items in (it.active, it.previous)]
-        return [page for items in (*lists, *self.lists) for page in items]
+        lists = (cache.lists for cache in self.caches)
+        return [page for items in (*lists, *self.depot) for page in items]
 
     @property
     def kept_by_caches(self) -> int:

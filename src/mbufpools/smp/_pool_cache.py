@@ -1,9 +1,15 @@
 """The per-CPU caches of a pool (subr_pool.c: pool_cache_get, pool_cache_put, pool_cache_gc).
 
-What a CPU does to its own lists is one step, because the CPU blocks interrupts during it.
+`mbufpools._pool_cache` has the lists and the depot, and the rules by which items move between them.
+Here are the locks, and the moments at which other CPUs may act. What a CPU does to its own lists is
+one step, because the CPU blocks interrupts during it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mbufpools._pool_cache import in_order_of_return
 
 from ._kernel import Kernel, Page, Pool
 from ._processors import ATOMIC, LEAVE, Code
@@ -17,14 +23,13 @@ def cache_get(k: Kernel, pool: Pool, cpu: int) -> Code[Page | None]:
     cache = pool.caches[cpu]
     yield ATOMIC
     cache.touched.writes()
-    if not cache.active:
-        cache.active, cache.previous = cache.previous, []
-    if cache.active:
+    page = cache.lists.take()
+    if page is not None:
         k.say("pool_cache_get(%s): takes an item from the cache", pool.name)
-        return cache.active.pop()
+        return page
     yield pool.cache_lock
-    pool.depot.writes()
-    items = pool.lists.pop(0) if pool.lists else []
+    pool.depot_touched.writes()
+    items = pool.depot.take()
     yield LEAVE
     pool.cache_lock.leave()
     if not items:
@@ -33,9 +38,8 @@ def cache_get(k: Kernel, pool: Pool, cpu: int) -> Code[Page | None]:
     k.say("pool_cache_get(%s): takes a list from the depot", pool.name)
     yield ATOMIC
     cache.touched.writes()
-    page = items.pop()
-    cache.active = items
-    return page
+    cache.lists.refill(items)
+    return cache.lists.take()
 
 
 def cache_put(k: Kernel, pool: Pool, cpu: int, page: Page) -> Code[None]:
@@ -50,10 +54,7 @@ def put(k: Kernel, pool: Pool, cpu: int, page: Page) -> list[Page]:
     empty one."""
     cache = pool.caches[cpu]
     cache.touched.writes()
-    full: list[Page] = []
-    if len(cache.active) >= k.rules.list_items:
-        full, cache.previous, cache.active = cache.previous, cache.active, []
-    cache.active.append(page)
+    full = cache.lists.put(page, k.rules.list_items)
     k.say("pool_cache_put(%s): the item goes to the cache", pool.name)
     return full
 
@@ -62,10 +63,8 @@ def list_put(k: Kernel, pool: Pool, items: list[Page]) -> Code[None]:
     """Put a list into the depot, unless it is empty (``pool_cache_list_free``)."""
     if items:
         yield pool.cache_lock
-        pool.depot.writes()
-        if not pool.lists:
-            pool.lists_since = k.now
-        pool.lists.append(items)
+        pool.depot_touched.writes()
+        pool.depot.add(items, k.now)
         k.say("pool_cache_put(%s): a full list goes to the depot", pool.name)
         yield LEAVE
         pool.cache_lock.leave()
@@ -74,23 +73,20 @@ def list_put(k: Kernel, pool: Pool, items: list[Page]) -> Code[None]:
 def cache_drain(k: Kernel, pool: Pool) -> Code[None]:
     """Move the items of all caches and of the depot back to the pages. The kernel does so only
     when it destroys a pool."""
-    items: list[Page] = []
+    lists: list[list[Page]] = []
     for cache in pool.caches:
         yield ATOMIC
         cache.touched.writes()
-        items += cache.active + cache.previous
-        cache.active, cache.previous = [], []
+        lists += cache.lists.empty()
     yield pool.cache_lock
-    pool.depot.writes()
-    for full in pool.lists:
-        items += full
-    pool.lists = []
+    pool.depot_touched.writes()
+    while pool.depot:
+        lists.append(pool.depot.take())
     yield LEAVE
     pool.cache_lock.leave()
-    if items:
+    if lists:
         yield pool.lock
-        for page in items:
-            pool.put_back(page, k.now)
+        _return(k, pool, lists)
         k.say("moves the items in the caches of %s to its pages", pool.name)
         yield LEAVE
         pool.lock.leave()
@@ -107,19 +103,23 @@ def cache_gc(k: Kernel, pool: Pool, wait: int) -> Code[bool]:
     yield ATOMIC
     if not pool.cache_lock.enter_try():
         return False
-    pool.depot.writes()
-    items: list[Page] = []
-    if pool.lists and k.now - pool.lists_since > wait:
-        items = pool.lists.pop(0)
-        pool.lists_since = k.now
+    pool.depot_touched.writes()
+    items = pool.depot.take_for_gc(k.now, wait)
     yield LEAVE
     pool.cache_lock.leave()
     if not items:
         return False
     yield pool.lock
-    for page in items:
-        pool.put_back(page, k.now)
+    _return(k, pool, [items])
     k.say("pool_cache_gc(%s): a list of the depot goes back to the pages", pool.name)
     yield LEAVE
     pool.lock.leave()
     return k.rules.lists_serve
+
+
+def _return(k: Kernel, pool: Pool, lists: Iterable[list[Page]]) -> None:
+    """Put the items of lists back into their pages; the caller holds the pool's lock. They stay
+    counted as out, as in the kernel (``pool_cache_list_put``)."""
+    for items in lists:
+        for page in in_order_of_return(items):
+            pool.put_back(page, k.now)

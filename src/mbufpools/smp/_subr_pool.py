@@ -27,7 +27,8 @@ def pool_get(
     if k.rules.caches is not Caches.NONE:
         page = yield from cache_get(k, pool, cpu)
         if page is not None:
-            k.granted.append((process, k.now))
+            if wait:
+                k.granted.append((process, k.now))
             return page
     yield pool.lock
     page, added = None, False
@@ -329,7 +330,7 @@ def work_for_gc(k: Kernel) -> int | None:
     if k.rules.gc_retries and any(map(k.can_serve, k.pools)):
         return (k.now // SECOND + 1) * SECOND
     since = [pool.empty[0].since for pool in k.pools if pool.empty]
-    since += [pool.lists_since for pool in k.pools if pool.lists]
+    since += [pool.depot.since for pool in k.pools if pool.depot]
     if not since:
         return None
     first = max(min(since) + WAIT_GC, k.now)
