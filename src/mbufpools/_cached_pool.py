@@ -361,11 +361,6 @@ class CachedSupply(Supply):
                     self._return(items)
         return self.uncounted - before
 
-    @property
-    def cached(self) -> int:
-        """Items in all lists."""
-        return self.depot.nitems + sum(map(len, self.cpus))
-
     # What a supply does, with caches
 
     def quote(self, count: int) -> int:

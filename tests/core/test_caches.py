@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import warnings
@@ -23,6 +24,7 @@ from mbufpools import (
     MbufPools,
     PoolCorruption,
     RequestError,
+    Task,
     UsageError,
     lab,
 )
@@ -289,6 +291,55 @@ async def test_debug_mode_knows_the_holder_of_a_cached_item_and_finds_a_write_af
         item.page.block.view[0] = 1
         pools.mbpool.get_nowait(cpu=0).release()
         assert "was written to after its release" in tracker.damages[0]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+async def test_a_get_from_a_cache_is_a_checkpoint_unless_the_set_passes_none(fast: bool) -> None:
+    async with cached(fast_acquire=fast) as pools:
+        fill(pools, 1)
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            (await pools.mbpool.get(cpu=0)).release()
+        assert scope.cancelled_caught is not fast
+        assert caches_of(pools).cpus == (1, 0, 0, 0)
+        assert caches_of(pools).nget == fast
+
+
+@on_asyncio
+async def test_a_native_cancellation_at_the_checkpoint_of_a_cached_get_gives_the_item_back() -> (
+    None
+):
+    async with cached() as pools:
+        fill(pools, 1)
+        task = asyncio.create_task(pools.mbpool.get(cpu=0))
+        while caches_of(pools).nget == 0:
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert caches_of(pools).cpus == (1, 0, 0, 0)
+        pools.check()
+
+
+async def test_a_get_fails_with_the_error_of_a_queued_task_also_if_the_cache_has_an_item() -> None:
+    def fails() -> None:
+        raise LookupError("planted")
+
+    with pytest.raises(LookupError, match="planted"):
+        async with cached() as pools:
+            fill(pools, 1)
+            pools.taskq.add(Task(fails, name="fails"))
+            await anyio.sleep(1)
+            with pytest.raises(LookupError, match="planted"):
+                pools.mbpool.get_nowait(cpu=0)
+
+
+async def test_with_draining_a_get_that_a_page_serves_drains_nothing() -> None:
+    async with cached(drain="caches") as pools:
+        fill(pools, 1, put=1)
+        with await pools.mbpool.get(cpu=0):
+            assert pools.statistics().drains == 0
+            assert caches_of(pools).cpus == (0, 1, 0, 0)
 
 
 # The gc
