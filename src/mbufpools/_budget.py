@@ -15,10 +15,13 @@ charge that fails can never make a small one fail at the same time.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ._errors import ConfigurationError, PoolCorruption
 from ._sizes import format_bytes, parse_bytes
-from ._statistics import BudgetStatistics
+
+if TYPE_CHECKING:
+    from ._statistics import BudgetStatistics
 
 __all__ = ["Budget"]
 
@@ -174,6 +177,8 @@ class Budget:
 
     def statistics(self) -> BudgetStatistics:
         """Return a snapshot. Sizes are in bytes."""
+        from ._statistics import BudgetStatistics
+
         return BudgetStatistics(
             limit=self._limit,
             allocated=self._allocated,

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from threading import get_ident
 from types import MappingProxyType, TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import anyio
 
@@ -28,7 +28,6 @@ from ._buffer import Buffer, Buffers
 from ._debug import LeaseTracker
 from ._errors import ConfigurationError, OversizeRequest, PoolCorruption, RequestError
 from ._events import Hook, Observer
-from ._explain import Explanation, explain
 from ._memory import MappedMemory, Memory
 from ._options import SetOptions
 from ._owner_loop import OwnerLoop
@@ -50,9 +49,12 @@ from ._reservation import Reservation, Reserving
 from ._set_state import SetState
 from ._sizes import require_count
 from ._spec import ALIGNMENT, PoolSpec
-from ._statistics import PoolsStatistics
 from ._taskq import Task, TaskQueue
 from ._waiters import Waiters
+
+if TYPE_CHECKING:
+    from ._explain import Explanation
+    from ._statistics import PoolsStatistics
 
 __all__ = ["BufferPools"]
 
@@ -165,7 +167,7 @@ class BufferPools:
             rules=self._rules,
             curpage=choose(CurPage, options.curpage),
             fast_acquire=options.fast_acquire,
-            tracker=LeaseTracker() if options.debug else None,
+            tracker=LeaseTracker(self._owner_loop) if options.debug else None,
         )
         self._waiters = Waiters(
             self._state,
@@ -601,11 +603,15 @@ class BufferPools:
         Raises:
             UsageError: the pools are open on another thread.
         """
+        from ._explain import explain
+
         self._owner_loop.check_thread()
         return explain(self._state, self._waiters, wakeup=self._wakeup_task.queued)
 
     def statistics(self) -> PoolsStatistics:
         """Return a snapshot of all counters. May be called from any thread; never blocks."""
+        from ._statistics import PoolsStatistics
+
         budget = self._budget
         if self._owner_loop.closed:
             self._state.empty_quarantine()  # no gc does it any more

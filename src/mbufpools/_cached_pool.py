@@ -35,7 +35,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from itertools import chain
 from threading import get_ident
-from typing import Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
@@ -48,9 +48,11 @@ from ._pool_cache import CpuLists, Depot, in_order_of_return
 from ._set_state import SetState
 from ._sizes import require_count
 from ._spec import PoolSpec
-from ._statistics import CacheStatistics, PoolStatistics
 from ._supply import AT_LIMIT, WAIT_GC, Supply
 from ._waiters import Waiters
+
+if TYPE_CHECKING:
+    from ._statistics import CacheStatistics, PoolStatistics
 
 __all__ = ["CachedPool", "CachedSupply", "CpuBuffer", "MbufPool"]
 
@@ -386,6 +388,8 @@ class CachedSupply(Supply):
     def statistics(
         self, waiting: int, *, uncounted: int = 0, caches: CacheStatistics | None = None
     ) -> PoolStatistics:
+        from ._statistics import CacheStatistics
+
         nget = nput = 0
         cpus = []
         for lists in self.cpus:

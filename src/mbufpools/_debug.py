@@ -8,29 +8,24 @@ are handed out again (the kernel's ``pool_debug`` and its poison).
 
 from __future__ import annotations
 
-import logging
 import sys
 import weakref
 from collections.abc import Hashable
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
-import anyio
-
+from ._log import logger
+from ._owner_loop import OwnerLoop
 from ._page import Item, Page
 from ._request import Request
 
-__all__ = ["Holder", "LeaseTracker", "caller", "current_task"]
+__all__ = ["Holder", "LeaseTracker", "caller"]
 
 POISON = 0xDF
 """The byte that free items are filled with."""
 
-_logger = logging.getLogger("mbufpools")
 
-
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(NamedTuple):
     """The task that holds, or held, a lease."""
 
     pool: str
@@ -50,9 +45,11 @@ class Holder:
 
 
 class LeaseTracker:
-    """The holders of all leases of one pool set, and the pattern in its free items."""
+    """The holders of all leases of one pool set, and the pattern in its free items. `owner_loop`
+    is that of the set."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner_loop: OwnerLoop) -> None:
+        self._owner_loop = owner_loop
         self._holders: dict[Hashable, Holder] = {}
         """By what is held: the page and the number of an item, or the number of a claim. Leases
         come back from other threads and from ``__del__``, so this is a plain dictionary, each call
@@ -68,7 +65,7 @@ class LeaseTracker:
         if request is not None and request.task_id:
             holder = Holder(pool, nbytes, request.task_name, request.task_id, request.where)
         else:
-            task, task_id = current_task()
+            task, task_id = self._owner_loop.waits.current_task()
             holder = Holder(pool, nbytes, task, task_id, caller(in_task=task_id != 0))
         self._holders[held] = holder
 
@@ -110,17 +107,17 @@ class LeaseTracker:
         damage = self.damage(item, stride, pool)
         if damage is not None:
             self.damages.append(damage)
-            _logger.error("%s", damage)
+            logger().error("%s", damage)
 
     def damage(self, item: Item, stride: int, pool: str) -> str | None:
         """Return a description of what was written to a free item, or None if nothing was."""
         view = item.page.block.view
         if view is None:
             return None
-        found = bytes(view[item.index * stride : (item.index + 1) * stride])
-        if found == _pattern(stride):
+        found = view[item.index * stride : (item.index + 1) * stride]
+        if _pattern(stride).startswith(found):  # compares in C, and makes no copy, as `==` would
             return None
-        start = stride - len(found.lstrip(bytes([POISON])))
+        start = stride - len(bytes(found).lstrip(bytes([POISON])))
         last = self._last.get(item.page, {}).get(item.index)
         return (
             f"an item of pool {pool!r} was written to after its release, from its byte "
@@ -135,27 +132,23 @@ def _pattern(stride: int) -> bytes:
     return bytes([POISON]) * stride
 
 
-def current_task() -> tuple[str, int]:
-    """Return the name and the id of the running task; without a task, ``"no task"`` and 0."""
-    try:
-        task = anyio.get_current_task()
-    except (RuntimeError, LookupError):
-        return "no task", 0
-    return task.name or f"task {task.id}", task.id
-
-
 def caller(*, in_task: bool = True) -> str:
     """Return the file and the line of the innermost call outside of this library.
 
     A callback that asyncio makes outside of any task is called by asyncio alone. Then (with
     `in_task` False) the line is the one in `mbufpools.net`.
     """
-    package = __name__.partition(".")[0]
-    ours = (f"{package}._", f"{package}.net." if in_task else f"{package}._")
     frame = sys._getframe(1)
-    while frame.f_back is not None:
-        name = frame.f_globals.get("__name__", "")
-        if name != package and not name.startswith(ours):
-            break
+    while frame.f_back is not None and _is_passed_over(
+        frame.f_globals.get("__name__", ""), in_task
+    ):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+@cache
+def _is_passed_over(module: str, in_task: bool) -> bool:
+    """Return True if `caller` goes on to the caller of a function of `module`."""
+    package = __name__.partition(".")[0]
+    ours = (f"{package}._", f"{package}.net." if in_task else f"{package}._")
+    return module == package or module.startswith(ours)

@@ -9,9 +9,10 @@ costs one test for None.
 from __future__ import annotations
 
 import enum
-import logging
 from collections.abc import Callable
 from typing import NamedTuple
+
+from ._log import logger
 
 __all__ = ["Event", "EventKind", "Hook", "Observer"]
 
@@ -62,8 +63,6 @@ class Event(NamedTuple):
 
 Hook = Callable[[Event], None]
 
-_logger = logging.getLogger("mbufpools")
-
 
 class Observer:
     """Holds the hook and calls it.
@@ -87,7 +86,7 @@ class Observer:
         if self.hook is not None:
             try:
                 self.hook(Event(kind, self._now() / 1_000_000, name, nbytes, request))
-            except Exception:
-                _logger.exception("the event hook %r raised and has been removed", self.hook)
+            except Exception:  # noqa: BLE001 - it is logged
+                logger().exception("the event hook %r raised and has been removed", self.hook)
                 self.hook = None
                 self.on_removal()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -208,7 +207,7 @@ def holders(waiters: Waiters, names: Mapping[int, str]) -> Iterator[str]:
     leases = state.tracker.holders() if state.tracker is not None else []
     for holder, count in Counter(
         sorted(
-            (replace(holder, where=short_path(holder.where)) for holder in leases),
+            (holder._replace(where=short_path(holder.where)) for holder in leases),
             key=lambda it: (it.task, names.get(it.task_id, ""), it.pool, it.nbytes, it.where),
         )
     ).items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ._events import Hook
 from ._memory import Memory
@@ -11,8 +11,7 @@ from ._policies import CurPage, Order, Reclaim, Wakeup
 __all__ = ["SetOptions"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SetOptions:
+class SetOptions(NamedTuple):
     """What the caller chose, unchecked; `BufferPools` documents each option."""
 
     name: str

@@ -18,7 +18,6 @@ Invariant: items are taken back by one thread at a time, and never inside anothe
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 import threading
@@ -28,14 +27,17 @@ from collections.abc import Callable, Coroutine
 from functools import cache
 from inspect import iscoroutinefunction
 from types import FrameType, FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.lowlevel import current_token
 
 from ._errors import UsageError
 from ._page import Item
-from ._waits import Waits
+from ._waits import Waits, loop_of_asyncio
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["OwnerLoop"]
 
@@ -49,6 +51,7 @@ class OwnerLoop:
         "_closer",
         "_current",
         "_lock",
+        "_loop",
         "_run_soon",
         "_start",
         "_state",
@@ -77,6 +80,8 @@ class OwnerLoop:
         self._clock: Callable[[], float] = lambda: 0.0
         self._start = 0.0
         self._token: object = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The loop, if it is of asyncio's kind."""
         self._current: Callable[[], object] = current_token
         """Returns the running loop; if that is of another kind, None, or a RuntimeError."""
         self._run_soon: Callable[..., Any] | None = None
@@ -103,10 +108,11 @@ class OwnerLoop:
                 f"{self.name} was entered before; a pool set lives once, so make a new one"
             )
         self._token = token = current_token().native_token
-        if isinstance(token, asyncio.AbstractEventLoop):
-            self._clock = token.time
-            self._current = asyncio._get_running_loop
-            self._run_soon = token.call_soon_threadsafe
+        self._loop = loop = loop_of_asyncio(token)
+        if loop is not None:
+            self._clock = loop.time
+            self._current = sys.modules["asyncio"]._get_running_loop
+            self._run_soon = loop.call_soon_threadsafe
         else:
             _protect_from_interrupts()
             self._clock = sys.modules["trio"].current_time
@@ -192,26 +198,26 @@ class OwnerLoop:
     @property
     def on_asyncio(self) -> bool:
         """True if the loop is one of asyncio's kind."""
-        return isinstance(self._token, asyncio.AbstractEventLoop)
+        return self._loop is not None
 
     def spawn(self, function: Callable[[], Coroutine[Any, Any, None]], name: str) -> object:
         """Start a task of the loop's own, which no task group surrounds: a task on asyncio, a
         system task on trio."""
-        if isinstance(self._token, asyncio.AbstractEventLoop):
-            return self._token.create_task(function(), name=name)
+        if self._loop is not None:
+            return self._loop.create_task(function(), name=name)
         return sys.modules["trio"].lowlevel.spawn_system_task(function, name=name)
 
     def call_later(self, microseconds: int, call: Callable[[], None]) -> None:
         """Have `call` called after some time, if the loop is of asyncio's kind. (On trio the one
         caller of this needs it only when the run has ended.)"""
-        if isinstance(self._token, asyncio.AbstractEventLoop) and not self._token.is_closed():
-            self._token.call_later(microseconds / 1_000_000, call)
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_later(microseconds / 1_000_000, call)
 
     def being_cancelled(self) -> bool:
         """Return True if the cancellation that was just caught was meant for this task. On asyncio
         it may also come out of something that the task awaits; then return False."""
-        if isinstance(self._token, asyncio.AbstractEventLoop):
-            task = asyncio.current_task()
+        if self._loop is not None:
+            task: asyncio.Task[object] | None = self.waits.native_task()
             return task is not None and task.cancelling() > 0
         return True
 

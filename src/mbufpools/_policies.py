@@ -13,8 +13,7 @@ differences between the kernel's pools and an application's are two rows of one 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from ._errors import ConfigurationError
 
@@ -150,8 +149,7 @@ def choose(kind: type[_Choice], value: _Choice | str) -> _Choice:
         ) from None
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(NamedTuple):
     """The rules in which the kernel and an application differ."""
 
     refuse_impossible: bool

@@ -12,6 +12,7 @@ sleeper is never woken to try again.
 from __future__ import annotations
 
 from threading import get_ident
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -21,9 +22,11 @@ from ._request import Request
 from ._set_state import SetState
 from ._sizes import require_count
 from ._spec import PoolSpec
-from ._statistics import PoolStatistics
 from ._supply import Supply
 from ._waiters import Waiters
+
+if TYPE_CHECKING:
+    from ._statistics import PoolStatistics
 
 __all__ = ["Pool"]
 

@@ -7,7 +7,6 @@ or the call that gives the bytes back. A claim that is lost reports itself when 
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Callable, Coroutine, Generator
 from functools import partial
@@ -17,11 +16,10 @@ from typing import Any
 from ._errors import DoubleRelease
 from ._events import EventKind
 from ._lease import Releasable
+from ._log import logger
 from ._set_state import SetState
 
 __all__ = ["Claim", "Reservation", "Reserving"]
-
-_logger = logging.getLogger("mbufpools")
 
 
 class Claim:
@@ -64,7 +62,7 @@ class Claim:
 def _take_back_dropped(state: SetState, number: int) -> None:
     nbytes = state.claims.get(number, 0)
     state.dropped += 1
-    _logger.warning("a reservation of %d bytes was dropped without a release", nbytes)
+    logger().warning("a reservation of %d bytes was dropped without a release", nbytes)
     if state.tracker is not None:
         state.tracker.released(number)
     state.observer.tell(EventKind.DROP, "bytes", nbytes)

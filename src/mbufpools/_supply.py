@@ -10,26 +10,26 @@ Invariant: `quote` is the only place that says what it takes to hand items out.
 
 from __future__ import annotations
 
-import logging
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from threading import get_ident
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._errors import PoolCorruption
 from ._events import EventKind
+from ._log import logger
 from ._page import Item, Page, PageLists
 from ._set_state import SetState
 from ._spec import PoolSpec, stride_of
-from ._statistics import CacheStatistics, PoolStatistics
 from ._window import Window
 
-__all__ = ["AT_LIMIT", "RESERVED", "WAIT_GC", "Supply", "stack_is_full"]
+if TYPE_CHECKING:
+    from ._statistics import CacheStatistics, PoolStatistics
 
-_logger = logging.getLogger("mbufpools")
+__all__ = ["AT_LIMIT", "RESERVED", "WAIT_GC", "Supply", "stack_is_full"]
 
 AT_LIMIT = -2
 """A quote: the pool's maximum forbids it."""
@@ -279,7 +279,7 @@ class Supply(PageLists):
         """Take a lost item home; `item` is its new token."""
         self.state.dropped += 1
         holder = None if self.state.tracker is None else self.state.tracker.holder_of(item)
-        _logger.warning(
+        logger().warning(
             "a buffer of pool %r was dropped without a release%s",
             self.name,
             "" if holder is None else f": {holder}",
@@ -355,6 +355,8 @@ class Supply(PageLists):
     ) -> PoolStatistics:
         """Return a snapshot of the counters; `waiting` requests wait in the pool's own queue. Of
         the items that came back, `uncounted` are not shown as put; `CachedSupply` says why."""
+        from ._statistics import PoolStatistics
+
         nput, nget = self.nput - uncounted, self.nget
         return PoolStatistics(
             name=self.name,

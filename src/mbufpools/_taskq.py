@@ -19,24 +19,25 @@ from __future__ import annotations
 
 import heapq
 import inspect
-import logging
 import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from threading import get_ident
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import anyio
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._errors import ConfigurationError, UsageError
 from ._events import EventKind, Hook, Observer
+from ._log import logger
 from ._owner_loop import OwnerLoop
-from ._statistics import TaskQueueStatistics
+
+if TYPE_CHECKING:
+    from ._statistics import TaskQueueStatistics
 
 __all__ = ["Task", "TaskQueue"]
-
-_logger = logging.getLogger("mbufpools")
 
 
 class Task:
@@ -228,6 +229,8 @@ class TaskQueue:
     def statistics(self) -> TaskQueueStatistics:
         """Return a snapshot. Tasks whose time has come count as queued. May be called from any
         thread; called from another thread, it may miss tasks that became due just now."""
+        from ._statistics import TaskQueueStatistics
+
         if self._owner_loop.thread == get_ident():
             self._add_due()
         return TaskQueueStatistics(
@@ -383,7 +386,7 @@ class TaskQueue:
     def _fail(self, error: BaseException) -> None:
         """End the queue with the exception of a task, and tell it at once."""
         self.error = error
-        _logger.error("a task of %r failed, which ends the queue", self.name, exc_info=error)
+        logger().error("a task of %r failed, which ends the queue", self.name, exc_info=error)
         for task in list(self._queue):
             self.discard(task)
             if isinstance(task, _Barrier):

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from threading import get_ident
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
@@ -29,7 +29,6 @@ from ._policies import Order, Reclaim
 from ._reclaim import Reclaimer
 from ._request import Request
 from ._set_state import SetState
-from ._statistics import WaitStatistics
 from ._supply import AT_LIMIT, RESERVED, Supply
 from ._wait_queues import (
     BytesQueue,
@@ -40,6 +39,9 @@ from ._wait_queues import (
     WaitQueue,
     reserve,
 )
+
+if TYPE_CHECKING:
+    from ._statistics import WaitStatistics
 
 __all__ = ["Waiters"]
 
@@ -572,6 +574,8 @@ class Waiters:
 
     def statistics(self) -> WaitStatistics:
         """Return a snapshot."""
+        from ._statistics import WaitStatistics
+
         return WaitStatistics(
             waiting=self._state.waiting,
             peak_waiting=self._peak,

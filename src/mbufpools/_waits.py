@@ -11,15 +11,30 @@ task cancelled before the task runs, so a wait is judged by what the request hol
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import types
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from anyio.lowlevel import current_token
 
-__all__ = ["Waits", "current_waits", "name_of"]
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["Waits", "current_waits", "loop_of_asyncio", "name_of"]
+
+
+def loop_of_asyncio(token: object) -> asyncio.AbstractEventLoop | None:
+    """Return `token`, the native token of anyio, if it is an event loop of asyncio's kind.
+
+    The library imports asyncio only where such a loop runs, so that it has been imported before:
+    the import takes longer than all others of the library."""
+    if "asyncio" in sys.modules:
+        import asyncio
+
+        if isinstance(token, asyncio.AbstractEventLoop):
+            return token
+    return None
 
 
 @types.coroutine
@@ -40,14 +55,24 @@ class Waits:
     """Returns the running task of the backend."""
 
     def __init__(self, token: object) -> None:
-        if isinstance(token, asyncio.AbstractEventLoop):
+        loop = loop_of_asyncio(token)
+        if loop is not None:
             self.checkpoint = _yield_once
-            self.sleeper = token.create_future
-            self.native_task = asyncio.current_task
+            self.sleeper = loop.create_future
+            self.native_task = sys.modules["asyncio"].current_task
         else:
             self.checkpoint = sys.modules["trio"].lowlevel.checkpoint
             self.sleeper = _TrioSleeper
             self.native_task = sys.modules["trio"].lowlevel.current_task
+
+    def current_task(self) -> tuple[str, int]:
+        """Return the name of the running task, and its id, as `anyio.get_current_task` tells it;
+        without a task, ``"no task"`` and 0."""
+        try:
+            task = self.native_task()
+        except RuntimeError:  # trio, and asyncio if the loop does not run
+            task = None
+        return ("no task", 0) if task is None else (name_of(task), id(task))
 
 
 def name_of(task: Any) -> str:

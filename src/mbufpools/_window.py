@@ -14,11 +14,13 @@ call that takes the item out of `Window.item`, in one step, brings it home.
 
 from __future__ import annotations
 
-import ctypes
 import sys
 import weakref
 from functools import cache
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import ctypes
 
 __all__ = ["Window"]
 
@@ -32,6 +34,8 @@ class Kept(Protocol):
 
 @cache
 def _array_type(nbytes: int) -> type[ctypes.Array[ctypes.c_char]]:
+    import ctypes  # only 3.11 needs it, and its import costs more than that of this module
+
     return ctypes.c_char * nbytes
 
 

@@ -14,8 +14,7 @@ With ``caches=N`` each of N CPUs has the caches of a multiprocessor kernel in fr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import cast, overload
+from typing import TYPE_CHECKING, cast, overload
 
 from ._buffer import Buffer
 from ._bufferpools import BufferPools
@@ -40,7 +39,9 @@ from ._policies import (
 )
 from ._sizes import require_count
 from ._spec import PoolSpec, stride_of
-from ._statistics import PoolsStatistics
+
+if TYPE_CHECKING:
+    from ._statistics import PoolsStatistics
 
 __all__ = ["LONG_MAX", "MCLBYTES", "MSIZE", "NMBCLUSTERS", "MbufPools"]
 
@@ -260,6 +261,8 @@ class MbufPools(BufferPools):
 
     def statistics(self) -> PoolsStatistics:
         """Return a snapshot of all counters. May be called from any thread; never blocks."""
+        from dataclasses import replace
+
         statistics = super().statistics()
         if not self._drains:
             return statistics

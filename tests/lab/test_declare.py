@@ -27,7 +27,7 @@ NOT_SHARED = {
     "Request": {"_sleeper", "_waits"},
     "_TrioSleeper": {"_task", "_woken"},  # as what the request holds
     "OwnerLoop": {
-        *("_clock", "_closer", "_current", "_run_soon", "_start", "_token", "waits")
+        *("_clock", "_closer", "_current", "_loop", "_run_soon", "_start", "_token", "waits")
     },  # with `_state`
     "TaskQueue": {"_runner_id"},  # set with `_running`
     "Window": {"_anchor", "_exports", "_memory", "_stale", "_view", "item"},  # of one lease
