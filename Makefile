@@ -12,7 +12,7 @@ runs = $(if $(1),$(shell $(1) -c 'import sys, ensurepip; sys.exit(sys.version_in
 BIN = $(VENV)/bin
 EXTRA ?= dev
 READY = $(VENV)/.ready
-CODE = src tests demos
+CODE = src tests demos benchmarks
 # Not asked: to simplify a nursery (112), to declare startable functions (114), to make an async
 # function plain because it awaits nothing (124), and the opinions that are off by default (9xx).
 ASYNC = --anyio --disable ASYNC112,ASYNC114,ASYNC124,ASYNC9
@@ -20,7 +20,8 @@ ASYNC = --anyio --disable ASYNC112,ASYNC114,ASYNC124,ASYNC9
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test quick prove soak test-all check lint types coverage mutate mutants fix docs clean
+.PHONY: help demo test quick prove soak test-all check lint types coverage smoke bench bench-full \
+	mutate mutants fix docs clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -60,7 +61,7 @@ test-all:  ## the tests on every Python found (PYTHONS="path path" to say which)
 	done; \
 	echo "== Tested with:$(PYTHONS:%= %). Failed with:$${failed:- none}."; test -z "$$failed"
 
-check: lint types coverage demo  ## all that must hold before a change is merged
+check: lint types coverage smoke demo  ## all that must hold before a change is merged
 
 lint: $(READY)  ## style, and rules for async code
 	$(BIN)/ruff check $(CODE)
@@ -88,6 +89,17 @@ coverage: $(READY)  ## the tests, and which branches they miss
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 	$(BIN)/python -m pytest $(SPREAD) $(SLOW)
+
+# The smoke form measures too little to judge: it shows in seconds that every row can be measured.
+smoke: $(READY)
+	$(BIN)/python -m benchmarks --form smoke
+
+bench: $(READY)  ## what the library costs beside its peers, in minutes
+	$(BIN)/python -m benchmarks
+
+RECORD = docs/benchmarks.json
+bench-full: $(READY)  ## the same in full, kept in docs/benchmarks.json; then make docs
+	$(BIN)/python -m benchmarks --form full --json $(RECORD)
 
 mutate:  ## change the core bit by bit, and see which changes no test finds
 	@$(MAKE) --no-print-directory mutants VENV=.venv-mutate EXTRA=mutate

@@ -32,6 +32,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from mbufpools import lab
+from mbufpools.lab import BackendName, StrategyName
 
 try:
     import detangle
@@ -43,7 +44,11 @@ Program = Callable[[], Awaitable[None]]
 Event = tuple[Callable[[], None], Callable[[], Awaitable[None]]]
 """A function that sets an event, and a function that waits for it."""
 
-PLACES = (("asyncio", "asyncio"), ("anyio", "asyncio"), ("anyio", "trio"))
+PLACES: tuple[tuple[str, BackendName], ...] = (
+    ("asyncio", "asyncio"),
+    ("anyio", "asyncio"),
+    ("anyio", "trio"),
+)
 """The library of the program, and the backend."""
 LIMIT = 20_000
 """Executions after which a proof counts as unfinished."""
@@ -135,20 +140,23 @@ class Found:
     seconds: float
 
 
+Explore = Callable[[Program, BackendName, int], Found]
+
+
 @dataclass(frozen=True, slots=True)
 class Tool:
     """A tool with one of its strategies."""
 
     name: str
     strategy: str
-    backends: tuple[str, ...]
-    explore: Callable[[Program, str, int], Found]
+    backends: tuple[BackendName, ...]
+    explore: Explore
     whole: bool = True
     """True if a proof covers all schedules, not only those within a bound."""
 
 
-def by_lab(strategy: str, max_preemptions: int | None) -> Callable[[Program, str, int], Found]:
-    def explore(program: Program, backend: str, limit: int) -> Found:
+def by_lab(strategy: StrategyName, max_preemptions: int | None) -> Explore:
+    def explore(program: Program, backend: BackendName, limit: int) -> Found:
         found = lab.explore(
             program,
             backend=backend,
@@ -164,7 +172,7 @@ def by_lab(strategy: str, max_preemptions: int | None) -> Callable[[Program, str
     return explore
 
 
-def by_detangle(program: Program, backend: str, limit: int) -> Found:
+def by_detangle(program: Program, backend: BackendName, limit: int) -> Found:
     """Explore by detangle's depth-first search, without a bound on the delays."""
     begin = time.perf_counter()
     strategy = DFS(max_delays=10**9, max_branch=10**9)
@@ -177,7 +185,7 @@ def by_detangle(program: Program, backend: str, limit: int) -> Found:
     return Found(stats.runs, False, stats.exhausted, time.perf_counter() - begin)
 
 
-LAB = ("asyncio", "trio")
+LAB: tuple[BackendName, ...] = ("asyncio", "trio")
 OURS = (
     Tool("lab", "dpor", LAB, by_lab("dpor", None)),
     Tool("lab", "exhaustive, 2 preemptions", LAB, by_lab("exhaustive", 2), whole=False),
@@ -206,7 +214,7 @@ def place(library: str, backend: str) -> str:
     return library if library == backend else f"{library} on {backend}"
 
 
-def rows_of(tools: Sequence[Tool]) -> list[tuple[Tool, str, str]]:
+def rows_of(tools: Sequence[Tool]) -> list[tuple[Tool, str, BackendName]]:
     return [
         (tool, library, backend)
         for library, backend in PLACES
@@ -215,7 +223,7 @@ def rows_of(tools: Sequence[Tool]) -> list[tuple[Tool, str, str]]:
     ]
 
 
-Counts = dict[tuple[Tool, str, str], list[Found]]
+Counts = dict[tuple[Tool, str, BackendName], list[Found]]
 """For each line of the table: the results for stall, race, and correct by number of tasks."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import sys
 import time
@@ -10,8 +11,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import anyio
 import pytest
+
+import benchmarks.__main__ as benchmarks
+from benchmarks._forms import Form
+from benchmarks._record import HEADLINES, Record, environment, verdict
+from benchmarks._record import line as text_of
+from benchmarks._rows import compare, difference
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -143,19 +149,78 @@ def test_a_claim_waits_longer_the_more_may_pass_and_starves_under_barging(
     assert "starves" in lines[-1]
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_the_core_is_measured_beside_its_peers(
-    backend: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+TINY = Form(1, 20, 10, 20, 1, 10, 50, 1, 2, 1, 1)
+
+
+@pytest.mark.parametrize("group", benchmarks.GROUPS)
+@pytest.mark.parametrize("backend", benchmarks.BACKENDS)
+def test_each_group_of_rows_stands_beside_its_peers(group: str, backend: str) -> None:
+    if backend == "uvloop":
+        pytest.importorskip("uvloop", reason="uvloop is not installed")
+    record = Record({}, [])
+    benchmarks.measure(record, [backend], [group], TINY)
+    assert bool(record.rows) == ((group, backend) != ("proxy", "trio"))
+    for row in record.rows:
+        assert row.backend == backend
+        assert row.peer
+        assert row.ours >= 0
+        assert row.name in text_of(row)
+
+
+def test_the_import_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    record = Record({}, [])
+    benchmarks.measure(record, [], ["import"], TINY)
+    assert [row.unit for row in record.rows] == ["ms"]
+    assert "import anyio" in capsys.readouterr().out
+
+
+def test_a_ratio_is_the_median_of_the_rounds_and_not_of_the_times() -> None:
+    row = compare("ours", "asyncio", [10, 20, 90], "peer", [10, 10, 10], 2.0)
+    assert (row.value, row.ours, row.theirs) == (2.0, 20, 10)
+    assert (row.low, row.high) == (1.5, 5.5)
+    assert row.holds
+    assert compare("ours", "asyncio", [21], "peer", [10], 2.0).holds is False
+    assert compare("ours", "asyncio", [21], "peer", [10]).holds is None
+    more = difference("ours", "asyncio", [21, 25], "peer", [10, 12], 12.5, unit="ms")
+    assert (more.value, more.holds) == (12, True)
+
+
+def test_the_verdict_counts_the_goals_and_names_those_that_are_not_held() -> None:
+    rows = [
+        compare("a get", "asyncio", [21], "a queue", [10], 2.0),
+        compare("a get", "trio", [30], "a queue", [10], 2.0),
+        compare("a put", "trio", [1], "a queue", [10], 2.0),
+        compare("a view", "trio", [1], "a queue", [10]),
+    ]
+    assert verdict(rows).splitlines() == [
+        "1 of 3 goals hold",
+        "  not held: a get / a queue: asyncio 2.10 of 2.00, trio 3.00 of 2.00",
+    ]
+
+
+def test_a_record_is_written_read_and_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    module = load("core_rows", monkeypatch)
-    for name, value in {"ROUNDS": 1, "CALLS": 40, "PARKED": 10}.items():
-        monkeypatch.setattr(module, name, value)
-    monkeypatch.setattr(sys, "argv", ["core_rows"])
-    anyio.run(module.main, backend, backend=backend)
+    name, peer = HEADLINES[0]
+    rows = [
+        compare(name, "asyncio", [21], peer, [10], 2.0),
+        compare(name, "trio", [5], peer, [10], 2.0),
+    ]
+    record = Record({**environment("short"), "python": "3.11.7"}, rows)
+    file = tmp_path / "record.json"
+    record.write(file)
+    assert Record.read(file) == record
+    assert [row["holds"] for row in json.loads(file.read_text("utf-8"))["rows"]] == [False, True]
+    assert benchmarks.main(["--headlines", str(file)]) == 0
     out = capsys.readouterr().out
-    for row in ("Pool.get_nowait, release", "await get, with its checkpoint", "hand-off of four"):
-        assert row in out
-    assert re.search(r"a parked waiter: \d+ bytes", out)
+    assert re.search(rf"^{re.escape(f'{name} / {peer}')} +2.10 +0.50$", out, re.MULTILINE)
+    assert "on Python 3.11.7" in out
+
+
+def test_an_unknown_backend_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        benchmarks.main(["curio"])
+    assert "unknown backend curio; choose of asyncio, uvloop, trio" in capsys.readouterr().err
 
 
 def test_the_lab_finds_and_proves_beside_its_peers_and_a_tool_that_hangs_is_ended(

@@ -1,0 +1,158 @@
+"""The rows of one run with their environment: as a table for people, and as JSON."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ._rows import Row
+
+__all__ = ["Record", "environment", "headlines", "heading", "line", "verdict"]
+
+PACKAGES = ("mbufpools", "anyio", "trio", "uvloop", "resource-semaphore")
+WIDTHS = (8, 16, 8, 6)
+"""Of the last columns."""
+HEADLINES = (
+    ("Pool.get_nowait, release", "asyncio.Queue, nowait"),
+    ("BufferPools.get_nowait, release", "asyncio.Queue, nowait"),
+    ("await get, fast_acquire", "asyncio.Queue, awaited"),
+    ("await get, with its checkpoint", "anyio.Semaphore"),
+    ("await get, with its checkpoint", "anyio.CapacityLimiter"),
+    ("hand-off between 4 tasks", "an anyio.Event each time"),
+    ("hand-off between 4 tasks", "anyio.Condition"),
+    ("get_nowait(65536), its view, release", "bytearray(65536)"),
+    ("proxy, CPU, pools not dry", "asyncio's streams"),
+    ("proxy, CPU, pools dry", "asyncio's streams"),
+    ("proxy, memory, pools dry", "asyncio's streams"),
+)
+"""The rows that the README shows: the names of ours and of the peer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """All rows of one run."""
+
+    environment: dict[str, Any]
+    rows: list[Row]
+
+    def write(self, path: Path) -> None:
+        """Write the record as JSON."""
+        rows = [{**asdict(row), "holds": row.holds} for row in self.rows]
+        text = json.dumps({"environment": self.environment, "rows": rows}, indent=1)
+        path.write_text(f"{text}\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        """Read what `write` has written."""
+        data = json.loads(path.read_text(encoding="utf-8"))
+        rows = [
+            Row(**{name: value for name, value in row.items() if name != "holds"})
+            for row in data["rows"]
+        ]
+        return cls(data["environment"], rows)
+
+
+def environment(form: str) -> dict[str, Any]:
+    """Return what the figures depend on."""
+    versions: dict[str, str | None] = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "form": form,
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "python": platform.python_version(),
+        "implementation": sys.implementation.name,
+        "system": f"{platform.system()} {platform.machine()}",
+        "processors": os.cpu_count(),
+        "load": [round(each, 2) for each in os.getloadavg()],
+        "packages": versions,
+    }
+
+
+def heading() -> str:
+    """Return the line above the rows."""
+    return _columns(("", "ours", "peer's", "peer", "value", "quartiles", "goal", "holds"))
+
+
+def line(row: Row) -> str:
+    """Return a row as text."""
+    holds = {True: "yes", False: "NO", None: "-"}[row.holds]
+    return _columns(
+        (
+            row.name,
+            f"{_plain(row.ours)} {row.unit}",
+            f"{_plain(row.theirs)} {row.unit}",
+            row.peer,
+            _value(row.value, row),
+            f"{_value(row.low, row)}..{_value(row.high, row)}",
+            _goal(row),
+            holds,
+        )
+    )
+
+
+def verdict(rows: Iterable[Row]) -> str:
+    """Return how many goals are held, and which are not."""
+    with_goal = [row for row in rows if row.goal is not None]
+    missed = [row for row in with_goal if not row.holds]
+    lines = [f"{len(with_goal) - len(missed)} of {len(with_goal)} goals hold"]
+    by_name: dict[tuple[str, str], list[Row]] = {}
+    for row in missed:
+        by_name.setdefault((row.name, row.peer), []).append(row)
+    for (name, peer), several in by_name.items():
+        values = (f"{row.backend} {_value(row.value, row)} of {_goal(row)}" for row in several)
+        lines.append(f"  not held: {name} / {peer}: {', '.join(values)}")
+    return "\n".join(lines)
+
+
+def headlines(record: Record) -> str:
+    """Return the ratios that the README shows: one line for a row, one column for a backend."""
+    backends = [
+        backend
+        for backend in ("asyncio", "uvloop", "trio")
+        if any(row.backend == backend for row in record.rows)
+    ]
+    found = {(row.name, row.peer, row.backend): row for row in record.rows}
+    lines = [f"{'ours, beside the peer':66}" + "".join(f"{backend:>9}" for backend in backends)]
+    lines.append(f"{'-' * 64}  " + "  ".join("-" * 7 for _ in backends))
+    for name, peer in HEADLINES:
+        cells = [found.get((name, peer, backend)) for backend in backends]
+        if any(cells):
+            ratios = "".join(f"{'-' if cell is None else f'{cell.value:.2f}':>9}" for cell in cells)
+            lines.append(f"{f'{name} / {peer}':66}{ratios}")
+    about = record.environment
+    lines.append("")
+    lines.append(
+        f"Ratios of times, or of bytes for memory, on Python {about['python']} "
+        f"({about['system']}, {about['date']})."
+    )
+    return "\n".join(lines)
+
+
+def _columns(cells: Sequence[str]) -> str:
+    name, ours, theirs, peer, *rest = cells
+    start = f"{name:38}{ours:>12}{theirs:>12}  {peer:39}"
+    return start + "".join(f"{cell:>{width}}" for cell, width in zip(rest, WIDTHS, strict=True))
+
+
+def _plain(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _value(value: float, row: Row) -> str:
+    return f"{value:.2f}" if row.compared == "ratio" else _plain(value)
+
+
+def _goal(row: Row) -> str:
+    return "-" if row.goal is None else _value(row.goal, row)
