@@ -18,7 +18,6 @@ import anyio
 
 from ._buffer import Buffer
 from ._errors import ConfigurationError, ForeignBuffer
-from ._request import Request
 from ._set_state import SetState
 from ._sizes import require_count
 from ._spec import PoolSpec
@@ -141,12 +140,12 @@ class Pool:
         waiters, queue = self._waiters, self._queue
         buffer: Buffer | None = waiters.take_at_once(queue, nbytes)
         if buffer is None:
-            request: Request[Buffer] = waiters.request(nbytes)
             if waiters.slow_path_may_serve:
                 self._owner_loop.run_deferred()
-                buffer = waiters.try_acquire(queue, request)
+                if not waiters.cannot_serve_now(queue):
+                    buffer = waiters.try_acquire(queue, waiters.request(nbytes))
             else:
-                waiters.refuse_impossible(queue, request)
+                waiters.refuse_impossible(queue, waiters.request(nbytes))
         if buffer is None:
             self._supply.nfail += 1
             raise anyio.WouldBlock

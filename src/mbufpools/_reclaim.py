@@ -75,6 +75,10 @@ class Reclaimer:
                 if supply.nidle:
                     supply.reclaim()
 
+    def any_idle(self) -> bool:
+        """Return True if an idle page might leave for a request, as far as can be said quickly."""
+        return self.may_make_room and any(supply.nidle for supply in self._with_idle())
+
     def nothing_idle(self) -> bool:
         """Return True if no pool has an idle page that it can do without."""
         return all(next(supply.spare_pages(0), None) is None for supply in self._with_idle())

@@ -10,6 +10,7 @@
 ``_pieces``      the first bytes of a buffer
 ``_receive``     `recv_into`
 ``_send``        `send_all`
+``_direct``      reading beside a paused transport
 ``_direction``   the state of one direction of a connection
 ``_reading``     what a transport of asyncio has read
 ``_writing``     what a transport of asyncio has to send

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Self, cast
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 from mbufpools import Buffer, BufferPools, UsageError
 
@@ -68,8 +67,10 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
             raise ValueError(f"read_ahead is {read_ahead}; expected at least 1 buffer")
         self._pools = pools
         self._transport: asyncio.Transport | None = None
-        self._reading = Reading(self._loop, pools, nbytes, read_ahead)
         self._writing = Writing(self._tell, self._fail, self._loop.call_soon)
+        self._reading = Reading(
+            self._loop, pools, nbytes, read_ahead, self._writing.has_transport, self._break_off
+        )
         self._over_tls = False
         self._starting_tls = False
         self._lost = asyncio.Event()
@@ -166,7 +167,7 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         if outgoing.pending:
             await outgoing.wait()
         else:
-            await checkpoint()
+            await asyncio.sleep(0)
         if outgoing.error is not None:
             raise outgoing.error
         if not outgoing.sent:
@@ -250,6 +251,12 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         self._tell("the transport has refused to write, and the connection is aborted", error)
         self._error = error
         self._loop.call_soon(self._give_up)
+
+    def _break_off(self, error: OSError) -> None:
+        """A read has failed with `error`, so the connection is lost."""
+        self._error = error
+        if self._transport is not None:
+            self._transport.abort()
 
     def _give_up(self) -> None:
         try:
@@ -337,7 +344,7 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         self._starting_tls = True
         self._reading.leave()
         try:
-            await checkpoint()
+            await asyncio.sleep(0)
             await self._writing.sent()
             if not (self._closed or self._lost.is_set()):
                 self._refuse_unread()
@@ -420,7 +427,7 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         """
         self.close()
         try:
-            await checkpoint()
+            await asyncio.sleep(0)
             await self._until_gone()
         except BaseException:
             self.abort()

@@ -11,6 +11,12 @@ and must return room for at least one byte. So memory comes in two ways.
 
 No background task is needed, so none can be left behind.
 
+While the pools are dry, each buffer would cost a spare byte, a pause and a resume. So a buffer that
+was waited for is filled by one system call, and the reading is *hungry* from then on: the transport
+stays paused, and the next call of `receive` asks the kernel whether bytes have arrived. If so, it
+waits for a buffer and fills that in the same way. If not, the transport reads again. (This is done
+for plain sockets only, because TLS keeps bytes of its own.)
+
 uvloop asks for a buffer speculatively if the last one came back full, and may then find no bytes.
 The same happens on every loop at the end of a connection. A buffer that got no byte is released at
 the next turn of the loop. (uvloop must not pause inside ``get_buffer``, because libuv would call a
@@ -21,16 +27,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 import anyio
-from anyio.lowlevel import checkpoint
 
 from mbufpools import Buffer, BufferPools, RequestError
 
+from ._direct import Direct, direct
 from ._direction import Direction
 from ._pieces import end_view
 
 __all__ = ["Reading"]
+
 
 REFUSED = (anyio.WouldBlock, anyio.ClosedResourceError, RequestError, MemoryError)
 """The reasons for having no buffer now. `receive` waits for one, or raises the reason."""
@@ -40,9 +48,19 @@ class Reading:
     """Everything that one transport has read and no task has received."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, pools: BufferPools, nbytes: int, read_ahead: int
+        self,
+        loop: asyncio.AbstractEventLoop,
+        pools: BufferPools,
+        nbytes: int,
+        read_ahead: int,
+        has_transport: Callable[[], bool],
+        fail: Callable[[OSError], None],
     ) -> None:
         self._loop = loop
+        self._has_transport = has_transport
+        """Tells whether the protocol still has the transport, and the transport is open."""
+        self._fail = fail
+        """Ends the connection, because a read has failed."""
         self._pools = pools
         self._nbytes = nbytes
         self._read_ahead = read_ahead
@@ -63,11 +81,18 @@ class Reading:
         """True if the transport reads into the spare byte, because it got no buffer."""
         self._carry = bytearray()
         """Bytes that were read into the spare byte. Reading is paused while there are any."""
+        self._paused = False
+        """True if the transport was told to pause."""
         self._returning = False
         """True if `_return_unused` is scheduled."""
-        self._guard = anyio.ResourceGuard("receiving from")
-        self._news = asyncio.Event()
-        """Set when something changes for the receiver."""
+        self._direct: Direct | None = None
+        """The transport's socket, if it can be read from beside the transport."""
+        self._hungry = False
+        """True if bytes were read while the transport was paused, and it still is."""
+        self._receiving = False
+        """True while a task is in `receive`."""
+        self._news: asyncio.Future[None] | None = None
+        """Awaited by the receiver until something changes for it."""
         self._waiting: anyio.CancelScope | None = None
         """The scope of a receiver that waits for the pools."""
 
@@ -77,14 +102,18 @@ class Reading:
     def start(self, transport: asyncio.Transport) -> None:
         """Control the reading of `transport` from now on: it has connected, or speaks TLS now."""
         self._transport = transport
+        self._direct = direct(transport)
+        self._hungry = False
+        self._paused = False
         if not (self._closed or self._may_read()):
-            transport.pause_reading()
+            self._pause(transport)
 
     def leave(self) -> None:
         """Pause reading, until the next `start` or `come_back`."""
         transport, self._transport = self._transport, None
+        self._hungry = False
         if transport is not None:
-            transport.pause_reading()
+            self._pause(transport)
 
     def come_back(self, transport: asyncio.Transport) -> None:
         """Control the reading of `transport` again, after `leave`."""
@@ -100,22 +129,26 @@ class Reading:
 
     def get_buffer(self) -> memoryview | bytearray:
         """Return memory for the next bytes: the rest of a buffer, or the spare byte."""
-        self._end_room()
-        if self._filling is None and self._may_read():
-            try:
-                self._filling = self._pools.get_nowait(self._nbytes)
-            except REFUSED:
-                pass
-            else:
-                if not self._returning:
-                    self._returning = True
-                    self._loop.call_soon(self._return_unused)
-        self._lent = self._filling is None
-        if self._filling is None:
-            return self._spare
+        if self._room is not None:
+            self._end_room()
+        filling = self._filling
+        if filling is None:
+            if self._may_read():
+                try:
+                    self._filling = filling = self._pools.get_nowait(self._nbytes)
+                except REFUSED:
+                    pass
+                else:
+                    if not self._returning:
+                        self._returning = True
+                        self._loop.call_soon(self._return_unused)
+            if filling is None:
+                self._lent = True
+                return self._spare
+        self._lent = False
         # A slice, because uvloop exports it until its callback has returned.
-        self._room = self._filling.view[self._filled :]
-        return self._room
+        self._room = room = filling.view[self._filled :]
+        return room
 
     def updated(self, nbytes: int) -> None:
         """The transport has read `nbytes` bytes into the memory of `get_buffer`."""
@@ -125,26 +158,31 @@ class Reading:
                 self._carry += self._spare
         else:
             self._filled += nbytes
+            if self._filled < self._nbytes:  # which changes nothing but that there is news
+                self._tell()
+                return
             self._queue_if_full()
         if self._transport is not None and not self._may_read():
-            self._transport.pause_reading()
-        self._news.set()
+            self._pause(self._transport)
+        self._tell()
 
     def end(self) -> None:
         """The peer has sent its last byte."""
         self.state = max(self.state, Direction.ENDED)
-        self._news.set()
+        self._tell()
 
     def lose(self, error: Exception | None) -> None:
         """The transport has lost the connection; what it has read can still be received."""
         self.state = max(self.state, Direction.LOST)
         self._error = error
         self._transport = None
+        self._hungry = False
         self._end_room()
         self._return_unused()
-        self._news.set()
+        self._tell()
 
     def _return_unused(self) -> None:
+        """Release the buffer that the transport asked for and read nothing into."""
         self._returning = False
         if self._filling is not None and not self._filled:
             unused, self._filling = self._filling, None
@@ -160,16 +198,26 @@ class Reading:
 
     async def receive(self) -> tuple[Buffer, int]:
         """Return a buffer and the number of its bytes; see `PooledBufferedProtocol.receive`."""
-        with self._guard:
-            await checkpoint()
+        if self._receiving:
+            raise anyio.BusyResourceError("receiving from")
+        self._receiving = True
+        try:
+            # One checkpoint before bytes are taken. If there are none, the wait for them is one.
+            if self._paused or self._full or self._filled or self.state is not Direction.OPEN:
+                await asyncio.sleep(0)
             while (received := self._take()) is None:
-                if self._carry:
+                if self._carry or self._hungry:
+                    self._resume()  # a buffer may have come back since
+                if self._full or self._filled:
+                    continue
+                if self._carry or self._hungry:
                     await self._wait_for_the_pools()
                 else:
                     self._raise_the_end()
-                    self._news.clear()
-                    await self._news.wait()
+                    await self._wait_for_news()
             return received
+        finally:
+            self._receiving = False
 
     def close(self) -> None:
         """Stop reading, release what was read, and end the wait of a receiver."""
@@ -178,12 +226,13 @@ class Reading:
         self._full.clear()
         self._filling, self._filled = None, 0
         self._carry.clear()
-        self._news.set()
+        self._hungry = False
+        self._tell()
         if self._waiting is not None:
             self._waiting.cancel()
         try:
             if self._transport is not None:
-                self._transport.pause_reading()
+                self._pause(self._transport)
         finally:
             self._end_room()
             for buffer in unread:
@@ -204,7 +253,8 @@ class Reading:
             self._filling, self._filled = None, 0
         else:
             return None
-        self._resume()
+        if self._paused:
+            self._resume()
         return received
 
     def _raise_the_end(self) -> None:
@@ -213,6 +263,18 @@ class Reading:
         if self.state is Direction.LOST:
             raise anyio.BrokenResourceError("the connection was lost") from self._error
 
+    async def _wait_for_news(self) -> None:
+        self._news = self._loop.create_future()
+        try:
+            await self._news
+        finally:
+            self._news = None
+
+    def _tell(self) -> None:
+        """Wake the receiver."""
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
     async def _wait_for_the_pools(self) -> None:
         try:
             with anyio.CancelScope() as self._waiting:
@@ -220,24 +282,45 @@ class Reading:
                 if self._closed:
                     buffer.end()
                 else:
-                    self._adopt(buffer)
+                    self._adopt(buffer, waited=True)
         finally:
             self._waiting = None
         self._resume()
+        if self._direct is not None:
+            return
         # The kernel probably has more than the spare byte, so the loop gets time to read it. The
         # loop polls the sockets in the first turn, and in each turn may run tasks before readers.
         for _ in range(2):
             if self._filled > 1 or self._closed:
                 break
-            await checkpoint()
+            await asyncio.sleep(0)
 
-    def _adopt(self, buffer: Buffer) -> None:
-        """Read into `buffer` from now on; it begins with the bytes that were carried."""
+    def _adopt(self, buffer: Buffer, *, waited: bool) -> None:
+        """Read into `buffer` from now on; it begins with the bytes that were carried, and goes on
+        with those that have arrived. `waited` says that there was no memory for it at first."""
         count = min(len(self._carry), buffer.nbytes)
-        buffer.view[:count] = self._carry[:count]
-        del self._carry[:count]
+        if count:
+            buffer.view[:count] = self._carry[:count]
+            del self._carry[:count]
         self._filling, self._filled = buffer, count
+        more = self._read_directly() if count < buffer.nbytes else 0
+        self._filled += more
+        # Memory that was not waited for may be there for the transport, too.
+        self._hungry = more > 0 and (waited or self._filled == buffer.nbytes)
         self._queue_if_full()
+        self._return_unused()
+
+    def _read_directly(self) -> int:
+        """Read what has arrived into the rest of the buffer, while the transport is paused."""
+        if self._direct is None or self._transport is None or not self._has_transport():
+            return 0
+        assert self._filling is not None
+        try:
+            with self._filling.view[self._filled :] as room:
+                return self._direct.read(room)
+        except OSError as error:
+            self._fail(error)
+            return 0
 
     def _queue_if_full(self) -> None:
         if self._filling is not None and self._filled == self._filling.nbytes:
@@ -249,13 +332,25 @@ class Reading:
         buffers are full."""
         if self._transport is None or self._closed:
             return
-        if self._carry and self._filling is None and len(self._full) < self._read_ahead:
+        if self._hungry:
+            self._hungry = (
+                self._direct is not None and self._has_transport() and self._direct.waiting() > 0
+            )
+        wants = (self._carry or self._hungry) and self._filling is None
+        if wants and len(self._full) < self._read_ahead:
             try:
-                self._adopt(self._pools.get_nowait(self._nbytes))
+                self._adopt(self._pools.get_nowait(self._nbytes), waited=False)
             except REFUSED:
                 return
         if self._may_read():
+            self._paused = False
             self._transport.resume_reading()
 
+    def _pause(self, transport: asyncio.Transport) -> None:
+        self._paused = True
+        transport.pause_reading()
+
     def _may_read(self) -> bool:
-        return not (self._closed or self._carry or len(self._full) >= self._read_ahead)
+        return not (
+            self._closed or self._carry or self._hungry or len(self._full) >= self._read_ahead
+        )

@@ -109,13 +109,12 @@ class Writing:
     @property
     def ready(self) -> bool:
         """True if the transport is connected, this protocol has it, and nothing has ended."""
+        return self.state is Direction.OPEN and self.has_transport()
+
+    def has_transport(self) -> bool:
+        """Return True if this protocol has the transport, and that is open."""
         transport = self._transport
-        return (
-            transport is not None
-            and self.state is Direction.OPEN
-            and not transport.is_closing()
-            and not self.taken_away
-        )
+        return transport is not None and not transport.is_closing() and not self.taken_away
 
     @property
     def taken_away(self) -> bool:
@@ -126,9 +125,9 @@ class Writing:
             return False
 
     def add(self, outgoing: Outgoing) -> None:
-        """Send `outgoing` after everything in the queue."""
+        """Send `outgoing` after everything in the queue. The caller has asked for `ready`."""
         self._queue.append(outgoing)
-        self.pump()
+        self.pump(checked=True)
 
     def then(self, function: Callable[[], object]) -> None:
         """Call `function` when everything has been sent."""
@@ -140,8 +139,9 @@ class Writing:
         while self._queue:
             await self._queue[-1].wait()
 
-    def pump(self) -> None:
-        """Give the transport one buffer after another, until it keeps bytes of one."""
+    def pump(self, *, checked: bool = False) -> None:
+        """Give the transport one buffer after another, until it keeps bytes of one. `checked` says
+        that it was not taken away."""
         transport = self._transport
         if transport is None or self._pumping:  # TLS calls `resume_writing` inside `write`
             return
@@ -150,8 +150,9 @@ class Writing:
             while self._queue:
                 head = self._queue[0]
                 if not head.given:
-                    if self.taken_away:
+                    if not checked and self.taken_away:
                         return  # what is written now would be sent in plaintext
+                    checked = False
                     head.given = True
                     if head.data is not None:
                         transport.write(head.data)
