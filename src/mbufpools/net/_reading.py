@@ -253,7 +253,7 @@ class Reading:
             self._filling, self._filled = None, 0
         else:
             return None
-        if self._paused:
+        if self._paused and not self._hungry:
             self._resume()
         return received
 
@@ -285,6 +285,8 @@ class Reading:
                     self._adopt(buffer, waited=True)
         finally:
             self._waiting = None
+        if self._hungry:
+            return  # the next receive looks for more
         self._resume()
         if self._direct is not None:
             return
