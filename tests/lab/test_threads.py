@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
@@ -286,6 +287,38 @@ def test_a_function_goes_on_in_its_thread_when_the_task_that_awaits_it_is_cancel
 
     assert not lab.explore(program, cancel=True, max_executions=200).failures
     assert set(ended) == {11}
+
+
+@BACKENDS
+def test_a_thread_that_is_abandoned_ends_with_its_execution(backend: lab.BackendName) -> None:
+    async def program() -> None:
+        with anyio.move_on_after(1):
+            await anyio.to_thread.run_sync(nap, 5, abandon_on_cancel=True)
+        assert anyio.current_time() <= 1
+
+    found = lab.explore(program, backend=backend, cancel=True)
+    assert found.complete
+    assert not found.failures
+
+
+@BACKENDS
+def test_a_thread_whose_coroutine_the_lab_cancels_may_end_with_that(
+    backend: lab.BackendName,
+) -> None:
+    async def program() -> None:
+        async with anyio.from_thread.BlockingPortal() as portal:
+
+            def call() -> None:
+                with contextlib.suppress(RuntimeError):  # the portal may have closed by then
+                    portal.call(anyio.sleep, 1)
+
+            thread = threading.Thread(target=call)
+            thread.start()
+            await anyio.sleep(3)
+            thread.join()
+
+    found = lab.explore(program, backend=backend, cancel=True, max_executions=50)
+    assert not found.failures
 
 
 def test_an_executor_with_one_worker_runs_one_function_at_a_time_in_one_thread() -> None:

@@ -21,6 +21,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
+from concurrent.futures import CancelledError as FutureCancelled
 from contextvars import Context
 from typing import Any
 
@@ -486,8 +487,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._threads[thread] = self.create_task(thread.serve(), name=thread.title, thread=thread)
 
     def thread_failed(self, thread: LabThread, error: BaseException) -> None:
-        """Complain of an exception that has ended a thread."""
-        if self.complaint is None:
+        """Complain of an exception that has ended a thread, but not if the lab has cancelled what
+        the thread waited for."""
+        cancelled = self._schedule.injected is not None and only(FutureCancelled, error)
+        if self.complaint is None and not cancelled:
             message = f"an exception has ended {thread.title}: {_shown(error)}"
             self.complaint = Outcome("exception", message, error=error)
 

@@ -30,7 +30,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from . import _interrupts, _running
-from ._outcome import refuse
+from ._outcome import Unsupported, refuse
 from .hooks import short_path
 
 __all__ = [
@@ -207,7 +207,7 @@ class LabThread:
         self._go.acquire()
         self._back.acquire()
         self._timed_out = False
-        self._killed = self._lost = False
+        self._killed = False
         self._error: BaseException | None = None
         self._event: anyio.Event | None = None
         self._ident: int | None = None
@@ -254,8 +254,10 @@ class LabThread:
     async def serve(self) -> None:
         """Let the thread run, step by step, until it has ended."""
         while True:
-            if self.ready:
+            try:
                 self.step()
+            except Unsupported:
+                return  # which is remembered, and raised after the execution
             if self.over:
                 return
             if self.ready:
@@ -274,15 +276,23 @@ class LabThread:
             _tell_the_loop()
 
     def step(self) -> None:
-        """Let the thread run until it waits or ends."""
+        """Let the thread run until it waits or ends, if it can go on.
+
+        Raises:
+            Unsupported: it does neither.
+        """
+        if not self.ready:
+            return
         self.ready = False
         self._go.release()
         waited = 0.0
         while not self._back.acquire(timeout=SLICE):
-            _interrupts.check()
             waited += SLICE
+            if _interrupts.pending():
+                self._lose()
+                return  # the backend sees it, too
             if waited >= PATIENCE:
-                self._lost = True
+                self._lose()
                 raise refuse(
                     f"{self.title} has run for {PATIENCE:g} seconds of real time, and is at "
                     f"{self.line()}: it waits for what the lab does not see, such as I/O or a lock "
@@ -311,14 +321,19 @@ class LabThread:
 
     def kill(self) -> None:
         """End the thread: where it waits, `ThreadEnded` is raised."""
-        if self.over or self._lost:
+        if self.over:
             return
         self._killed = True
+        self.ready, self.condition = False, None
         self._go.release()
         if self._back.acquire(timeout=FAREWELL):
             self._join()
-        else:
-            self._lost = True
+        self._lose()
+
+    def _lose(self) -> None:
+        """Note that nobody waits for the thread any more, as if it were over."""
+        self._killed = True
+        self.ready, self.condition, self.over = False, None, True
 
     # For reports
 

@@ -17,6 +17,7 @@ import queue
 import random
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import CancelledError as FutureCancelled
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -404,8 +405,11 @@ class _Backend(trio.abc.Instrument):
             self._starting_thread = False
 
     def thread_failed(self, thread: LabThread, error: BaseException) -> None:
-        """Note an exception that has ended a thread."""
-        if self._thread_error is None:
+        """Note an exception that ended a thread, unless the lab has cancelled what it waited for."""
+        schedule = self._schedule
+        injected = schedule is not None and schedule.injected is not None
+        cancelled = injected and (only(FutureCancelled, error) or only(trio.Cancelled, error))
+        if self._thread_error is None and not cancelled:
             message = f"an exception has ended {thread.title}: {describe(error)}"
             self._thread_error = Outcome("exception", message, error=error)
 
