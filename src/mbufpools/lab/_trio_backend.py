@@ -405,7 +405,7 @@ class _Backend(trio.abc.Instrument):
             self._starting_thread = False
 
     def thread_failed(self, thread: LabThread, error: BaseException) -> None:
-        """Note an exception that ended a thread, unless the lab has cancelled what it waited for."""
+        """Note an exception that ended a thread, unless the lab cancelled what it waited for."""
         schedule = self._schedule
         injected = schedule is not None and schedule.injected is not None
         cancelled = injected and (only(FutureCancelled, error) or only(trio.Cancelled, error))
