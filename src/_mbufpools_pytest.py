@@ -9,6 +9,7 @@ says how to use it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from mbufpools.lab.pytest_plugin import Explore
 
 MARK = "explore"
+VERDICTS = ("proved", "found", "ran out")
+"""The first words of the text of an exploration."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -146,7 +149,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Write how many schedules were executed for each test, and whether these are all."""
     explored = list(_explored(terminalreporter))
     verbosity = terminalreporter.config.option.verbose
-    if not explored or verbosity < 0:
+    if not explored:
+        return
+    if verbosity < 0:  # one line, in which what was proved and what was not are told apart
+        verdicts = Counter(text.partition(":")[0] for *_, text in explored)
+        counts = ", ".join(f"{verdicts[it]} {it}" for it in VERDICTS if verdicts[it])
+        terminalreporter.write_line(f"explored: {counts}")
         return
     terminalreporter.section("explored")
     for category, nodeid, complete, text in explored:

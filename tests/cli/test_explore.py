@@ -99,12 +99,12 @@ def replay_line(out: str) -> list[str]:
 
 @pytest.mark.parametrize("target", ["programs:sound", "programs.py:sound", "./programs.py:sound"])
 def test_a_program_that_holds_is_one_line(target: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert explore(capsys, target) == (
+    assert explore(capsys, target, "--strategy", "exhaustive") == (
         0,
-        "no failure in 12 executions (exhaustive on asyncio): all of the schedules of at most 2 "
-        "preemptions, and those of at most 2 delays; not explored: cancellations (cancel=True), "
-        "other orders of plain callbacks, or of a set of tasks, than first in, first out, "
-        "threads between two of their waits, I/O and real time\n",
+        "proved: no failure in 12 executions (exhaustive on asyncio): all of the schedules of at "
+        "most 2 preemptions, and those of at most 2 delays; not explored: cancellations "
+        "(cancel=True), other orders of plain callbacks, or of a set of tasks, than first in, "
+        "first out, threads between two of their waits, I/O and real time\n",
         "",
     )
 
@@ -114,14 +114,13 @@ def test_a_program_may_be_an_attribute(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_both_backends_are_explored_in_turn(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = explore(
-        capsys, "programs:sound", "--backend", "both", "--max-preemptions", "none"
-    )
+    options = ("--strategy", "exhaustive", "--backend", "both", "--max-preemptions", "none")
+    status, out, _ = explore(capsys, "programs:sound", *options)
     assert status == 0
     assert out.splitlines() == [
-        f"no failure in 12 executions (exhaustive on {backend}): all of the schedules; not "
-        f"explored: cancellations (cancel=True), {callbacks}threads between two of their waits, "
-        f"I/O and real time"
+        f"proved: no failure in 12 executions (exhaustive on {backend}): all of the schedules; "
+        f"not explored: cancellations (cancel=True), {callbacks}threads between two of "
+        f"their waits, I/O and real time"
         for backend, callbacks in (
             (
                 "asyncio",
@@ -133,28 +132,46 @@ def test_both_backends_are_explored_in_turn(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize(
-    ("options", "summary"),
+    ("options", "verdict", "summary"),
     [
-        (["--strategy", "dpor"], "no failure in 2 executions (dpor on asyncio): all of *"),
+        (
+            ["--strategy", "dpor"],
+            0,
+            "proved: no failure in 2 executions (dpor on asyncio): all of *",
+        ),
         (
             ["--strategy", "random", "--seed", "7", "--max-executions", "3"],
-            "no failure in 3 executions (random on asyncio): not all of the schedules, chosen *",
+            3,
+            "ran out: no failure in 3 executions (random on asyncio): not all of the *, chosen *",
         ),
         (
             ["--strategy", "pct", "--depth", "2", "--max-executions", "4"],
-            "no failure in 4 executions (pct on asyncio): not all of the schedules, by PCT to 2",
+            3,
+            "ran out: no failure in 4 executions (pct on asyncio): not all of the *, by PCT to 2",
         ),
-        (["--max-preemptions", "0"], "*: all of the schedules of at most 0 preemptions, and *"),
-        (["--cancel"], "*, each with one cancellation at a time; not explored: *"),
-        (["--cancel-by", "native"], "*, each with one cancellation at a time by Task.cancel(); *"),
-        (["--max-executions", "2"], "no failure in 2 executions *: not all of the schedules *"),
+        (
+            ["--max-preemptions", "0"],
+            0,
+            "proved: *: all of the schedules of at most 0 preemptions, and *",
+        ),
+        (["--cancel"], 0, "*, each with one cancellation at a time; not explored: *"),
+        (
+            ["--cancel-by", "native"],
+            0,
+            "*, each with one cancellation at a time by Task.cancel(); *",
+        ),
+        (
+            ["--max-executions", "2"],
+            3,
+            "ran out: no failure in 2 executions *: not all of the schedules *",
+        ),
     ],
 )
 def test_the_options_are_those_of_the_lab(
-    options: list[str], summary: str, capsys: pytest.CaptureFixture[str]
+    options: list[str], verdict: int, summary: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status, out, err = explore(capsys, "programs:sound", *options)
-    assert (status, err) == (0, "")
+    assert (status, err) == (verdict, "")
     pytest.LineMatcher(out.splitlines()).fnmatch_lines([summary])
 
 
@@ -168,8 +185,8 @@ def test_a_failure_prints_the_report_and_the_command_that_replays_it(
     assert out.startswith("exception: AssertionError: 1 of 2\nschedule (")
     assert "/lab/" not in out
     assert out.endswith(
-        f"\n\n1 failure found in 3 executions (exhaustive on {backend}): not all of the schedules "
-        f"of at most 2 preemptions, and those of at most 2 delays\n"
+        f"\n\nfound: 1 failure in 4 executions (mixed on {backend}): not all of the "
+        f"schedules of at most 2 preemptions, and those of at most 2 delays\n"
     )
     arguments = replay_line(out)
     assert arguments[-1] == f"{backend}/run-on:0.0@1>0.1"
@@ -187,7 +204,7 @@ def test_a_stall_is_reported_and_replayed(capsys: pytest.CaptureFixture[str]) ->
 def test_the_status_is_that_of_the_worst_backend(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = explore(capsys, "programs:race", "--backend", "both")
     assert status == 1
-    assert out.count("1 failure found in 3 executions") == 2
+    assert out.count("found: 1 failure in 4 executions") == 2
 
 
 def test_a_token_that_no_longer_fails_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,15 +224,17 @@ def test_json_is_an_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert first.pop("seconds") > 0
     assert first == {
         "program": "programs:race",
-        "strategy": "exhaustive",
+        "verdict": "found",
+        "left": None,
+        "strategy": "mixed",
         "backend": "asyncio",
-        "executions": 3,
+        "executions": 4,
         "complete": False,
         "bound": "the schedules of at most 2 preemptions, and those of at most 2 delays",
         "redundant": 0,
     }
     assert failure["kind"] == "exception"
-    assert failure["found_at"] == 3
+    assert failure["found_at"] == 4
     assert failure["token"] in failure["report"]
     assert replay_line(failure["report"]) == ["programs:race", "--token", failure["token"]]
     assert second["backend"] == "trio"
@@ -266,7 +285,7 @@ THERE_ARE = "; there are sound, stall, wait, stuck, io, dies_elsewhere"
         (["programs:two"], f"two in programs takes arguments (function){THERE_ARE}"),
         (
             ["programs:sound", "--strategy", "bfs"],
-            "no strategy 'bfs': expected one of exhaustive, dpor, random, pct, fifo",
+            "no strategy 'bfs': expected one of mixed, exhaustive, dpor, random, pct, fifo",
         ),
         (
             ["programs:sound", "--backend", "curio"],
@@ -362,7 +381,7 @@ def test_progress_is_shown_only_on_a_terminal(
     assert explore(capsys, *many)[2] == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     _, out, err = explore(capsys, *many)
-    assert out.startswith("no failure in 40 executions")
+    assert out.startswith("ran out: no failure in 40 executions")
     _, *lines, last = err.split("\r\033[K")
     assert last == ""
     assert len(lines) == 40

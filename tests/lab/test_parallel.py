@@ -138,7 +138,11 @@ def test_exhaustive_covers_each_schedule_once_in_parts_of_any_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(_parallel, "PART", part)
-    options: dict[str, Any] = {"backend": backend, "max_preemptions": max_preemptions}
+    options: dict[str, Any] = {
+        "strategy": "exhaustive",
+        "backend": backend,
+        "max_preemptions": max_preemptions,
+    }
     alone = lab.explore(race, **options)
     schedules = list(executed)
     executed.clear()
@@ -233,7 +237,8 @@ def test_a_failure_that_one_worker_has_found_is_not_shrunk_by_another(
 
     monkeypatch.setattr(_execute, "shrink", noted)
     executor = AtOnce()
-    lab.explore(wrong_in_three_ways, max_failures=None, max_preemptions=1, executor=executor)
+    options: dict[str, Any] = {"strategy": "exhaustive", "max_failures": None, "max_preemptions": 1}
+    lab.explore(wrong_in_three_ways, executor=executor, **options)
     assert executor.parts > 1
     assert len(shrunk) == 3
 
@@ -329,7 +334,9 @@ def test_threads_are_refused() -> None:
 
 
 def test_dpor_cannot_be_shared() -> None:
-    with pytest.raises(ValueError, match="cannot be shared out; use one of exhaustive, random"):
+    with pytest.raises(
+        ValueError, match="cannot be shared out; use one of mixed, exhaustive, random"
+    ):
         lab.explore(race, strategy="dpor", executor=AtOnce())
 
 

@@ -95,10 +95,10 @@ def test_a_marked_test_is_explored_on_each_backend_as_a_test_of_its_own(
             "test_it.py::test_sound[[]asyncio[]] PASSED*",
             "test_it.py::test_sound[[]trio[]] PASSED*",
             "*= explored =*",
-            "test_it.py::test_sound[[]asyncio[]]: no failure in 12 executions (exhaustive on "
+            "test_it.py::test_sound[[]asyncio[]]: proved: no failure in * executions (mixed on "
             "asyncio): all of the schedules of at most 2 preemptions, and those of at most 2 "
             "delays; not explored: *",
-            "test_it.py::test_sound[[]trio[]]: no failure in 12 executions (exhaustive on trio): "
+            "test_it.py::test_sound[[]trio[]]: proved: no failure in * executions (mixed on trio): "
             "all of the schedules of at most 2 preemptions, and those of at most 2 delays; not "
             "explored: *",
         ]
@@ -123,9 +123,9 @@ def test_the_options_of_the_mark_are_those_of_explore(suite: pytest.Pytester) ->
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines_random(
         [
-            "*::test_random[[]trio[]]: no failure in 20 executions (random on trio): not all of "
-            "the schedules, chosen at random, each with one cancellation at a time",
-            "*::test_on_one[[]trio[]]: no failure in 2 executions (exhaustive on trio): all of "
+            "*::test_random[[]trio[]]: ran out: no failure in 20 executions (random on trio): not "
+            "all of the schedules, chosen at random, each with one cancellation at a time",
+            "*::test_on_one[[]trio[]]: proved: no failure in * executions (mixed on trio): all of "
             "the schedules; but there was never a choice: *",
             "*::test_on_the_other[[]asyncio[]]: * (dpor on asyncio): all of the schedules that *",
         ]
@@ -158,9 +158,9 @@ def test_a_mark_on_a_class_or_a_module_is_for_the_coroutine_tests_in_it(
     result.assert_outcomes(passed=5)
     result.stdout.fnmatch_lines(
         [
-            "*::test_here[[]trio[]]: * (exhaustive on trio): all of * at most 1 preemption, *",
-            "*::test_a_class[[]trio[]]: no failure in 3 * of at most 0 preemptions, *",
-            "*::test_a_static_one[[]asyncio[]]: no failure in 3 * of at most 0 preemptions, *",
+            "*::test_here[[]trio[]]: * (mixed on trio): all of * at most 1 preemption, *",
+            "*::test_a_class[[]trio[]]: proved: no failure in * of at most 0 preemptions, *",
+            "*::test_a_static_one[[]asyncio[]]: proved: * of at most 0 preemptions, *",
             "*::test_a_static_one[[]trio[]]: *",
         ]
     )
@@ -233,7 +233,7 @@ def test_an_invalid_value_is_reported_without_the_traceback_of_the_lab(
     result.assert_outcomes(failed=3)
     result.stdout.fnmatch_lines(
         [
-            "no strategy 'bfs': expected one of exhaustive, dpor, random, pct, fifo",
+            "no strategy 'bfs': expected one of mixed, exhaustive, dpor, random, pct, fifo",
             "no backend 'curio': expected 'asyncio' or 'trio'",
             "the program does I/O; *",
             "FAILED test_it.py::test_io[[]asyncio[]] - the program does I/O*",
@@ -299,10 +299,10 @@ def test_no_plugin_for_async_tests_grabs_an_explored_one(
     result.assert_outcomes(passed=6 + theirs, failed=2)
     result.stdout.fnmatch_lines_random(
         [
-            "*::test_sound[[]asyncio[]]: no failure in 12 executions *",
-            "*::test_sound[[]trio[]]: no failure in 12 executions *",
-            "*::test_a_class[[]asyncio-1[]]: no failure in 12 executions *",
-            "*::test_a_class[[]trio-2[]]: no failure in 12 executions *",
+            "*::test_sound[[]asyncio[]]: proved: no failure in * executions *",
+            "*::test_sound[[]trio[]]: proved: no failure in * executions *",
+            "*::test_a_class[[]asyncio-1[]]: proved: no failure in * executions *",
+            "*::test_a_class[[]trio-2[]]: proved: no failure in * executions *",
             "FAILED test_it.py::test_race[[]asyncio[]] - exception: AssertionError: assert 1 == 2",
             "FAILED test_it.py::test_race[[]trio[]] - exception: AssertionError: assert 1 == 2",
         ]
@@ -349,7 +349,7 @@ def test_a_failure_shows_its_report_and_not_the_traceback_of_the_lab(
             "replay: pytest 'test_it.py::test_race[[]asyncio[]]' --explore-token "
             "'asyncio/run-on:0.0@1>0.1'",
             "",
-            "1 failure found in 3 executions (exhaustive on asyncio): not all of the *",
+            "found: 1 failure in 4 executions (mixed on asyncio): not all of the *",
             "FAILED test_it.py::test_race[[]asyncio[]] - exception: AssertionError: assert 1 == 2",
         ]
     )
@@ -445,7 +445,7 @@ def test_all_failures_asked_for_are_reported_each_with_its_command(suite: pytest
     lines = [line for line in result.outlines if line.startswith("replay: ")]
     assert len(lines) == len(set(lines)) == 2
     result.stdout.fnmatch_lines(
-        ["exception: KeyError: *", "", "exception: ValueError: *", "", "2 failures found in *"]
+        ["exception: KeyError: *", "", "exception: ValueError: *", "", "found: 2 failures in *"]
     )
 
 
@@ -610,19 +610,19 @@ def test_an_exploration_that_is_not_complete_passes_and_the_summary_says_so(
     result.stdout.fnmatch_lines(
         [
             "*= explored =*",
-            "test_it.py::test_large[[]asyncio[]]: no failure in 3 executions (*): not all of *",
-            "test_it.py::test_large[[]trio[]]: no failure in 3 executions (*): not all of *",
+            "test_it.py::test_large[[]asyncio[]]: ran out: no failure in 3 executions *: not all *",
+            "test_it.py::test_large[[]trio[]]: ran out: no failure in 3 executions *: not all *",
             "2 of 4 explorations were complete",
         ]
     )
     result.stdout.no_fnmatch_line("*test_sound*")
-    run(suite, source, "-q").stdout.no_fnmatch_line("*explored*")
+    run(suite, source, "-q").stdout.fnmatch_lines(["explored: 2 proved, 2 ran out"])
 
 
 def test_a_machine_readable_report_holds_the_summary(suite: pytest.Pytester) -> None:
     run(suite, SOUND, "--junit-xml=report.xml")
     xml = (suite.path / "report.xml").read_text("utf-8")
-    assert xml.count('<property name="explored" value="no failure in 12 executions') == 2
+    assert xml.count('<property name="explored" value="proved: no failure in ') == 2
 
 
 # --- fixtures
@@ -843,7 +843,6 @@ def test_the_ini_file_has_defaults_and_the_command_line_takes_precedence(
         ("explore_backends = curio", "ini option explore_backends: no backend 'curio'; *"),
         ("explore_max_executions = many", "ini option explore_max_executions: 'many'; *"),
         ("explore_seconds = soon", "ini option explore_seconds: 'soon'; expected seconds"),
-        ("explore_cancel = maybe", "ini option explore_cancel: cancel is 'maybe'; *"),
     ],
 )
 def test_an_invalid_line_of_the_ini_file_is_a_usage_error(
@@ -1024,8 +1023,8 @@ def test_the_fixture_explores_any_program(suite: pytest.Pytester) -> None:
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(
         [
-            "*::test_it[[]trio[]]: no failure in 8 executions (exhaustive on trio): *",
-            "*::test_it[[]trio[]]: no failure in 7 executions (random on asyncio): *",
+            "*::test_it[[]trio[]]: proved: no failure in * executions (mixed on trio): *",
+            "*::test_it[[]trio[]]: ran out: no failure in 7 executions (random on asyncio): *",
         ]
     )
 
@@ -1142,10 +1141,10 @@ async def test_skip():
     result.stdout.no_fnmatch_line("*process.py*")
     result.stdout.fnmatch_lines_random(
         [
-            "*::test_sound[[]asyncio[]]: no failure in 12 executions *",
-            "*::test_sound[[]trio[]]: no failure in 12 executions *",
-            "*::test_a_class[[]trio-more0[]]: no failure in 2 executions *",
-            "*::test_dpor[[]asyncio[]]: no failure in 2 executions *",
+            "*::test_sound[[]asyncio[]]: proved: no failure in * executions *",
+            "*::test_sound[[]trio[]]: proved: no failure in * executions *",
+            "*::test_a_class[[]trio-more0[]]: proved: no failure in * executions *",
+            "*::test_dpor[[]asyncio[]]: proved: no failure in * executions *",
             "*::test_fixture: *; in one process, because others could not import the program",
         ]
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import anyio
@@ -48,9 +49,9 @@ def task_dump_of(program: Program, backend: lab.BackendName) -> list[str]:
 
 
 def waits_for(program: Program, backend: lab.BackendName, task: str = "0") -> str:
-    """Return what a task waits for."""
+    """Return what a task waits for, without who holds it."""
     (line,) = (it for it in task_dump_of(program, backend) if it.startswith(f"task {task} "))
-    return line.partition(", for ")[2]
+    return line.partition(", for ")[2].partition("; task ")[0]
 
 
 def held(program: Program, backend: lab.BackendName) -> list[str]:
@@ -58,6 +59,52 @@ def held(program: Program, backend: lab.BackendName) -> list[str]:
     dump = task_dump_of(program, backend)
     last = max(at for at, line in enumerate(dump) if line.startswith(("task ", "  called ")))
     return dump[last + 1 :]
+
+
+# Who holds a lock
+
+
+@pytest.mark.parametrize(
+    ("make", "backend", "line"),
+    [
+        (asyncio.Lock, "asyncio", " since HERE, in hold"),
+        (asyncio.Condition, "asyncio", " since HERE, in hold"),
+        (anyio.Lock, "asyncio", ""),
+        (anyio.Lock, "trio", ""),
+        pytest.param(trio.Lock, "trio", "", id="trio.Lock"),
+        (partial(anyio.CapacityLimiter, 1), "asyncio", ""),
+        (partial(anyio.CapacityLimiter, 1), "trio", ""),
+    ],
+)
+def test_a_wait_for_a_lock_says_which_task_has_it(
+    make: Callable[[], Any], backend: lab.BackendName, line: str
+) -> None:
+    async def program() -> None:
+        lock, held = make(), anyio.Event()
+
+        async def hold() -> None:
+            async with lock:
+                held.set()
+                await anyio.sleep_forever()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(hold)
+            await held.wait()
+            async with lock:
+                pass
+
+    dump = task_dump_of(program, backend)
+    assert any(f"release() was never called since; task 0.0 has it{line}" in it for it in dump)
+
+
+def test_a_lock_of_asyncio_that_was_released_has_no_holder() -> None:
+    async def program() -> None:
+        lock = asyncio.Lock()
+        async with lock:
+            pass
+        await asyncio.Event().wait()
+
+    assert "has it" not in "".join(task_dump_of(program, "asyncio"))
 
 
 # Which tasks hold the memory
@@ -269,7 +316,7 @@ def test_a_task_dump_does_not_depend_on_the_time_or_the_number_of_a_wait(
                 tasks.start_soon(pools.get, 4000)
                 await anyio.Event().wait()
 
-    exploration = lab.explore(program, backend=backend, max_failures=None)
+    exploration = lab.explore(program, strategy="exhaustive", backend=backend, max_failures=None)
     assert exploration.executions > 1
     assert len(exploration.failures) == 1
 

@@ -1,6 +1,6 @@
 """The zoo: small programs with known bugs, each with its corrected twin.
 
-They are for reading, and for the lab: its default strategy must find each bug and prove each twin.
+They are for reading, and for the lab: ``exhaustive`` must find each bug and prove each twin.
 `python -m tests.zoo` prints in how many executions it does.
 """
 

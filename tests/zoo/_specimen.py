@@ -39,9 +39,9 @@ class Specimen:
     told: str
     """What the report says: the primitive that is waited for, or the message of the error."""
     found: int
-    """Executions of the default strategy until it is found, at most."""
+    """Executions of ``exhaustive`` until it is found, at most."""
     proved: int
-    """Executions of the default strategy that show the twin to be right, at most."""
+    """Executions of ``exhaustive`` that show the twin to be right, at most."""
     cancel: bool = False
     """The bug shows only if a task is cancelled: explore with ``cancel=True``."""
     backends: tuple[lab.BackendName, ...] = BOTH

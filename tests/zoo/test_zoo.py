@@ -15,6 +15,8 @@ from tests.zoo.__main__ import print_table
 from tests.zoo.semaphores import SPECIMENS as SEMAPHORES
 
 HERE = Path(zoo.__file__).parent
+LATER = 300
+"""The default strategy first executes so many schedules by chance."""
 UNMARKED = {"leak"}
 """A leak is reported when the object is gone, and the task that dropped it is not known."""
 
@@ -92,6 +94,15 @@ def test_each_bug_is_found_and_its_report_names_it(
     (again,) = lab.replay(specimen.bug, failure.token, step_limit=specimen.step_limit).failures
     assert (again.kind, again.token) == (failure.kind, failure.token)
     assert again.report == failure.report
+
+
+@ON_EACH_BACKEND
+def test_the_default_strategy_finds_each_bug_not_much_later(
+    specimen: Specimen, backend: lab.BackendName
+) -> None:
+    (failure,) = bug(specimen, backend, "mixed").failures
+    assert failure.found_at <= specimen.found + LATER
+    assert specimen.told in failure.report
 
 
 @ON_EACH_BACKEND

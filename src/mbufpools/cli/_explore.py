@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
     from concurrent.futures import ProcessPoolExecutor
 
     from mbufpools import lab
-    from mbufpools.lab import BackendName
+    from mbufpools.lab import BackendName, Verdict
 
 __all__ = ["add_to", "run"]
 
 Program = Callable[[], Any]
 
+STATUS: dict[Verdict, int] = {"found": 1, "ran out": 3, "proved": 0}
+"""The exit status for each verdict, the worst first; 2 is for a mistake on the command line."""
 BACKENDS = {"asyncio": ("asyncio",), "trio": ("trio",), "both": ("asyncio", "trio")}
 
 
@@ -48,14 +51,16 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         "explore",
         help="execute an async program in every schedule, and say what fails",
         description="Execute an `async def` without arguments in many schedules, in virtual time, "
-        "and say what fails and how to see it again.",
+        "and say what fails and how to see it again. The exit status is 0 if all schedules within "
+        "the bound were executed and none failed (proved), 1 if one failed (found), and 3 if none "
+        "failed so far, but there are more (ran out).",
     )
     parser.add_argument("program", metavar="PROGRAM", help="module:function or file.py:function")
     parser.add_argument(
         "--strategy",
         metavar="NAME",
-        default="exhaustive",
-        help="exhaustive (the default), dpor, random, pct or fifo",
+        default="mixed",
+        help="mixed (the default), exhaustive, dpor, random, pct or fifo",
     )
     parser.add_argument(
         "--backend",
@@ -66,19 +71,53 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         help="asyncio (the default), trio or both",
     )
     for name, kind, default, purpose in (
-        ("max-preemptions", _bound, "2", "of exhaustive: a bound, or none (default: 2)"),
+        ("max-preemptions", _bound, "2", "of mixed, exhaustive: a bound, or none (default: 2)"),
         ("max-executions", whole_number(1), "10000", "stop after so many (default: 10000)"),
-        ("seed", whole_number(0), "0", "of random and pct (default: 0)"),
-        ("depth", whole_number(1), "3", "of pct: ordering constraints of the bug (default: 3)"),
+        ("seed", whole_number(0), "0", "of the schedules by chance (default: 0)"),
+        ("depth", whole_number(1), "3", "of mixed, pct: constraints of the bug (default: 3)"),
         ("jobs", whole_number(1), "1", "processes (default: 1)"),
     ):
         parser.add_argument(f"--{name}", type=kind, metavar="N", default=default, help=purpose)
     parser.add_argument(
-        "--cancel", action="store_true", help="also cancel each task at each await point"
+        "--max-seconds",
+        type=_seconds,
+        metavar="SECONDS",
+        help="stop after so long, and say what is left",
+    )
+    parser.add_argument(
+        "--cancel",
+        action="store_true",
+        help="also cancel each task of the program at each await point",
+    )
+    parser.add_argument(
+        "--cancel-task",
+        dest="cancel_tasks",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="as --cancel, but only the tasks of this name (may be given several times; * and ?)",
+    )
+    parser.add_argument(
+        "--cancel-file",
+        dest="cancel_files",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="as --cancel, and also the tasks that this file or directory makes",
+    )
+    parser.add_argument(
+        "--cancel-times",
+        type=whole_number(1),
+        metavar="N",
+        help="as --cancel, but up to N times in one execution",
+    )
+    parser.add_argument(
+        "--cancel-mid-wait",
+        action="store_true",
+        help="as --cancel, but also in the middle of a wait",
     )
     parser.add_argument(
         "--cancel-by",
-        dest="cancel",
         type=_cancel_by,
         metavar="WAY",
         help="as --cancel, but only by scope, or only native: Task.cancel()",
@@ -96,7 +135,20 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         help="a module to execute again before each execution (may be given several times; "
         "`.` is the program's own)",
     )
+    parser.add_argument(
+        "--ignore",
+        metavar="KIND",
+        action="append",
+        default=[],
+        choices=["stall", "livelock", "exception", "leak"],
+        help="pass over failures of this kind: stall, livelock, exception or leak",
+    )
     parser.add_argument("--token", help="execute only the schedule of this token")
+    parser.add_argument(
+        "--html",
+        metavar="DIRECTORY",
+        help="write an HTML page a failure, which shows its schedule",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
     parser.set_defaults(run=run)
 
@@ -114,6 +166,16 @@ def _bound(value: str) -> int | None:
         raise argparse.ArgumentTypeError(f"{error} or none") from None
 
 
+def _seconds(value: str) -> float:
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{value!r}; expected a number of seconds above 0")
+    return seconds
+
+
 def _cancel_by(value: str) -> str:
     if value not in ("scope", "native"):
         raise argparse.ArgumentTypeError(f"{value!r}; expected scope or native")
@@ -126,14 +188,14 @@ def _cancel_by(value: str) -> str:
 def run(arguments: argparse.Namespace) -> int:
     """Explore a program, and print what was found and how to see it again.
 
-    Returns the exit status: 1 if a schedule fails. Raises Mistake for what the lab refuses, such
-    as a program that cannot be explored.
+    Returns the exit status, of `STATUS`; with several backends, the worst of them. Raises Mistake
+    for what the lab refuses, such as a program that cannot be explored.
     """
     from concurrent.futures import BrokenExecutor
 
     from mbufpools.lab import LabError
 
-    if arguments.cancel == "native" and "trio" in arguments.backends:
+    if arguments.cancel_by == "native" and "trio" in arguments.backends:
         raise Mistake("argument --cancel-by: native is asyncio's; on trio there is only scope")
     if arguments.jobs > 1 and arguments.strategy == "dpor":
         raise Mistake("argument --jobs: dpor goes from one schedule to the next, in one process")
@@ -144,12 +206,13 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.fresh = [program.__module__ if name == "." else name for name in arguments.fresh]
         if arguments.token is not None:
             return _replay(program, arguments)
-        return max(_explore(program, arguments, backend) for backend in arguments.backends)
+        verdicts = [_explore(program, arguments, backend) for backend in arguments.backends]
+        return next(STATUS[it] for it in STATUS if it in verdicts)
     except (ImportError, ValueError, LabError, BrokenExecutor) as error:
         raise Mistake(" ".join(str(error).split("\n"))) from error
 
 
-def _explore(program: Program, arguments: argparse.Namespace, backend: BackendName) -> int:
+def _explore(program: Program, arguments: argparse.Namespace, backend: BackendName) -> Verdict:
     from mbufpools import lab
 
     with (
@@ -162,16 +225,41 @@ def _explore(program: Program, arguments: argparse.Namespace, backend: BackendNa
             backend=backend,
             max_preemptions=arguments.max_preemptions,
             max_executions=arguments.max_executions,
+            max_seconds=arguments.max_seconds,
             seed=arguments.seed,
             depth=arguments.depth,
-            cancel=arguments.cancel,
+            cancel=_cancel(arguments),
+            ignore=arguments.ignore,
             executor=executor,
             on_progress=progress,
             reset=arguments.reset,
             fresh=arguments.fresh,
+            html=arguments.html,
         )
     _print(arguments, found, str(found))
-    return 1 if found.failures else 0
+    return found.verdict
+
+
+def _cancel(arguments: argparse.Namespace) -> bool | lab.Cancellable:
+    """Return what the options say of cancellations."""
+    from mbufpools import lab
+
+    options = (
+        arguments.cancel_by,
+        arguments.cancel_tasks,
+        arguments.cancel_files,
+        arguments.cancel_times,
+        arguments.cancel_mid_wait,
+    )
+    if not any(options):
+        return bool(arguments.cancel)
+    return lab.cancellable(
+        *arguments.cancel_tasks,
+        files=arguments.cancel_files,
+        by=arguments.cancel_by,
+        times=arguments.cancel_times or 1,
+        mid_wait=arguments.cancel_mid_wait,
+    )
 
 
 def _replay(program: Program, arguments: argparse.Namespace) -> int:
@@ -220,10 +308,24 @@ def _report(target: str, failure: lab.Failure) -> str:
 
 
 def _as_json(target: str, found: lab.Exploration) -> dict[str, Any]:
-    names = ("strategy", "backend", "executions", "complete", "bound", "redundant", "seconds")
+    names = (
+        "verdict",
+        "strategy",
+        "backend",
+        "executions",
+        "complete",
+        "bound",
+        "left",
+        "redundant",
+        "seconds",
+    )
     failures = [
         {
-            **{name: getattr(failure, name) for name in ("kind", "token", "found_at", "replays")},
+            **{
+                name: getattr(failure, name)
+                for name in ("kind", "token", "found_at", "replays", "page")
+            },
+            "schedule": [asdict(step) for step in failure.schedule],
             "report": _report(target, failure),
         }
         for failure in found.failures

@@ -4,6 +4,8 @@ It works for any program, and imports nothing of mbufpools outside of this packa
 standard library and anyio; it loads trio only when a program runs on trio.
 
 - `explore` runs a program under every schedule within a bound; `replay` repeats one of them.
+- `cancellable` says which tasks `explore` cancels, how often and when.
+- `invariant` and `eventually` say what must hold; `choose` is a value that is explored.
 - `Shared` is a value whose accesses the lab can see.
 - `run` runs a program once, in virtual time, and returns its result.
 - `backend_options` gives the same clock to `anyio.run` and to anyio's pytest plugin.
@@ -16,6 +18,7 @@ standard library and anyio; it loads trio only when a program runs on trio.
 The modules, from the foundations to the entry points. Each imports only modules above it:
 
 ====================  ==================================================================
+``_frames``           whose code a frame runs
 ``_outcome``          how an execution ended; what the lab refuses
 ``_private_names``    the private names of trio and anyio that the lab uses; checks them
 ``_fresh``            what is made anew before each execution: `reset` and `fresh`
@@ -29,24 +32,30 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_leaks``            hears the warnings of leaked resources
 ``_interrupts``       Ctrl-C while the lab explores
 ``_pickled``          a program on its way to a worker process
-``_result``           `Failure` and `Exploration`
 ``hooks``             the protocol by which a library tells the lab about itself
 ``_lockstep``         threads of the program, which run one at a time, step by step
 ``_hooks``            finds the hooks of the imported libraries, and asks them
 ``_library_state``    the shared state in the primitives of asyncio, anyio and trio
 ``_declare``          records what each step touches; `Shared`
 ``_threads``          makes the program's threads run in lock-step
+``_lock_holders``     who holds a lock that others wait for
+``_cancellable``      which tasks the lab cancels
 ``_cancelling``       records which tasks a cancellation can reach
 ``_background``       knows when only services that tick still run
 ``_virtual_time``     virtual time on asyncio, for `run` only; `Stalled`
 ``_virtual_clock``    virtual time on trio, for `run` only
 ``_run``              one run in virtual time: `run` and `backend_options`
 ``_schedule``         the choices of one execution, and the rules that decide by default
+``_story``            the steps of a failing execution, as data
+``_page``             a failure as an HTML page
+``_result``           `Failure` and `Exploration`
+``_oracles``          `invariant`, `eventually` and `choose`
 ``_token``            a schedule as one line of text
 ``_repetition``       whether the program does the same in the same schedule
 ``_shrink``           finds fewer deviations that still fail
 ``_strategy``         what a strategy is
 ``_strategies``       fifo, random, PCT, exhaustive, replay
+``_mixed``            the default: schedules by chance, then all
 ``_dpor``             partial-order reduction
 ``_task_dump``        where every task stands, what it waits for, and who holds that
 ``_report``           a failure as a text for people
@@ -66,29 +75,42 @@ The modules, from the foundations to the entry points. Each imports only modules
 
 from __future__ import annotations
 
+from ._cancellable import Cancellable, TaskInfo, cancellable
 from ._declare import Shared
 from ._explore import explore, replay
-from ._options import BackendName, CancelWay, FailureKind, StrategyName
+from ._options import BackendName, CancelWay, FailureKind, StrategyName, Verdict
+from ._oracles import Violated, choose, eventually, invariant
 from ._outcome import LabError, Unsupported
-from ._result import Exploration, ExplorationFailed, Failure
+from ._result import Exploration, ExplorationFailed, ExplorationIncomplete, Failure
 from ._run import backend_options, run
+from ._story import ScheduledStep
 from ._virtual_time import Stalled, VirtualTimeLoop
 
 __all__ = [
     "BackendName",
     "CancelWay",
+    "Cancellable",
     "Exploration",
     "ExplorationFailed",
+    "ExplorationIncomplete",
     "Failure",
     "FailureKind",
     "LabError",
+    "ScheduledStep",
     "Shared",
     "Stalled",
     "StrategyName",
+    "TaskInfo",
     "Unsupported",
+    "Verdict",
+    "Violated",
     "VirtualTimeLoop",
     "backend_options",
+    "cancellable",
+    "choose",
+    "eventually",
     "explore",
+    "invariant",
     "replay",
     "run",
 ]

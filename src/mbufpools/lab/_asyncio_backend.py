@@ -35,11 +35,13 @@ from anyio._backends._asyncio import (
 
 from . import _interrupts, _lockstep, _running
 from ._background import TICKS, is_service, only_ticks_on_asyncio
+from ._cancellable import origin_of
 from ._cancelling import declare_spawn
 from ._declare import recorder
 from ._leaks import Leaks, keep_for_good
 from ._lockstep import LabThread
-from ._outcome import IO_REFUSED, LabError, Outcome, describe, only, refuse
+from ._oracles import Violated, oracles
+from ._outcome import IO_REFUSED, LabError, Outcome, describe, first_line, only, refuse
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._steps import CLOCK, MAIN, Name, spell
 from ._task_dump import location, task_dump
@@ -51,6 +53,8 @@ Program = Callable[[], Awaitable[Any]]
 
 PASSES = 100
 """Passes of callbacks after a step, at most; callbacks that call for each other need one each."""
+CAUSES = 5
+"""Errors that are told as causes of a later failure, at most."""
 IDLE_PASSES = 16
 """Passes of callbacks, with no task ready, after which they are taken to only queue each other."""
 
@@ -89,6 +93,7 @@ def explore_on_asyncio(
             _scope_class._reparent = _reparent_ours
         while (schedule := next_schedule()) is not None:
             loop = _Loop(schedule)
+            oracles.begin(schedule, loop.time)
             leaks.begin()
             asyncio._set_running_loop(loop)
             sys.set_asyncgen_hooks(
@@ -424,6 +429,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._quiet_since = 0
         self.complaint: Outcome | None = None
         """What asyncio, or a clean-up, has complained of first."""
+        self._before: list[BaseException] = []
+        """The errors that asyncio has complained of, as the causes of what failed later."""
         self._thread_id: int | None = threading.get_ident()
         self._main: _Task | None = None
 
@@ -479,7 +486,11 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         name = name or f"Task-{spell(path)}"
         task.__init__(coro, loop=self, name=name, context=context)  # type: ignore[misc]  # as it is made
         exempt = service or closes or thread is not None
-        self._schedule.spawned(path, _title(task), exempt=exempt)
+        origin = None
+        if self._injecting and path != MAIN and self._schedule.policy is not None:
+            function = getattr(body or coro, "__qualname__", "")
+            origin = origin_of(task, function, self._schedule.policy)
+        self._schedule.spawned(path, _title(task), exempt=exempt, origin=origin)
         return task
 
     def start_thread(self, thread: LabThread) -> None:
@@ -505,6 +516,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         return (*parent, -1 - count)
 
     def _named(self, task: _Task) -> None:
+        self._schedule.renamed(task.lab_name, _title(task))
         if is_service(task.get_name()):
             self._services.add(task.lab_name)
             self._schedule.exempt(task.lab_name)
@@ -586,6 +598,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             else:
                 return
         error = context.get("exception")
+        if isinstance(error, Exception) and len(self._before) < CAUSES:
+            self._before.append(error)
         if self.complaint is None and not isinstance(error, asyncio.CancelledError):
             self.complaint = Outcome(
                 "exception",
@@ -603,6 +617,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         try:
             self._main = main = self.create_task(_call(program), name="main")
             outcome = self._drive(main)
+            violated = oracles.broken(over=True) if oracles.active else None
+            oracles.end()
+            if violated is not None and outcome.kind is None and not outcome.stopped:
+                outcome = self._violated(violated)
             if not outcome.stopped:  # else a task that would have looked did not get to it
                 self._look_for_services(leaks)
                 if outcome.kind is None:
@@ -611,6 +629,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         finally:
             self._tear_down()
             _running.end()
+        if outcome.kind is not None:
+            outcome.causes = tuple(it for it in self._before if it is not outcome.error)
         if self.complaint is None or outcome.kind is not None or outcome.stopped:
             return outcome
         return self.complaint
@@ -671,8 +691,20 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             )
         except Stop:
             return Outcome(stopped=True)
+        except Violated as error:
+            return self._violated(error)
         except SystemExit as error:
             return Outcome("exception", describe(error), error=error)
+
+    def _violated(self, error: Violated) -> Outcome:
+        return Outcome("exception", describe(error), self._task_dump(), error=error)
+
+    def _ask_oracles(self) -> None:
+        """Raise Violated if an oracle does not hold."""
+        if oracles.active:
+            violated = oracles.broken()
+            if violated is not None:
+                raise violated
 
     def _look_for_lost_errors(self) -> None:
         """Complain of exceptions that no task has looked at. asyncio does so when the task that
@@ -683,7 +715,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 self.call_exception_handler(
                     {
                         # asyncio's own words for a task that is collected
-                        "message": f"{type(task).__name__} exception was never retrieved",
+                        "message": "Task exception was never retrieved",
                         "exception": task.exception(),
                     }
                 )
@@ -730,7 +762,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         if self._schedule.locations is not None:
             over = task is None or _over(task)
             coroutine = None if task is None else task.get_coro()
-            self._schedule.stopped_at("it is over" if over else location(coroutine))
+            where = _end_of(task) if over else location(coroutine)
+            self._schedule.stopped_at(where, self._now)
+        self._ask_oracles()
 
     def _declare_end(self, name: Name, task: _Task | None) -> None:
         recorder.touch((name, "end"), True)
@@ -801,6 +835,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             recorder.task = CLOCK
             recorder.accesses = self._schedule.steps[-1].accesses
         self._fire()
+        self._ask_oracles()
         return True
 
     def _is_timer_set(self) -> bool:
@@ -875,7 +910,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         try:
             return Outcome(value=main.result())
         except asyncio.CancelledError as error:  # noqa: ASYNC103 - of another task
-            if self._schedule.injected is not None:
+            if self._schedule.injected:
                 return Outcome()  # noqa: ASYNC104 - the lab cancelled a task, and it ended
             return Outcome(  # noqa: ASYNC104 - as above
                 "exception", "the program was cancelled, but not by the lab", error=error
@@ -883,7 +918,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         except LabError:
             raise
         except BaseException as error:  # noqa: BLE001 - it is what was found
-            if only(asyncio.CancelledError, error) and self._schedule.injected is not None:
+            if only(asyncio.CancelledError, error) and self._schedule.injected:
                 return Outcome()
             return Outcome("exception", describe(error), error=error)
 
@@ -991,6 +1026,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
     def _tear_down(self) -> None:
         """Cancel the tasks that are left, so that their clean-up runs, and drop them."""
         _lockstep.end()
+        oracles.end()
         left = [
             task
             for reference in self._tasks.values()
@@ -1037,6 +1073,15 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 def _over(task: asyncio.Future[Any]) -> bool:
     """Return True if a task is over. For the lab's own use: records no access."""
     return _plain_future.done(task)
+
+
+def _end_of(task: Any) -> str:
+    """Say how a task has ended."""
+    if task is None or not task.failed():
+        return "it is over"
+    if _plain_future.cancelled(task):
+        return "it is over: it was cancelled"
+    return f"it is over: it raised {first_line(describe(task._exception))}"
 
 
 def _shown(error: BaseException | None) -> str:

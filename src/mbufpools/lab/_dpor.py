@@ -50,6 +50,7 @@ class Dpor(Strategy):
     name = "dpor"
     bound = "the schedules that the declared accesses tell apart"
     can_cancel = False
+    can_pick = False
     needs_declarations = True
 
     def __init__(self, *, stock_first: bool = False) -> None:

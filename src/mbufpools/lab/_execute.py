@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 from . import _interrupts
+from ._cancellable import Cancellable, Policy
 from ._cancelling import declaring_cancellations
 from ._chance import CHANCE, chance_is_kept, restart_chance
 from ._clocks import CLOCKS, virtual_datetime
 from ._declare import declaring, recorder
 from ._fresh import Renewal
 from ._leaks import Leaks, collect_unheard, listening
-from ._options import BackendName, CancelWay, FailureKind, Options
+from ._lock_holders import noting_holders
+from ._options import BackendName, FailureKind, Options
 from ._ordered_sets import sets_in_order
 from ._outcome import LabError, NotTheSame, Outcome, discard_refused, raise_refused, refuse
 from ._private_names import require
@@ -27,7 +31,8 @@ from ._result import Failure
 from ._schedule import Anchor, Cancel, Deviations, Rule, Schedule
 from ._shrink import shrink
 from ._steps import Name
-from ._strategies import Replay
+from ._story import steps_of
+from ._strategies import Exhaustive, Follow, Replay
 from ._strategy import Strategy
 from ._threads import THREADS, forget_executors
 from ._token import spell_token
@@ -41,6 +46,13 @@ Backend = Callable[
     [Program, Callable[[], Schedule | None], Callable[[Schedule, Outcome], None], Leaks], None
 ]
 
+
+SURVEYED = 0.1
+"""The part of an exploration that may run out, at its end, in which the number of schedules that
+are left is estimated."""
+
+SIMPLE = 30
+"""Schedules with one deviation that are tried for a failure that was found by chance, at most."""
 
 _explorer: int | None = None
 """The thread that explores."""
@@ -103,6 +115,14 @@ class Executed:
     """The tasks that ran in some execution."""
     titles: dict[Name, str] = field(default_factory=dict)
     """The tasks that were made in some execution, and what they are called."""
+    spared: set[Name] = field(default_factory=set)
+    """The tasks that were never cancelled, because they are not the program's own."""
+    cancelled_one: bool = False
+    """Whether the lab was allowed to cancel any task."""
+    ignored: Counter[str] = field(default_factory=Counter)
+    """The failures of each kind that were passed over."""
+    picked: bool = False
+    """Whether the program was given values by `choose`."""
 
 
 def execute(
@@ -113,32 +133,45 @@ def execute(
     on_progress: Callable[[int], None] | None = None,
     on_execution: Callable[[Schedule, Outcome], None] | None = None,
     known: frozenset[Signature] = frozenset(),
+    whole: bool = True,
 ) -> Executed:
     """Execute the schedules of a strategy, and shrink each failure that is not `known` yet.
+
+    If the strategy is not the `whole` exploration but a part, it is not asked what is left.
 
     Raises:
         LabError: the program cannot be explored, or does not do the same in the same schedule.
         KeyboardInterrupt: Ctrl-C was pressed, or the program raised it.
     """
     result = Executed()
-    found: list[tuple[int, Schedule, Outcome]] = []
+    found: list[tuple[int, Schedule, Outcome, bool]] = []
     # Many schedules lead to the same failure; it is reported once.
     seen: set[Signature] = set(known)
     begin = time.perf_counter()
     backend = _backend(options.backend)
     renew = Renewal(options.reset, options.fresh)
     records = Records(program)
+    policy = None if options.cancelling is None else Policy(options.cancelling, program)
+    end = math.inf if options.max_seconds is None else begin + options.max_seconds
 
     def next_schedule() -> Schedule | None:
         discard_refused()
         full = options.max_failures is not None and len(found) >= options.max_failures
-        if full or result.executions >= options.max_executions or not strategy.begin():
+        now = time.perf_counter()
+        if full or result.executions >= options.max_executions or now >= end:
+            return None
+        if whole and (
+            result.executions >= options.max_executions * (1 - SURVEYED)
+            or end - now < (options.max_seconds or 0) * SURVEYED
+        ):
+            strategy.survey()
+        if not strategy.begin():
             return None
         recorder.restart()
         if options.chance:
             restart_chance()
         renew()
-        schedule = Schedule(strategy, step_limit=options.step_limit, cancel_by=options.cancel_by)
+        schedule = _schedule(strategy, options, policy)
         if records.wants(result.executions + 1):
             schedule.record()
         return schedule
@@ -151,14 +184,20 @@ def execute(
         result.chose = result.chose or schedule.chose
         result.ran |= schedule.ran
         result.titles |= schedule.titles
+        result.spared |= schedule.spared
+        result.picked = result.picked or bool(schedule.picks)
+        if outcome.kind in options.ignore:
+            result.ignored[outcome.kind] += 1
+            outcome = Outcome()
         if records.wants(result.executions):
             records.add(result.executions, schedule, outcome)
+        by_chance = strategy.by_chance
         strategy.end(schedule, outcome.kind is not None)
         signature = outcome.kind, outcome.message, outcome.where
         if outcome.kind is not None and signature not in seen:
             seen.add(signature)
             result.signatures.append(signature)
-            found.append((result.executions, schedule, outcome))
+            found.append((result.executions, schedule, outcome, by_chance))
         if on_execution is not None:
             on_execution(schedule, outcome)
         if on_progress is not None:
@@ -175,12 +214,26 @@ def execute(
         _repeat(program, options, records, None)  # it may say more: the step that differs, and why
         raise
     _repeat(program, options, records, found[0][0] if found else None)
-    result.failures = [_shrunk(program, options, records, *it) for it in found]
+    result.cancelled_one = policy is None or policy.matched
+    result.failures = [_shrunk(program, options, records, *it, end=end) for it in found]
     if found:
         found.clear()  # and with them what their errors hold
         collect_unheard()
     result.seconds = time.perf_counter() - begin
     return result
+
+
+def _schedule(strategy: Strategy, options: Options, policy: Policy | None) -> Schedule:
+    """Make the schedule of an execution in which the strategy is free to choose."""
+    rules = options.cancelling or Cancellable()
+    return Schedule(
+        strategy,
+        step_limit=options.step_limit,
+        cancel_by=options.cancel_by,
+        cancel_times=rules.times,
+        mid_wait=rules.mid_wait,
+        policy=policy,
+    )
 
 
 def _repeat(program: Program, options: Options, records: Records, failed: int | None) -> None:
@@ -191,10 +244,15 @@ def _repeat(program: Program, options: Options, records: Records, failed: int | 
     """
     if failed == 1:
         return
+    policy = None if options.cancelling is None else Policy(options.cancelling, program)
     for record in records.again()[: None if failed is None else 1]:
-        outcome, schedule, misfits = once(
-            program, record.deviations, record.rule, options, cancel_by=options.cancel_by
+        strategy = Replay(record.deviations, record.rule)
+        outcome, schedule = _execute_one(
+            program, strategy, options, lambda it: _schedule(it, options, policy)
         )
+        misfits = strategy.misfits
+        if outcome.kind in options.ignore:
+            outcome = Outcome()
         how = difference(record, Record.of(record.number, schedule, outcome))
         if misfits:
             how = f"after {misfits[0]} it could not go on as it did at first"
@@ -203,47 +261,59 @@ def _repeat(program: Program, options: Options, records: Records, failed: int | 
 
 
 def once(
-    program: Program,
-    deviations: Deviations,
-    rule: Rule,
-    options: Options,
-    *,
-    cancel_by: tuple[CancelWay, ...] | None = None,
+    program: Program, deviations: Deviations, rule: Rule, options: Options
 ) -> tuple[Outcome, Schedule, list[Anchor]]:
-    """Execute one schedule; return also the places of the deviations that do not fit.
-
-    The lab may cancel in the ways of `cancel_by`; by default in those of the deviations.
-    """
+    """Execute one schedule; return also the places of the deviations that do not fit."""
     strategy = Replay(deviations, rule)
+    outcome, schedule = _execute_one(
+        program, strategy, options, lambda it: _given(it, deviations, options)
+    )
+    return outcome, schedule, strategy.misfits
+
+
+def _given(strategy: Strategy, deviations: Deviations, options: Options) -> Schedule:
+    """Make the schedule of an execution that takes given deviations: every cancellation among them
+    is possible."""
+    cancels = [it for it in deviations.values() if isinstance(it, Cancel)]
+    return Schedule(
+        strategy,
+        step_limit=options.step_limit,
+        cancel_by=tuple(sorted({it.by for it in cancels})),
+        cancel_times=len(cancels),
+        mid_wait=True,
+    )
+
+
+def _execute_one(
+    program: Program, strategy: Strategy, options: Options, make: Callable[[Strategy], Schedule]
+) -> tuple[Outcome, Schedule]:
+    """Execute the next schedule of a strategy, which `make` makes, and note it in full."""
     results: list[tuple[Schedule, Outcome]] = []
     renew = Renewal(options.reset, options.fresh)
-    if cancel_by is None:
-        ways = {it.by for it in deviations.values() if isinstance(it, Cancel)}
-        cancel_by = tuple(sorted(ways))
 
     def next_schedule() -> Schedule | None:
         discard_refused()
-        if not strategy.begin():
+        if results or not strategy.begin():
             return None
         recorder.restart()
         if options.chance:
             restart_chance()
         renew()
-        schedule = Schedule(strategy, step_limit=options.step_limit, cancel_by=cancel_by)
+        schedule = make(strategy)
         schedule.record()
         return schedule
 
     def done(schedule: Schedule, outcome: Outcome) -> None:
         results.append((schedule, outcome))
 
-    with _alone(), _hooked(options) as leaks:
+    with _alone(), _hooked(options) as leaks, noting_holders():
         _backend(options.backend)(program, next_schedule, done, leaks)
     raise_refused()
     schedule, outcome = results[0]
     if _interrupts.raised_by(outcome.error):
         raise _interrupts.interrupt()
     strategy.end(schedule, outcome.kind is not None)
-    return outcome, schedule, strategy.misfits
+    return outcome, schedule
 
 
 def _shrunk(
@@ -253,21 +323,67 @@ def _shrunk(
     number: int,
     failing: Schedule,
     outcome: Outcome,
+    by_chance: bool,
+    *,
+    end: float,
 ) -> Failure:
+    """Look for fewer deviations with which the program fails in the same way.
+
+    The stock schedule comes first, since it is what happens without the lab. If the failing
+    schedule was found by chance, those with one deviation come next. The order that is left under
+    the rule of the failing schedule is then tried under the other rule, which may be closer to it.
+    """
     best: tuple[Schedule, Outcome] | None = None
 
-    def fails(fewer: Deviations, rule: Rule) -> Deviations | None:
+    def note(again: Outcome, schedule: Schedule) -> bool:
+        """Return True if it failed in the same way; then it is the best schedule so far."""
         nonlocal best
-        again, schedule, _ = once(program, fewer, rule, options)
         if (again.kind, _class_of(again)) != (outcome.kind, _class_of(outcome)):
-            return None  # or one failure would be shrunk to another
+            return False  # or one failure would be shrunk to another
         best = schedule, again
-        return schedule.deviations
+        return True
+
+    def fails(fewer: Deviations, rule: Rule) -> Deviations | None:
+        if best is not None and time.perf_counter() > end:
+            return None  # shorter schedules would take longer than the exploration may
+        again, schedule, _ = once(program, fewer, rule, options)
+        return schedule.deviations if note(again, schedule) else None
+
+    def shorten(rule: Rule, deviations: Deviations) -> int:
+        return shrink(deviations, lambda fewer: fails(fewer, rule))[1]
 
     replays = 1
     if fails({}, "stock") is None:
-        _, more = shrink(failing.deviations, lambda fewer: fails(fewer, failing.rule))
-        replays += more
+        if by_chance:
+            simple = Exhaustive(1, 1)
+            policy = None if options.cancelling is None else Policy(options.cancelling, program)
+            while best is None and replays <= SIMPLE and not simple.complete:
+                again, schedule = _execute_one(
+                    program, simple, options, lambda it: _schedule(it, options, policy)
+                )
+                replays += 1
+                if len(schedule.deviations) > 1:
+                    break
+                note(again, schedule)
+        if best is None:
+            replays += shorten(failing.rule, failing.deviations)
+    shortest = best
+    if shortest is not None and len(shortest[0].deviations) > 1 and time.perf_counter() <= end:
+        schedule = shortest[0]
+        other: Rule = "stock" if schedule.rule == "run-on" else "run-on"
+        follow = Follow([step.task for step in schedule.steps], schedule.deviations, other)
+        again, followed = _execute_one(
+            program, follow, options, lambda it: _given(it, schedule.deviations, options)
+        )
+        replays += 1
+        if note(again, followed):
+            replays += shorten(other, followed.deviations)
+        # Of two that are equally short, the one counts that is told from the stock order.
+        if best is None or (len(best[0].deviations), best[0].rule == "run-on") >= (
+            len(schedule.deviations),
+            schedule.rule == "run-on",
+        ):
+            best = shortest
     if best is None:
         raise records.error(
             number,
@@ -292,6 +408,7 @@ def make_failure(backend: BackendName, schedule: Schedule, outcome: Outcome) -> 
         kind=cast("FailureKind", outcome.kind),
         token=token,
         report=report(token, schedule, outcome),
+        schedule=steps_of(schedule, outcome.quiet_since),
         error=outcome.error,
     )
 

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from types import ModuleType
 from typing import Any, cast
 
+from ._cancellable import Cancel, Cancellable, cancelling, uses_anyio
 from ._dpor import Dpor
 from ._execute import Executed, Program, execute, make_failure, once
 from ._fresh import module_names
 from ._interrupts import interruptible
 from ._leaks import collect_unheard
+from ._mixed import Mixed
 from ._options import (
     STEP_LIMIT,
     BackendName,
     CancelWay,
+    FailureKind,
     Options,
     StrategyName,
     cancel_ways,
     check_backend,
 )
 from ._outcome import LabError, NotRepeated
+from ._page import write_page
 from ._parallel import execute_in_parallel
 from ._repetition import note_refused, was_refused
-from ._result import Exploration, Failure
-from ._steps import spell
+from ._result import Exploration, ExplorationIncomplete, Failure
+from ._steps import Name, spell
 from ._strategies import Exhaustive, Fifo, Pct, Random, Replay
 from ._strategy import Strategy
 from ._token import parse_token
@@ -34,7 +41,7 @@ from ._token import parse_token
 __all__ = ["STRATEGIES", "explore", "replay"]
 
 STRATEGIES: dict[str, type[Strategy]] = {
-    strategy.name: strategy for strategy in (Exhaustive, Dpor, Random, Pct, Fifo)
+    strategy.name: strategy for strategy in (Mixed, Exhaustive, Dpor, Random, Pct, Fifo)
 }
 """The strategies that `explore` offers, the default first."""
 
@@ -42,11 +49,14 @@ STRATEGIES: dict[str, type[Strategy]] = {
 def explore(
     program: Program,
     *,
-    strategy: StrategyName = "exhaustive",
+    strategy: StrategyName = "mixed",
     max_preemptions: int | None = 2,
     backend: BackendName = "asyncio",
     max_executions: int = 10_000,
-    cancel: bool | CancelWay = False,
+    max_seconds: float | None = None,
+    require_complete: bool = False,
+    cancel: Cancel = False,
+    ignore: Iterable[FailureKind] = (),
     seed: int = 0,
     depth: int = 3,
     max_failures: int | None = 1,
@@ -57,6 +67,7 @@ def explore(
     fresh: Iterable[str | ModuleType] = (),
     clocks: bool = True,
     chance: bool = True,
+    html: str | os.PathLike[str] | None = None,
 ) -> Exploration:
     """Execute ``program()`` under many schedules, in virtual time, and say what fails.
 
@@ -72,22 +83,36 @@ def explore(
 
     Args:
         program: an ``async def`` without arguments.
-        strategy: ``"exhaustive"`` executes every schedule within a bound; it assumes nothing. The
-            bound is `max_preemptions`, and besides every schedule that differs from the order of
-            the backend itself in at most one place. ``"dpor"`` executes one schedule of each class
+        strategy: ``"mixed"`` executes at most 300 schedules by chance, half of them as
+            ``"random"`` and half as ``"pct"`` does, and then all that ``"exhaustive"`` does. So a
+            bug that takes many unusual choices is found early, and the proof is the same.
+            ``"exhaustive"`` executes every schedule within a bound; it assumes nothing. The bound
+            is `max_preemptions`, and besides as many delays against the order of the backend
+            itself. ``"dpor"`` executes one schedule of each class
             that declared accesses tell apart, without a bound; undeclared shared state makes it
             unsound (see `Shared`). ``"random"`` and ``"pct"`` try `max_executions` schedules.
             ``"fifo"`` executes the order of the backend alone.
         max_preemptions: how often, at most, another task runs while the task that ran could go on;
-            None is no bound. Only for ``"exhaustive"``.
+            None is no bound. Only for ``"mixed"`` and ``"exhaustive"``.
         backend: ``"asyncio"`` or ``"trio"``.
-        max_executions: stop after so many.
-        cancel: also cancel each task once at each of its await points: as soon as it waits there,
-            and when it has been woken. ``"scope"`` is by a cancel scope around the task,
-            ``"native"`` by asyncio's own ``Task.cancel()``; True is by all that the backend has.
+        max_executions: stop after so many. Of these at most a quarter are by chance.
+        max_seconds: begin no execution after so many seconds of real time; None is no bound. What
+            was found is kept, and what is left is estimated (`Exploration.left`).
+        require_complete: raise `ExplorationIncomplete` if nothing failed, and not every schedule
+            within the bound was executed.
+        cancel: also cancel each task of the program once at each of its await points: as soon as
+            it waits there, and when it has been woken. The tasks of the program are those that the
+            code of its project made, and that no object keeps for itself (see `cancellable`).
+            ``"scope"`` is by a cancel scope around the task, ``"native"`` by asyncio's own
+            ``Task.cancel()``; True is by both, but on asyncio by a scope only if the program uses
+            anyio. A name of a task, several names,
+            or a function of a `TaskInfo` say which tasks are cancelled; `cancellable` says more.
             ``"random"`` and ``"pct"`` cancel one task in each execution. Not with ``"dpor"``.
-        seed: of ``"random"`` and ``"pct"``: the same seed chooses the same schedules.
-        depth: of ``"pct"``: the number of ordering constraints of the bugs that are looked for.
+        ignore: kinds of failures that are passed over, such as ``["leak"]``, so that a library's
+            unclosed generator does not hide what comes after it.
+        seed: of the schedules by chance: the same seed chooses the same schedules.
+        depth: of ``"pct"`` and ``"mixed"``: the number of ordering constraints of the bugs that
+            are looked for.
         max_failures: stop after so many different ones; None is never.
         step_limit: the number of steps from which an execution is a livelock.
         on_progress: called with the number of executions so far, after each execution or, with an
@@ -102,13 +127,17 @@ def explore(
             loop's is; False leaves them real.
         chance: whether `random`, `secrets`, `uuid` and `os.urandom` give the same in every
             execution; False leaves them to chance.
+        html: a directory for one HTML page a failure, which shows the schedule (`Failure.page` is
+            its file); it is made if there is none. None writes no pages.
 
     Raises:
         ValueError: an unknown strategy or backend, a number that cannot be, a way to cancel that
-            the backend does not have, a module that cannot be executed again, or a program that
-            the executor's processes could not load.
+            the backend does not have, a name of a task that the program does not have, a module
+            that cannot be executed again, or a program that the executor's processes could not
+            load.
         LabError: the program cannot be explored: it does I/O or starts threads, does not do the
             same in the same schedule, or calls the lab itself.
+        ExplorationIncomplete: ``require_complete=True``, and there are more schedules.
         ImportError: trio is asked for and not installed.
         KeyboardInterrupt: Ctrl-C was pressed, or the program raised it. The exploration stops at
             once, and its workers end.
@@ -116,11 +145,15 @@ def explore(
     if strategy not in STRATEGIES:
         raise ValueError(f"no strategy {strategy!r}: expected one of {', '.join(STRATEGIES)}")
     kind = STRATEGIES[strategy]
+    rules = cancelling(cancel)
     options = Options(
         backend=backend,
         max_preemptions=max_preemptions,
         max_executions=max_executions,
-        cancel_by=cancel_ways(cancel, backend),
+        max_seconds=max_seconds,
+        cancelling=rules,
+        cancel_by=_ways(program, rules, backend),
+        ignore=tuple(ignore),
         seed=seed,
         depth=depth,
         max_failures=max_failures,
@@ -133,7 +166,7 @@ def explore(
     if options.cancel_by and not kind.can_cancel:
         raise ValueError(
             f"{strategy} cannot cancel: a cancellation depends on every step of its task; use "
-            f"strategy='exhaustive' with cancel={cancel!r}"
+            f"another strategy with cancel={cancel!r}"
         )
     chosen = kind.of(options)
     if executor is not None:
@@ -147,16 +180,25 @@ def explore(
     except NotRepeated:
         note_refused(program)
         raise
+    if rules is not None and not executed.cancelled_one:
+        _complain_of_names(rules, executed)
     bound = chosen.bound
-    if options.cancel_by:
+    if executed.picked and strategy != "fifo":
+        bound += ", each with the values of lab.choose"
+    if rules is not None:
+        times = rules.times
         bound += ", each with one cancellation at a time"
-        if isinstance(cancel, str):
-            bound += {"scope": " by a scope", "native": " by Task.cancel()"}[cancel]
+        bound += f", and with up to {times}" if times > 1 else ""
+        bound += ", also in the middle of a wait" if rules.mid_wait else ""
+        bound += {"scope": " by a scope", "native": " by Task.cancel()", None: ""}[rules.by]
     # Two failures may have been shrunk to the same one.
     failures: dict[str, Failure] = {}
     for failure in executed.failures:
         failures.setdefault(failure.token, failure)
-    return Exploration(
+    if html is not None:
+        for number, (token, failure) in enumerate(list(failures.items()), 1):
+            failures[token] = _with_page(failure, program, f"{backend}-{number}", os.fspath(html))
+    exploration = Exploration(
         executions=executed.executions,
         complete=chosen.complete,
         bound=bound,
@@ -165,9 +207,13 @@ def explore(
         failures=tuple(failures.values()),
         redundant=chosen.redundant,
         remarks=tuple(_remarks(program, executed, options)) if chosen.complete else (),
-        not_explored=tuple(_not_explored(chosen, options)),
+        not_explored=tuple(_not_explored(chosen, options, executed)),
+        left=None if chosen.complete else chosen.left,
         seconds=executed.seconds,
     )
+    if require_complete and exploration.verdict == "ran out":
+        raise ExplorationIncomplete(exploration)
+    return exploration
 
 
 def _remarks(program: Program, executed: Executed, options: Options) -> Iterator[str]:
@@ -179,17 +225,66 @@ def _remarks(program: Program, executed: Executed, options: Options) -> Iterator
         )
     if not executed.chose:
         yield "there was never a choice: one task at a time could run, so one schedule is all"
-    never = sorted(executed.titles.keys() - executed.ran)
+    never = executed.titles.keys() - executed.ran
     if never:
-        names = ", ".join(f"{spell(name)} {executed.titles[name]!r}" for name in never[:5])
-        more = f" and {len(never) - 5} more" if len(never) > 5 else ""
-        yield f"a task that was made never ran in any execution: {names}{more}"
+        names = _named(never, executed.titles)
+        yield f"a task that was made never ran in any execution: {names}"
 
 
-def _not_explored(strategy: Strategy, options: Options) -> Iterator[str]:
+def _with_page(failure: Failure, program: Program, number: str, directory: str) -> Failure:
+    """Write the page of a failure; return the failure with its file."""
+    function: Any = program
+    while isinstance(function, partial):
+        function = function.func
+    name = getattr(function, "__qualname__", "program").replace("<locals>.", "")
+    title = f"{name} on {number}: {failure.report.partition(chr(10))[0]}"
+    page = write_page(directory, f"{name}-{number}", title, failure.report, failure.schedule)
+    return replace(failure, page=page, report=f"{failure.report}\npage: {page}")
+
+
+def _ways(program: Program, rules: Cancellable | None, backend: str) -> tuple[CancelWay, ...]:
+    """Return the ways in which tasks are cancelled."""
+    if rules is None:
+        return ()
+    if rules.by is None and backend == "asyncio" and not uses_anyio(program):
+        return ("native",)
+    return cancel_ways(rules.by, backend)
+
+
+def _complain_of_names(rules: Cancellable, executed: Executed) -> None:
+    """Raise ValueError if the caller names tasks to cancel, and there is none of them."""
+    if not rules.names and rules.predicate is None:
+        return
+    there = ", ".join(sorted({repr(title) for title in executed.titles.values()})[:10])
+    asked = ", ".join(map(repr, rules.names)) or "a function"
+    raise ValueError(
+        f"cancel is {asked}: no way to cancel ('scope', 'native'), and no task of the program that "
+        f"ever waits; its tasks are {there}"
+    )
+
+
+def _named(tasks: Iterable[Name], titles: Mapping[Name, str]) -> str:
+    """Return a list of tasks, of which the first five are named."""
+    them = sorted(tasks)
+    names = ", ".join(f"{spell(name)} {titles[name]!r}" for name in them[:5])
+    return names + (f" and {len(them) - 5} more" if len(them) > 5 else "")
+
+
+def _not_explored(strategy: Strategy, options: Options, executed: Executed) -> Iterator[str]:
     """Yield what was held fixed, so that nothing is said of it."""
     if not options.cancel_by:
         yield "cancellations (cancel=True)"
+    elif options.cancelling.by is None and options.cancel_by == ("native",):
+        yield "cancellations by a scope, since nothing here uses anyio (cancel='scope')"
+    if executed.spared:
+        tasks = _named(executed.spared, executed.titles)
+        yield f"cancellations of the tasks that a library made, or an object keeps: {tasks}"
+    if executed.picked and strategy.name == "fifo":
+        yield "other values of lab.choose than the first"
+    if options.ignore:
+        number = sum(executed.ignored.values())
+        kinds = " and ".join(options.ignore)
+        yield f"failures of the kind {kinds} (ignored: {number})"
     if options.backend == "asyncio":
         yield "other orders of plain callbacks, or of a set of tasks, than first in, first out"
     else:

@@ -12,14 +12,16 @@ __all__ = [
     "FailureKind",
     "Options",
     "StrategyName",
+    "Verdict",
     "cancel_ways",
     "check_backend",
 ]
 
-StrategyName = Literal["exhaustive", "dpor", "random", "pct", "fifo"]
+StrategyName = Literal["mixed", "exhaustive", "dpor", "random", "pct", "fifo"]
 BackendName = Literal["asyncio", "trio"]
 CancelWay = Literal["scope", "native"]
 FailureKind = Literal["stall", "livelock", "exception", "leak"]
+Verdict = Literal["found", "proved", "ran out"]
 
 STEP_LIMIT = 10_000
 WAYS: dict[str, tuple[CancelWay, ...]] = {"asyncio": ("scope", "native"), "trio": ("scope",)}
@@ -34,6 +36,12 @@ class Options:
     max_preemptions: int | None = 2
     """The bound of ``exhaustive``; None is no bound."""
     max_executions: int = 10_000
+    max_seconds: float | None = None
+    """Seconds of real time after which no execution begins; None is no bound."""
+    cancelling: Any = None
+    """A `Cancellable`: which tasks are cancelled, how often and when; None if none is."""
+    ignore: tuple[FailureKind, ...] = ()
+    """The kinds of failures that are passed over."""
     cancel_by: tuple[CancelWay, ...] = ()
     """The ways in which the lab cancels a task, once in an execution; none if it does not."""
     seed: int = 0
@@ -69,6 +77,13 @@ class Options:
                 continue
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{what} is {value!r}; expected an integer of at least {least}")
+        for kind in self.ignore:
+            if kind not in get_args(FailureKind):
+                kinds = ", ".join(map(repr, get_args(FailureKind)))
+                raise ValueError(f"ignore has {kind!r}; expected some of {kinds}")
+        seconds: Any = self.max_seconds
+        if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
+            raise ValueError(f"max_seconds is {seconds!r}; expected seconds above 0, or None")
 
 
 def check_backend(backend: str) -> None:
@@ -77,16 +92,13 @@ def check_backend(backend: str) -> None:
         raise ValueError(f"no backend {backend!r}: expected 'asyncio' or 'trio'")
 
 
-def cancel_ways(cancel: bool | str, backend: str) -> tuple[CancelWay, ...]:
-    """Return the ways to cancel that ``cancel=`` asks for. Raises ValueError for another value."""
+def cancel_ways(way: CancelWay | None, backend: str) -> tuple[CancelWay, ...]:
+    """Return the ways to cancel: one, or all that the backend has. Raises ValueError if it does not
+    have that one."""
     check_backend(backend)
     ways = WAYS[backend]
-    if cancel is True:
+    if way is None:
         return ways
-    if cancel is False:
-        return ()
-    for way in ways:
-        if cancel == way:
-            return (way,)
-    expected = ", ".join(map(repr, (False, True, *ways)))
-    raise ValueError(f"cancel is {cancel!r}; expected on {backend} one of {expected}")
+    if way not in ways:
+        raise ValueError(f"{backend} cannot cancel by {way!r}; it can by {', '.join(ways)}")
+    return (way,)

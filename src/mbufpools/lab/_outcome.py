@@ -6,8 +6,11 @@ the lab also remembers it (`refuse`), and raises it after the execution (`raise_
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
+
+from ._frames import caller
 
 __all__ = [
     "IO_REFUSED",
@@ -17,6 +20,7 @@ __all__ = [
     "Outcome",
     "Unsupported",
     "describe",
+    "first_line",
     "discard_refused",
     "only",
     "raise_refused",
@@ -48,12 +52,23 @@ def describe(error: BaseException) -> str:
         return f"{type(error).__name__} (its message cannot be shown: str() of it raises)"
 
 
+def first_line(text: str) -> str:
+    """Return the first line of a text, not too long for a line of a report."""
+    line = ADDRESS.sub("0x...", text.strip().partition("\n")[0])
+    line = line.rstrip(": ")
+    return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}..."
+
+
 def only(kind: type[BaseException], error: BaseException) -> bool:
     """Return True if an error is of a kind, or is a group that holds only such errors."""
     if isinstance(error, BaseExceptionGroup):
         return all(only(kind, inner) for inner in error.exceptions)
     return isinstance(error, kind)
 
+
+LONGEST_LINE = 100
+ADDRESS = re.compile("0x[0-9a-fA-F]{6,}")
+"""Addresses differ from execution to execution, so reports leave them out."""
 
 IO_REFUSED = (
     "the program does I/O; the lab explores schedules in virtual time, so give it a fake "
@@ -65,7 +80,8 @@ _refused: list[Unsupported] = []
 
 def refuse(message: str) -> Unsupported:
     """Return the error to raise inside of the program, and remember it for `raise_refused`."""
-    error = Unsupported(message)
+    where = caller()
+    error = Unsupported(f"{message} (called at {where})" if where else message)
     _refused.append(error)
     return error
 
@@ -99,5 +115,7 @@ class Outcome:
     """What the program returned."""
     stopped: bool = False
     """True if the execution was given up because it could show nothing new."""
+    causes: tuple[BaseException, ...] = ()
+    """Errors from before the failure, which nobody has handled: of callbacks, and of tasks."""
     quiet_since: int | None = None
     """If only background services ran at the end: the number of steps before that; else None."""

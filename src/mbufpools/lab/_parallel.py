@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -34,6 +36,8 @@ PARTS_AHEAD = 2 * (os.cpu_count() or 4)
 worker of it has to wait for its next part."""
 
 
+LEAST_SECONDS = 0.01
+"""Real seconds that a part may take, at least."""
 PATIENCE = 5.0
 """Real seconds to wait, at most, for an executor that is ended."""
 
@@ -60,6 +64,10 @@ class _Done:
     chose: bool
     ran: set[Name]
     titles: dict[Name, str]
+    spared: set[Name]
+    cancelled_one: bool
+    ignored: Counter[str]
+    picked: bool
 
 
 def workers(jobs: int) -> ProcessPoolExecutor:
@@ -114,7 +122,7 @@ def _work(part: _Part) -> _Done:
     program = part.program.load() if isinstance(part.program, PickledProgram) else part.program
     if isinstance(options.reset, PickledProgram):
         options = replace(options, reset=options.reset.load())
-    result = execute(program, part.strategy, options, known=part.known)
+    result = execute(program, part.strategy, options, known=part.known, whole=False)
     # An exception may hold objects that cannot be pickled; its traceback is in the report.
     failures = [replace(failure, error=None) for failure in result.failures]
     return _Done(
@@ -124,6 +132,10 @@ def _work(part: _Part) -> _Done:
         result.chose,
         result.ran,
         result.titles,
+        result.spared,
+        result.cancelled_one,
+        result.ignored,
+        result.picked,
     )
 
 
@@ -152,11 +164,24 @@ def execute_in_parallel(
     portable: Program | PickledProgram = program
     if isinstance(executor, ProcessPoolExecutor):
         portable = pack(program)
+        try:
+            pickle.dumps(options.cancelling)
+        except Exception as error:
+            raise ValueError(
+                f"the function of cancel= cannot be given to other processes ({error}); make it a "
+                f"function of a module, or use no executor"
+            ) from error
         if options.reset is not None:
             options = replace(options, reset=pack(options.reset))
 
     def enough() -> bool:
         return max_failures is not None and len(found) >= max_failures
+
+    def is_late() -> bool:
+        return options.max_seconds is not None and seconds_left() <= 0
+
+    def seconds_left() -> float:
+        return (options.max_seconds or 0) - (time.perf_counter() - begin)
 
     def submit_parts() -> None:
         left = options.max_executions - result.executions - sum(running.values())
@@ -167,6 +192,8 @@ def execute_in_parallel(
                 break
             missing = None if max_failures is None else max_failures - len(found)
             own = replace(options, max_executions=count, max_failures=missing)
+            if options.max_seconds is not None:
+                own = replace(own, max_seconds=max(seconds_left(), LEAST_SECONDS))
             work = _Part(portable, part, own, frozenset(found))
             running[executor.submit(_work, work)] = count
             left -= count
@@ -179,10 +206,14 @@ def execute_in_parallel(
         result.chose = result.chose or done.chose
         result.ran |= done.ran
         result.titles |= done.titles
+        result.spared |= done.spared
+        result.cancelled_one = result.cancelled_one or done.cancelled_one
+        result.ignored += done.ignored
+        result.picked = result.picked or done.picked
         strategy.merge(done.strategy)
 
     try:
-        while not enough():
+        while not enough() and not is_late():
             submit_parts()
             if not running:
                 break

@@ -11,12 +11,12 @@ import importlib.util
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import CodeType, ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from ._explore import explore
-from ._options import cancel_ways
+from ._options import CancelWay
 from ._token import parse_token
 
 __all__ = [
@@ -144,9 +144,9 @@ def _seconds(text: str) -> float:
 
 def _cancel(text: str) -> Any:
     words = {"true": True, "false": False, "yes": True, "no": False}
-    value = words.get(text.lower(), text)
-    cancel_ways(value, "asyncio")
-    return value
+    if text.lower() in words or text in get_args(CancelWay):
+        return words.get(text.lower(), text)
+    return tuple(name.strip() for name in text.split(","))
 
 
 _READ: dict[str, Callable[[str], Any]] = {

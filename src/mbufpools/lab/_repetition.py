@@ -9,6 +9,7 @@ differs.
 
 from __future__ import annotations
 
+import asyncio
 import random
 import sys
 import sysconfig
@@ -51,7 +52,8 @@ class Record:
         steps = tuple(
             (
                 f"step {step.number} of task {spell(step.task)}",
-                locations[at] if at < len(locations) else "",
+                # A message may hold what differs each time, such as an address.
+                locations[at].partition(": it raised ")[0] if at < len(locations) else "",
                 ready[at] if at < len(ready) else (),
             )
             for at, step in enumerate(schedule.steps)
@@ -96,8 +98,10 @@ class Records:
         changed = sorted(
             name for name, state in after.items() if self._before.get(name, state) != state
         )
+        bound = bound_to_loops(self._program)
+        told = [f"{it} ({bound[it]})" if it in bound else it for it in changed[:5]]
         likely = (
-            f"state that changed since the first execution: {', '.join(changed[:5])}"
+            f"state that changed since the first execution: {', '.join(told)}"
             if changed
             else "state that survives an execution (a module's variable, a cache, a singleton), "
             "real time, chance, or addresses"
@@ -161,8 +165,17 @@ def _function(program: Any) -> Any:
 
 
 def _state_of(program: Any) -> Iterator[tuple[str, object]]:
+    """Yield fingerprints of the variables, by name."""
+    for name, value in _variables(program):
+        try:
+            yield from list(_fingerprints(name, value))
+        except Exception:  # noqa: BLE001 - an object that cannot be looked at
+            continue
+
+
+def _variables(program: Any) -> Iterator[tuple[str, Any]]:
     """Yield the variables of the program's module, and of the modules that it has imported from, by
-    name, each with a fingerprint."""
+    name."""
     program = _function(program)
     own = getattr(program, "__module__", None)
     names = {own}
@@ -176,10 +189,17 @@ def _state_of(program: Any) -> Iterator[tuple[str, object]]:
             continue
         for variable, value in list(vars(sys.modules[name]).items()):
             if not variable.startswith("__"):
-                try:
-                    yield from list(_fingerprints(f"{name}.{variable}", value))
-                except Exception:  # noqa: BLE001 - an object that cannot be looked at
-                    continue
+                yield f"{name}.{variable}", value
+
+
+def bound_to_loops(program: Any) -> dict[str, str]:
+    """Return the variables that hold a primitive of asyncio which belongs to an event loop, with
+    what to say of them. Each execution has a loop of its own, so a later one cannot use it."""
+    return {
+        name: f"an asyncio {type(value).__name__}, bound to the event loop that used it first"
+        for name, value in _variables(program)
+        if isinstance(getattr(value, "_loop", None), asyncio.AbstractEventLoop)
+    }
 
 
 def _fingerprints(name: str, value: Any) -> Iterator[tuple[str, object]]:

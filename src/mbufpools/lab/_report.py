@@ -1,43 +1,61 @@
 """Writes the report of a failure for people: what failed, in which schedule, and where tasks stood.
 
 The schedule is shown as runs of steps, one line for each run of one task, with a line of its own
-where the schedule deviates from its rule.
+where the schedule deviates from its rule. Between the steps and the places is a picture: a lane for
+each task, in which ``o`` is a step, and ``|`` a task that waits or could run.
 """
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ._outcome import Outcome
-from ._schedule import Cancel, Schedule
-from ._steps import CLOCK, Name, spell
+from ._frames import short_path
+from ._outcome import Outcome, describe, first_line
+from ._schedule import Schedule
+from ._story import ScheduledStep, lanes_of, steps_of
 
 __all__ = ["report"]
 
 LONGEST = 40
 """The number of lines of a schedule that are shown; a longer schedule loses its middle."""
+LANES = 16
+"""The number of tasks that have a lane of their own in the picture; with more there is none."""
+OVER = "it is over"
+"""How the place of a task begins that has ended."""
 HERE = Path(__file__).parent
 
 
 def report(token: str, schedule: Schedule, outcome: Outcome) -> str:
     """Say what failed, in which schedule, where each task stood, and how to repeat it."""
     lines = [f"{outcome.kind}: {outcome.message}"]
+    lines += [f"  {_cause(error)}" for error in outcome.causes]
     lines += [f"  {line}" for line in outcome.where]
     rule = _rule(token, schedule)
     lines.append(f"schedule (task: its steps in a row, and where it stops), {rule}:")
-    story = list(_story(schedule, outcome.quiet_since))
+    story = list(_story(steps_of(schedule, outcome.quiet_since)))
     if outcome.quiet_since is not None:
         story.append("  from here on only background services run, and nothing comes of it")
     if len(story) > LONGEST:
         left_out = f"  ... {len(story) - LONGEST} more lines ..."
         story[LONGEST // 2 : -LONGEST // 2] = [left_out]
     lines += story
-    if outcome.error is not None:
-        lines += _traceback(outcome.error)
+    for error in (outcome.error, *outcome.causes):
+        if error is not None:
+            lines += _traceback(error)
     lines.append(f"replay: lab.replay(program, {token!r})")
     return "\n".join(lines)
+
+
+def _cause(error: BaseException) -> str:
+    """Say which error came before the failure, and where it was raised."""
+    frames = [it for it in traceback.extract_tb(error.__traceback__) if not _is_ours(it.filename)]
+    where = ""
+    if frames:
+        frame = frames[-1]
+        where = f" at {short_path(frame.filename)}:{frame.lineno}, in {frame.name}"
+    return f"before that {first_line(describe(error))} was raised{where}, and nobody has handled it"
 
 
 def _rule(token: str, schedule: Schedule) -> str:
@@ -55,32 +73,28 @@ def _rule(token: str, schedule: Schedule) -> str:
     return rule
 
 
-def _story(schedule: Schedule, length: int | None) -> Iterator[str]:
-    """Yield the lines of a schedule, of its first `length` steps (None: all)."""
-    steps = schedule.steps[:length]
-    deviations: dict[tuple[Name, int], list[str]] = {}
-    for anchor, choice in schedule.deviations.items():
-        if isinstance(choice, Cancel):
-            how = "by a scope" if choice.by == "scope" else "natively"
-            told = f"here the lab cancels {spell(choice.task)} {how}"
-        else:
-            default = schedule.defaults[anchor]
-            instead = f" instead of {spell(default)}" if default != CLOCK else ""
-            told = f"here {spell(choice)} is scheduled{instead}"
-        deviations.setdefault((anchor.task, anchor.number), []).append(told)
-    width = max((len(spell(step.task)) for step in steps), default=0)
+def _story(steps: Sequence[ScheduledStep]) -> Iterator[str]:
+    """Yield the lines of a schedule: a line for each run of steps of one task, with a lane for each
+    task in between, and a line for each deviation."""
+    tasks = lanes_of(steps)
+    width = max(map(len, tasks), default=0)
+    begins = {step.task: at for at, step in reversed(list(enumerate(steps)))}
+    ends = {step.task: at for at, step in enumerate(steps) if step.stopped_at.startswith(OVER)}
     first = 0
-    for number, step in enumerate(steps):
-        following = steps[number + 1 : number + 2]
-        here = deviations.get((step.task, step.number), [])
-        if here or not following or following[0].task != step.task:
+    for at, step in enumerate(steps):
+        following = steps[at + 1 : at + 2]
+        told = [*(f"here lab.choose takes {it}" for it in step.values), *step.deviations]
+        if told or not following or following[0].task != step.task:
             begin, end = steps[first].number, step.number
             numbers = str(begin) if begin == end else f"{begin} to {end}"
-            locations = schedule.locations or ()
-            location = locations[number] if number < len(locations) else ""
-            yield f"  {spell(step.task):{width}}: {numbers:8} {location}".rstrip()
-            yield from (f"  {'':{width}}  {told}" for told in here)
-            first = number + 1
+            lanes = ""
+            if 1 < len(tasks) <= LANES:
+                alive = {it for it in tasks if begins[it] <= at < ends.get(it, len(steps))}
+                marks = ("o" if it == step.task else "|" if it in alive else " " for it in tasks)
+                lanes = f"{''.join(marks)}  "
+            yield f"  {step.task:{width}}: {numbers:8} {lanes}{step.stopped_at}".rstrip()
+            yield from (f"  {'':{width}}  {it}" for it in told)
+            first = at + 1
 
 
 def _traceback(error: BaseException) -> list[str]:
@@ -89,6 +103,10 @@ def _traceback(error: BaseException) -> list[str]:
     parts = [told]
     while parts:
         part = parts.pop()
-        part.stack[:] = [frame for frame in part.stack if Path(frame.filename).parent != HERE]
+        part.stack[:] = [frame for frame in part.stack if not _is_ours(frame.filename)]
         parts += [*(part.exceptions or ()), *filter(None, (part.__cause__, part.__context__))]
     return "".join(told.format()).rstrip().splitlines()
+
+
+def _is_ours(file: str) -> bool:
+    return Path(file).parent == HERE

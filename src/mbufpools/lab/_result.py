@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from ._options import BackendName, FailureKind
+from ._options import BackendName, FailureKind, Verdict
+from ._page import page_of
+from ._story import ScheduledStep
 
-__all__ = ["Exploration", "ExplorationFailed", "Failure"]
+__all__ = ["Exploration", "ExplorationFailed", "ExplorationIncomplete", "Failure"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,10 @@ class Failure:
     """The exception that the program raised, or None. It is None if a worker found the failure."""
     found_at: int = 1
     """The number of the execution that failed first, counted from 1."""
+    schedule: tuple[ScheduledStep, ...] = field(default=(), repr=False)
+    """The steps of the failing execution, one after another, as data."""
+    page: str | None = None
+    """The file of the HTML page, if `explore` was asked for pages."""
     replays: int = 0
     """The number of executions that shrinking it took; `Exploration.executions` excludes them."""
 
@@ -30,12 +37,31 @@ class Failure:
         """Return the report, with a command instead of the call of `replay`."""
         return self.report.replace(f"lab.replay(program, {self.token!r})", command)
 
+    def html(self, title: str = "") -> str:
+        """Return one HTML page that shows the schedule: a lane for each task, who woke whom, the
+        deviations, and source lines. It needs nothing from the network."""
+        return page_of(title or self.report.partition("\n")[0], self.report, self.schedule)
+
     def __str__(self) -> str:
         return self.report
 
 
 class ExplorationFailed(AssertionError):
     """Raised by `Exploration.assert_holds`: the exploration found a failure."""
+
+
+class ExplorationIncomplete(ExplorationFailed):
+    """Raised by `explore` with ``require_complete=True``: nothing failed, and nothing is proved."""
+
+    def __init__(self, exploration: Exploration) -> None:
+        super().__init__(
+            f"{exploration}; require_complete=True asks for all: raise max_executions or "
+            f"max_seconds, lower max_preemptions, or explore a smaller program"
+        )
+        self.exploration = exploration
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.exploration,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +86,17 @@ class Exploration:
     """What was held fixed, so that the exploration says nothing of it."""
     redundant: int = 0
     """The number of executions that were given up early because they could show nothing new."""
+    left: int | None = field(default=None, compare=False)
+    """The number of schedules within the bound that were not executed, estimated; None if all were,
+    or if it is not known."""
     seconds: float = field(default=0.0, compare=False)
     """The duration of the exploration, in seconds of real time."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """``"found"``: there are failures. ``"proved"``: none, in every schedule within the bound.
+        ``"ran out"``: none so far, but there are more schedules."""
+        return "found" if self.failures else "proved" if self.complete else "ran out"
 
     def assert_holds(self) -> None:
         """Raise `ExplorationFailed` with the report of the first failure, if there is a failure."""
@@ -70,16 +105,33 @@ class Exploration:
 
     def __str__(self) -> str:
         found = (
-            f"{len(self.failures)} failure{'s' if len(self.failures) > 1 else ''} found"
+            f"{len(self.failures)} failure{'s' if len(self.failures) > 1 else ''}"
             if self.failures
             else "no failure"
         )
         extent = "all" if self.complete else "not all"
+        many = "s" if self.executions > 1 else ""
         text = (
-            f"{found} in {self.executions} execution{'s' if self.executions > 1 else ''} "
+            f"{self.verdict}: {found} in {self.executions} execution{many} "
             f"({self.strategy} on {self.backend}): {extent} of {self.bound}"
         )
         if self.complete and not self.failures:
             text += "".join(f"; but {remark}" for remark in self.remarks)
             text += f"; not explored: {', '.join(self.not_explored)}"
+        if self.left is not None and not self.failures:
+            duration = _duration(self.left * self.seconds / self.executions)
+            text += f"; {_roughly(self.left)} more are left ({duration} at this rate)"
         return text
+
+
+def _roughly(number: float) -> str:
+    """Return an estimate in one or two digits: "about 4,100"."""
+    digits = max(0, len(str(round(number))) - 2)
+    return f"about {round(number, -digits):,.0f}"
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{_roughly(seconds / size)} {unit}"
+    return f"{_roughly(seconds)} seconds" if seconds >= 2 else "a second or two"

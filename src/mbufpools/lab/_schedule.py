@@ -17,13 +17,14 @@ is left out. This is what a token spells.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
+from ._cancellable import Origin, Policy
 from ._options import STEP_LIMIT, CancelWay
 from ._outcome import NotTheSame
-from ._steps import CLOCK, Name, Step, spell
+from ._steps import CLOCK, MAIN, Name, Step, spell
 
 __all__ = [
     "SLICE",
@@ -32,6 +33,7 @@ __all__ = [
     "Choice",
     "Deviations",
     "Livelock",
+    "Pick",
     "Point",
     "Ready",
     "Rule",
@@ -62,11 +64,12 @@ class Livelock(Exception):
 
 class Anchor(NamedTuple):
     """A place in a schedule: after a task's step of that number, and after so many cancellations
-    that the lab has injected there already."""
+    that the lab has injected there already; or a call of `choose` inside of that step."""
 
     task: Name
     number: int
     cancelled: int
+    """The cancellations before it; -1 for the first call of `choose` in the step, and so on."""
 
 
 class Cancel(NamedTuple):
@@ -76,7 +79,14 @@ class Cancel(NamedTuple):
     by: CancelWay
 
 
-Choice = Name | Cancel
+class Pick(NamedTuple):
+    """The choice of one of the values that the program offers by `choose`."""
+
+    which: int
+    """The index of the value; 0 is what the stock schedule takes."""
+
+
+Choice = Name | Cancel | Pick
 Deviations = dict[Anchor, Choice]
 
 
@@ -128,6 +138,9 @@ class Chooser(Protocol):
     def choose(self, point: Point) -> Choice:
         """Choose at one point. May raise `Stop`."""
 
+    def pick(self, anchor: Anchor, count: int) -> int:
+        """Choose one of `count` values that the program offers; return its index."""
+
 
 def stock_choice(ready: Mapping[Name, Ready]) -> Name:
     """Return what the stock rule chooses; `CLOCK` if no task can run."""
@@ -157,6 +170,9 @@ class Schedule:
         strategy: chooses.
         step_limit: the number of steps from which the execution is a livelock.
         cancel_by: the ways in which the lab may cancel a task.
+        cancel_times: how often it may in one execution.
+        mid_wait: whether it may cancel a task in the middle of a wait.
+        policy: which tasks it may cancel; None is all.
     """
 
     __slots__ = (
@@ -166,22 +182,31 @@ class Schedule:
         "_exempt",
         "_in_a_row",
         "_known",
+        "_mid_wait",
         "_not_entered",
         "_numbers",
+        "_origins",
+        "_permitted",
+        "_picked",
         "_strategy",
         "_ticks_taken",
         "cancel_by",
+        "cancel_times",
         "chose",
         "defaults",
         "deviations",
         "injected",
         "left",
         "locations",
+        "picks",
+        "policy",
         "preemptions",
         "ready_sets",
         "rule",
+        "spared",
         "step_limit",
         "steps",
+        "times",
         "titles",
     )
 
@@ -191,6 +216,9 @@ class Schedule:
         *,
         step_limit: int = STEP_LIMIT,
         cancel_by: tuple[CancelWay, ...] = (),
+        cancel_times: int = 1,
+        mid_wait: bool = False,
+        policy: Policy | None = None,
     ) -> None:
         self._strategy = strategy
         self.rule: Rule = strategy.rule
@@ -205,7 +233,19 @@ class Schedule:
         self._ticks_taken = 0
         self._not_entered: set[Name] = set()
         self._closed = False
-        self.injected: Cancel | None = None
+        self._picked = 0
+        """Calls of `choose` in the step that runs."""
+        self._mid_wait = mid_wait
+        self._origins: dict[Name, Origin | None] = {}
+        self._permitted: dict[Name, bool] = {}
+        self.cancel_times = cancel_times
+        self.policy = policy
+        self.injected: list[Cancel] = []
+        """The cancellations so far."""
+        self.spared: set[Name] = set()
+        """The tasks that could have been cancelled, but not under the policy."""
+        self.picks: dict[Anchor, str] = {}
+        """The values that the program was given by `choose`."""
         self.steps: list[Step] = []
         self.deviations: Deviations = {}
         self.defaults: dict[Anchor, Name] = {}
@@ -215,6 +255,8 @@ class Schedule:
         """The tasks that could still have run when the main task was over."""
         self.locations: list[str] | None = None
         """For each step, where the task stood after it; only if `record` was called."""
+        self.times: list[float] = []
+        """For each step, the virtual time after it in seconds; only if `record` was called."""
         self.ready_sets: list[tuple[Name, ...]] | None = None
         """For each choice, the tasks that could run; only if `record` was called."""
         self.chose = False
@@ -252,6 +294,7 @@ class Schedule:
             anchor, ready, current, slice_used, default, cancellable, self.steps, self.rule
         )
         choice = self._strategy.choose(point)
+        assert not isinstance(choice, Pick)
         if not isinstance(choice, Cancel) and choice not in (ready or (CLOCK,)):
             raise NotTheSame(
                 f"task {spell(choice)} cannot run where it could before; the program does not do "
@@ -263,7 +306,7 @@ class Schedule:
             self.deviations[anchor] = choice
             self.defaults[anchor] = default
         if isinstance(choice, Cancel):
-            self.injected = choice
+            self.injected.append(choice)
             self._cancelled += 1
         elif point.preempts(choice):
             self.preemptions += 1
@@ -274,22 +317,58 @@ class Schedule:
     def _cancellable(self, ready: Mapping[Name, Ready], starting: Set[Name]) -> tuple[Cancel, ...]:
         """Return the cancellations that are possible here.
 
-        The lab cancels one task in an execution: as soon as the task waits, or when it has been
-        woken and has not run yet. A task that has not begun waits nowhere yet.
+        The lab cancels a task as soon as it waits, or when it has been woken and has not run yet,
+        or anywhere in between if it was asked to. A task that has not begun waits nowhere yet.
         """
-        if self.injected is not None:
+        if len(self.injected) >= self.cancel_times:
             return ()
-        latest = len(self.steps)
-        tasks = {name for name, it in ready.items() if it.since >= latest - 1}
-        if self._current is not None and self._current in self._known:
-            tasks.add(self._current)
+        if self._mid_wait:
+            tasks = set(self._known)
+        else:
+            latest = len(self.steps)
+            tasks = {name for name, it in ready.items() if it.since >= latest - 1}
+            if self._current is not None and self._current in self._known:
+                tasks.add(self._current)
         begun = sorted(tasks & self._numbers.keys() - self._exempt - starting)
-        return tuple(Cancel(task, by) for task in begun for by in self.cancel_by)
+        if self.policy is not None:
+            begun = [task for task in begun if self._permits(self.policy, task)]
+        return tuple(
+            cancel
+            for task in begun
+            for by in self.cancel_by
+            if (cancel := Cancel(task, by)) not in self.injected or by == "native"
+        )
+
+    def _permits(self, policy: Policy, task: Name) -> bool:
+        permitted = self._permitted.get(task)
+        if permitted is None:
+            permitted = policy.permits(task, self.titles[task], self._origins[task])
+            self._permitted[task] = permitted
+        if permitted and policy.spares(self._origins[task]):
+            permitted = self._permitted[task] = False
+        if not permitted:
+            self.spared.add(task)
+        return permitted
+
+    def pick(self, values: Sequence[str]) -> int:
+        """Choose one of the values that the program offers in the step that runs.
+
+        Returns its index. The texts of the values are for the report.
+        """
+        task = self._current or MAIN
+        self._picked += 1
+        anchor = Anchor(task, self._numbers.get(task, 0), -self._picked)
+        index = self._strategy.pick(anchor, len(values))
+        self.chose = self.chose or len(values) > 1
+        if index:
+            self.deviations[anchor] = Pick(index)
+        self.picks[anchor] = values[index]
+        return index
 
     @property
     def may_cancel(self) -> bool:
         """True if the lab may still cancel a task in this execution."""
-        return bool(self.cancel_by) and self.injected is None
+        return bool(self.cancel_by) and len(self.injected) < self.cancel_times
 
     @property
     def ran(self) -> Set[Name]:
@@ -309,14 +388,22 @@ class Schedule:
         """Note that the program has ended: tasks that are made from now on are not its own."""
         self._closed = True
 
-    def spawned(self, task: Name, title: str, *, exempt: bool) -> None:
-        """Note that a task was made; the lab does not cancel it if it is exempt."""
+    def spawned(
+        self, task: Name, title: str, *, exempt: bool, origin: Origin | None = None
+    ) -> None:
+        """Note that a task was made, and by whom; the lab does not cancel it if it is exempt."""
         if self._closed:
             return
         self._known.add(task)
         self.titles[task] = title
+        self._origins[task] = origin
         if exempt:
             self._exempt.add(task)
+
+    def renamed(self, task: Name, title: str) -> None:
+        """Note that a task was given another name."""
+        if task in self.titles:
+            self.titles[task] = title
 
     def exempt(self, task: Name) -> None:
         """Note that the lab does not cancel a task."""
@@ -346,13 +433,14 @@ class Schedule:
         self.steps.append(step)
         self._in_a_row = self._in_a_row + 1 if task == self._current else 1
         self._current = task
-        self._cancelled = 0
+        self._cancelled = self._picked = 0
         return step
 
-    def stopped_at(self, location: str) -> None:
-        """Note where the task stands after its step."""
+    def stopped_at(self, location: str, now: float = 0.0) -> None:
+        """Note where the task stands after its step, and the virtual time."""
         if self.locations is not None:
             self.locations.append(location)
+            self.times.append(now)
 
     def jumped(self) -> int:
         """Note that the clock moves, because nothing else can run; return the mask of all steps so

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from ._options import Options
-from ._schedule import SLICE, Anchor, Cancel, Choice, Deviations, Point, Rule, Schedule
-from ._steps import Name
+from ._outcome import NotTheSame
+from ._schedule import SLICE, Anchor, Cancel, Choice, Deviations, Pick, Point, Rule, Schedule
+from ._steps import Name, spell
 from ._strategy import Strategy
 
-__all__ = ["Exhaustive", "Fifo", "Pct", "Prefix", "Random", "Replay"]
+__all__ = ["Exhaustive", "Fifo", "Follow", "Pct", "Prefix", "Random", "Replay"]
 
 Prefix = tuple[Rule, tuple[tuple[Anchor, Choice], ...]]
 """The rule and the deviations that lead to a part of the schedules not executed yet."""
@@ -56,14 +57,65 @@ class Replay(Strategy):
         if choice is None:
             return point.default
         self._used.add(point.anchor)
-        fits = choice in (point.cancellable if isinstance(choice, Cancel) else point.ready)
+        able = point.cancellable if isinstance(choice, Cancel) else point.ready
+        fits = not isinstance(choice, Pick) and choice in able
         if not fits:
             self.misfits.append(point.anchor)
             return point.default
         return choice
 
+    def pick_own(self, anchor: Anchor, count: int) -> int:
+        choice = self._deviations.get(anchor)
+        if not isinstance(choice, Pick):
+            return 0
+        self._used.add(anchor)
+        if choice.which >= count:
+            self.misfits.append(anchor)
+            return 0
+        return choice.which
+
     def end_own(self, schedule: Schedule, failed: bool) -> None:
         self.misfits += [anchor for anchor in self._deviations if anchor not in self._used]
+
+
+class Follow(Strategy):
+    """Executes the tasks in a given order, under another rule than that of the execution it was
+    taken from. So the same order is told by other deviations, perhaps by fewer.
+
+    Args:
+        order: the tasks of all steps.
+        deviations: those of that execution; the cancellations among them are injected again.
+        rule: from which the deviations are counted now.
+    """
+
+    name = "follow"
+    bound = "the one schedule of that order"
+
+    def __init__(self, order: Sequence[Name], deviations: Deviations, rule: Rule) -> None:
+        super().__init__()
+        self.own_rule = rule
+        self._order = order
+        self._deviations = deviations
+        self._begun = False
+
+    def begin_own(self) -> bool:
+        first, self._begun = not self._begun, True
+        return first
+
+    def choose_own(self, point: Point) -> Choice:
+        choice = self._deviations.get(point.anchor)
+        if isinstance(choice, Cancel) and choice in point.cancellable:
+            return choice
+        step = len(point.steps)
+        task = self._order[step] if step < len(self._order) else point.default
+        return task if task in point.ready else point.default
+
+    def pick_own(self, anchor: Anchor, count: int) -> int:
+        choice = self._deviations.get(anchor)
+        return choice.which if isinstance(choice, Pick) and choice.which < count else 0
+
+    def end_own(self, schedule: Schedule, failed: bool) -> None:
+        pass
 
 
 class Fifo(Strategy):
@@ -75,8 +127,11 @@ class Fifo(Strategy):
 
     def __init__(self) -> None:
         super().__init__()
-        self._pending: deque[tuple[Anchor, Cancel] | None] = deque([None])
-        self._cancel: tuple[Anchor, Cancel] | None = None
+        self._pending: deque[tuple[tuple[Anchor, Cancel], ...]] = deque([()])
+        """The cancellations of the executions to come."""
+        self._cancels: tuple[tuple[Anchor, Cancel], ...] = ()
+        self._done = 0
+        """How many of them this execution has had."""
 
     @classmethod
     def of(cls, options: Options) -> Fifo:
@@ -86,14 +141,20 @@ class Fifo(Strategy):
         if not self._pending:
             self.complete = True
             return False
-        self._cancel = self._pending.popleft()
+        self._cancels = self._pending.popleft()
+        self._done = 0
         return True
 
     def choose_own(self, point: Point) -> Choice:
-        if self._cancel is None:
-            self._pending += [(point.anchor, cancel) for cancel in point.cancellable]
-        elif self._cancel[0] == point.anchor and self._cancel[1] in point.cancellable:
-            return self._cancel[1]
+        if self._done == len(self._cancels):
+            self._pending += [
+                (*self._cancels, (point.anchor, cancel)) for cancel in point.cancellable
+            ]
+        else:
+            anchor, cancel = self._cancels[self._done]
+            if anchor == point.anchor and cancel in point.cancellable:
+                self._done += 1
+                return cancel
         return point.default
 
     def end_own(self, schedule: Schedule, failed: bool) -> None:
@@ -111,6 +172,7 @@ class _Seeded(Strategy):
     """
 
     can_split = True
+    by_chance = True
 
     def __init__(self, executions: int, seed: int, *, stock_first: bool = False) -> None:
         super().__init__(stock_first=stock_first)
@@ -130,6 +192,17 @@ class _Seeded(Strategy):
 
     def end_own(self, schedule: Schedule, failed: bool) -> None:
         self._length = max(self._length, len(schedule.steps))
+
+    def _cancel(self, point: Point) -> Cancel | None:
+        """Choose a cancellation if it is time for one; then choose when the next one comes."""
+        taken = len(point.steps)
+        if not point.cancellable or taken < self._cancel_at:
+            return None
+        self._cancel_at = taken + self._random.randrange(max(self._length, FIRST_LENGTH))
+        return self._random.choice(point.cancellable)
+
+    def pick_own(self, anchor: Anchor, count: int) -> int:
+        return self._random.randrange(count)
 
     def _part(self, executions: int, seed: int) -> _Seeded:
         """Make a strategy of the same kind with other seeds."""
@@ -168,8 +241,9 @@ class Random(_Seeded):
         return True
 
     def choose_own(self, point: Point) -> Choice:
-        if point.cancellable and len(point.steps) >= self._cancel_at:
-            return self._random.choice(point.cancellable)
+        cancel = self._cancel(point)
+        if cancel is not None:
+            return cancel
         if len(point.ready) <= 1:
             return point.default
         return self._random.choice(sorted(point.ready))
@@ -224,8 +298,9 @@ class Pct(_Seeded):
         return True
 
     def choose_own(self, point: Point) -> Choice:
-        if point.cancellable and len(point.steps) >= self._cancel_at:
-            return self._random.choice(point.cancellable)
+        cancel = self._cancel(point)
+        if cancel is not None:
+            return cancel
         if not point.ready:
             return point.default
         for name in sorted(point.ready.keys() - self._priorities.keys()):
@@ -300,6 +375,7 @@ class Exhaustive(Strategy):
         """Preemptions or delays of the execution so far."""
         self.truncated = False
         """True if schedules were left out in which a task takes more steps in a row."""
+        self._survey: _Survey | None = None
 
     @classmethod
     def of(cls, options: Options) -> Exhaustive:
@@ -331,15 +407,28 @@ class Exhaustive(Strategy):
         self._pending[deviations].append(prefix)
 
     def begin_own(self) -> bool:
-        for prefixes in self._pending:
-            if prefixes:
-                self._prefix = prefixes.pop()
-                self._deviations = dict(self._prefix[1])
-                self._left = len(self._deviations)
-                self._cost = 0
-                return True
-        self.complete = True
-        return False
+        prefix = self._next_prefix() if self._survey is None else self._survey.next(self._pending)
+        if prefix is None:
+            self.complete = True
+            return False
+        self._prefix = prefix
+        self._deviations = dict(prefix[1])
+        self._left = len(self._deviations)
+        self._cost = 0
+        return True
+
+    def _next_prefix(self) -> Prefix | None:
+        return next((prefixes.pop() for prefixes in self._pending if prefixes), None)
+
+    def survey(self) -> None:
+        if self._survey is None:
+            self._survey = _Survey(sum(map(len, self._pending)))
+
+    @property
+    def left(self) -> int | None:
+        if self._survey is None or self._survey.left is None:
+            return None
+        return max(self._survey.left, sum(map(len, self._pending)))
 
     def choose_own(self, point: Point) -> Choice:
         choice: Choice = self._deviations.get(point.anchor, point.default)
@@ -349,6 +438,22 @@ class Exhaustive(Strategy):
             self._branch(point)
         self._cost += self._cost_of(point, choice)
         return choice
+
+    def pick_own(self, anchor: Anchor, count: int) -> int:
+        choice = self._deviations.get(anchor)
+        if isinstance(choice, Pick):
+            self._left -= 1
+            if choice.which >= count:
+                raise NotTheSame(
+                    f"task {spell(anchor.task)} offers {plural(count, 'value')} to lab.choose, and "
+                    f"in the same schedule it offered more before"
+                )
+            return choice.which
+        if not self._left:
+            rule, deviations = self._prefix
+            for index in range(count - 1, 0, -1):
+                self._push((rule, (*deviations, (anchor, Pick(index)))))
+        return 0
 
     def _cost_of(self, point: Point, choice: Choice) -> bool:
         if isinstance(choice, Cancel):
@@ -388,6 +493,67 @@ class Exhaustive(Strategy):
                 self._push(prefix)
         self.truncated = self.truncated or part.truncated
         self.complete = not any(self._pending)
+
+
+class _Survey:
+    """Estimates how many schedules of a tree are left, from walks into the tree at random.
+
+    A walk executes one of the pending prefixes, one of those that this execution has added, and so
+    on down to a schedule that adds none. The product of the numbers it could choose among is, on
+    average, the size of what is below (Knuth 1975). What is executed in a walk is done, as in any
+    other order.
+    """
+
+    def __init__(self, pending: int) -> None:
+        self._pending = pending
+        """The prefixes that were pending when it began."""
+        self._executed = 0
+        self._random = random.Random(0)
+        self._walks = 0
+        self._sum = 0.0
+        """The sizes below one pending prefix, of all walks that have ended."""
+        self._level = 0
+        """The level of `pending` to which the last execution has added prefixes."""
+        self._before = 0
+        """The prefixes of that level before it did."""
+        self._weight = 0.0
+        self._size = 0.0
+        """Of the walk that goes on: the size below its first prefix so far."""
+
+    def next(self, pending: list[deque[Prefix]]) -> Prefix | None:
+        """Take the next prefix of a walk; None if none is left."""
+        level = pending[self._level] if self._level < len(pending) else deque()
+        added = len(level) - self._before
+        if self._weight and added > 0:
+            at = self._before + self._random.randrange(added)
+            self._weight *= added
+        else:
+            if self._weight:
+                self._walks += 1
+                self._sum += self._size
+            total = sum(map(len, pending))
+            if not total:
+                return None
+            at = self._random.randrange(total)
+            for level in pending:
+                if at < len(level):
+                    break
+                at -= len(level)
+            self._weight, self._size = 1.0, 0.0
+        prefix = level[at]
+        del level[at]
+        self._size += self._weight
+        self._executed += 1
+        self._level = len(prefix[1]) + 1
+        self._before = len(pending[self._level]) if self._level < len(pending) else 0
+        return prefix
+
+    @property
+    def left(self) -> int | None:
+        """The number of schedules that are left; None before the first walk has ended."""
+        if not self._walks:
+            return None
+        return max(0, round(self._pending * self._sum / self._walks) - self._executed)
 
 
 def plural(number: int, noun: str) -> str:

@@ -25,7 +25,8 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from ._options import Options
-from ._schedule import Choice, Point, Rule, Schedule
+from ._outcome import refuse
+from ._schedule import Anchor, Choice, Point, Rule, Schedule
 
 __all__ = ["Strategy"]
 
@@ -36,6 +37,8 @@ class Strategy(ABC):
     name: ClassVar[str]
     can_cancel: ClassVar[bool] = True
     """Whether it chooses among cancellations, too."""
+    can_pick: ClassVar[bool] = True
+    """Whether the program may call `choose`."""
     needs_declarations: ClassVar[bool] = False
     """Whether it must know what each step touches (see `_declare`)."""
     own_rule: Rule = "run-on"
@@ -43,6 +46,8 @@ class Strategy(ABC):
     can_split: ClassVar[bool] = False
     """Whether parts of it can be executed elsewhere, by `split` and `merge`."""
 
+    by_chance: bool = False
+    """True while it chooses by chance, so that a simpler schedule may fail, too."""
     complete: bool = False
     """True once every schedule within its bound has been executed."""
     redundant: int = 0
@@ -81,6 +86,21 @@ class Strategy(ABC):
         """Choose at one point. May raise `Stop`."""
         return point.default if self._in_stock else self.choose_own(point)
 
+    def pick(self, anchor: Anchor, count: int) -> int:
+        """Choose one of `count` values that the program offers; return its index. The first value
+        belongs to the stock schedule."""
+        if not self.can_pick:
+            raise refuse(
+                f"the program calls lab.choose, and strategy {self.name!r} cannot choose values; "
+                f"use 'exhaustive' or the default"
+            )
+        return 0 if self._in_stock else self.pick_own(anchor, count)
+
+    def pick_own(self, anchor: Anchor, count: int) -> int:
+        """Choose one of `count` values in an execution after the stock one; by default the
+        first."""
+        return 0
+
     def end(self, schedule: Schedule, failed: bool) -> None:
         """Take note that the execution is over."""
         self.end_own(schedule, failed)
@@ -96,6 +116,14 @@ class Strategy(ABC):
     @abstractmethod
     def end_own(self, schedule: Schedule, failed: bool) -> None:
         """Take note that an execution is over, the stock one included."""
+
+    def survey(self) -> None:  # noqa: B027 - most strategies cannot estimate
+        """Estimate from now on how many schedules are left, because few more are executed."""
+
+    @property
+    def left(self) -> int | None:
+        """The number of schedules that are left within the bound, estimated; None if unknown."""
+        return None
 
     def split(self, executions: int) -> Strategy | None:
         """Take a part away, for a worker that executes so many schedules; None if none is left."""

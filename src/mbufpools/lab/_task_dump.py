@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from . import _hooks
+from ._lock_holders import held_by
 from ._lockstep import LabThread, frames_of
 from ._steps import Name, spell
 from .hooks import short_path
@@ -130,7 +131,8 @@ def _waits_for(frames: list[Any], innermost: Any) -> str:
     for at, frame in enumerate(frames):
         primitive = _primitive(frame, frames[at + 1 :])
         if primitive:
-            return f", for {primitive}"
+            holder = held_by(frame.f_locals.get("self"))
+            return f", for {primitive}" + (f"; {holder}" if holder else "")
     asleep = any(frame.f_code.co_name.startswith("sleep") for frame in frames)
     if type(innermost).__name__ == "FutureIter" and not asleep:
         return f", for {_UNFINISHED}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast, get_args
 
 from ._options import CancelWay
-from ._schedule import Anchor, Cancel, Deviations, Rule
+from ._schedule import Anchor, Cancel, Choice, Deviations, Pick, Rule
 from ._steps import CLOCK, MAIN, Name, spell
 
 __all__ = ["parse_token", "spell_token"]
@@ -22,11 +22,15 @@ def spell_token(backend: str, deviations: Deviations, rule: Rule) -> str:
     of a schedule in which, but for its deviations, each task runs on for as long as it can.
     Each deviation is written as the step after which it comes, the number of cancellations that
     were injected there before it (as apostrophes), and ``>`` with the task that runs or ``!`` with
-    the task that is cancelled and the way.
+    the task that is cancelled and the way. A value that `choose` returned is written as the step
+    that called it, the number of the call there (as question marks), ``=`` and the value's index.
     """
     parts = []
-    for anchor, choice in sorted(deviations.items()):
+    for anchor, choice in sorted(deviations.items(), key=_place):
         where = f"{spell(anchor.task)}@{anchor.number}" + "'" * anchor.cancelled
+        if isinstance(choice, Pick):
+            parts.append(f"{where}{'?' * -anchor.cancelled}={choice.which}")
+            continue
         if isinstance(choice, Cancel):
             parts.append(f"{where}!{spell(choice.task)}/{choice.by}")
         else:
@@ -46,10 +50,16 @@ def parse_token(token: str) -> tuple[str, Deviations, Rule]:
         if not colon or not backend:
             raise ValueError
         for part in filter(None, rest.split(",")):
-            mark = "!" if "!" in part else ">"
+            mark = next((it for it in "!=" if it in part), ">")
             where, what = part.split(mark)
-            bare = where.rstrip("'")
+            bare = where.rstrip("?" if mark == "=" else "'")
             task, number = bare.split("@")
+            if mark == "=":
+                calls = len(where) - len(bare)
+                if not calls or int(what) < 1:
+                    raise ValueError
+                deviations[Anchor(_parse(task), int(number), -calls)] = Pick(int(what))
+                continue
             anchor = Anchor(_parse(task), int(number), len(where) - len(bare))
             if mark == ">":
                 deviations[anchor] = _parse(what)
@@ -66,6 +76,13 @@ def parse_token(token: str) -> tuple[str, Deviations, Rule]:
     if backend.endswith(RUN_ON):
         return backend.removesuffix(RUN_ON), deviations, "run-on"
     return backend, deviations, "stock"
+
+
+def _place(deviation: tuple[Anchor, Choice]) -> tuple[Name, int, bool, int]:
+    """Return what the deviations of a token are sorted by: values are chosen inside of the step, in
+    the order of the calls, and everything else comes after it."""
+    task, number, cancelled = deviation[0]
+    return task, number, cancelled >= 0, abs(cancelled)
 
 
 def _parse(name: str) -> Name:

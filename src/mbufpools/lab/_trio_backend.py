@@ -15,10 +15,12 @@ from __future__ import annotations
 import math
 import queue
 import random
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import CancelledError as FutureCancelled
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn
 
 import outcome
@@ -27,11 +29,13 @@ from trio._core import _run
 
 from . import _interrupts, _lockstep, _running
 from ._background import TICKS, is_service, only_ticks_on_trio
+from ._cancellable import origin_of
 from ._cancelling import declare_spawn
 from ._declare import recorder
 from ._leaks import Leaks, keep_for_good
 from ._lockstep import LabThread
-from ._outcome import IO_REFUSED, LabError, Outcome, describe, only, refuse
+from ._oracles import Violated, oracles
+from ._outcome import IO_REFUSED, LabError, Outcome, describe, first_line, only, refuse
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._steps import CLOCK, MAIN, Name
 from ._task_dump import location, task_dump
@@ -111,6 +115,8 @@ class _Backend(trio.abc.Instrument):
         """The scopes of the tasks that serve the program's threads."""
         self._starting_thread = False
         self._thread_error: Outcome | None = None
+        self._errors: dict[Name, BaseException] = {}
+        """What tasks that are over have raised; only while the schedule is noted in full."""
         self._foreign = 0
         """Batches in a row that held tasks of trio only, or other tasks besides the program's."""
         self._batches = 0
@@ -263,6 +269,7 @@ class _Backend(trio.abc.Instrument):
             self._nurseries,
             self._scopes,
             self._services,
+            self._errors,
         ):
             table.clear()
         self._serving.clear()
@@ -277,6 +284,7 @@ class _Backend(trio.abc.Instrument):
         self._outcome = Outcome()
         self._origin, self._running, self._ending = 0, None, False
         self.clock.restart()
+        oracles.begin(schedule, self.clock.current_time)
         self._leaks.begin()
         _running.begin(self.clock.current_time, self.clock.pass_time)
         _lockstep.begin(self)
@@ -311,14 +319,25 @@ class _Backend(trio.abc.Instrument):
                 self._note_error(error)
         finally:
             if not self._ending and self._schedule is not None:
-                self._schedule.stopped_at("it is over")
+                how = "it is over"
+                if self._outcome.error is not None:
+                    how += f": it raised {first_line(describe(self._outcome.error))}"
+                self._schedule.stopped_at(how, self.clock.current_time())
+                if oracles.active and self._outcome.kind is None and not self._outcome.stopped:
+                    self._note_violated(oracles.broken(over=True))
             self._end()
+
+    def _note_violated(self, error: Violated | None) -> bool:
+        """Note that an oracle does not hold, if it does not; return True then."""
+        if error is not None:
+            self._outcome = Outcome("exception", describe(error), self._task_dump(), error=error)
+        return error is not None
 
     def _note_error(self, error: BaseException) -> None:
         schedule = self._schedule
         if isinstance(error, LabError):
             self._broken = error
-        elif schedule is not None and schedule.injected is not None and only(trio.Cancelled, error):
+        elif schedule is not None and schedule.injected and only(trio.Cancelled, error):
             pass  # the lab has cancelled a task, and the program ended
         else:
             self._outcome = Outcome("exception", describe(error), error=error)
@@ -329,6 +348,7 @@ class _Backend(trio.abc.Instrument):
             return
         self._ending = True
         self._batches = 0
+        oracles.end()
         recorder.forget()
         assert self._scope is not None
         self._scope.cancel()
@@ -373,7 +393,10 @@ class _Backend(trio.abc.Instrument):
         self._tasks[path] = task
         if service:
             self._services[path] = None
-        schedule.spawned(path, task.name, exempt=service or self._starting_thread)
+        origin = None
+        if schedule.cancel_by and path != MAIN and schedule.policy is not None:
+            origin = origin_of(task, task.name, schedule.policy)
+        schedule.spawned(path, task.name, exempt=service or self._starting_thread, origin=origin)
         if recorder.active:
             declare_spawn(nursery._cancel_status)
         parent = self._names.get(nursery.parent_task)
@@ -388,6 +411,10 @@ class _Backend(trio.abc.Instrument):
         if path is None or self._schedule is None:
             return
         self._schedule.ended(path)
+        if self._schedule.locations is not None:
+            error = _error_of_exit()
+            if error is not None:
+                self._errors[path] = error
         nursery = task.parent_nursery
         if recorder.active and nursery is not None:
             declare_spawn(nursery._cancel_status)  # a cancellation no longer reaches it
@@ -452,7 +479,9 @@ class _Backend(trio.abc.Instrument):
             batch[:] = others
             return
         self._foreign = 0
-        self._step_is_over(schedule)
+        if self._step_is_over(schedule):
+            self._end()
+            return
         batch.clear()
         chosen = self._choose(schedule, ours)
         if chosen is None:
@@ -526,12 +555,25 @@ class _Backend(trio.abc.Instrument):
             recorder.accesses = step.accesses
             step.accesses[path, "cancel"] = False
 
-    def _step_is_over(self, schedule: Schedule) -> None:
+    def _step_is_over(self, schedule: Schedule) -> bool:
+        """Note where the task stands that took the last step, and ask the oracles; return True if
+        one does not hold."""
         if self._running is not None and schedule.locations is not None:
             task = self._tasks[self._running]
             over = task not in _run.GLOBAL_RUN_CONTEXT.runner.tasks
-            schedule.stopped_at("it is over" if over else location(task.coro))
+            where = self._end_of(self._running) if over else location(task.coro)
+            schedule.stopped_at(where, self.clock.current_time())
         self._running = None
+        return oracles.active and self._note_violated(oracles.broken())
+
+    def _end_of(self, task: Name) -> str:
+        """Say how a task has ended."""
+        error = self._errors.get(task)
+        if error is None:
+            return "it is over"
+        if only(trio.Cancelled, error):
+            return "it is over: it was cancelled"
+        return f"it is over: it raised {first_line(describe(error))}"
 
     def _inject(self, choice: Cancel) -> None:
         scope = self._scopes.get(choice.task)
@@ -556,7 +598,9 @@ class _Backend(trio.abc.Instrument):
                 for task in list(self._names):
                     lift_shields(task)
             return True
-        self._step_is_over(schedule)
+        if self._step_is_over(schedule):
+            self._end()
+            return False
         if schedule.may_cancel:
             try:
                 choice = schedule.choose({}, self._starting(schedule))
@@ -601,6 +645,16 @@ class _Backend(trio.abc.Instrument):
                 if task in alive
             ]
         )
+
+
+def _error_of_exit() -> BaseException | None:
+    """Return what the task has raised that exits now; trio tells its instruments of the task only,
+    so it is looked for in the frame that calls them."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame.f_code.co_name != "task_exited":
+        frame = frame.f_back
+    ended = None if frame is None else frame.f_locals.get("outcome")
+    return getattr(ended, "error", None)
 
 
 def _closes_generator(task: trio.lowlevel.Task) -> bool:

@@ -21,10 +21,11 @@ module may define any of the names of `Hooks`, and leaves out the rest.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from types import FrameType
 from typing import Any, NamedTuple, Protocol
+
+from ._frames import short_path
 
 __all__ = ["CHANGED", "VALUE", "Hooks", "State", "Wait", "short_path"]
 
@@ -74,8 +75,3 @@ class Hooks(Protocol):
         executions that fail in the same way must give the same lines: leave out addresses, times
         and counters.
         """
-
-
-def short_path(path: str) -> str:
-    """Return a path relative to the current directory if it is below it, as reports show it."""
-    return path.removeprefix(os.path.join(os.getcwd(), ""))

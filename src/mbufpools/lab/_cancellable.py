@@ -1,0 +1,301 @@
+"""Which tasks the lab cancels: by default those that the program's own code has made.
+
+A library keeps tasks for itself, such as the worker of a connection pool, and nobody else can
+cancel them. A failure after such a cancellation would be a false alarm. So by default the lab
+cancels a task if the code that made it belongs to the *project* of the program, and if the object
+whose method made it does not keep it as an attribute. The main task is always one of them.
+
+The project is the nearest directory around the program's file that has a ``pyproject.toml``,
+``setup.py``, ``setup.cfg`` or ``.git``, else the directory of that file; without what is installed
+in it. The code that made a task is the innermost frame outside of asyncio, anyio, trio, the
+standard library and the lab.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import sys
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import FrameType, FunctionType, ModuleType
+from typing import Any, NamedTuple, cast
+
+from ._frames import is_installed, own_frame
+from ._options import CancelWay
+from ._steps import MAIN, Name, spell
+
+__all__ = [
+    "Cancel",
+    "Cancellable",
+    "Origin",
+    "Policy",
+    "TaskInfo",
+    "cancellable",
+    "cancelling",
+    "origin_of",
+    "uses_anyio",
+]
+
+ROOT_FILES = ("pyproject.toml", "setup.py", "setup.cfg", ".git")
+"""A directory that holds one of these is a project."""
+
+
+class TaskInfo(NamedTuple):
+    """A task, as a predicate of `cancellable` sees it."""
+
+    title: str
+    """The name that the program or a library gave it, else that of its function."""
+    name: str
+    """The lab's name of it, such as ``0.1``; the main task is ``0``."""
+    function: str
+    """The qualified name of the coroutine function that it runs."""
+    file: str
+    """The file with the code that made it; empty for the main task."""
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellable:
+    """Which tasks the lab cancels, how, and when; made by `cancellable`."""
+
+    names: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    predicate: Callable[[TaskInfo], bool] | None = None
+    by: CancelWay | None = None
+    times: int = 1
+    mid_wait: bool = False
+
+
+def cancellable(
+    *names: str,
+    files: Iterable[str | os.PathLike[str]] = (),
+    predicate: Callable[[TaskInfo], bool] | None = None,
+    by: CancelWay | None = None,
+    times: int = 1,
+    mid_wait: bool = False,
+) -> Cancellable:
+    """Say which tasks `explore` cancels, how often, and when: ``explore(cancel=cancellable(...))``.
+
+    Does not block. Without names and predicate the lab cancels the tasks that the program's own
+    code has made: that of its project and of `files`. A task that an object keeps as an attribute
+    (also in a list or a dict there) is a worker of that object, and is not cancelled.
+
+    Args:
+        names: cancel the tasks of these names instead, whoever made them: the names that they were
+            given, of their functions, or of the lab (``"0.1"``). ``*`` and ``?`` are wildcards.
+        files: files and directories whose code counts as the program's own, too. A relative path
+            is relative to the current directory.
+        predicate: cancel the tasks for which it returns True instead; called with a `TaskInfo`.
+        by: ``"scope"`` or ``"native"``; by default every way in which a task of the program can be
+            cancelled: on asyncio by a scope only if the program, or a library that it has imported,
+            uses anyio.
+        times: cancellations in one execution, at most.
+        mid_wait: also cancel a task in the middle of a wait, after other tasks have run, and not
+            only as soon as it waits and when it has been woken. This takes many more executions.
+
+    Raises:
+        ValueError: a way, or a number, that cannot be.
+    """
+    if by not in (None, "scope", "native"):
+        raise ValueError(f"by is {by!r}; expected 'scope', 'native' or None")
+    if times < 1:
+        raise ValueError(f"times is {times}; expected an integer of at least 1")
+    places = tuple(os.path.abspath(os.fspath(it)) for it in files)
+    return Cancellable(names, places, predicate, by, times, mid_wait)
+
+
+Cancel = bool | str | Iterable[str] | Callable[[TaskInfo], bool] | Cancellable
+"""What ``cancel=`` of `explore` may be."""
+
+
+def cancelling(cancel: Cancel) -> Cancellable | None:
+    """Return what ``cancel=`` asks for; None if nothing is cancelled.
+
+    Raises:
+        ValueError: it cannot be.
+    """
+    if isinstance(cancel, Cancellable):
+        return cancel
+    if isinstance(cancel, bool):
+        return Cancellable() if cancel else None
+    if cancel in ("scope", "native"):
+        return Cancellable(by=cast("CancelWay", cancel))
+    if isinstance(cancel, str):
+        return Cancellable((cancel,))
+    if callable(cancel):
+        return Cancellable(predicate=cancel)
+    given: object = cancel
+    names = tuple(given) if isinstance(given, Iterable) else ()
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            f"cancel is {cancel!r}; expected True, False, 'scope', 'native', names of tasks, a "
+            f"function of a TaskInfo, or lab.cancellable(...)"
+        )
+    return Cancellable(names)
+
+
+def uses_anyio(program: Any) -> bool:
+    """Return True if the program's module, or a module that it has imported from, and so on, has
+    imported anyio.
+
+    Only anyio cancels by a scope on asyncio, and it cancels again at each await of the clean-up. A
+    library of asyncio's own cannot clean up then, and it need not.
+    """
+    while hasattr(program, "func"):
+        program = program.func
+    pending = [getattr(program, "__module__", None)]
+    seen = set(pending)
+    if pending[0] not in sys.modules:
+        return True
+    while pending:
+        for value in list(vars(sys.modules[str(pending.pop())]).values()):
+            if isinstance(value, ModuleType):
+                name = value.__name__
+            elif isinstance(value, type | FunctionType):
+                name = value.__module__
+            else:
+                continue
+            top = str(name).partition(".")[0]
+            if top == "anyio":
+                return True
+            if (
+                name not in seen
+                and name in sys.modules
+                and top not in sys.stdlib_module_names
+                and not name.startswith(__package__)
+            ):
+                seen.add(name)
+                pending.append(name)
+    return False
+
+
+class Origin:
+    """Who made a task.
+
+    Args:
+        file, line: the code that made it.
+        function: what it runs.
+        maker: the object whose method made it, or None.
+        task: the task.
+    """
+
+    __slots__ = ("_maker", "_task", "file", "function", "line")
+
+    def __init__(self, file: str, line: int, function: str, maker: Any, task: Any) -> None:
+        self.file = file
+        self.line = line
+        self.function = function
+        self._maker = maker
+        self._task = weakref.ref(task)
+
+    @property
+    def is_kept(self) -> bool:
+        """True if the object whose method made the task has it as an attribute, or in one."""
+        task = self._task()
+        if self._maker is None or task is None:
+            return False
+        for value in _values(self._maker):
+            if value is task:
+                return True
+            if type(value) is dict:
+                value = value.values()
+            elif type(value) not in (list, tuple, deque):
+                continue
+            if any(it is task for it in value):
+                return True
+        return False
+
+
+class Policy:
+    """Decides which tasks of one program the lab cancels.
+
+    Args:
+        rules: what the caller of `explore` asked for.
+        program: what is explored.
+    """
+
+    def __init__(self, rules: Cancellable, program: Any) -> None:
+        self._rules = rules
+        while hasattr(program, "func"):  # functools.partial
+            program = program.func
+        self._code = getattr(program, "__code__", None)
+        file = getattr(self._code, "co_filename", "")
+        self._root = "" if not os.path.isfile(file) else _root(file)
+        self.matched = False
+        """True once a task was permitted."""
+
+    @property
+    def asks_for_names(self) -> bool:
+        """True if the caller says which tasks are cancelled, by names or a predicate."""
+        return bool(self._rules.names) or self._rules.predicate is not None
+
+    def permits(self, task: Name, title: str, origin: Origin | None) -> bool:
+        """Return True if the lab may cancel a task."""
+        permitted = self._permits(task, title, origin)
+        self.matched = self.matched or permitted
+        return permitted
+
+    def _permits(self, task: Name, title: str, origin: Origin | None) -> bool:
+        rules = self._rules
+        function, file, line = "", "", 0
+        if origin is not None:
+            function, file, line = origin.function, origin.file, origin.line
+        if self.asks_for_names:
+            called = {spell(task)}
+            called.update(*((it, it.rpartition(".")[2]) for it in (title, function)))
+            if any(fnmatch.fnmatchcase(it, name) for name in rules.names for it in called):
+                return True
+            return rules.predicate is not None and bool(
+                rules.predicate(TaskInfo(title, spell(task), function, file, line))
+            )
+        if task == MAIN or origin is None:
+            return task == MAIN
+        if any(file == it or file.startswith(it.rstrip(os.sep) + os.sep) for it in rules.files):
+            return True
+        if not self._root:
+            return not is_installed(file)
+        return file.startswith(self._root) and not is_installed(file)
+
+    def spares(self, origin: Origin | None) -> bool:
+        """Return True if a task that is permitted is not cancelled, since an object keeps it."""
+        return not self.asks_for_names and origin is not None and origin.is_kept
+
+    def is_program(self, frame: FrameType) -> bool:
+        """Return True for a frame of the program's own function: its object is a test's."""
+        return frame.f_code is self._code
+
+
+def origin_of(task: Any, function: str, policy: Policy) -> Origin | None:
+    """Return who makes a task; called while it is made. None if only libraries took part."""
+    frame = own_frame(sys._getframe(1))
+    if frame is None:
+        return None
+    code = frame.f_code
+    maker = None
+    if code.co_argcount and code.co_varnames[0] == "self" and not policy.is_program(frame):
+        maker = frame.f_locals.get("self")
+    return Origin(code.co_filename, frame.f_lineno, function, maker, task)
+
+
+def _values(maker: Any) -> list[Any]:
+    values = list(getattr(maker, "__dict__", {}).values())
+    for cls in type(maker).__mro__:
+        slots = cls.__dict__.get("__slots__", ())
+        names = (slots,) if isinstance(slots, str) else slots
+        values += [getattr(maker, name, None) for name in names]
+    return values
+
+
+@cache
+def _root(file: str) -> str:
+    """Return the directory of the project that a file belongs to, with a separator at its end."""
+    own = Path(file).resolve().parent
+    for directory in (own, *own.parents):
+        if any((directory / name).exists() for name in ROOT_FILES):
+            return os.path.join(directory, "")
+    return os.path.join(own, "")

@@ -1,0 +1,201 @@
+"""Oracles: what must hold in every step, or come true in time; and values that the lab chooses.
+
+A program calls `invariant` and `eventually` at its beginning, and `choose` wherever it likes. They
+belong to the execution in which they are called. The backend asks the oracles after each step, also
+after the last one, and when the clock moves. What a check reads of declared state counts as read by
+that step, so ``dpor`` tries a change before and after every other step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple, TypeVar
+
+from ._outcome import describe
+from ._schedule import Schedule
+
+__all__ = ["Oracles", "Violated", "choose", "eventually", "invariant", "oracles"]
+
+T = TypeVar("T")
+Check = Callable[[], Any]
+
+
+class Violated(AssertionError):
+    """An invariant does not hold, or what must come true eventually has not."""
+
+
+class _Promise(NamedTuple):
+    """What must come true by a time of the virtual clock."""
+
+    check: Check
+    within: float
+    latest: float
+    name: str
+
+
+class Oracles:
+    """The oracles of the execution that runs, if one does."""
+
+    def __init__(self) -> None:
+        self._schedule: Schedule | None = None
+        self._now: Callable[[], float] = float
+        self._invariants: list[tuple[Check, str]] = []
+        self._promises: list[_Promise] = []
+        self.active = False
+        """True if there is anything to check."""
+
+    def begin(self, schedule: Schedule, now: Callable[[], float]) -> None:
+        """Forget all of the last execution; `now` tells the virtual time of the new one."""
+        self._schedule, self._now = schedule, now
+        self._invariants.clear()
+        self._promises.clear()
+        self.active = False
+
+    def end(self) -> None:
+        """Forget the execution, because it is over."""
+        self._schedule = None
+        self.active = False
+
+    @property
+    def running(self) -> bool:
+        """True while an execution runs."""
+        return self._schedule is not None
+
+    def invariant(self, check: Check, name: str) -> None:
+        """Check after every step from now on."""
+        self._invariants.append((check, name))
+        self.active = True
+
+    def promise(self, check: Check, within: float, name: str) -> None:
+        """Check after every step until it comes true."""
+        self._promises.append(_Promise(check, within, self._now() + within, name))
+        self.active = True
+
+    def choose(self, values: Collection[T]) -> T:
+        """Return one of the values, as the strategy chooses."""
+        them = list(values)
+        if self._schedule is None:
+            return them[0]
+        return them[self._schedule.pick([_shown(it) for it in them])]
+
+    def broken(self, *, over: bool = False) -> Violated | None:
+        """Return the error of the first oracle that does not hold, or None.
+
+        If the program is `over`, what was promised does not come any more.
+        """
+        for check, name in self._invariants:
+            error = _error_of(check, name)
+            if error is not None:
+                return error
+        now = self._now()
+        for promise in list(self._promises):
+            try:
+                true = bool(promise.check())
+            except Exception as error:  # noqa: BLE001 - it is what is found
+                return _violated(f"{promise.name} raised {describe(error)}", error)
+            if true:
+                self._promises.remove(promise)
+            elif over or now > promise.latest:
+                why = "the program has ended" if over else f"it is {now:g} s now"
+                return Violated(
+                    f"{promise.name} did not come true within {promise.within:g} s, until "
+                    f"{promise.latest:g} s: {why}"
+                )
+        return None
+
+
+oracles = Oracles()
+"""The only ones of the process."""
+
+
+def _error_of(check: Check, name: str) -> Violated | None:
+    try:
+        holds = check()
+    except Exception as error:  # noqa: BLE001 - it is what is found
+        return _violated(f"{name} does not hold: {describe(error)}", error)
+    if holds is None or holds:
+        return None
+    return Violated(f"{name} does not hold: it returned {_shown(holds)}")
+
+
+def _violated(message: str, cause: Exception) -> Violated:
+    error = Violated(message)
+    error.__cause__ = cause
+    return error
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:  # noqa: BLE001 - the program's own `__repr__`
+        return f"a {type(value).__name__} (repr() of it raises)"
+
+
+def _name(kind: str, check: Check) -> str:
+    """Return how a report calls a check: by its function and its line."""
+    code = getattr(check, "__code__", None)
+    name = getattr(check, "__qualname__", _shown(check)).replace("<locals>.", "")
+    return f"{kind} {name}" + (f" (line {code.co_firstlineno})" if code is not None else "")
+
+
+def invariant(check: Callable[[], Any]) -> Callable[[], Any]:
+    """Call ``check()`` after every step of the execution from now on, and once at once.
+
+    It holds if it returns None or something true. If it returns something false, or raises an
+    exception, the execution fails with `Violated` in the step that broke it. Does not block.
+    Returns `check`, so it can be used as a decorator. Outside of an exploration it is checked only
+    once.
+
+    The check must be a plain function that changes nothing. It sees the state between two steps,
+    never in the middle of what a task does without an await.
+
+    Raises:
+        Violated: it does not hold at once.
+    """
+    name = _name("invariant", check)
+    error = _error_of(check, name)
+    if error is not None:
+        raise error
+    if oracles.running:
+        oracles.invariant(check, name)
+    return check
+
+
+def eventually(check: Callable[[], Any], *, within: float) -> None:
+    """Say that ``check()`` will return something true within so many seconds of virtual time.
+
+    Does not block. It is called after every step until it is true once. The execution fails with
+    `Violated` if the clock moves beyond that time before, or if the program ends before. A stall is
+    reported as a stall. Outside of an exploration nothing happens.
+
+    Args:
+        check: a plain function that changes nothing.
+        within: seconds of the program's clock from now on.
+
+    Raises:
+        ValueError: `within` is negative.
+    """
+    if within < 0:
+        raise ValueError(f"within is {within!r}; expected seconds, 0 or more")
+    if oracles.running:
+        oracles.promise(check, within, _name("eventually", check))
+
+
+def choose(*values: T) -> T:
+    """Return one of the values; the lab explores them all, as it explores schedules.
+
+    Does not block. Use it for what the program does not decide: whether a server answers, which
+    reply comes. The first value belongs to the simplest execution: the first execution takes it,
+    and a failure is reported with as few other values as possible. `replay` takes the values of the
+    token. ``"random"`` and ``"pct"`` choose at random, ``"fifo"`` always takes the first; not with
+    ``"dpor"``. Outside of an exploration the first value is returned.
+
+    Raises:
+        ValueError: there is no value, or a single list.
+        LabError: under ``"dpor"``.
+    """
+    if len(values) == 1 and isinstance(values[0], list | tuple | set | range):
+        raise ValueError("choose takes the values themselves: choose(*values)")
+    if not values:
+        raise ValueError("choose takes at least one value, the simplest one first")
+    return oracles.choose(values)

@@ -1,0 +1,341 @@
+"""Which tasks the lab cancels, how often and when; and the failures that are passed over."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import anyio
+import pytest
+from anyio.abc import TaskStatus
+from anyio.lowlevel import checkpoint
+
+from mbufpools import lab
+from tests.lab.test_parallel import AtOnce
+from tests.zoo._specimen import together
+
+BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+STRATEGIES = pytest.mark.parametrize("strategy", ["mixed", "exhaustive", "random", "pct", "fifo"])
+Program = Callable[[], Coroutine[Any, Any, None]]
+
+LIBRARY = """
+import asyncio
+
+class Doubler:
+    def __init__(self):
+        self.inbox = asyncio.Queue()
+        self.{kept} = asyncio.create_task(self.run(), name="worker")
+        {more}
+
+    async def run(self):
+        while True:
+            question, answer = await self.inbox.get()
+            answer.set_result(question * 2)
+
+    async def ask(self, question):
+        answer = asyncio.get_running_loop().create_future()
+        await self.inbox.put((question, answer))
+        return await answer
+
+    async def close(self):
+        self.task.cancel()
+        await asyncio.wait([self.task])
+"""
+
+
+def doubling(make: Callable[[], Any]) -> Program:
+    """A program that uses a library whose worker must live."""
+
+    async def program() -> None:
+        doubler = make()
+        try:
+            assert await doubler.ask(1) == 2
+            await asyncio.sleep(1)
+            assert await doubler.ask(2) == 4
+        finally:
+            await doubler.close()  # noqa: ASYNC102 - as programs that know asyncio only have it
+
+    return program
+
+
+def load(directory: Path, source: str, name: str = "doubling") -> ModuleType:
+    """Import a library from a directory."""
+    path = directory / f"{name}.py"
+    path.write_text(source, "utf-8")
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module
+    exec(compile(source, str(path), "exec"), vars(module))
+    return module
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """A directory that looks as if a package installer had filled it."""
+    (tmp_path / "doubling-1.0.dist-info").mkdir()
+    return tmp_path
+
+
+PLAIN = LIBRARY.format(kept="task", more="")
+IN_A_LIST = LIBRARY.format(kept="task", more="self.tasks = [self.task]")
+HIDDEN = PLAIN.replace("self.task = ", "_tasks[self] = ").replace("self.task", "_tasks[self]")
+HIDDEN = HIDDEN.replace("class", "_tasks = {}\n\nclass", 1)
+
+
+@STRATEGIES
+@pytest.mark.parametrize("source", [PLAIN, IN_A_LIST, HIDDEN])
+def test_the_worker_of_a_library_is_not_cancelled(
+    source: str, strategy: lab.StrategyName, installed: Path
+) -> None:
+    program = doubling(load(installed, source).Doubler)
+    found = lab.explore(program, cancel="native", strategy=strategy, max_executions=300)
+    found.assert_holds()
+    if found.complete:
+        assert any("0.0 'worker'" in it for it in found.not_explored)
+
+
+class Doubler:
+    """As a library has it, but in the file of the program."""
+
+    def __init__(self) -> None:
+        self.inbox: asyncio.Queue[tuple[int, asyncio.Future[int]]] = asyncio.Queue()
+        self.task = asyncio.create_task(self.run(), name="worker")
+
+    async def run(self) -> None:
+        while True:
+            question, answer = await self.inbox.get()
+            answer.set_result(question * 2)
+
+    async def ask(self, question: int) -> int:
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        await self.inbox.put((question, answer))
+        return await answer
+
+    async def close(self) -> None:
+        self.task.cancel()
+        await asyncio.wait([self.task])
+
+
+@STRATEGIES
+def test_a_task_that_an_object_keeps_is_not_cancelled(strategy: lab.StrategyName) -> None:
+    lab.explore(
+        doubling(Doubler), cancel=True, strategy=strategy, max_executions=300
+    ).assert_holds()
+
+
+@pytest.mark.parametrize(
+    "cancel",
+    [
+        "worker",
+        ["nobody", "work*"],
+        "0.0",
+        "run",
+        lambda task: task.title == "worker",
+        lab.cancellable("worker"),
+        lab.cancellable(predicate=lambda task: task.file == __file__ and task.line > 0),
+    ],
+)
+def test_the_worker_is_cancelled_if_the_caller_names_it(cancel: Any) -> None:
+    (failure,) = lab.explore(doubling(Doubler), cancel=cancel).failures
+    assert failure.kind == "stall"
+    assert "here the lab cancels 0.0 " in failure.report
+    (again,) = lab.replay(doubling(Doubler), failure.token).failures
+    assert again.token == failure.token
+
+
+def test_a_named_file_counts_as_the_programs_own(installed: Path) -> None:
+    program = doubling(load(installed, HIDDEN).Doubler)
+    assert lab.explore(program, cancel=lab.cancellable(files=[installed], by="native")).failures
+    path = installed / "doubling.py"
+    assert lab.explore(program, cancel=lab.cancellable(files=[path], by="native")).failures
+
+
+def test_names_that_no_task_has_are_an_error() -> None:
+    with pytest.raises(ValueError, match=r"cancel is 'wroker': .* its tasks are 'main', 'worker'"):
+        lab.explore(doubling(Doubler), cancel="wroker")
+
+
+@BACKENDS
+def test_the_tasks_that_helpers_of_the_project_make_are_cancelled(
+    backend: lab.BackendName,
+) -> None:
+    cancelled = set()
+
+    async def wait(name: str) -> None:
+        try:
+            await checkpoint()
+        except anyio.get_cancelled_exc_class():
+            cancelled.add(name)
+            raise
+
+    async def program() -> None:
+        cancelled.clear()
+        await together(partial(wait, "a"), partial(wait, "b"))
+
+    alone = set()
+
+    def progress(number: int) -> None:
+        alone.add(frozenset(cancelled))
+
+    lab.explore(program, cancel=True, backend=backend, on_progress=progress).assert_holds()
+    assert {frozenset("a"), frozenset("b")} <= alone
+
+
+@BACKENDS
+@pytest.mark.parametrize("times", [1, 2])
+def test_several_tasks_are_cancelled_if_asked_for(backend: lab.BackendName, times: int) -> None:
+    """Fails only if both tasks are cancelled."""
+
+    async def program() -> None:
+        cancelled = []
+
+        async def wait(name: str) -> None:
+            try:
+                await checkpoint()
+            except anyio.get_cancelled_exc_class():
+                cancelled.append(name)
+                raise
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait, "a", name="a")
+            tasks.start_soon(wait, "b", name="b")
+        assert len(cancelled) < 2
+
+    rules = lab.cancellable("a", "b", times=times, by="scope")
+    found = lab.explore(program, cancel=rules, backend=backend)
+    assert found.verdict == ("found" if times == 2 else "proved")
+    for failure in found.failures:
+        assert failure.token.count("!") == 2
+        (again,) = lab.replay(program, failure.token).failures
+        assert again.report == failure.report
+    if times == 1:
+        return
+    for strategy in ("random", "pct", "fifo"):
+        options: Any = {"strategy": strategy, "backend": backend, "max_executions": 300}
+        assert lab.explore(program, cancel=rules, **options).failures
+
+
+@BACKENDS
+@pytest.mark.parametrize("mid_wait", [False, True])
+def test_a_task_is_cancelled_in_the_middle_of_its_wait_if_asked_for(
+    backend: lab.BackendName, mid_wait: bool
+) -> None:
+    """Fails if the waiter is cancelled while the other task is at work. Without preemptions that
+    does not happen as soon as the waiter waits, nor when it has been woken."""
+
+    async def program() -> None:
+        steps = 0
+        event = anyio.Event()
+        cancelled_at = None
+
+        async def wait(*, task_status: TaskStatus[None]) -> None:
+            nonlocal cancelled_at
+            task_status.started()
+            try:
+                await event.wait()
+            except anyio.get_cancelled_exc_class():
+                cancelled_at = steps
+                raise
+
+        async def work() -> None:
+            nonlocal steps
+            for _ in range(3):
+                steps += 1
+                await checkpoint()
+            steps = 10
+            event.set()
+
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(wait, name="waiter")
+            tasks.start_soon(work)
+        assert cancelled_at not in (2, 3)
+
+    rules = lab.cancellable("waiter", mid_wait=mid_wait, by="scope")
+    options: Any = {"strategy": "exhaustive", "max_preemptions": 0, "backend": backend}
+    found = lab.explore(program, cancel=rules, **options)
+    assert found.verdict == ("found" if mid_wait else "proved")
+    assert ("middle of a wait" in found.bound) == mid_wait
+    for failure in found.failures:
+        (again,) = lab.replay(program, failure.token).failures
+        assert again.report == failure.report
+
+
+def test_without_anyio_a_task_is_cancelled_natively(installed: Path) -> None:
+    source = (
+        PLAIN
+        + """
+async def program():
+    doubler = Doubler()
+    try:
+        assert await doubler.ask(1) == 2
+    finally:
+        await doubler.close()
+"""
+    )
+    module = load(installed, source)
+    found = lab.explore(module.program, cancel=True)
+    assert found.verdict == "proved"
+    assert any("by a scope" in it for it in found.not_explored)
+    assert "by a scope" in lab.explore(module.program, cancel="scope").bound
+    vars(module)["anyio"] = anyio
+    assert not any(
+        "by a scope" in it for it in lab.explore(module.program, cancel=True).not_explored
+    )
+
+
+@BACKENDS
+@pytest.mark.parametrize("kind", ["leak", "stall", "exception", "livelock"])
+def test_a_kind_of_failure_is_passed_over(kind: lab.FailureKind, backend: lab.BackendName) -> None:
+    async def program() -> None:
+        if kind == "leak":
+            checkpoint()  # type: ignore[unused-coroutine]
+        elif kind == "stall":
+            await anyio.Event().wait()
+        elif kind == "exception":
+            raise KeyError
+        while kind == "livelock":  # noqa: ASYNC110 - spinning is the point
+            await checkpoint()
+
+    options: Any = {"backend": backend, "step_limit": 100, "max_executions": 20}
+    (failure,) = lab.explore(program, **options).failures
+    assert failure.kind == kind
+    found = lab.explore(program, ignore=[kind], **options)
+    assert not found.failures
+    assert any(f"failures of the kind {kind} (ignored: " in it for it in found.not_explored)
+
+
+@BACKENDS
+def test_what_is_behind_a_passed_over_failure_is_found(backend: lab.BackendName) -> None:
+    async def program() -> None:
+        order = []
+        checkpoint()  # type: ignore[unused-coroutine]
+
+        async def write(letter: str) -> None:
+            await checkpoint()
+            order.append(letter)
+
+        await together(partial(write, "a"), partial(write, "b"))
+        assert order == ["a", "b"]
+
+    (failure,) = lab.explore(program, backend=backend, ignore=["leak"]).failures
+    assert failure.kind == "exception"
+
+
+def test_the_rules_are_those_of_workers_too() -> None:
+    program = doubling(Doubler)
+    assert lab.explore(program, cancel="worker", executor=AtOnce(by_reference=True)).failures
+    lab.explore(program, cancel=True, executor=AtOnce(by_reference=True)).assert_holds()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"times": 0}, "times is 0"), ({"by": "force"}, "by is 'force'; expected 'scope'")],
+)
+def test_rules_that_cannot_be_are_refused(options: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        lab.cancellable(**options)

@@ -1,0 +1,236 @@
+"""Invariants after every step, what must come true in time, and values that are explored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from mbufpools import lab
+from tests.zoo._specimen import together
+
+BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+class Accounts:
+    """Money moves from one to the other, in two steps."""
+
+    def __init__(self) -> None:
+        self.a, self.b = lab.Shared(10), lab.Shared(0)
+
+    def balanced(self) -> bool:
+        return self.a.value + self.b.value == 10
+
+    async def move(self, at_once: bool) -> None:
+        self.a.value -= 1
+        if not at_once:
+            await checkpoint()
+        self.b.value += 1
+        await checkpoint()
+
+
+@BACKENDS
+@pytest.mark.parametrize("strategy", ["mixed", "exhaustive", "random", "pct", "fifo", "dpor"])
+def test_an_invariant_is_checked_after_every_step(
+    backend: lab.BackendName, strategy: lab.StrategyName
+) -> None:
+    async def program(at_once: bool) -> None:
+        accounts = Accounts()
+        lab.invariant(accounts.balanced)
+        await together(lambda: accounts.move(at_once), lambda: accounts.move(at_once))
+        assert accounts.balanced()
+
+    options: Any = {"backend": backend, "strategy": strategy, "max_executions": 100}
+    (failure,) = lab.explore(lambda: program(False), **options).failures
+    assert failure.kind == "exception"
+    assert failure.found_at == 1
+    assert isinstance(failure.error, lab.Violated)
+    assert failure.report.startswith("exception: Violated: invariant Accounts.balanced (line ")
+    assert "does not hold: it returned False\n" in failure.report
+    assert "task 0.0 " in failure.report, "it says where each task stands"
+    (again,) = lab.replay(lambda: program(False), failure.token).failures
+    assert again.report == failure.report
+    lab.explore(lambda: program(True), **options).assert_holds()
+
+
+@BACKENDS
+@pytest.mark.parametrize("strategy", ["exhaustive", "dpor"])
+def test_dpor_tries_every_order_of_what_an_invariant_reads(
+    backend: lab.BackendName, strategy: lab.StrategyName
+) -> None:
+    """Two steps of different variables, so without the invariant their order does not matter."""
+
+    async def program() -> None:
+        first, second = lab.Shared(0), lab.Shared(0)
+
+        async def one() -> None:
+            await checkpoint()
+            first.value = 1
+
+        async def two() -> None:
+            await checkpoint()
+            second.value = 1
+
+        lab.invariant(lambda: not second.value or first.value)
+        await together(one, two)
+
+    assert lab.explore(program, backend=backend, strategy=strategy).failures
+
+
+@BACKENDS
+def test_an_invariant_may_raise_and_may_be_a_decorator(backend: lab.BackendName) -> None:
+    async def program() -> None:
+        value = 0
+
+        @lab.invariant
+        def small() -> None:
+            assert value < 2, f"{value} is too much"
+
+        small()
+        value = 1
+        await checkpoint()
+        value = 2
+
+    (failure,) = lab.explore(program, backend=backend).failures
+    assert "does not hold: AssertionError: 2 is too much" in failure.report
+    assert "assert value < 2" in failure.report, "the traceback of the check is shown"
+
+
+def test_an_invariant_that_does_not_hold_at_once_raises_there() -> None:
+    def never() -> bool:
+        return False
+
+    with pytest.raises(lab.Violated, match=r"invariant .*never .*does not hold: it returned False"):
+        lab.invariant(never)
+    assert lab.invariant(lambda: None)() is None
+
+
+@BACKENDS
+@pytest.mark.parametrize("seconds", [5, 50])
+def test_what_must_come_true_in_time_does(backend: lab.BackendName, seconds: float) -> None:
+    async def program() -> None:
+        done: list[int] = []
+        lab.eventually(lambda: done, within=10)
+        await anyio.sleep(seconds)
+        done.append(1)
+        await anyio.sleep(1)
+
+    found = lab.explore(program, backend=backend)
+    assert found.verdict == ("proved" if seconds == 5 else "found")
+    for failure in found.failures:
+        assert "did not come true within 10 s, until 10 s: it is 50 s now" in failure.report
+
+
+@BACKENDS
+def test_a_program_that_ends_before_it_comes_true_fails(backend: lab.BackendName) -> None:
+    async def program() -> None:
+        lab.eventually(lambda: False, within=10)
+        await anyio.sleep(1)
+
+    (failure,) = lab.explore(program, backend=backend).failures
+    assert "within 10 s, until 10 s: the program has ended" in failure.report
+
+
+def test_oracles_of_one_execution_are_forgotten_in_the_next() -> None:
+    number = 0
+
+    async def program() -> None:
+        nonlocal number
+        number += 1
+        if number == 1:
+            lab.invariant(lambda: number == 1)
+        await checkpoint()
+
+    lab.explore(program, strategy="random", max_executions=5)
+    lab.eventually(lambda: False, within=1)  # outside of an exploration nothing happens
+    with pytest.raises(ValueError, match="within is -1"):
+        lab.eventually(lambda: True, within=-1)
+
+
+# Values
+
+
+async def three_coins() -> None:
+    coins = []
+
+    async def throw() -> None:
+        coins.append(lab.choose("head", "tail"))
+        await checkpoint()
+        coins.append(lab.choose("head", "tail", "edge"))
+
+    await throw()
+    coins.append(lab.choose("head", "tail"))
+    assert coins != ["head", "edge", "tail"]
+
+
+@BACKENDS
+@pytest.mark.parametrize("strategy", ["mixed", "exhaustive", "random", "pct"])
+def test_a_value_is_explored_shrunk_and_replayed(
+    backend: lab.BackendName, strategy: lab.StrategyName
+) -> None:
+    (failure,) = lab.explore(three_coins, backend=backend, strategy=strategy).failures
+    assert failure.token.endswith(":0@2?=2,0@2??=1")
+    assert "here lab.choose takes 'edge'" in failure.report
+    assert "here lab.choose takes 'head'" in failure.report
+    (again,) = lab.replay(three_coins, failure.token).failures
+    assert again.report == failure.report
+    assert [step.values for step in again.schedule] == [("'head'",), ("'edge'", "'tail'")]
+
+
+@BACKENDS
+def test_all_values_are_executed(backend: lab.BackendName) -> None:
+    seen = []
+
+    async def program() -> None:
+        first = lab.choose(1, 2)
+        await checkpoint()
+        seen.append((first, lab.choose(*"abc")))
+
+    found = lab.explore(program, backend=backend, strategy="exhaustive")
+    assert found.verdict == "proved"
+    assert found.bound.endswith(", each with the values of lab.choose")
+    assert {*seen} == {(number, letter) for number in (1, 2) for letter in "abc"}
+    assert seen[0] == (1, "a")
+    assert lab.explore(program, backend=backend).verdict == "proved"
+
+
+def test_fifo_takes_the_first_value_and_says_so_and_dpor_refuses() -> None:
+    found = lab.explore(three_coins, strategy="fifo")
+    assert "other values of lab.choose than the first" in found.not_explored
+    with pytest.raises(lab.LabError, match=r"calls lab.choose, and strategy 'dpor' cannot"):
+        lab.explore(three_coins, strategy="dpor")
+
+
+def test_outside_of_an_exploration_the_first_value_is_taken() -> None:
+    assert lab.choose("a", "b") == "a"
+    with pytest.raises(ValueError, match="at least one value"):
+        lab.choose()
+    with pytest.raises(ValueError, match=r"choose\(\*values\)"):
+        lab.choose([1, 2])
+
+
+async def fewer_each_time() -> None:
+    lab.choose(*range(max(2, 5 - len(_calls))))
+    _calls.append(1)
+    await checkpoint()
+
+
+_calls: list[int] = []
+
+
+def test_values_that_are_not_the_same_in_the_same_schedule_are_refused() -> None:
+    with pytest.raises(lab.LabError, match=r"lab.choose|does not do the same"):
+        lab.explore(fewer_each_time, strategy="exhaustive")
+
+
+@pytest.mark.parametrize("token", ["asyncio:0@1=1", "asyncio:0@1?=0", "asyncio:0@1?=x"])
+def test_a_token_of_values_that_cannot_be_is_refused(token: str) -> None:
+    with pytest.raises(ValueError, match="is no token"):
+        lab.replay(three_coins, token)
+
+
+def test_a_token_of_a_value_that_is_not_offered_does_not_fit() -> None:
+    with pytest.raises(lab.LabError, match="does not fit the program"):
+        lab.replay(three_coins, "asyncio:0@1?=5")

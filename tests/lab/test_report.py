@@ -1,0 +1,213 @@
+"""A report tells the cause; a failure has its schedule as data, as lanes, and as a page."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+
+from mbufpools import lab
+from tests.zoo._specimen import together
+
+BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+async def callback_fails() -> None:
+    done = asyncio.get_running_loop().create_future()
+
+    def finished(task: object) -> None:
+        raise KeyError("gone")
+
+    async def job() -> None:
+        await asyncio.sleep(0)
+
+    task = asyncio.create_task(job())
+    task.add_done_callback(finished)
+    await done
+
+
+async def task_fails() -> None:
+    ready = asyncio.Event()
+
+    async def starter() -> None:
+        raise ValueError("the true cause")
+
+    task = asyncio.create_task(starter())
+    await ready.wait()
+    await task
+
+
+def test_a_stall_tells_the_error_of_a_callback_before_it() -> None:
+    (failure,) = lab.explore(callback_fails).failures
+    assert failure.kind == "stall"
+    told = failure.report.splitlines()[1]
+    assert told.startswith("  before that KeyError: 'gone' was raised at ")
+    assert ", in finished, and nobody has handled it" in told
+    assert 'raise KeyError("gone")' in failure.report
+
+
+def test_a_stall_tells_the_error_of_a_task_before_it() -> None:
+    (failure,) = lab.explore(task_fails).failures
+    assert failure.kind == "stall"
+    assert "before that ValueError: the true cause was raised at " in failure.report
+    assert "it is over: it raised ValueError: the true cause" in failure.report
+
+
+def test_what_the_programs_own_handler_handles_is_no_cause() -> None:
+    told: list[object] = []
+
+    async def program() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: told.append(context))
+        loop.call_soon(lambda: 1 / 0)
+        await asyncio.Event().wait()
+
+    (failure,) = lab.explore(program, strategy="fifo").failures
+    assert told
+    assert "before that" not in failure.report
+
+
+@BACKENDS
+def test_the_schedule_says_how_each_task_ended(backend: lab.BackendName) -> None:
+    async def program() -> None:
+        async def fails() -> None:
+            await checkpoint()
+            raise KeyError("mine")
+
+        async def waits() -> None:
+            await anyio.sleep_forever()
+
+        async def returns() -> None:
+            pass
+
+        await together(fails, waits, returns)
+
+    (failure,) = lab.explore(program, backend=backend).failures
+    ends = {step.task: step.stopped_at for step in failure.schedule}
+    assert ends["0.0"] == "it is over: it raised KeyError: 'mine'"
+    assert ends["0.1"] == "it is over: it was cancelled"
+    assert ends["0.2"] == "it is over"
+    assert ends["0"].startswith("it is over: it raised ExceptionGroup: ")
+
+
+def test_what_is_refused_is_told_with_its_line() -> None:
+    async def program() -> None:
+        await asyncio.open_connection("127.0.0.1", 1)
+
+    with pytest.raises(lab.Unsupported, match=r"called at .*test_report.py:\d+, in test_.*program"):
+        lab.explore(program)
+
+
+lock: asyncio.Lock
+
+
+async def shares_a_lock() -> None:
+    async def use() -> None:
+        async with lock:
+            await asyncio.sleep(0)
+
+    await asyncio.gather(use(), use())
+
+
+def test_a_lock_that_belongs_to_the_loop_of_another_execution_is_named() -> None:
+    global lock
+    lock = asyncio.Lock()
+    with pytest.raises(lab.LabError, match=r"test_report.lock \(an asyncio Lock, bound to the"):
+        lab.explore(shares_a_lock)
+
+
+def test_a_message_with_an_address_is_no_difference() -> None:
+    async def program() -> None:
+        async def fails() -> None:
+            raise KeyError(object())
+
+        await asyncio.gather(fails(), checkpoint(), return_exceptions=True)
+
+    lab.explore(program).assert_holds()
+
+
+# --- the schedule as data
+
+
+async def one_wakes_another() -> None:
+    event = anyio.Event()
+
+    async def wait() -> None:
+        await event.wait()
+        raise KeyError("woken")
+
+    async def wake() -> None:
+        await anyio.sleep(3)
+        event.set()
+
+    await together(wait, wake)
+
+
+@BACKENDS
+def test_the_schedule_is_data(backend: lab.BackendName) -> None:
+    (failure,) = lab.explore(one_wakes_another, backend=backend).failures
+    steps = failure.schedule
+    assert [step.number for step in steps if step.task == "0.0"] == [1, 2]
+    woken = next(step for step in steps if (step.task, step.number) == ("0.0", 2))
+    assert [steps[it].task for it in woken.woken_by] == ["0.1"]
+    assert woken.time == 3
+    assert "clock" in {step.task for step in steps}
+    assert steps[0].title == "main"
+    json.dumps([asdict(step) for step in steps])
+
+
+@BACKENDS
+def test_the_deviations_are_in_the_data(backend: lab.BackendName) -> None:
+    async def program() -> None:
+        order = []
+
+        async def write(letter: str) -> None:
+            order.append(letter)
+
+        async def a() -> None:
+            await write("a")
+
+        async def b() -> None:
+            await write("b")
+
+        await together(a, b)
+        assert order == ["a", "b"]
+
+    (failure,) = lab.explore(program, backend=backend).failures
+    told = [it for step in failure.schedule for it in step.deviations]
+    assert told == ["here 0.1 is scheduled instead of 0.0"]
+    (line,) = (it for it in failure.report.splitlines() if it.startswith("  0.1:"))
+    assert line == "  0.1: 1        | o  it is over", "a lane for each task"
+
+
+@BACKENDS
+def test_a_page_shows_the_schedule_and_needs_no_network(
+    backend: lab.BackendName, tmp_path: Path
+) -> None:
+    directory = tmp_path / "pages"
+    (failure,) = lab.explore(one_wakes_another, backend=backend, html=directory).failures
+    assert failure.page == str(directory / f"one_wakes_another-{backend}-1.html")
+    assert failure.report.endswith(f"\npage: {failure.page}")
+    text = Path(failure.page).read_text("utf-8")
+    assert "await event.wait()" in text, "source lines"
+    assert "woken by 0.1@2" in text
+    assert text.count("<circle ") == len(failure.schedule)
+    assert 'marker-end="url(#tip)"' in text
+    assert "http://www.w3.org/2000/svg" in text
+    assert "KeyError: &#x27;woken&#x27;" in text
+    assert not any(it in text for it in ("<script", "src=", "<link", "href="))
+    assert failure.html("Title").startswith("<!DOCTYPE html>")
+
+
+def test_a_long_schedule_loses_its_middle_on_the_page() -> None:
+    async def program() -> None:
+        while True:  # noqa: ASYNC110 - spinning is the point
+            await checkpoint()
+
+    (failure,) = lab.explore(program, step_limit=1000).failures
+    assert "600 steps in the middle are left out" in failure.html()
