@@ -787,7 +787,7 @@ def test_schedules_that_failed_are_executed_first_the_next_time(suite: pytest.Py
     source = HEAD + RACE.replace("explore\n", "explore(backend='asyncio')\n")
     (suite.path / "test_it.py").write_text(source, "utf-8")
     found = suite.runpytest_inprocess("-v")
-    found.stdout.fnmatch_lines(["1 failure found in * executions *"])
+    found.stdout.fnmatch_lines(["found: 1 failure in * executions *"])
     again = suite.runpytest_inprocess("-v")
     again.assert_outcomes(failed=1)
     again.stdout.fnmatch_lines(["found again, in a schedule that failed before; the others were*"])
@@ -799,7 +799,7 @@ def test_schedules_that_failed_are_executed_first_the_next_time(suite: pytest.Py
     suite.runpytest_inprocess().assert_outcomes(passed=1)
     (suite.path / "test_it.py").write_text(source, "utf-8")
     found = suite.runpytest_inprocess()
-    found.stdout.fnmatch_lines(["1 failure found in * executions *"])
+    found.stdout.fnmatch_lines(["found: 1 failure in * executions *"])
 
 
 # --- the ini file
@@ -830,9 +830,9 @@ def test_the_ini_file_has_defaults_and_the_command_line_takes_precedence(
     result = run(suite, _dedent(source), "-v")
     result.stdout.fnmatch_lines_random(
         [
-            "*::test_plain[[]trio[]]: no failure in 7 executions (random on trio): * by a scope*",
-            "*::test_mark[[]asyncio[]]: no failure in 5 executions (exhaustive on asyncio): *",
-            "*::test_fixture: no failure in 7 executions (random on asyncio): *",
+            "*::test_plain[[]trio[]]: ran out: no failure in 7 executions (random on *by a scope*",
+            "*::test_mark[[]asyncio[]]: ran out: no failure in 5 executions (exhaustive on asyncio): *",
+            "*::test_fixture: ran out: no failure in 7 executions (random on asyncio): *",
         ]
     )
 
