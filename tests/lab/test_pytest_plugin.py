@@ -831,7 +831,7 @@ def test_the_ini_file_has_defaults_and_the_command_line_takes_precedence(
     result.stdout.fnmatch_lines_random(
         [
             "*::test_plain[[]trio[]]: ran out: no failure in 7 executions (random on *by a scope*",
-            "*::test_mark[[]asyncio[]]: ran out: no failure in 5 executions (exhaustive on asyncio): *",
+            "*::test_mark[[]asyncio[]]: ran out: no failure in 5 executions (exhaustive on *",
             "*::test_fixture: ran out: no failure in 7 executions (random on asyncio): *",
         ]
     )

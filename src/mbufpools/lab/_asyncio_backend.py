@@ -500,7 +500,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
     def thread_failed(self, thread: LabThread, error: BaseException) -> None:
         """Complain of an exception that has ended a thread, but not if the lab has cancelled what
         the thread waited for."""
-        cancelled = self._schedule.injected is not None and only(FutureCancelled, error)
+        cancelled = bool(self._schedule.injected) and only(FutureCancelled, error)
         if self.complaint is None and not cancelled:
             message = f"an exception has ended {thread.title}: {_shown(error)}"
             self.complaint = Outcome("exception", message, error=error)

@@ -434,7 +434,7 @@ class _Backend(trio.abc.Instrument):
     def thread_failed(self, thread: LabThread, error: BaseException) -> None:
         """Note an exception that ended a thread, unless the lab cancelled what it waited for."""
         schedule = self._schedule
-        injected = schedule is not None and schedule.injected is not None
+        injected = schedule is not None and schedule.injected
         cancelled = injected and (only(FutureCancelled, error) or only(trio.Cancelled, error))
         if self._thread_error is None and not cancelled:
             message = f"an exception has ended {thread.title}: {describe(error)}"
