@@ -183,9 +183,11 @@ class Waiters:
         state, budget = self._state, self._budget
         if state.failure is not None:
             raise state.failure
-        if self.must_queue or isinstance(queue, ManyQueue):
+        if isinstance(queue, ManyQueue) or (self.must_queue and not state.broken):
             return None
         with state.changing:
+            if self.must_queue:  # perhaps only since the repair
+                return None
             if isinstance(queue, PoolQueue):
                 supply = queue.supply
                 quote = supply.quote(1)
@@ -215,17 +217,16 @@ class Waiters:
         self.refuse_impossible(queue, request)
         try:
             self._join(queue, request)
-            if request.settled:
-                return request.result()
-            with self._state.changing:
-                self._leave(queue, request)
-                # It was a claim for a moment only, and no page has to leave for it; but it may have
-                # shown that a request that waits in its queue is one.
-                self._let_go_idle_pages()
+            if not request.settled:
+                with self._state.changing:  # which may repair the set, and so serve this request
+                    self._leave(queue, request)
+                    # It was a claim for a moment only, and no page has to leave for it; but it may
+                    # have shown that a request that waits in its queue is one.
+                    self._let_go_idle_pages()
+            return request.result() if request.settled else None
         except BaseException:
             self._give_back(queue, request)
             raise
-        return None
 
     def _join(self, queue: WaitQueue, request: Request[Any], *, parks: bool = False) -> None:
         """Append `request`, then run its queue: an item that came back since the first try would
@@ -301,14 +302,16 @@ class Waiters:
             self._state.observer.tell(EventKind.CANCEL, queue.name, request.nbytes, request.number)
 
     def _give_back(self, queue: WaitQueue, request: Request[Any]) -> None:
-        if request.granted is not None:
-            _release(request.granted)
-        elif request in queue.requests:
-            with self._state.changing:
-                was_head = queue.requests.head is request
-                self._leave(queue, request)
-                if was_head:  # no page was freed, so no other call would look
-                    self.run(None if self.order.ordered else (queue,))
+        try:
+            with self._state.changing:  # which may repair the set first, and so serve this request
+                if request in queue.requests:
+                    was_head = queue.requests.head is request
+                    self._leave(queue, request)
+                    if was_head:  # no page was freed, so no other call would look
+                        self.run(None if self.order.ordered else (queue,))
+        finally:
+            if request.granted is not None:
+                _release(request.granted)
 
     def fail_all(self, error: Callable[[WaitQueue], BaseException]) -> None:
         """Wake all requests with an error, in the order of arrival."""

@@ -16,7 +16,7 @@ import pytest
 
 from mbufpools import AccountedMemory, BufferPools, EventKind, Order, PoolSpec
 from tests.kit.getter import Getter
-from tests.kit.getters import on_asyncio
+from tests.kit.getters import on_asyncio, until
 from tests.kit.grants import (
     KIB,
     GrantLog,
@@ -331,3 +331,61 @@ async def test_releases_after_the_close_give_the_memory_back_and_wake_nobody(kin
     with pytest.raises(anyio.ClosedResourceError):
         await take(pools, kind, 1)()
     pools.check()
+
+
+def break_silently(pools: BufferPools) -> None:
+    """Mark the set as broken, as an exception in the middle of a step does; but do not ask the loop
+    to repair it, so that the next call does."""
+    pools._state.broken = True
+    pools._owner_loop.open_to = 0
+
+
+@pytest.mark.parametrize("what", ["bytes", "buffer", "several"])
+async def test_what_the_repair_of_the_set_grants_to_a_cancelled_request_goes_back(
+    what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The request that is cancelled is the one that the repair serves: it is the first call after
+    an exception has ended a step in its middle."""
+    pools = BufferPools(4096, [PoolSpec(4096, items_per_page=1)], wakeup="none")
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = await pools.reserve(4096)
+        waits: dict[str, Callable[[], Awaitable[object]]] = {
+            "bytes": lambda: pools.reserve(4096),
+            "buffer": lambda: pools.get(4096),
+            "several": lambda: pools.get_many([4096]),
+        }
+        scope = anyio.CancelScope()
+        granted: list[object] = []
+
+        async def waiter() -> None:
+            with scope:
+                granted.append(await waits[what]())
+
+        tasks.start_soon(waiter)
+        await until(lambda: pools.statistics().waiting == 1)
+        held.release()
+        assert pools.statistics().waiting == 1, "this policy wakes no request"
+        scope.cancel()
+        break_silently(pools)
+        await until(lambda: pools.statistics().waiting == 0)
+        pools.check()
+        statistics = pools.statistics()
+        assert (granted, statistics.nout, statistics.reserved, statistics.dropped) == ([], 0, 0, 0)
+    assert not caplog.records
+
+
+async def test_a_newcomer_queues_behind_a_request_that_the_repair_shows() -> None:
+    pools = BufferPools(4096, [PoolSpec(2048, items_per_page=2)])
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = await pools.reserve(4096)
+
+        async def waiter() -> None:
+            async with pools.reserve(4096):
+                pass
+
+        tasks.start_soon(waiter)
+        await until(lambda: pools.statistics().waiting == 1)
+        break_silently(pools)
+        with pytest.raises(anyio.WouldBlock):
+            pools.get_nowait(2048)
+        held.release()
