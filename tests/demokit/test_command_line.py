@@ -66,3 +66,33 @@ def test_the_progress_line_is_removed_after_an_error(
     first, last = capsys.readouterr().err.split("\r\033[K")[1:]
     assert first.startswith("[#####...............] 1 of 4 steps, ")
     assert last == ""
+
+
+def test_the_progress_line_tells_the_time_left_without_what_was_done_before(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 1.0, 11.0, 12.0])
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("mbufpools.demokit._command_line.time.monotonic", lambda: next(clock))
+    with progress_line(500, "runs", time_left=True) as progress:
+        assert progress is not None
+        progress(100)
+        progress(210)
+        progress(490)
+    shown = capsys.readouterr().err.split("\r\033[K")
+    assert shown[1].endswith("100 of 500 runs, just begun")
+    assert shown[2].endswith("210 of 500 runs, 29 s left")
+    assert shown[3].endswith("490 of 500 runs, 0 s left")
+
+
+def test_a_long_time_left_is_told_in_minutes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([0.0, 1.0, 2.0])
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("mbufpools.demokit._command_line.time.monotonic", lambda: next(clock))
+    with progress_line(601, "runs", time_left=True) as progress:
+        assert progress is not None
+        progress(0)
+        progress(2)
+    assert "2 of 601 runs, 10 min left" in capsys.readouterr().err

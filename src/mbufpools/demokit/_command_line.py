@@ -122,7 +122,7 @@ def installed_backend(value: str) -> str:
 
 @contextmanager
 def progress_line(
-    goal: int, noun: str, *, at_most: bool = False
+    goal: int, noun: str, *, at_most: bool = False, time_left: bool = False
 ) -> Iterator[Callable[[int], None] | None]:
     """Show on stderr how far a long command has come, in one line that is overwritten.
 
@@ -133,23 +133,31 @@ def progress_line(
         goal: how many things will be done.
         noun: what is counted, in the plural.
         at_most: the command may end before the goal.
+        time_left: tell how long the rest will take, instead of how many are done a second. What
+            the first call tells was done before.
     """
     if not sys.stderr.isatty():
         yield None
         return
     began = last = time.monotonic()
+    before: int | None = None
 
     def show(done: int) -> None:
-        nonlocal last
+        nonlocal last, before
+        if before is None:
+            before = done if time_left else 0
         now = time.monotonic()
         if now - last < PAUSE:
             return
         last = now
         bar = ("#" * (BAR * done // goal)).ljust(BAR, ".")
-        rate = done / max(now - began, 1e-9)
+        rate = (done - before) / max(now - began, 1e-9)
+        if time_left:
+            speed = f"{_for_people((goal - done) / rate)} left" if rate else "just begun"
+        else:
+            speed = f"{rate:.0f} a second"
         sys.stderr.write(
-            f"\r\033[K[{bar}] {done} of {'at most ' if at_most else ''}{goal} {noun}, "
-            f"{rate:.0f} a second"
+            f"\r\033[K[{bar}] {done} of {'at most ' if at_most else ''}{goal} {noun}, {speed}"
         )
         sys.stderr.flush()
 
@@ -157,6 +165,10 @@ def progress_line(
         yield show
     finally:
         sys.stderr.write("\r\033[K")
+
+
+def _for_people(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 INTERRUPTED = 130

@@ -21,10 +21,13 @@ WIDTH = 78
 """Columns of prose: two less than a terminal of 80 has."""
 
 
-def fill(text: str) -> str:
-    """Break each paragraph of `text` into lines that fit a terminal."""
+def fill(text: str, *, indent: str = "") -> str:
+    """Break each paragraph of `text` into lines that fit a terminal; all lines but the first of
+    each begin with `indent`."""
     return "\n\n".join(
-        textwrap.fill(" ".join(paragraph.split()), WIDTH, break_on_hyphens=False)
+        textwrap.fill(
+            " ".join(paragraph.split()), WIDTH, break_on_hyphens=False, subsequent_indent=indent
+        )
         for paragraph in text.split("\n\n")
     )
 
@@ -84,7 +87,7 @@ class Table:
         numeric = []
         for lines, name in zip(texts, self.columns, strict=True):
             cells = [row[name] for row in self.rows]
-            lines.extend(map(self._show, cells))
+            lines.extend(map(self.show, cells))
             numeric.append(not any(isinstance(cell, str | bool) for cell in cells))
         widths = [max(map(len, lines)) for lines in texts]
         for lines, width in zip(texts, widths, strict=True):
@@ -98,7 +101,8 @@ class Table:
         ]
         return "\n".join([self.title, *shown] if self.title else shown)
 
-    def _show(self, cell: Cell) -> str:
+    def show(self, cell: Cell) -> str:
+        """Return a cell as text."""
         if cell is None:
             return self._none
         if isinstance(cell, bool):
