@@ -52,6 +52,7 @@ On top of the core, and imported by none of its modules:
 ``net``             sockets, transports and streams whose memory the pools bound
 ``traces``          recordings of the kernel's own code, and their replay on the pools
 ``demokit``         what the demos share: arguments, processes, reports
+``experiment``      the experiment: workloads, kernels, questions, verdicts, the report
 ``cli``             the command ``mbufpools``
 ==================  ====================================================================
 """

@@ -56,7 +56,7 @@ CORE = [
     "_bufferpools",
     "mbufs",
 ]
-ON_TOP = ["lab", "_lab_hooks", "smp", "net", "traces", "demokit", "cli", "__main__"]
+ON_TOP = ["lab", "_lab_hooks", "smp", "net", "traces", "demokit", "experiment", "cli", "__main__"]
 
 ORDER = [*CORE, "mbufpools", *ON_TOP]
 """Each module or sub-package imports only those before it; ``mbufpools`` is the package's own
@@ -69,7 +69,8 @@ STANDS_ON: dict[str, set[str]] = {
     "net": {*CORE, "mbufpools"},
     "traces": {*CORE, "mbufpools"},
     "demokit": {*CORE, "mbufpools", "lab"},
-    "cli": {*CORE, "mbufpools", "lab", "smp", "net", "traces", "demokit"},
+    "experiment": {*CORE, "mbufpools", "lab", "demokit"},
+    "cli": {*CORE, "mbufpools", "lab", "smp", "net", "traces", "demokit", "experiment"},
 }
 """What each sub-package may import of the rest."""
 

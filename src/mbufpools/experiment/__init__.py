@@ -1,0 +1,63 @@
+"""The experiment: what each kernel does under each load, computed by the library itself.
+
+Every figure comes from `MbufPools` in virtual time, on memory that is only counted. The workloads,
+the kernels and the questions are data; each run has a seed, and the same seed gives the same
+figures in any process. `mbufpools compare` is its command line, `make report` writes its report.
+
+- `QUESTIONS` and `find_question`: the questions of the thread, each with its cells, tables and
+  verdict.
+- `KERNELS`: the kernels that are compared. `WORKLOADS`: what is simulated, and `PARAMETERS`: with
+  which numbers. `measure` runs one once.
+- `run` runs cells on an executor, such as that of `processes` or of `dask_executor`.
+- `Results`, `Folder`, `pack`, `unpack`: what was measured, in memory and in files.
+
+The modules, from the foundations up. Each imports only modules above it:
+
+================  ======================================================================
+``_clock``        events in virtual time, beside the library's own tasks
+``_kernels``      the kernels, as data
+``_machine``      one simulated machine, and the account of what its users went through
+``_incident``     the incident: receive rings, senders, NFS, hogs
+``_workloads``    the smaller workloads
+``_results``      cells and results, in memory and in files
+``_runner``       runs cells on an executor
+``_intervals``    means, medians, bootstrap
+``_costs``        what a wakeup costs in the kernel, as measured
+``questions``     the questions of the thread, one module each; a package of its own
+``_findings``     five sentences, and a mail to the list
+``_story``        one small run, event by event
+``report``        the HTML report and its pictures; a package of its own
+================  ======================================================================
+"""
+
+from __future__ import annotations
+
+from ._findings import MAIL_CELLS, findings, mail
+from ._kernels import KERNELS, Kernel
+from ._results import Cell, Folder, Results, pack, unpack
+from ._runner import dask_executor, processes, run
+from ._workloads import PARAMETERS, WORKLOADS, measure
+from .questions import LONGEST, QUESTIONS, Question, find_question
+
+__all__ = [
+    "KERNELS",
+    "LONGEST",
+    "MAIL_CELLS",
+    "PARAMETERS",
+    "QUESTIONS",
+    "WORKLOADS",
+    "Cell",
+    "Folder",
+    "Kernel",
+    "Question",
+    "Results",
+    "dask_executor",
+    "find_question",
+    "findings",
+    "mail",
+    "measure",
+    "pack",
+    "processes",
+    "run",
+    "unpack",
+]

@@ -1,0 +1,145 @@
+"""Question a: does the patch cure the stall, and all of it?"""
+
+from __future__ import annotations
+
+from mbufpools.demokit import Table
+
+from .._results import Cell, Results
+from ._question import Question, kernel, mean, never, percent, seconds
+
+__all__ = ["COLD", "CURE", "HIDDEN", "POOLS"]
+
+POOLS = ("mbufpl", "mcl2k", "mcl9k", "mcl64k")
+PAGES = (1, 16, 256, 4096)
+HIDDEN = tuple(
+    Cell.of("hidden", kernel(name), pool=pool, pages=pages)
+    for name in ("patch", "patch + curpage")
+    for pool in POOLS
+    for pages in PAGES
+    if pages < 4096 or pool == "mcl2k"
+)
+ORDERS = tuple(
+    Cell.of("hidden", kernel("patch"), pool="mcl2k", pages=256, **more)
+    for more in (
+        {"sleepers": 8},
+        {"sleepers": 200},
+        {"order": "first"},
+        {"order": "last"},
+    )
+)
+COLD = tuple(
+    Cell.of("cold", kernel(name, caches), request=request, load=load)
+    for name, caches in (
+        ("as it is", 0),
+        ("patch", 0),
+        ("direct", 0),
+        ("wanted", 0),
+        ("as it is", 8),
+        ("patch", 8),
+        ("drained", 8),
+        ("drained + patch", 8),
+    )
+    for request in ("bpf", "nfs")
+    for load in (0, 30, 100)
+)
+
+
+def _cure_tables(results: Results) -> list[Table]:
+    shares = Table(
+        {
+            "pool": "pool",
+            "pages": "pages",
+            "stale": "patch:\n% put",
+            "fresh": "with curpage:\n% put",
+        },
+        title="Hidden items: share of a full pool's items that are put until one sleeper is served",
+    )
+    for stale, fresh in zip(HIDDEN[: len(HIDDEN) // 2], HIDDEN[len(HIDDEN) // 2 :], strict=True):
+        shares.add(
+            pool=stale.parameters["pool"],
+            pages=stale.parameters["pages"],
+            stale=percent(results.values(stale, "share")),
+            fresh=", ".join(sorted({f"{put} put" for put in results.values(fresh, "put")})),
+        )
+    orders = Table(
+        {"variant": "variant", "share": "patch:\n% put", "refused": "tries refused\nmeanwhile, %"},
+        title="The same for mcl2k, 256 pages, with other sleepers and orders of the puts",
+    )
+    base = Cell.of("hidden", kernel("patch"), pool="mcl2k", pages=256)
+    names = ("1 sleeper, random", "8 sleepers", "200 sleepers", "first taken, first put", "last")
+    for name, cell in zip(names, (base, *ORDERS), strict=True):
+        runs = results.all(cell)
+        orders.add(
+            variant=name,
+            share=percent([run["share"] for run in runs]),
+            refused=percent([run["refused"] / max(1, run["tries"]) for run in runs]),
+        )
+    cold = Table(
+        {
+            "kernel": "kernel",
+            "caches": "caches",
+            **{
+                f"{request} {load}": f"{label}\nload {load} %"
+                for request, label in (("bpf", "9k"), ("nfs", "2k"))
+                for load in (0, 30, 100)
+            },
+        },
+        title="Cold pool: median seconds that a get sleeps in an empty pool (45 s are simulated)",
+    )
+    for group in range(0, len(COLD), 6):
+        cells = COLD[group : group + 6]
+        cold.add(
+            kernel=cells[0].kernel.name,
+            caches=cells[0].kernel.caches > 0,
+            **{
+                f"{cell.parameters['request']} {cell.parameters['load']}": seconds(
+                    results.values(cell, "served_after")
+                )
+                for cell in cells
+            },
+        )
+    return [shares, orders, cold]
+
+
+def _cold_never(results: Results, name: str, caches: int) -> tuple[int, int]:
+    """How many cold gets were never served under a kernel, and of how many."""
+    values = [
+        value
+        for cell in COLD
+        if cell.kernel == kernel(name, caches)
+        for value in results.values(cell, "served_after")
+    ]
+    return never(values), len(values)
+
+
+def _cure_verdict(results: Results) -> str:
+    stale = mean(results, Cell.of("hidden", kernel("patch"), pool="mcl2k", pages=256), "share")
+    fresh = max(
+        put
+        for cell in HIDDEN
+        if cell.kernel == kernel("patch + curpage")
+        for put in results.values(cell, "put")
+    )
+    alone, of = _cold_never(results, "patch", 0)
+    cached, _ = _cold_never(results, "patch", 8)
+    cured = stale < 0.01 and not alone and not cached
+    return (
+        f"{'Yes' if cured else 'Not all of it'}: with the patch {stale:.0%} of a 2k pool is put "
+        f"before a sleeper is served (curpage line: {fresh} put); cold gets never served: {alone} "
+        f"of {of}, with caches {cached} of {of}."
+    )
+
+
+CURE = Question(
+    "a",
+    "cure",
+    "Does the patch cure the stall, and all of it?",
+    (*HIDDEN, *ORDERS, *COLD),
+    _cure_tables,
+    _cure_verdict,
+    "Hidden items: all items of a pool are out and the budget is full; processes sleep; the items "
+    "are put back one by one, and after each put one get without waiting is tried. Cold pool: the "
+    "budget is full of receive clusters, of which a share is in use again and again; after one "
+    "second one process asks an empty pool for a 9k cluster (bpf_movein), or for a 2k cluster with "
+    "an mbuf in its hand (nfsm_reqhead).",
+)

@@ -1,0 +1,76 @@
+"""Question b: who takes a freed page?"""
+
+from __future__ import annotations
+
+from mbufpools.demokit import Table
+
+from .._results import Cell, Results
+from ._question import Question, kernel, mean, percent
+
+__all__ = ["DELAYS", "GRAB", "GRABBERS", "GRABS", "sleepers_share"]
+
+DELAYS = (0.0, 0.001, 0.01, 0.1)
+GRABBERS = ("as it is", "patch", "patch + own queue", "patch + fifo", "direct", "wanted")
+GRABS = tuple(Cell.of("grab", kernel(name), delay=delay) for name in GRABBERS for delay in DELAYS)
+
+
+def sleepers_share(results: Results, cell: Cell) -> list[float]:
+    return [
+        run["taken_by_sleeper"] / max(1, run["taken_by_sleeper"] + run["taken_by_newcomer"])
+        for run in results.all(cell)
+    ]
+
+
+def _grab_tables(results: Results) -> list[Table]:
+    table = Table(
+        {
+            "kernel": "kernel",
+            **{f"{delay:g}": f"{1000 * delay:g} ms" for delay in DELAYS},
+            "served": "sleepers served\nat 10 ms",
+        },
+        title="Share of freed pages that sleepers get, in %, as other work on systqmp delays the "
+        "wakeup",
+    )
+    for name in GRABBERS:
+        cells = [cell for cell in GRABS if cell.kernel.name == name]
+        late = next(cell for cell in cells if cell.parameters["delay"] == 0.01)
+        table.add(
+            kernel=name,
+            **{
+                f"{cell.parameters['delay']:g}": percent(sleepers_share(results, cell))
+                for cell in cells
+            },
+            served=f"{mean(results, late, 'slept') - mean(results, late, 'never'):.0f}",
+        )
+    return [table]
+
+
+def _grab_verdict(results: Results) -> str:
+    share = {
+        (name, delay): sum(found := sleepers_share(results, cell)) / len(found)
+        for name in GRABBERS
+        for delay in DELAYS
+        for cell in [Cell.of("grab", kernel(name), delay=delay)]
+    }
+    prompt, late, later = (share["patch", delay] for delay in (0.0, 0.01, 0.1))
+    real = late < prompt - 0.05
+    return (
+        f"{'Yes, if the task is late' if real else 'No'}: under the patch sleepers get "
+        f"{prompt:.0%} of freed pages at once, {late:.0%} at 10 ms, {later:.0%} at 100 ms; direct "
+        f"{share['direct', 0.1]:.0%}, FIFO {share['patch + fifo', 0.1]:.0%}; unpatched "
+        f"{share['as it is', 0.0]:.0%}."
+    )
+
+
+GRAB = Question(
+    "b",
+    "grab",
+    "Is the memory grabbed by some other pool before the wakeup makes it through?",
+    GRABS,
+    _grab_tables,
+    _grab_verdict,
+    "The gc frees one idle page a second. 320 processes sleep for 4k clusters, whose page is as "
+    "large as those that leave. 200 newcomers a second try for a 4k cluster or an mbuf. Work of "
+    "the stated length stands before the wakeup task on systqmp whenever a page leaves.",
+    ("A page counts for whoever takes the last of its bytes.",),
+)

@@ -1,0 +1,91 @@
+"""Question d: what do wakeups cost?"""
+
+from __future__ import annotations
+
+from mbufpools.demokit import Table
+
+from .._costs import microseconds_a_second
+from .._results import Cell, Results
+from ._question import Question, kernel, mean
+
+__all__ = ["STORMS", "WAKEUPS", "price"]
+
+STORMS = tuple(
+    Cell.of("storm", kernel(name), sleepers=sleepers)
+    for name in ("patch", "direct", "near-limit", "wanted")
+    for sleepers in (0, 20)
+)
+
+
+def price(results: Results, cell: Cell) -> list[float]:
+    """Microseconds of CPU time a second that the wakeups cost, of each run."""
+    return [
+        microseconds_a_second(
+            run["runs_idle"], run["runs"] - run["runs_idle"], run["coalesced"], run["seconds"]
+        )
+        for run in results.all(cell)
+    ]
+
+
+def _wakeup_tables(results: Results) -> list[Table]:
+    table = Table(
+        {
+            "load": "load",
+            "kernel": "kernel",
+            "runs": "runs",
+            "vain": "in vain\n%",
+            "served": "served\na run",
+            "coalesced": "coalesced\nadds",
+            "price": "µs of CPU\na second",
+        },
+        title="Runs of m_pool_wakeup, and what they cost",
+    )
+    steady = tuple(Cell.of("incident", kernel(name)) for name in ("patch", "patch + curpage"))
+    for cell in (*STORMS, *steady):
+        runs = mean(results, cell, "runs")
+        load = (
+            f"storm, {cell.parameters['sleepers']} asleep"
+            if cell.workload == "storm"
+            else "incident, no caches"
+        )
+        table.add(
+            load=load,
+            kernel=cell.kernel.name,
+            runs=round(runs),
+            vain=round(100 * mean(results, cell, "runs_in_vain") / runs) if runs else None,
+            served=round(mean(results, cell, "served_by_runs") / runs, 2) if runs else None,
+            coalesced=round(mean(results, cell, "coalesced")),
+            price=round(max(price(results, cell)), 1),
+        )
+    return [table]
+
+
+def _wakeup_verdict(results: Results) -> str:
+    most = {
+        name: max(max(price(results, cell)) for cell in STORMS if cell.kernel.name == name)
+        for name in ("patch", "direct", "wanted")
+    }
+    storm = Cell.of("storm", kernel("direct"), sleepers=20)
+    runs, vain = mean(results, storm, "runs"), mean(results, storm, "runs_in_vain")
+    share = most["direct"] / 1e6
+    cheap = share < 0.001
+    return (
+        f"{'Yes, it is cheap' if cheap else 'No, it is not cheap'}: in a storm of {runs:.0f} freed "
+        f"pages in 2 s direct costs {most['direct']:.0f} µs/s ({share:.2%} of a CPU), the patch "
+        f"{most['patch']:.0f}, wanted {most['wanted']:.0f}; {vain / max(1, runs):.1%} of direct's "
+        f"runs serve nobody."
+    )
+
+
+WAKEUPS = Question(
+    "d",
+    "wakeups",
+    "Could one just call wakeup, knowing that it is cheap if nobody sleeps?",
+    (*STORMS, *(Cell.of("incident", kernel(name)) for name in ("patch", "patch + curpage"))),
+    _wakeup_tables,
+    _wakeup_verdict,
+    "Storm: 1,024 idle pages of mbufs, more than the pool may keep, so each of 2,000 puts a second "
+    "frees one; 20 processes sleep for 64k clusters meanwhile, or nobody. Incident: as in g. The "
+    "counts are simulated; each is multiplied by the most nanoseconds that a call of the kernel's "
+    "own code takes.",
+)
