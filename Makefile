@@ -20,8 +20,8 @@ ASYNC = --anyio --disable ASYNC112,ASYNC114,ASYNC124,ASYNC9
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL = help
-.PHONY: help demo test quick prove soak test-all check lint types coverage smoke bench bench-full \
-	mutate mutants fix docs clean
+.PHONY: help demo test quick prove report report-full soak test-all check lint types coverage \
+	smoke bench bench-full mutate mutants fix docs clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -45,6 +45,15 @@ prove: $(READY)  ## the long proofs, of which `make test` runs a quick form
 JOBS ?= 2
 # A process that has run out of tests takes some of another's.
 SPREAD = --numprocesses=$(JOBS) --dist=worksteal
+
+report: $(READY)  ## the experiment in short, three seeds: build/report/report.html
+	$(BIN)/mbufpools compare --seeds 3 --out build/report
+
+report-full: $(READY)  ## the experiment with 20 seeds, and the results that docs/ keeps
+	$(BIN)/mbufpools compare --seeds 20 --out build/report-full --pack docs/results.jsonl.xz
+	cp build/report-full/hero.svg docs/hero.svg
+	$(BIN)/mbufpools compare --results docs/results.jsonl.xz --mail > docs/mail.txt
+	$(BIN)/python docs/produce.py
 
 SEED ?= $(shell date +%s)
 soak: $(READY)  ## a million random operations on each backend (SEED=n to say which)

@@ -19,11 +19,11 @@ from functools import partial
 from mbufpools import __version__
 from mbufpools.demokit import INTERRUPTED, Mistake, Parser, run_command
 
-from . import _demo, _explore, _replay, _smp, _stat
+from . import _compare, _demo, _explore, _replay, _smp, _stat
 
 __all__ = ["main"]
 
-VERBS = (_demo, _stat, _replay, _explore, _smp)
+VERBS = (_demo, _stat, _replay, _explore, _smp, _compare)
 """In the order in which ``--help`` lists them."""
 
 

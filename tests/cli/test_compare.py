@@ -1,0 +1,105 @@
+"""``mbufpools compare``: tables, verdicts, JSON, files, and mistakes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from mbufpools.cli import main
+from mbufpools.experiment import QUESTIONS, find_question
+
+RESULTS = str(Path(__file__).resolve().parents[2] / "docs" / "results.jsonl.xz")
+
+
+def test_it_prints_the_tables_and_the_verdict_of_a_question(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["compare", "grab", "--results", RESULTS]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"b. {find_question('grab').asked}\n---")
+    assert "patch + own queue" in printed
+    assert "Verdict: " in printed
+
+
+def test_it_prints_the_verdicts_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--results", RESULTS, "--verdicts"]) == 0
+    printed = capsys.readouterr().out
+    for question in QUESTIONS:
+        assert f"{question.letter}. {question.asked}" in printed
+    assert "patch + own queue" not in printed
+
+
+def test_json_has_an_object_for_each_question(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--results", RESULTS, "--json"]) == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [it["question"] for it in found] == [question.name for question in QUESTIONS]
+    assert all(it["verdict"] and it["tables"][0]["rows"] and it["seeds"] for it in found)
+
+
+def test_it_prints_the_findings_and_the_mail(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--results", RESULTS, "--findings"]) == 0
+    assert capsys.readouterr().out.count("\n- ") == 4
+    assert main(["compare", "--results", RESULTS, "--mail"]) == 0
+    assert capsys.readouterr().out.startswith("Subject: ")
+
+
+def test_it_runs_a_question_with_other_parameters_and_keeps_the_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    line = ["compare", "margin", "--seeds", "1", "--workers", "1", "--set", "cold.horizon=20"]
+    assert main([*line, "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    assert "Changed: cold.horizon=20." in printed.out
+    assert "No margin up to 2 MiB is safe" in printed.out
+    assert "No margin up to 2 MiB is safe" in (tmp_path / "report.html").read_text("utf-8")
+    assert (tmp_path / "margin.svg").exists()
+    assert len(list((tmp_path / "results").iterdir())) == len(find_question("margin").cells)
+
+
+def test_it_packs_results(tmp_path: Path) -> None:
+    file = tmp_path / "packed"
+    assert main(["compare", "--results", RESULTS, "--pack", str(file), "--verdicts"]) == 0
+    assert file.read_bytes() == Path(RESULTS).read_bytes()
+
+
+def test_it_lists_questions_and_parameters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--list"]) == 0
+    printed = capsys.readouterr().out
+    assert "c  backlog" in printed
+    assert "nmbclust=8192" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nothing"], "no question 'nothing'; expected one of 0 (page), a (cure)"),
+        (["cure", "--set", "cold.x=1"], "no parameter 'cold.x'; expected one of hidden.pool"),
+        (["cure", "--set", "cold.load=much"], "'much' is no value; expected a number"),
+        (["--results", "/nonexistent"], "/nonexistent: No such file or directory; expected"),
+        (["--results", __file__], "is no file of results; expected one that --pack wrote"),
+        (["--pack", "x", "--cpus", "4"], "leave --set and --cpus out"),
+        (["--seeds", "0"], "'0'; expected a whole number from 1 to 10000"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", *arguments])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="needs Dask")
+@pytest.mark.filterwarnings("ignore")
+def test_an_address_without_a_scheduler_is_a_mistake(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", "margin", "--dask", "nonsense://nowhere"])
+    assert stop.value.code == 2
+    assert "no Dask scheduler at 'nonsense://nowhere'" in capsys.readouterr().err

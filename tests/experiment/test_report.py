@@ -1,0 +1,91 @@
+"""The report is one file, the same bytes each time, and a browser shows it without complaint."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mbufpools.experiment import KERNELS, QUESTIONS, unpack
+from mbufpools.experiment._story import tell_story
+
+pytest.importorskip("matplotlib")
+
+from mbufpools.experiment import report
+
+ROOT = Path(__file__).resolve().parents[2]
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    results = unpack(ROOT / "docs" / "results.jsonl.xz")
+    return report.write_report(QUESTIONS, results, tmp_path_factory.mktemp("report"))
+
+
+def test_the_first_picture_is_the_same_bytes_each_time() -> None:
+    assert report.hero() == report.hero()
+
+
+def test_the_page_needs_no_network(written: Path) -> None:
+    text = written.read_text("utf-8")
+    links = set(re.findall(r"""(?:src|href)=["']([^"'#][^"']*)""", text))
+    assert links <= {"data:,"}
+    assert not re.search(r"@import|url\((?!#)", text)
+
+
+def test_the_page_has_every_question_with_its_picture(written: Path) -> None:
+    text = written.read_text("utf-8")
+    for question in QUESTIONS:
+        section = text[text.index(f'<section id="{question.name}">') :]
+        assert "<svg" in section[: section.index("</section>")]
+        assert (written.parent / f"{question.name}.svg").exists()
+    assert text.index('id="page"') < text.index('id="story"') < text.index('id="cure"')
+
+
+def test_the_script_of_the_timeline_is_short() -> None:
+    script = Path(report.__file__).parent / "timeline.js"
+    assert len(script.read_text("utf-8").splitlines()) <= 150
+
+
+def test_the_story_before_the_cures_ends_with_sleepers_and_after_them_without() -> None:
+    before, after = (tell_story(KERNELS[name]) for name in ("as it is", "patch + curpage"))
+    assert [lane.served for lane in before.lanes].count(None) == 4
+    assert all(lane.served is not None for lane in after.lanes)
+    assert before.steps[-1][1] == [0, 0, 0, 0]
+    assert all(sum(nbytes) <= after.limit for _, nbytes in after.steps)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+def test_a_browser_finds_no_error_in_the_page(written: Path, tmp_path: Path) -> None:
+    assert BROWSER is not None
+    shot = tmp_path / "report.png"
+    done = subprocess.run(
+        [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--enable-logging=stderr",
+            "--window-size=1100,2400",
+            "--virtual-time-budget=3000",
+            f"--screenshot={shot}",
+            written.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "CONSOLE" not in done.stderr, done.stderr
+    assert shot.stat().st_size > 20_000
