@@ -1,0 +1,142 @@
+"""Each question has a verdict, computed from the figures; and it can come out the other way."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+
+from mbufpools.experiment import (
+    LONGEST,
+    QUESTIONS,
+    Cell,
+    Question,
+    Results,
+    find_question,
+    findings,
+    mail,
+    measure,
+    pack,
+    unpack,
+)
+from mbufpools.experiment._costs import microseconds_a_second
+from mbufpools.experiment._intervals import interval, median, spread
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMITTED = ROOT / "docs" / "results.jsonl.xz"
+
+
+@pytest.fixture(scope="module")
+def committed() -> Results:
+    return unpack(COMMITTED)
+
+
+def ids(question: Question) -> str:
+    return question.name
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=ids)
+def test_the_verdict_of_the_committed_results_comes_out_again(
+    question: Question, committed: Results
+) -> None:
+    text = " ".join((ROOT / "docs" / "answers.md").read_text("utf-8").split())
+    assert question.verdict(committed) in text
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=ids)
+def test_a_verdict_is_one_sentence_that_fits(question: Question, committed: Results) -> None:
+    verdict = question.verdict(committed)
+    assert len(verdict) <= LONGEST
+    assert verdict.endswith(".")
+    assert ". " not in verdict
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=ids)
+def test_every_cell_was_run_with_as_many_seeds(question: Question, committed: Results) -> None:
+    assert committed.seeds_of(question.cells) >= 20
+
+
+def test_the_mail_of_the_committed_results_comes_out_again(committed: Results) -> None:
+    text = mail(committed)
+    assert text == (ROOT / "docs" / "mail.txt").read_text("utf-8")
+    assert max(map(len, text.splitlines())) <= 72
+
+
+CHEAP = {
+    f"{cell.workload}, {cell.kernel.caches} caches": cell
+    for question in reversed(QUESTIONS)
+    for cell in reversed(question.cells)
+    if cell.workload not in ("incident", "load") and cell.parameters.get("pages", 0) < 1000
+}
+
+
+@pytest.mark.parametrize("cell", CHEAP.values(), ids=CHEAP)
+def test_a_run_behind_the_committed_results_comes_out_again(
+    cell: Cell, committed: Results, tmp_path: Path
+) -> None:
+    again = Results()
+    again.add(cell, 1, measure(cell.workload, cell.kernel, cell.parameters, 1))
+    pack(again, tmp_path / "again")
+    assert unpack(tmp_path / "again").runs[cell.key][1] == committed.runs[cell.key][1]
+
+
+def test_there_are_five_findings(committed: Results) -> None:
+    assert len(findings(committed)) == 5
+
+
+def changed(results: Results, question: str, **figures: object) -> Results:
+    """The same results, in which some figures of the cells of a question are others."""
+    copy = deepcopy(results)
+    for cell in find_question(question).cells:
+        for run in copy.runs[cell.key].values():
+            run.update({name: value for name, value in figures.items() if name in run})
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("question", "figures", "says", "else_says"),
+    [
+        ("cure", {"share": 0.001, "put": 1, "served_after": 1.0}, "Yes", "Not all"),
+        ("grab", {"taken_by_newcomer": 0, "taken_by_sleeper": 9}, "No:", "Yes, if"),
+        ("backlog", {"at_end": 60}, "never drains", "drains at blocks"),
+        ("wakeups", {"runs": 10**7, "runs_idle": 0}, "not cheap", "Yes, it is cheap"),
+        ("margin", {"served_after": None}, "No margin", "serves every get"),
+        ("ratio", {"pages_freed": 0}, "Yes: no page freed", "Not here"),
+        ("beyond", {"left_50": None}, "for ever", "136 s"),
+        ("page", {"share": 0.5}, "does not help alone", "helps alone"),
+    ],
+)
+def test_a_verdict_can_come_out_the_other_way(
+    question: str, figures: dict[str, object], says: str, else_says: str, committed: Results
+) -> None:
+    verdict = find_question(question).verdict
+    assert else_says in verdict(committed)
+    assert says in verdict(changed(committed, question, **figures))
+    assert len(verdict(changed(committed, question, **figures))) <= LONGEST
+
+
+def test_a_question_is_found_by_its_name_and_by_its_letter() -> None:
+    assert find_question("a") is find_question("cure")
+    with pytest.raises(KeyError):
+        find_question("z")
+
+
+def test_the_interval_of_the_mean_surrounds_it_and_is_the_same_each_time() -> None:
+    pytest.importorskip("numpy")
+    values = [1.0, 2.0, 3.0, 4.0, 10.0]
+    found = interval(values)
+    assert found is not None
+    assert found == interval(values)
+    assert 1.0 < found[0] < 4.0 < found[1] < 10.0
+    assert interval([1.0]) is None
+    assert spread([2.0, 2.0]) == "2.0"
+
+
+def test_never_is_longer_than_any_time() -> None:
+    assert median([None, 3.0, 1.0]) == 3.0
+    assert median([None, None, 1.0]) is None
+
+
+def test_the_price_is_that_of_the_calls() -> None:
+    assert microseconds_a_second(1000, 100, 500, 1.0) == pytest.approx(171 + 190 + 1)
