@@ -101,7 +101,7 @@ def report(options: Options) -> Report:
             "processes": "pro-\ncesses",
             "through": "got\nthrough",
             "in_order": "in\norder",
-            "last_at": "last at\n(ms)",
+            "last_at": "last\n(ms)",
             "mbufs": "mbufs\nheld",
             "short": "short of\n(bytes)",
             "deadlock": "dead-\nlock",
