@@ -854,6 +854,20 @@ def test_an_invalid_line_of_the_ini_file_is_a_usage_error(
     result.stderr.fnmatch_lines([f"ERROR: {message}"])
 
 
+@pytest.mark.parametrize("where", ["command line", "ini file"])
+def test_an_exploration_ends_after_its_seconds_and_the_summary_says_so(
+    suite: pytest.Pytester, where: str
+) -> None:
+    options = ["--explore-seconds", "0.000001"] if where == "command line" else []
+    if not options:
+        suite.makeini(f"{INI}explore_seconds = 0.000001\n")
+    result = run(suite, SOUND, *options, "-v", "-k", "asyncio")
+    result.assert_outcomes(passed=1, deselected=1)
+    result.stdout.fnmatch_lines(["*::test_sound[[]asyncio[]]: *ran out*"])
+    invalid = run(suite, SOUND, "--explore-seconds", "0")
+    invalid.stderr.fnmatch_lines(["ERROR: --explore-seconds 0: expected seconds, above 0"])
+
+
 def test_another_seed_chooses_other_schedules(suite: pytest.Pytester) -> None:
     source = """
     ORDERS = []
