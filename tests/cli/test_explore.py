@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import random
 import shlex
 import sys
 from pathlib import Path
@@ -39,6 +40,10 @@ async def race(expected=2):
 
     await two(increase)
     assert count == expected, f"{count} of {expected}"
+
+async def clocks():
+    import random, time
+    assert (time.time() == 1_700_000_000, random.random() < 0.14) == (True, True)
 
 async def stall():
     await anyio.Event().wait()
@@ -107,6 +112,15 @@ def test_a_program_that_holds_is_one_line(target: str, capsys: pytest.CaptureFix
         "first out, threads between two of their waits, I/O and real time\n",
         "",
     )
+
+
+def test_clocks_and_chance_are_controlled_unless_they_are_to_be_real(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert explore(capsys, "programs:clocks")[0] == 0
+    assert explore(capsys, "programs:clocks", "--real-clocks")[0] == 1
+    random.seed(0)
+    assert explore(capsys, "programs:clocks", "--real-chance", "--token", "asyncio:")[0] == 1
 
 
 def test_a_program_may_be_an_attribute(capsys: pytest.CaptureFixture[str]) -> None:

@@ -143,6 +143,16 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         choices=["stall", "livelock", "exception", "leak"],
         help="pass over failures of this kind: stall, livelock, exception or leak",
     )
+    parser.add_argument(
+        "--real-clocks",
+        action="store_true",
+        help="leave time and datetime real; by default they move with the virtual clock",
+    )
+    parser.add_argument(
+        "--real-chance",
+        action="store_true",
+        help="leave random, secrets and uuid to chance; by default they are seeded",
+    )
     parser.add_argument("--token", help="execute only the schedule of this token")
     parser.add_argument(
         "--html",
@@ -234,6 +244,8 @@ def _explore(program: Program, arguments: argparse.Namespace, backend: BackendNa
             on_progress=progress,
             reset=arguments.reset,
             fresh=arguments.fresh,
+            clocks=not arguments.real_clocks,
+            chance=not arguments.real_chance,
             html=arguments.html,
         )
     _print(arguments, found, str(found))
@@ -265,7 +277,14 @@ def _cancel(arguments: argparse.Namespace) -> bool | lab.Cancellable:
 def _replay(program: Program, arguments: argparse.Namespace) -> int:
     from mbufpools import lab
 
-    found = lab.replay(program, arguments.token, reset=arguments.reset, fresh=arguments.fresh)
+    found = lab.replay(
+        program,
+        arguments.token,
+        reset=arguments.reset,
+        fresh=arguments.fresh,
+        clocks=not arguments.real_clocks,
+        chance=not arguments.real_chance,
+    )
     _print(arguments, found, "" if found.failures else "the schedule of the token does not fail")
     return 1 if found.failures else 0
 
