@@ -279,7 +279,7 @@ def mistake(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     return err.removeprefix("mbufpools explore: ").rstrip("\n")
 
 
-THERE_ARE = "; there are sound, stall, wait, stuck, io, dies_elsewhere"
+THERE_ARE = "; there are sound, clocks, stall, wait, stuck, io, dies_elsewhere"
 
 
 @pytest.mark.parametrize(
