@@ -322,7 +322,7 @@ def test_what_is_behind_a_passed_over_failure_is_found(backend: lab.BackendName)
         await together(partial(write, "a"), partial(write, "b"))
         assert order == ["a", "b"]
 
-    (failure,) = lab.explore(program, backend=backend, ignore=["leak"]).failures
+    (failure,) = lab.explore(program, backend=backend, ignore="leak").failures
     assert failure.kind == "exception"
 
 

@@ -56,7 +56,7 @@ def explore(
     max_seconds: float | None = None,
     require_complete: bool = False,
     cancel: Cancel = False,
-    ignore: Iterable[FailureKind] = (),
+    ignore: FailureKind | Iterable[FailureKind] = (),
     seed: int = 0,
     depth: int = 3,
     max_failures: int | None = 1,
@@ -153,7 +153,7 @@ def explore(
         max_seconds=max_seconds,
         cancelling=rules,
         cancel_by=_ways(program, rules, backend),
-        ignore=tuple(ignore),
+        ignore=_kinds(ignore),
         seed=seed,
         depth=depth,
         max_failures=max_failures,
@@ -240,6 +240,11 @@ def _with_page(failure: Failure, program: Program, number: str, directory: str) 
     title = f"{name} on {number}: {failure.report.partition(chr(10))[0]}"
     page = write_page(directory, f"{name}-{number}", title, failure.report, failure.schedule)
     return replace(failure, page=page, report=f"{failure.report}\npage: {page}")
+
+
+def _kinds(ignore: FailureKind | Iterable[FailureKind]) -> tuple[FailureKind, ...]:
+    """Return the kinds that are passed over; a single one may be given as it is."""
+    return (ignore,) if isinstance(ignore, str) else tuple(ignore)
 
 
 def _ways(program: Program, rules: Cancellable | None, backend: str) -> tuple[CancelWay, ...]:
