@@ -35,6 +35,7 @@ class Job:
         """Explore it."""
         return lab.explore(
             SUBJECTS[self.subject].make(self.policy),
+            strategy="exhaustive",
             backend=self.backend,
             max_preemptions=self.preemptions,
             max_executions=MAX_EXECUTIONS,
