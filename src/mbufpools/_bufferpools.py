@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from threading import get_ident
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 import anyio
 
@@ -49,6 +49,7 @@ from ._reservation import Reservation, Reserving
 from ._set_state import SetState
 from ._sizes import require_count
 from ._spec import ALIGNMENT, PoolSpec
+from ._supply import Supply
 from ._taskq import Task, TaskQueue
 from ._waiters import Waiters
 
@@ -460,15 +461,27 @@ class BufferPools:
     def _gc(self) -> None:
         """Run the gc once, over the pools from the newest on (subr_pool.c:pool_gc_pages)."""
         self._taskq.add_later(self._gc_task, GC_PERIOD)
-        for pool in self._by_size:
-            pool._supply.revoke_stale_views()
+        self._revoke_stale_views()
         self._owner_loop.run_deferred()
         with self._state.changing:
             self._state.empty_quarantine()
             self._before_gc()
-            for pool in reversed(self._by_size):
-                pool._supply.gc()
+            for supply in reversed(self._for_gc()):
+                supply.gc()
         self._collect_garbage()
+
+    def _revoke_stale_views(self) -> None:
+        """Try again to end the views of leases that have ended."""
+        exporting = cast(dict[Supply, None], self._state.exporting)
+        for supply in list(exporting):
+            exporting.pop(supply, None)  # before the look: another thread may add an item meanwhile
+            supply.revoke_stale_views()
+            if supply.quarantined:
+                exporting[supply] = None
+
+    def _for_gc(self) -> list[Supply]:
+        """The supplies that the gc may find something in, in the order of their sizes."""
+        return self._waiters.reclaimer.with_idle()
 
     def _before_gc(self) -> None:
         """Do what must come before the gc looks at the pages: nothing here."""

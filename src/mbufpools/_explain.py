@@ -12,11 +12,9 @@ Invariant: an explanation changes no state.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from ._debug import Holder
 from ._page import Page, PageLists
-from ._request import Request
 from ._set_state import SetState
 from ._supply import Supply
 from ._wait_queues import WaitQueue
@@ -169,12 +167,17 @@ def explain(state: SetState, waiters: Waiters, *, wakeup: bool) -> Explanation:
     goes_first: int | None = 0 if waiters.order.ordered and budget.debt else None
     explained = []
     firsts: dict[WaitQueue, int] = {}
+    firsts_of_pool: dict[Supply, int] = {}
+    for queue, request in in_order:
+        for supply in queue.supplies:
+            firsts_of_pool.setdefault(supply, request.number)
+    holders: dict[Supply | None, tuple[Holder, ...]] = {}
     for queue, request in in_order:
         at_limit = queue.limiting()
         lacking = max(0, queue.quote(request)) - max(0, budget.limit - budget.allocated)
         behind = goes_first if waiters.order.ordered else firsts.get(queue)
         if behind is None and not held.isdisjoint(queue.supplies):
-            behind = _first_with(in_order, queue)
+            behind = min(firsts_of_pool[supply] for supply in queue.supplies)
         firsts.setdefault(queue, request.number)
         limit, short = None, 0
         if at_limit is not None:
@@ -184,7 +187,8 @@ def explain(state: SetState, waiters: Waiters, *, wakeup: bool) -> Explanation:
             limit, short = "budget", lacking
             if goes_first is None:
                 goes_first = request.number
-        holders = _holders(state, at_limit)
+        if at_limit not in holders:
+            holders[at_limit] = _holders(state, at_limit)
         explained.append(
             WaitingRequest(
                 number=request.number,
@@ -197,7 +201,7 @@ def explain(state: SetState, waiters: Waiters, *, wakeup: bool) -> Explanation:
                 limit=limit,
                 short=short,
                 wakeup=wakeup,
-                holders=holders,
+                holders=holders[at_limit],
                 stuck=None if state.tracker is None else request.number in deadlocked,
             )
         )
@@ -295,16 +299,6 @@ def _when_released(
         available -= kept * supply.page_size
         free[supply] = (kept * supply.items_per_page - sum(used), sum(used))
     return free, available
-
-
-def _first_with(in_order: list[tuple[WaitQueue, Request[Any]]], queue: WaitQueue) -> int | None:
-    """Return the number of the oldest request that waits for one of the pools of `queue`."""
-    numbers = (
-        request.number
-        for other, request in in_order
-        if not other.supplies.isdisjoint(queue.supplies)
-    )
-    return next(numbers, None)
 
 
 def _over(pool: Supply, queue: WaitQueue) -> int:

@@ -88,6 +88,7 @@ STATE: State = {
             "claim_numbers": CHANGED,
             "claims": CHANGED,
             "dropped": VALUE,
+            "exporting": CHANGED,
             "failure": VALUE,
             "numbers": CHANGED,
             "of_memory": VALUE,

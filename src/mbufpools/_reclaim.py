@@ -37,8 +37,8 @@ class Reclaimer:
         """True if there may be an idle page that leaves for a request."""
         return self.pressure and bool(self._state.supplies_with_idle)
 
-    def _with_idle(self) -> list[Supply]:
-        """The supplies that may have an idle page, in the order of their sizes."""
+    def with_idle(self) -> list[Supply]:
+        """Return the supplies that may have an idle page, in the order of their sizes."""
         supplies = cast(dict[Supply, None], self._state.supplies_with_idle)
         return sorted(supplies, key=lambda supply: supply.rank)
 
@@ -53,7 +53,7 @@ class Reclaimer:
     def _make_room(self, lacking: int, needs: dict[Supply, int]) -> bool:
         """Let idle pages go if they make up for the `lacking` bytes, and if not, none."""
         idle = heapq.merge(
-            *(supply.spare_pages(needs.get(supply, 0)) for supply in self._with_idle()),
+            *(supply.spare_pages(needs.get(supply, 0)) for supply in self.with_idle()),
             key=lambda spare: spare[1].empty_since,
         )
         plan: list[tuple[Supply, Page]] = []
@@ -71,14 +71,14 @@ class Reclaimer:
     def let_go_idle_pages(self, claimed: bool) -> None:
         """Under pressure: let no page stay idle while a claim waits."""
         if self.may_make_room and (claimed or self._state.budget.debt):
-            for supply in self._with_idle():
+            for supply in self.with_idle():
                 if supply.nidle:
                     supply.reclaim()
 
     def any_idle(self) -> bool:
         """Return True if an idle page might leave for a request, as far as can be said quickly."""
-        return self.may_make_room and any(supply.nidle for supply in self._with_idle())
+        return self.may_make_room and any(supply.nidle for supply in self.with_idle())
 
     def nothing_idle(self) -> bool:
         """Return True if no pool has an idle page that it can do without."""
-        return all(next(supply.spare_pages(0), None) is None for supply in self._with_idle())
+        return all(next(supply.spare_pages(0), None) is None for supply in self.with_idle())

@@ -58,6 +58,7 @@ class SetState:
         "claims",
         "curpage",
         "dropped",
+        "exporting",
         "failure",
         "fast_acquire",
         "in_task",
@@ -121,6 +122,8 @@ class SetState:
         """Requests that wait."""
         self.supplies_with_idle: dict[PageLists, None] = {}
         """The supplies that may have an idle page. The others have none."""
+        self.exporting: dict[PageLists, None] = {}
+        """The supplies that may have an item in quarantine. The others have none."""
         self.reserved_min_bytes = 0
         """Bytes of the pages that the pools keep as their minimum."""
 

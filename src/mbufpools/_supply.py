@@ -218,7 +218,7 @@ class Supply(PageLists):
         quarantine while something exports it. On any thread."""
         window = item.window
         if window is not None and not window.revoke():
-            self.quarantined.add(item)
+            self.quarantined.add(item); self.state.exporting[self] = None  # noqa: E702 - one step  # fmt: skip
             window.keep(item)  # from here on the window owns it
             return
         if window is not None or self.state.tracker is not None:

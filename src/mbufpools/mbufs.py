@@ -39,6 +39,7 @@ from ._policies import (
 )
 from ._sizes import require_count
 from ._spec import PoolSpec, stride_of
+from ._supply import Supply
 
 if TYPE_CHECKING:
     from ._statistics import PoolsStatistics
@@ -253,6 +254,10 @@ class MbufPools(BufferPools):
         """Drain what the rule says, because a request waits, and count it."""
         self._drains += 1
         self.drain_caches(cpus=self._drain_rule is Drain.CACHES)
+
+    def _for_gc(self) -> list[Supply]:
+        """All supplies if they have caches, whose lists the gc takes home, too."""
+        return self._waiters.reclaimer.supplies if self._caches else super()._for_gc()
 
     def _before_gc(self) -> None:
         """While a request waits, drain the caches before the gc looks at the pages."""

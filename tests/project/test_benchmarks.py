@@ -217,6 +217,11 @@ def test_a_record_is_written_read_and_shown(
     assert "on Python 3.11.7" in out
 
 
+def test_the_readme_shows_rows_that_there_are() -> None:
+    recorded = Record.read(ROOT / "docs" / "benchmarks.json")
+    assert set(HEADLINES) <= {(row.name, row.peer) for row in recorded.rows}
+
+
 def test_an_unknown_backend_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         benchmarks.main(["curio"])
