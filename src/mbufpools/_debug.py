@@ -150,5 +150,5 @@ def caller(*, in_task: bool = True) -> str:
 def _is_passed_over(module: str, in_task: bool) -> bool:
     """Return True if `caller` goes on to the caller of a function of `module`."""
     package = __name__.partition(".")[0]
-    ours = (f"{package}._", f"{package}.net." if in_task else f"{package}._")
+    ours = (f"{package}._", f"{package}.mbufs", f"{package}.net." if in_task else f"{package}._")
     return module == package or module.startswith(ours)

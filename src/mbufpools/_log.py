@@ -1,11 +1,13 @@
 """The logger of the library, ``mbufpools``.
 
-`logging` is imported by the first message, because the import takes longer than that of all modules
-of the core, and most programs never have a message.
+`logging` is imported when the first pool set or task queue is entered, and not with the package,
+because that takes longer than the import of all modules of the core. From then on the logger is at
+hand, even while the interpreter shuts down and can import nothing.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["logger"]
 
 
+@cache
 def logger() -> logging.Logger:
     """Return the logger."""
     import logging

@@ -33,6 +33,7 @@ import anyio
 from anyio.lowlevel import current_token
 
 from ._errors import UsageError
+from ._log import logger
 from ._page import Item
 from ._waits import Waits, loop_of_asyncio
 
@@ -107,6 +108,7 @@ class OwnerLoop:
             raise UsageError(
                 f"{self.name} was entered before; a pool set lives once, so make a new one"
             )
+        logger()  # which imports what it needs now; at the shutdown it could not
         self._token = token = current_token().native_token
         self._loop = loop = loop_of_asyncio(token)
         if loop is not None:

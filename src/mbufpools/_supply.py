@@ -276,16 +276,19 @@ class Supply(PageLists):
         )
 
     def recover(self, item: Item) -> None:
-        """Take a lost item home; `item` is its new token."""
-        self.state.dropped += 1
-        holder = None if self.state.tracker is None else self.state.tracker.holder_of(item)
-        logger().warning(
-            "a buffer of pool %r was dropped without a release%s",
-            self.name,
-            "" if holder is None else f": {holder}",
-        )
-        self.state.observer.tell(EventKind.DROP, self.name, self.item_size)
-        self.end_lease(item, self.item_size)
+        """Take a lost item home; `item` is its new token. An error of the report comes afterwards,
+        because it must not lose the item again."""
+        try:
+            self.state.dropped += 1
+            holder = None if self.state.tracker is None else self.state.tracker.holder_of(item)
+            logger().warning(
+                "a buffer of pool %r was dropped without a release%s",
+                self.name,
+                "" if holder is None else f": {holder}",
+            )
+            self.state.observer.tell(EventKind.DROP, self.name, self.item_size)
+        finally:
+            self.end_lease(item, self.item_size)
 
     # Pages
 

@@ -379,7 +379,7 @@ def test_a_recording_is_read_plain_or_compressed(tmp_path: Path) -> None:
     plain, xz, gz = (tmp_path / f"one.jsonl{suffix}" for suffix in ("", ".xz", ".gz"))
     plain.write_text(text, "utf-8")
     xz.write_bytes(lzma.compress(text.encode()))
-    gz.write_bytes(gzip.compress(text.encode()))
+    gz.write_bytes(gzip.compress(text.encode(), mtime=0))
     for path in (plain, str(xz), gz):
         trace = read_trace(path)
         assert trace.name == Path(path).name
@@ -393,8 +393,8 @@ def test_a_recording_is_read_plain_or_compressed(tmp_path: Path) -> None:
         ("not-compressed.jsonl.xz", b"{}"),
         ("cut.jsonl.xz", lzma.compress(b"{}" * 1000)[:-20]),
         ("not-compressed.jsonl.gz", b"{}"),
-        ("cut.jsonl.gz", gzip.compress(b"{}" * 1000)[:-20]),
-        ("damaged.jsonl.gz", gzip.compress(b"{}" * 1000)[:12] + b"\xff" * 20),
+        ("cut.jsonl.gz", gzip.compress(b"{}" * 1000, mtime=0)[:-20]),
+        ("damaged.jsonl.gz", gzip.compress(b"{}" * 1000, mtime=0)[:12] + b"\xff" * 20),
     ],
 )
 def test_a_file_that_cannot_be_decoded_is_refused(
@@ -409,7 +409,9 @@ def test_a_file_that_cannot_be_decoded_is_refused(
 def test_a_small_compressed_file_cannot_take_much_memory(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"bomb.jsonl.{suffix}"
     text = b'{"wakeup": "none"}\n' * 20_000_000
-    compressed = lzma.compress(text, preset=0) if suffix == "xz" else gzip.compress(text, 1)
+    compressed = (
+        lzma.compress(text, preset=0) if suffix == "xz" else gzip.compress(text, 1, mtime=0)
+    )
     path.write_bytes(compressed)
     tracemalloc.start()
     try:
