@@ -84,6 +84,7 @@ STATE: State = {
     "mbufpools._reservation": {"Reservation": {"_claim": VALUE}},
     "mbufpools._set_state": {
         "SetState": {
+            "_unmap_error": VALUE,
             "broken": VALUE,
             "claim_numbers": CHANGED,
             "claims": CHANGED,

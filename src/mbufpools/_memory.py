@@ -37,7 +37,8 @@ class Block(Protocol):
         """Give the memory back. Never blocks.
 
         Returns False, and keeps the memory valid, while something still exports a part of it.
-        The pool then calls again later; until True is returned, the bytes stay charged.
+        The pool then calls again later; until True is returned, the bytes stay charged. An
+        exception is logged and counts as False.
         """
         ...  # pragma: no cover - a protocol's body
 

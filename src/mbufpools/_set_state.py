@@ -22,6 +22,7 @@ from collections.abc import Callable
 from ._budget import Budget
 from ._debug import LeaseTracker
 from ._events import EventKind, Observer
+from ._log import logger
 from ._memory import Block, Memory, allocate_page
 from ._owner_loop import OwnerLoop
 from ._page import Page, PageLists
@@ -51,6 +52,7 @@ class SetState:
     """The shared state of the pools of one set; no user sees it."""
 
     __slots__ = (
+        "_unmap_error",
         "broken",
         "budget",
         "changing",
@@ -103,6 +105,8 @@ class SetState:
         self.of_memory: Exception | None = None
         """The last error of the source of memory, which breaks nothing: each caller undoes its
         own steps."""
+        self._unmap_error = ""
+        """The last error of `Block.unmap`, so that it is logged once."""
         self.changing = Changing(self)
         self.repair: Callable[[], None] = lambda: None
         """Mends a broken set. `BufferPools._wire` sets it."""
@@ -175,9 +179,22 @@ class SetState:
             raise
 
     def page_out(self, page: Page) -> None:
-        """Give a page in quarantine back: first to the system, then to the budget."""
+        """Give a page in quarantine back: first to the system, then to the budget. If its source
+        raises, the page stays, as if something exported it."""
         nbytes, name = self.quarantine[page]
-        if page.block.unmap():
+        try:
+            gone = page.block.unmap()
+        except Exception as error:  # noqa: BLE001 - whatever it is, what came home is at home
+            gone = False
+            if repr(error) != self._unmap_error:  # once, and not at each tick
+                self._unmap_error = repr(error)
+                logger().exception(
+                    "%s: a page of pool %r cannot be unmapped and stays charged; its source of "
+                    "memory should return False as long as it cannot, and raise nothing",
+                    self.owner_loop.name,
+                    name,
+                )
+        if gone:
             del self.quarantine[page]
             self.budget.credit(
                 nbytes, first=lambda: self.observer.tell(EventKind.PAGE_OUT, name, nbytes)

@@ -411,3 +411,76 @@ async def test_pools_whose_minimum_the_system_refuses_are_not_entered_and_hold_n
     pools.check()
     with pytest.raises(anyio.ClosedResourceError):
         await pools.get(512)
+
+
+class BrokenBlock:
+    """A block whose `unmap` raises until it is mended."""
+
+    mended = False
+
+    def __init__(self, block: Block) -> None:
+        self._block = block
+
+    @property
+    def view(self) -> memoryview | None:
+        return self._block.view
+
+    def unmap(self) -> bool:
+        if not type(self).mended:
+            raise OSError("the memory cannot be unmapped")
+        return self._block.unmap()
+
+
+class BrokenMemory:
+    def allocate(self, nbytes: int) -> Block:
+        return BrokenBlock(MappedMemory().allocate(nbytes))
+
+
+async def test_an_unmap_that_raises_is_told_once_and_tried_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with BufferPools("1 MiB", [4096], memory=BrokenMemory()) as pools:
+        buffers = [await pools.get(4096) for _ in range(40)]
+        allocated = pools.statistics().allocated
+        for buffer in buffers:
+            buffer.release()
+        assert [pool.reclaim() for pool in pools.pools.values()] != [0]
+        pools.check()
+        assert pools.statistics().allocated == allocated, "the pages stay charged"
+        (record,) = caplog.records
+        assert "cannot be unmapped and stays charged" in record.getMessage()
+        with await pools.get(4096):
+            pools.check()
+        monkeypatch.setattr(BrokenBlock, "mended", True)
+    assert pools.statistics().allocated == 0
+    assert len(caplog.records) == 1
+
+
+ENDS_WITH_BUFFERS = """
+import anyio
+from mbufpools import BufferPools
+from tests.core.test_memory import BrokenMemory
+
+async def main():
+    global kept
+    async with BufferPools("1 MiB", [4096], memory={memory}) as pools:
+        kept = [await pools.get(4096) for _ in range(3)]
+
+anyio.run(main)
+"""
+
+
+@pytest.mark.parametrize("memory", ["None", "BrokenMemory()"])
+def test_a_program_that_ends_with_buffers_held_ends(memory: str) -> None:
+    """The leases die when the interpreter shuts down and can import nothing any more."""
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDS_WITH_BUFFERS.format(memory=memory)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=Path(__file__).parents[2],
+    )
+    assert ended.returncode == 0
+    lines = ended.stderr.splitlines()
+    assert lines.count("a buffer of pool '4096' was dropped without a release") == 3
+    assert "Exception ignored" not in ended.stderr
