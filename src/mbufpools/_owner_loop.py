@@ -24,7 +24,8 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
-from functools import cache
+from contextvars import copy_context
+from functools import cache, partial
 from inspect import iscoroutinefunction
 from types import FrameType, FunctionType
 from typing import TYPE_CHECKING, Any
@@ -114,7 +115,9 @@ class OwnerLoop:
         if loop is not None:
             self._clock = loop.time
             self._current = sys.modules["asyncio"]._get_running_loop
-            self._run_soon = loop.call_soon_threadsafe
+            # A call from another thread would run without the context of anyio, which then takes
+            # the loop for none.
+            self._run_soon = partial(loop.call_soon_threadsafe, context=copy_context())
         else:
             _protect_from_interrupts()
             self._clock = sys.modules["trio"].current_time

@@ -429,6 +429,7 @@ class Waiters:
         supply, budget = queue.supply, self._budget
         return (
             supply.curpage is None
+            and supply.max_items is None  # which may make it impossible
             and budget.limit - budget.allocated < supply.page_size
             and budget.limit >= self._state.reserved_min_bytes + supply.page_size  # not impossible
             and not self.reclaimer.any_idle()

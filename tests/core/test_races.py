@@ -7,6 +7,7 @@ was granted is either with the task or with the next in line, and nothing leaks.
 from __future__ import annotations
 
 import asyncio
+import threading
 import warnings
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -14,7 +15,14 @@ from typing import Any
 import anyio
 import pytest
 
-from mbufpools import AccountedMemory, BufferPools, EventKind, Order, PoolSpec
+from mbufpools import (
+    AccountedMemory,
+    BufferPools,
+    EventKind,
+    ImpossibleRequest,
+    Order,
+    PoolSpec,
+)
 from tests.kit.getter import Getter
 from tests.kit.getters import on_asyncio, until
 from tests.kit.grants import (
@@ -389,3 +397,37 @@ async def test_a_newcomer_queues_behind_a_request_that_the_repair_shows() -> Non
         with pytest.raises(anyio.WouldBlock):
             pools.get_nowait(2048)
         held.release()
+
+
+@on_asyncio
+async def test_a_release_in_a_thread_starts_the_runner_again_that_was_cancelled() -> None:
+    """The loop then makes a call that has no context but its own."""
+    pools = BufferPools(4096, [PoolSpec(4096, items_per_page=1)], wakeup="deferred")
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = await pools.reserve(4096)
+        served: list[object] = []
+
+        async def waiter() -> None:
+            async with pools.reserve(4096) as reservation:
+                served.append(reservation)
+
+        tasks.start_soon(waiter)
+        await until(lambda: pools.statistics().waiting == 1)
+        runner: Any = pools._taskq._runner
+        runner.cancel()
+        await until(lambda: pools._taskq._runner is None)
+        thread = threading.Thread(target=held.release)
+        thread.start()
+        thread.join()
+        await until(lambda: bool(served))
+
+
+async def test_a_get_at_once_from_a_pool_whose_maximum_is_none_is_impossible() -> None:
+    pools = BufferPools(4096, [PoolSpec(4096, items_per_page=1)])
+    async with entered(pools):
+        with await pools.reserve(4096):
+            pools.pools["4096"].set_max_items(0)
+            with pytest.raises(ImpossibleRequest):
+                pools.get_nowait(4096)
+            with pytest.raises(ImpossibleRequest):
+                await pools.get(4096)
