@@ -33,7 +33,8 @@ test: $(READY)  ## the tests, on asyncio and on trio, by two processes (JOBS=n f
 	$(BIN)/python -m pytest $(SPREAD)
 
 # The core on one backend, without the tests that start processes or run random programs for long.
-NOT_QUICK = $(addprefix tests/core/,test_fork.py test_stateful.py test_stateful_planted.py)
+NOT_QUICK = $(addprefix tests/core/,test_fork.py test_stateful.py test_stateful_planted.py \
+	test_injection.py test_threads.py test_deadlocks.py)
 quick: $(READY)  ## the core's tests on asyncio, in seconds
 	$(BIN)/python -m pytest $(SPREAD) -k "not trio" tests/core \
 		$(NOT_QUICK:%=--ignore=%)

@@ -184,6 +184,8 @@ class SetState:
         nbytes, name = self.quarantine[page]
         try:
             gone = page.block.unmap()
+        except (MemoryError, RecursionError):  # the interpreter's own: the next call tries again
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, what came home is at home
             gone = False
             if repr(error) != self._unmap_error:  # once, and not at each tick
