@@ -190,11 +190,13 @@ class SetState:
             gone = False
             if repr(error) != self._unmap_error:  # once, and not at each tick
                 self._unmap_error = repr(error)
-                logger().exception(
-                    "%s: a page of pool %r cannot be unmapped and stays charged; its source of "
+                # Without its traceback, which could not be made while the interpreter shuts down.
+                logger().error(
+                    "%s: a page of pool %r cannot be unmapped and stays charged: %r; its source of "
                     "memory should return False as long as it cannot, and raise nothing",
                     self.owner_loop.name,
                     name,
+                    error,
                 )
         if gone:
             del self.quarantine[page]
