@@ -111,8 +111,11 @@ RECORD = docs/benchmarks.json
 bench-full: $(READY)  ## the same in full, kept in docs/benchmarks.json; then make docs
 	$(BIN)/python -m benchmarks --form full --json $(RECORD)
 
+# On the newest Python found: on 3.11 the garbage collector may run inside the recorder of mutmut, and
+# that crashes the interpreter.
 mutate:  ## change the core bit by bit, and see which changes no test finds
-	@$(MAKE) --no-print-directory mutants VENV=.venv-mutate EXTRA=mutate
+	@$(MAKE) --no-print-directory mutants VENV=.venv-mutate EXTRA=mutate \
+		PYTHON=$(lastword $(PYTHONS))
 
 mutants: $(READY)
 	rm -rf mutants

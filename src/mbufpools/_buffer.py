@@ -10,7 +10,7 @@ The pool is known by a protocol, because it imports this module.
 from __future__ import annotations
 
 import sys
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, NoReturn, Protocol, TypeVar, cast
 
 from ._errors import BufferInUse, DoubleRelease, UsageError, UseAfterRelease
 from ._lease import Releasable
@@ -187,22 +187,22 @@ def _supply(item: Item) -> Supply:
     return cast(Supply, item.page.lists)  # the lists of a pool are a supply
 
 
-def hold(supply: Supply, nbytes: int, item: Item) -> Buffer:
-    """Make the lease of `nbytes` bytes on `item`, which has been taken."""
-    buffer = Buffer.__new__(Buffer)
+AnyBuffer = TypeVar("AnyBuffer", bound=Buffer)
+
+
+def hold(
+    kind: type[AnyBuffer],
+    supply: Supply,
+    nbytes: int,
+    item: Item,
+    request: Request[Any] | None = None,
+) -> AnyBuffer:
+    """Make the lease of `nbytes` bytes on `item`, which has been taken, for `request` or a
+    newcomer."""
+    buffer = kind.__new__(kind)
     buffer._pool = supply.owner
     buffer._nbytes = nbytes
     buffer._item = item
-    return buffer
-
-
-def take(supply: Supply, nbytes: int, request: Request[Any] | None = None) -> Buffer:
-    """Take an item of the current page, which must exist, for `request` or a newcomer. (The fast
-    path of a get does the same in line.)"""
-    buffer = Buffer.__new__(Buffer)
-    buffer._pool = supply.owner
-    buffer._nbytes = nbytes
-    buffer._item = item = supply.take()
     tracker = supply.state.tracker
     if tracker is not None:
         supply.window(item, nbytes)  # so that the release has something to clear
@@ -211,10 +211,16 @@ def take(supply: Supply, nbytes: int, request: Request[Any] | None = None) -> Bu
     return buffer
 
 
-def move(buffer: Buffer) -> Buffer | None:
+def take(supply: Supply, nbytes: int, request: Request[Any] | None = None) -> Buffer:
+    """Take an item of the current page, which must exist, for `request` or a newcomer. (The fast
+    path of a get does the same in line.)"""
+    return hold(Buffer, supply, nbytes, supply.take(), request)
+
+
+def move(buffer: Buffer, kind: type[AnyBuffer]) -> AnyBuffer | None:
     """Move the item of `buffer` into a new lease, which only the caller knows; return that lease,
     or None if `buffer` was released. From then on `buffer` is released."""
-    lease = Buffer.__new__(Buffer)
+    lease = kind.__new__(kind)
     lease._pool, lease._nbytes = buffer._pool, buffer._nbytes
     lease._item, buffer._item = buffer._item, None  # one step, as in Buffer.release
     return None if lease._item is None else lease

@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
-from ._buffer import Buffer
+from ._buffer import Buffer, hold, move
 from ._errors import ConfigurationError, PoolCorruption, RequestError
 from ._events import EventKind
 from ._page import Item, Page
@@ -79,10 +79,9 @@ class CpuBuffer(Buffer):
 
 
 def _on_cpu(buffer: Buffer) -> CpuBuffer:
-    """Move the item of `buffer`, which nobody else knows, into a lease that can name a CPU."""
-    moved: CpuBuffer = CpuBuffer.__new__(CpuBuffer)
-    moved._pool, moved._nbytes = buffer._pool, buffer._nbytes
-    moved._item, buffer._item = buffer._item, None
+    """Move the item of `buffer`, which has just been taken, into a lease that can name a CPU."""
+    moved = move(buffer, CpuBuffer)
+    assert moved is not None
     return moved
 
 
@@ -244,14 +243,8 @@ class CachedPool(MbufPool):
             item = supply.take_cached(cpu)
             if item is None:
                 return None
-            buffer: CpuBuffer = CpuBuffer.__new__(CpuBuffer)
-            buffer._pool, buffer._nbytes, buffer._item = self, nbytes, item
+            buffer = hold(CpuBuffer, supply, nbytes, item)
             supply.note_cpu(item, cpu)
-            tracker = state.tracker
-            if tracker is not None:
-                supply.window(item, nbytes)  # so that the release has something to clear
-                tracker.examine(item, supply.stride, self.name)
-                tracker.acquired((item.page, item.index), self.name, nbytes, None)
             state.observer.tell(EventKind.GET, self.name, nbytes)
         return buffer
 

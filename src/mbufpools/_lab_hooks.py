@@ -1,5 +1,5 @@
 """What the pools tell the lab about themselves: their shared state, the runner of their task queue,
-what a getter waits for, and who holds the memory.
+what a getter waits for, and which task holds the memory.
 
 Only `mbufpools.lab` imports this module, which it finds by ``mbufpools.__lab_hooks__``, so the core
 pays nothing for it. `mbufpools.lab.hooks` says what each name means.

@@ -1,8 +1,8 @@
 """The logger of the library, ``mbufpools``.
 
-`logging` is imported when the first pool set or task queue is entered, and not with the package,
-because that takes longer than the import of all modules of the core. From then on the logger is at
-hand, even while the interpreter shuts down and can import nothing.
+`logging` is imported when the first pool set or task queue is entered, and not with the package, so
+that the import of the package stays fast; the benchmarks have a row for it. From then on the logger
+is at hand, even while the interpreter shuts down and can import nothing.
 """
 
 from __future__ import annotations

@@ -205,8 +205,8 @@ class Pool:
         Returns how many items were added: whole pages, so perhaps more than were asked for;
         fewer if the budget refuses, and none while a request waits that has a better
         right to pages. Never blocks; the waiters are served, and the pages count as idle from
-        now on. (In the kernel ``pool_prime`` serves nobody, and the gc takes the pages at its next
-        run, because they have no time stamp.)
+        now on. (In the kernel ``pool_prime`` serves no request, and the gc takes the pages at its
+        next run, because they have no time stamp.)
 
         Raises:
             ConfigurationError: a negative number.

@@ -27,8 +27,8 @@ __all__ = ["Waits", "current_waits", "loop_of_asyncio", "name_of"]
 def loop_of_asyncio(token: object) -> asyncio.AbstractEventLoop | None:
     """Return `token`, the native token of anyio, if it is an event loop of asyncio's kind.
 
-    The library imports asyncio only where such a loop runs, so that it has been imported before:
-    the import takes longer than all others of the library."""
+    The library imports asyncio only where such a loop runs, so that it has been imported before.
+    On trio it need not be."""
     if "asyncio" in sys.modules:
         import asyncio
 

@@ -34,7 +34,7 @@ class Kept(Protocol):
 
 @cache
 def _array_type(nbytes: int) -> type[ctypes.Array[ctypes.c_char]]:
-    import ctypes  # only 3.11 needs it, and its import costs more than that of this module
+    import ctypes  # here, because only 3.11 needs it
 
     return ctypes.c_char * nbytes
 

@@ -866,6 +866,7 @@ def test_a_task_that_is_missing_in_a_later_execution_is_reported(backend: lab.Ba
             {"cancel": "native", "backend": "trio"},
             "trio cannot cancel by 'native'; it can by scope",
         ),
+        ({"ignore": 3}, "ignore has 3; expected some of 'stall', 'livelock', "),
         ({"ignore": ["leek"]}, "ignore has 'leek'; expected some of 'stall', 'livelock', "),
     ],
 )

@@ -47,7 +47,7 @@ def test_a_stall_tells_the_error_of_a_callback_before_it() -> None:
     assert failure.kind == "stall"
     told = failure.report.splitlines()[1]
     assert told.startswith("  before that KeyError: 'gone' was raised at ")
-    assert ", in finished, and nobody has handled it" in told
+    assert ", in finished, and nothing has handled it" in told
     assert 'raise KeyError("gone")' in failure.report
 
 

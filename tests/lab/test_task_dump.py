@@ -49,7 +49,7 @@ def task_dump_of(program: Program, backend: lab.BackendName) -> list[str]:
 
 
 def waits_for(program: Program, backend: lab.BackendName, task: str = "0") -> str:
-    """Return what a task waits for, without who holds it."""
+    """Return what a task waits for, without the task that holds it."""
     (line,) = (it for it in task_dump_of(program, backend) if it.startswith(f"task {task} "))
     return line.partition(", for ")[2].partition("; task ")[0]
 

@@ -3,9 +3,9 @@
 Nothing of the kernel is modelled here: an item comes from the library, a sleeper sleeps in the
 library's ``get``, and a page leaves when the library lets it go. This module only asks, and notes.
 
-Who takes a freed page is told by a ledger: freed bytes are used again in the order in which they
-were freed. A page that comes while a new request tries is taken by a *newcomer*; one that comes
-while the requests are run is taken by a *sleeper*.
+A ledger tells which request takes a freed page: freed bytes are used again in the order in which
+they were freed. A page that comes while a new request tries is taken by a *newcomer*; one that
+comes while the requests are run is taken by a *sleeper*.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ __all__ = ["Machine", "PageLedger", "Sleep", "percentile"]
 
 
 class PageLedger(AccountedMemory):
-    """Pages without memory, and the account of who took the bytes of each freed page."""
+    """Pages without memory, and the account of what took the bytes of each freed page."""
 
     def __init__(self) -> None:
         self.newcomer = False
         """True while a new request tries."""
         self.page_in = self.page_out = 0
         self.taken_by_sleeper = self.taken_by_newcomer = 0
-        """Freed pages, by who took the last of their bytes."""
+        """Freed pages, by what took the last of their bytes."""
         self._freed: deque[int] = deque()
         self.on_out: Callable[[int], None] = lambda nbytes: None
         """Called with the bytes of a page that leaves, before the budget is credited."""
         self.on_in: Callable[[int], None] = lambda nbytes: None
 
     def allocate(self, nbytes: int) -> Block:
-        """Return a page, and note who took it."""
+        """Return a page, and note what took it."""
         self.page_in += 1
         wanted, freed = nbytes, self._freed
         while wanted and freed:
@@ -72,7 +72,7 @@ class PageLedger(AccountedMemory):
 
     @property
     def unused(self) -> int:
-        """Freed pages whose bytes nobody has taken yet."""
+        """Freed pages whose bytes nothing has taken yet."""
         return len(self._freed)
 
 

@@ -123,8 +123,8 @@ class _Teller:
         if not entered:
             self._note("out", f"{event.name} gives {size} back")
         elif self.simulation.now > 0:
-            who = "a new request" if self.machine.memory.newcomer else "a sleeper"
-            self._note("in", f"{event.name} takes {size} for {who}")
+            taker = "a new request" if self.machine.memory.newcomer else "a sleeper"
+            self._note("in", f"{event.name} takes {size} for {taker}")
 
     def _ask(self, name: str, pool: Any) -> None:
         lane = Lane(name, self.simulation.now)

@@ -153,7 +153,7 @@ async def cold(
 async def grab(
     simulation: Simulation, kernel: Kernel, parameters: dict[str, Any], seed: int
 ) -> dict[str, Any]:
-    """Who takes a freed page: pages of an idle pool leave, one a second; processes sleep for 4k
+    """What takes a freed page: pages of an idle pool leave, one a second; processes sleep for 4k
     clusters, whose page is as large; newcomers try for a 4k cluster or an mbuf, `rate` times a
     second, without waiting. `delay` seconds of other work stand before the wakeup on systqmp.
     """

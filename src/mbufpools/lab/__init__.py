@@ -38,7 +38,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_library_state``    the shared state in the primitives of asyncio, anyio and trio
 ``_declare``          records what each step touches; `Shared`
 ``_threads``          makes the program's threads run in lock-step
-``_lock_holders``     who holds a lock that others wait for
+``_lock_holders``     which task holds a lock that others wait for
 ``_cancellable``      which tasks the lab cancels
 ``_cancelling``       records which tasks a cancellation can reach
 ``_background``       knows when only services that tick still run
@@ -57,7 +57,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_strategies``       fifo, random, PCT, exhaustive, replay
 ``_mixed``            the default: schedules by chance, then all
 ``_dpor``             partial-order reduction
-``_task_dump``        where every task stands, what it waits for, and who holds that
+``_task_dump``        where every task stands, what it waits for, and which task holds that
 ``_report``           a failure as a text for people
 ``_asyncio_backend``  runs a program on asyncio, step by step; refuses I/O
 ``_trio_backend``     runs a program on trio, step by step

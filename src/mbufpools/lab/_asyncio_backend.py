@@ -743,7 +743,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             recorder.task = name
             recorder.accesses = step.accesses
             step.accesses[name, "cancel"] = False
-            step.accesses[MAIN, "end"] = False  # after it nobody runs
+            step.accesses[MAIN, "end"] = False  # after it no task runs
         self._origin = 1 << len(self._schedule.steps) - 1
         self._running = name
         task = self._task(name)

@@ -1,6 +1,6 @@
 """Which tasks the lab cancels: by default those that the program's own code has made.
 
-A library keeps tasks for itself, such as the worker of a connection pool, and nobody else can
+A library keeps tasks for itself, such as the worker of a connection pool, and no other code can
 cancel them. A failure after such a cancellation would be a false alarm. So by default the lab
 cancels a task if the code that made it belongs to the *project* of the program, and if the object
 whose method made it does not keep it as an attribute. The main task is always one of them.
@@ -86,8 +86,9 @@ def cancellable(
     (also in a list or a dict there) is a worker of that object, and is not cancelled.
 
     Args:
-        names: cancel the tasks of these names instead, whoever made them: the names that they were
-            given, of their functions, or of the lab (``"0.1"``). ``*`` and ``?`` are wildcards.
+        names: cancel the tasks of these names instead, the program's and others: the names that
+            they were given, of their functions, or of the lab (``"0.1"``). ``*`` and ``?`` are
+            wildcards.
         files: files and directories whose code counts as the program's own, too. A relative path
             is relative to the current directory.
         predicate: cancel the tasks for which it returns True instead; called with a `TaskInfo`.
@@ -175,7 +176,7 @@ def uses_anyio(program: Any) -> bool:
 
 
 class Origin:
-    """Who made a task.
+    """What made a task.
 
     Args:
         file, line: the code that made it.
@@ -271,7 +272,7 @@ class Policy:
 
 
 def origin_of(task: Any, function: str, policy: Policy) -> Origin | None:
-    """Return who makes a task; called while it is made. None if only libraries took part."""
+    """Return what makes a task; called while it is made. None if only libraries took part."""
     frame = own_frame(sys._getframe(1))
     if frame is None:
         return None

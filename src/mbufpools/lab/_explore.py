@@ -146,6 +146,7 @@ def explore(
         raise ValueError(f"no strategy {strategy!r}: expected one of {', '.join(STRATEGIES)}")
     kind = STRATEGIES[strategy]
     rules = cancelling(cancel)
+    directory = None if html is None else os.fspath(html)
     options = Options(
         backend=backend,
         max_preemptions=max_preemptions,
@@ -195,9 +196,9 @@ def explore(
     failures: dict[str, Failure] = {}
     for failure in executed.failures:
         failures.setdefault(failure.token, failure)
-    if html is not None:
+    if directory is not None:
         for number, (token, failure) in enumerate(list(failures.items()), 1):
-            failures[token] = _with_page(failure, program, f"{backend}-{number}", os.fspath(html))
+            failures[token] = _with_page(failure, program, f"{backend}-{number}", directory)
     exploration = Exploration(
         executions=executed.executions,
         complete=chosen.complete,
@@ -244,7 +245,9 @@ def _with_page(failure: Failure, program: Program, number: str, directory: str) 
 
 def _kinds(ignore: FailureKind | Iterable[FailureKind]) -> tuple[FailureKind, ...]:
     """Return the kinds that are passed over; a single one may be given as it is."""
-    return (ignore,) if isinstance(ignore, str) else tuple(ignore)
+    if isinstance(ignore, str) or not isinstance(ignore, Iterable):
+        return (ignore,)  # the options say what was expected
+    return tuple(ignore)
 
 
 def _ways(program: Program, rules: Cancellable | None, backend: str) -> tuple[CancelWay, ...]:

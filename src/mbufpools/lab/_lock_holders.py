@@ -1,8 +1,8 @@
-"""Who holds a lock that others wait for.
+"""Which task holds a lock that others wait for.
 
-anyio and trio know the owner of a lock, and the borrowers of a limiter. asyncio does not know who
-has acquired a lock, so while an execution is noted in full the lab notes it: `noting_holders` puts
-a method around ``asyncio.Lock.acquire`` that changes nothing else.
+anyio and trio know the owner of a lock, and the borrowers of a limiter. asyncio does not know which
+task has acquired a lock, so while an execution is noted in full the lab notes it: `noting_holders`
+puts a method around ``asyncio.Lock.acquire`` that changes nothing else.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _holders: weakref.WeakKeyDictionary[Any, tuple[Any, str]] = weakref.WeakKeyDicti
 
 @contextmanager
 def noting_holders() -> Iterator[None]:
-    """Note who acquires each lock of asyncio inside the ``with`` block."""
+    """Note which task acquires each lock of asyncio inside the ``with`` block."""
     acquire: Callable[[asyncio.Lock], Any] = asyncio.Lock.acquire
 
     @wraps(acquire)
@@ -48,7 +48,7 @@ def noting_holders() -> Iterator[None]:
 
 
 def held_by(primitive: Any) -> str:
-    """Return who holds a primitive, such as "task 0.1 has it since x.py:5, in f"; "" if nobody
+    """Return which task holds a primitive, such as "task 0.1 has it since x.py:5, in f"; "" if none
     knows."""
     for wrapped in WRAPPED:
         primitive = getattr(primitive, wrapped, None) or primitive

@@ -331,7 +331,7 @@ class LabThread:
         self._lose()
 
     def _lose(self) -> None:
-        """Note that nobody waits for the thread any more, as if it were over."""
+        """Note that nothing waits for the thread any more, as if it were over."""
         self._killed = True
         self.ready, self.condition, self.over = False, None, True
 

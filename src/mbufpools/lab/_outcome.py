@@ -116,6 +116,6 @@ class Outcome:
     stopped: bool = False
     """True if the execution was given up because it could show nothing new."""
     causes: tuple[BaseException, ...] = ()
-    """Errors from before the failure, which nobody has handled: of callbacks, and of tasks."""
+    """Errors from before the failure, which nothing has handled: of callbacks, and of tasks."""
     quiet_since: int | None = None
     """If only background services ran at the end: the number of steps before that; else None."""

@@ -1,4 +1,4 @@
-"""One HTML page for a failure: a lane for each task, who woke whom, and each source line.
+"""One HTML page for a failure: a lane for each task, which task woke which, and each source line.
 
 The page needs nothing from the network, and no script: it is one file with its own styles and one
 picture. A row of the picture is a step; an arrow goes from the step that woke a task to the step

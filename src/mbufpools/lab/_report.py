@@ -55,7 +55,9 @@ def _cause(error: BaseException) -> str:
     if frames:
         frame = frames[-1]
         where = f" at {short_path(frame.filename)}:{frame.lineno}, in {frame.name}"
-    return f"before that {first_line(describe(error))} was raised{where}, and nobody has handled it"
+    return (
+        f"before that {first_line(describe(error))} was raised{where}, and nothing has handled it"
+    )
 
 
 def _rule(token: str, schedule: Schedule) -> str:

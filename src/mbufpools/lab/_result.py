@@ -38,8 +38,8 @@ class Failure:
         return self.report.replace(f"lab.replay(program, {self.token!r})", command)
 
     def html(self, title: str = "") -> str:
-        """Return one HTML page that shows the schedule: a lane for each task, who woke whom, the
-        deviations, and source lines. It needs nothing from the network."""
+        """Return one HTML page that shows the schedule: a lane for each task, which task woke
+        which, the deviations, and source lines. It needs nothing from the network."""
         return page_of(title or self.report.partition("\n")[0], self.report, self.schedule)
 
     def __str__(self) -> str:

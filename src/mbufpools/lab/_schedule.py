@@ -391,7 +391,7 @@ class Schedule:
     def spawned(
         self, task: Name, title: str, *, exempt: bool, origin: Origin | None = None
     ) -> None:
-        """Note that a task was made, and by whom; the lab does not cancel it if it is exempt."""
+        """Note that a task was made, and by which one; the lab does not cancel it if exempt."""
         if self._closed:
             return
         self._known.add(task)

@@ -1,7 +1,7 @@
 """The story of one execution: its steps as data, which reports, pictures and JSON show.
 
 A step is what one task does from one await point to the next. The story has a row for each, with
-where the task stopped, who woke it, and where the schedule deviates from its rule.
+where the task stopped, which task woke it, and where the schedule deviates from its rule.
 """
 
 from __future__ import annotations

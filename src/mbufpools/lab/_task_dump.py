@@ -1,8 +1,8 @@
-"""The task dump: where every task stands, what it waits for, and who holds that.
+"""The task dump: where every task stands, what it waits for, and which task holds that.
 
 A primitive of asyncio, anyio or trio is recognised by the frames that the library has between the
-program's own line and the event loop. What a task waits for in another library, and who holds it,
-is told by that library's hooks. The dump reads the tasks and changes nothing.
+program's own line and the event loop. What a task waits for in another library, and which task
+holds it, is told by that library's hooks. The dump reads the tasks and changes nothing.
 """
 
 from __future__ import annotations

@@ -712,7 +712,7 @@ class _Clock(trio.abc.Clock):
         if runner.waiting_for_idle:
             return math.inf
         if runner.entry_queue.queue or runner.entry_queue.idempotent_queue:
-            return 0  # somebody called `run_sync_soon`
+            return 0  # a call by `run_sync_soon` has come
         if self._backend.nothing_can_run(deadline) and deadline < math.inf:
             self._now = deadline
         return 0

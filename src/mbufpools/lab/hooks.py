@@ -69,7 +69,8 @@ class Hooks(Protocol):
         """Say what a suspended frame of the library waits for; None if it does not tell."""
 
     def holders(self, resource: Any, names: Mapping[int, str]) -> Iterable[str]:
-        """Say, in one line each, who holds the resource of a `Wait`; the first line is a heading.
+        """Say, in one line each, which task holds the resource of a `Wait`. The first line is a
+        heading.
 
         `names` has the lab's names of the tasks that wait for the resource, by `Wait.task_id`. Two
         executions that fail in the same way must give the same lines: leave out addresses, times

@@ -39,7 +39,7 @@ class Taken:
             except BaseException:
                 give_up(buffer)
                 raise
-        lease = move(buffer)
+        lease = move(buffer, Buffer)
         if lease is None:
             raise UseAfterRelease(
                 f"a buffer of pool {buffer.pool.name!r} cannot be sent after its release, and a "

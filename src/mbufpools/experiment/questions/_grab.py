@@ -1,4 +1,4 @@
-"""Question b: who takes a freed page?"""
+"""Question b: does a sleeper or a newcomer take a freed page?"""
 
 from __future__ import annotations
 
@@ -72,5 +72,5 @@ GRAB = Question(
     "The gc frees one idle page a second. 320 processes sleep for 4k clusters, whose page is as "
     "large as those that leave. 200 newcomers a second try for a 4k cluster or an mbuf. Work of "
     "the stated length stands before the wakeup task on systqmp whenever a page leaves.",
-    ("A page counts for whoever takes the last of its bytes.",),
+    ("A page counts for the request that takes the last of its bytes.",),
 )

@@ -1,4 +1,4 @@
-"""The first picture: bytes per pool against the limit, sleepers, wakeups and who took each page,
+"""The first picture: bytes per pool against the limit, sleepers, wakeups and what took each page,
 before and after the cures, above each other."""
 
 from __future__ import annotations
