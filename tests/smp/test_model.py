@@ -292,6 +292,13 @@ some_rules = st.builds(
 
 
 @settings(max_examples=20, deadline=None)
+@example(
+    programs=[(("get", MBUF),), (("get", MBUF), ("put", MBUF))],
+    rules=Rules(look=Look.LOCKED, recheck_curpage=True),
+    clusters=1,
+    limit=LARGE,
+    gc=False,
+).via("a run without requests that looked at the current page again, and so never ended")
 @given(
     programs=programs,
     rules=some_rules,

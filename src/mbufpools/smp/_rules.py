@@ -103,8 +103,8 @@ class Rules:
     page_serves: bool = True
     """A get that has added a page serves the requests that wait for its other items."""
     recheck_curpage: bool = False
-    """A run that has put requests back on their list looks at the pool's current page again, and
-    starts anew if there is one. At a hard limit it does not: it would never end."""
+    """A run that leaves requests on their list looks at the pool's current page again, and starts
+    anew if there is one. At a hard limit it does not: it would never end."""
     mark: Mark = Mark.KERNEL
     look: Look = Look.COUNT
     charge: Charge = Charge.COMPARE

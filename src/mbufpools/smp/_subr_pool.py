@@ -50,11 +50,11 @@ def pool_get(
     yield pool.requests_lock
     pool.enqueue(request)
     k.say("pool_get(%s): enqueues a request", pool.name)
-    ran = k.rules.second_try and (yield from _runqueue(k, pool))
+    left = k.rules.second_try and (yield from _runqueue(k, pool))
     pool.show_requests()
     yield LEAVE
     pool.requests_lock.leave()
-    if ran:
+    if left:
         yield from _recheck(k, pool)
     return (yield from _sleep(k, pool, request))
 
@@ -122,9 +122,10 @@ def _page_alloc(k: Kernel, pool: Pool, *, may_sleep: bool) -> Code[bool]:
 
 
 def _runqueue(k: Kernel, pool: Pool) -> Code[bool]:
-    """Serve the requests in their order (``pool_runqueue``); False if another CPU does it.
+    """Serve the requests in their order (``pool_runqueue``).
 
-    The caller holds the lock of the requests, which is left while they are served.
+    The caller holds the lock of the requests, which is left while they are served. Returns True if
+    requests are on their list at the end; False if none is, or if another CPU serves them.
     """
     if pool.requesting:
         if k.rules.bump:
@@ -148,7 +149,7 @@ def _runqueue(k: Kernel, pool: Pool) -> Code[bool]:
     if mine:
         k.say("pool_runqueue(%s): puts %s back on the list", pool.name, _names(mine))
     pool.requests += mine
-    return True
+    return bool(pool.requests)
 
 
 def _serve(k: Kernel, pool: Pool, requests: list[Request]) -> Code[int]:
@@ -208,11 +209,11 @@ def pool_wakeup(k: Kernel, pool: Pool) -> Code[None]:
             return
     yield pool.requests_lock
     k.say("pool_wakeup(%s): runs the requests", pool.name)
-    ran = yield from _runqueue(k, pool)
+    left = yield from _runqueue(k, pool)
     pool.show_requests()
     yield LEAVE
     pool.requests_lock.leave()
-    if ran:
+    if left:
         yield from _recheck(k, pool)
 
 
