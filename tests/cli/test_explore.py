@@ -279,7 +279,8 @@ def mistake(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     return err.removeprefix("mbufpools explore: ").rstrip("\n")
 
 
-THERE_ARE = "; there are sound, clocks, stall, wait, stuck, io, dies_elsewhere"
+THERE = "There are sound, clocks, stall, wait, stuck, io, dies_elsewhere"
+THERE_ARE = f"; there{THERE[5:]}"
 
 
 @pytest.mark.parametrize(
@@ -291,15 +292,56 @@ THERE_ARE = "; there are sound, clocks, stall, wait, stuck, io, dies_elsewhere"
         (["nowhere.py:sound"], "there is no file nowhere.py"),
         (
             ["nowhere:sound"],
-            "cannot import nowhere: ModuleNotFoundError: No module named 'nowhere'",
+            "there is no module 'nowhere' in this directory or on sys.path; expected "
+            "module:function or file.py:function, with the path of the file",
         ),
-        (["programs:sond"], f"programs has no function 'sond'{THERE_ARE}"),
+        (["programs:sond"], f"programs has no function 'sond'; did you mean 'sound'? {THERE}"),
+        (["programs:xyz"], f"programs has no function 'xyz'{THERE_ARE}"),
+        (["program.py:sound"], "there is no file program.py; did you mean programs.py?"),
+        (
+            ["progams:sound"],
+            "there is no module 'progams' in this directory or on sys.path; did you mean "
+            "'programs'?",
+        ),
+        (
+            ["programs.py::sound"],
+            "'programs.py::sound': expected module:function or file.py:function; did you mean "
+            "programs.py:sound?",
+        ),
+        ([".a:sound"], "'.a' is relative; expected module:function or file.py:function"),
+        (
+            ["programs:sound", "--fresh", "asynci"],
+            "argument --fresh: programs imports no module 'asynci'; did you mean 'asyncio'?",
+        ),
+        (
+            ["programs:sound", "--reset", "programs:plan"],
+            "argument --reset: programs has no function 'plan'; did you mean 'plain'? There are "
+            "plain",
+        ),
+        (
+            ["programs:sound", "--reset", "programs:sound"],
+            "argument --reset: sound in programs is no plain function; there are plain",
+        ),
+        (
+            ["programs:sound", "--cancel-file", "program.py"],
+            "argument --cancel-file: there is no file program.py; did you mean programs.py?",
+        ),
+        (
+            ["programs:sound", "--html", "programs.py"],
+            "argument --html: programs.py is a file; expected a directory",
+        ),
+        (
+            ["programs:sound", "--ignore", "stal"],
+            "argument --ignore: 'stal'; did you mean 'stall'? Expected one of stall, livelock, "
+            "exception, leak",
+        ),
         (["programs:plain"], f"plain in programs is no `async def`{THERE_ARE}"),
         (["programs:number"], f"number in programs is no `async def`{THERE_ARE}"),
         (["programs:two"], f"two in programs takes arguments (function){THERE_ARE}"),
         (
             ["programs:sound", "--strategy", "bfs"],
-            "no strategy 'bfs': expected one of mixed, exhaustive, dpor, random, pct, fifo",
+            "argument --strategy: 'bfs'; expected one of mixed, exhaustive, dpor, random, pct, "
+            "fifo",
         ),
         (
             ["programs:sound", "--backend", "curio"],
@@ -315,7 +357,7 @@ THERE_ARE = "; there are sound, clocks, stall, wait, stuck, io, dies_elsewhere"
         ),
         (
             ["programs:sound", "--cancel-by", "force"],
-            "argument --cancel-by: 'force'; expected scope or native",
+            "argument --cancel-by: 'force'; expected one of scope, native",
         ),
         (
             ["programs:sound", "--cancel-by", "native", "--backend", "both"],

@@ -40,7 +40,12 @@ def test_the_parser_of_the_verb_is_in_the_namespace() -> None:
     ("argv", "line"),
     [
         (["--lon"], "tool: unexpected argument '--lon'; the options are --all"),
-        (["list", "--lon"], "tool list: unexpected argument '--lon'; the options are --long"),
+        (["list", "--xy"], "tool list: unexpected argument '--xy'; the options are --long"),
+        (
+            ["list", "--lon=1"],
+            "tool list: unexpected argument '--lon'; did you mean --long? `tool list --help` "
+            "lists the options",
+        ),
         (["show", "--lon"], "tool show: unexpected argument '--lon'; the options are none"),
         (["list", "one"], "tool list: unexpected argument 'one'; the options are --long"),
     ],

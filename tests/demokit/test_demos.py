@@ -483,7 +483,7 @@ def test_a_backend_that_is_not_installed_is_refused(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(SystemExit):
         find_demo("stall").main(["--backend", "trio"])
-    assert "trio is not installed: pip install mbufpools[trio]" in capsys.readouterr().err
+    assert "trio is not installed: pip install 'mbufpools[trio]'" in capsys.readouterr().err
 
 
 # --- the scripts

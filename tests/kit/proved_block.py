@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from pathlib import Path
+
+from mbufpools.demokit import Parser, whole_number
 
 __all__ = ["arguments", "write_block"]
 
 
-def arguments(prog: str) -> argparse.ArgumentParser:
+def arguments(prog: str) -> Parser:
     """Return the parser of a proof's command line."""
-    parser = argparse.ArgumentParser(prog=prog)
+    parser = Parser(prog=prog)
     parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="put the table into it")
-    parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
+    parser.add_argument("--jobs", type=whole_number(1), default=2, help="processes (default: 2)")
     return parser
 
 

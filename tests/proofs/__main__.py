@@ -117,7 +117,7 @@ def main() -> int:
     """Prove as the command line says."""
     parser = arguments("python -m tests.proofs")
     parser.add_argument("--quick", action="store_true")
-    given = parser.parse_args()
+    given = parser.read()
     rows, reports = prove(jobs(quick=given.quick), given.jobs)
     print(*reports, table(rows), sep="\n\n")
     if given.write is not None:

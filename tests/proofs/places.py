@@ -73,7 +73,7 @@ def table(processes: int) -> str:
 
 def main() -> int:
     """Try as the command line says."""
-    given = arguments("python -m tests.proofs.places").parse_args()
+    given = arguments("python -m tests.proofs.places").read()
     logging.disable()  # of dropped leases, by the thousand
     tried = table(given.jobs)
     print(tried)

@@ -6,7 +6,8 @@ Each verb of the command is a module of this package with two functions:
 - ``run(arguments) -> int`` runs it and returns the exit status. It imports what only this verb
   needs, such as the lab, so that the command starts quickly.
 
-A mistake of the caller is one line on stderr and exit status 2. A run that did not come out as it
+A mistake of the caller is one line on stderr and exit status 2; the line begins with the command as
+it was typed. So is a file that cannot be read or written. A run that did not come out as it
 should has exit status 1.
 """
 
@@ -27,22 +28,24 @@ VERBS = (_demo, _stat, _replay, _explore, _smp, _compare)
 """In the order in which ``--help`` lists them."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, prog: str = "mbufpools") -> int:
     """Run the command line `argv`, by default that of the process; return the exit status.
+
+    `prog` is the command as it was typed; errors and the help begin with it.
 
     Raises SystemExit(2) after a mistake on the command line, and SystemExit(0) after ``--help``
     and ``--version``.
     """
-    status = run_command("mbufpools", partial(_run, argv))
+    status = run_command(prog, partial(_run, argv, prog))
     if status == INTERRUPTED and argv is None:
         # The process ends now; a second Ctrl-C must not change its status.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     return status
 
 
-def _run(argv: Sequence[str] | None) -> int:
+def _run(argv: Sequence[str] | None, prog: str) -> int:
     parser = Parser(
-        prog="mbufpools",
+        prog=prog,
         description="OpenBSD's mbuf pools as a library: see what a wakeup policy costs.",
     )
     parser.add_argument("--version", action="version", version=f"mbufpools {__version__}")
@@ -56,4 +59,8 @@ def _run(argv: Sequence[str] | None) -> int:
         status: int = arguments.run(arguments)
     except Mistake as error:
         arguments.parser.error(str(error))
+    except OSError as error:
+        if error.filename is None:  # of the output, which `run_command` reports
+            raise
+        arguments.parser.error(f"{error.filename}: {error.strerror}")
     return status

@@ -15,7 +15,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mbufpools.demokit import Mistake, Parser, fill, progress_line, whole_number
+from mbufpools.demokit import (
+    Mistake,
+    Parser,
+    closest,
+    closest_path,
+    conjunction,
+    fill,
+    progress_line,
+    whole_number,
+)
+
+from ._settings import read_settings
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -23,6 +34,9 @@ if TYPE_CHECKING:
     from mbufpools.experiment import Cell, Question, Results
 
 __all__ = ["add_to", "run"]
+
+SEEDS = 3
+"""Runs of each cell, if ``--seeds`` does not say how many."""
 
 
 def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -37,7 +51,7 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         "question", nargs="?", metavar="QUESTION", help="a name or a letter; by default all"
     )
     parser.add_argument(
-        "--seeds", type=whole_number(1, 10000), default=3, metavar="N", help="runs a cell (3)"
+        "--seeds", type=whole_number(1, 10000), metavar="N", help=f"runs a cell ({SEEDS})"
     )
     parser.add_argument(
         "--workers",
@@ -64,45 +78,35 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         "--results", type=Path, metavar="FILE", help="run nothing; read packed results"
     )
     parser.add_argument("--pack", type=Path, metavar="FILE", help="pack the results into a file")
-    parser.add_argument("--list", action="store_true", help="list questions and parameters")
-    parser.add_argument("--json", action="store_true", help="print JSON, one object a question")
-    parser.add_argument("--verdicts", action="store_true", help="print the verdicts only")
-    parser.add_argument("--findings", action="store_true", help="print five findings only")
-    parser.add_argument("--mail", action="store_true", help="print a mail to the list only")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--list", action="store_true", help="list questions and parameters")
+    only.add_argument("--verdicts", action="store_true", help="print the verdicts only")
+    only.add_argument("--findings", action="store_true", help="print five findings only")
+    only.add_argument("--mail", action="store_true", help="print a mail to the list only")
+    parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the cells of the question that was named, or of all; print tables and verdicts.
 
-    Returns 0. Raises Mistake if there is no such question, parameter, file or extra.
+    Returns 0. Raises Mistake if there is no such question, parameter, file or extra, and for
+    options that do not go together.
     """
     from mbufpools import experiment
 
+    questions = _questions(arguments)
+    _check(arguments)
     if arguments.list:
-        _list()
+        _list(questions, as_json=arguments.json)
         return 0
-    if arguments.question is None:
-        questions: tuple[Question, ...] = experiment.QUESTIONS
-    else:
-        try:
-            questions = (experiment.find_question(arguments.question),)
-        except KeyError:
-            names = ", ".join(f"{it.letter} ({it.name})" for it in experiment.QUESTIONS)
-            raise Mistake(f"no question {arguments.question!r}; expected one of {names}") from None
-    if arguments.out is not None and find_spec("matplotlib") is None:
-        raise Mistake("--out draws pictures: pip install mbufpools[report]")
-    if arguments.pack is not None and (arguments.set or arguments.cpus):
-        raise Mistake(
-            "--pack keeps the results of the stated parameters; leave --set and --cpus out"
-        )
     results = _read(arguments.results) if arguments.results else _measure(questions, arguments)
     try:
         if arguments.findings:
-            for finding in experiment.findings(results):
-                sys.stdout.write(fill(f"- {finding}", indent="  ") + "\n")
+            _print_findings(results, as_json=arguments.json)
         elif arguments.mail:
-            sys.stdout.write(experiment.mail(results))
+            mail = experiment.mail(results)
+            sys.stdout.write(json.dumps({"mail": mail}) + "\n" if arguments.json else mail)
         else:
             for question in questions:
                 _print(question, results, arguments)
@@ -118,29 +122,57 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _changes(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Read the options ``--set``: new parameters by workload."""
+def _questions(arguments: argparse.Namespace) -> tuple[Question, ...]:
+    """Return the question that was named, or all."""
     from mbufpools import experiment
 
-    changes: dict[str, dict[str, Any]] = {}
-    for option in arguments.set:
-        name, _, value = option.partition("=")
-        workload, _, parameter = name.partition(".")
-        known = experiment.PARAMETERS.get(workload, {})
-        if parameter not in known:
-            names = ", ".join(
-                f"{each}.{it}"
-                for each in experiment.PARAMETERS
-                for it in experiment.PARAMETERS[each]
-            )
-            raise Mistake(f"argument --set: no parameter {name!r}; expected one of {names}")
-        try:
-            changes.setdefault(workload, {})[parameter] = json.loads(value)
-        except ValueError:
+    asked: str | None = arguments.question
+    if asked is None:
+        return experiment.QUESTIONS
+    try:
+        return (experiment.find_question(asked.casefold()),)
+    except KeyError:
+        meant = closest(asked, [it.name for it in experiment.QUESTIONS])
+        names = ", ".join(f"{it.letter} ({it.name})" for it in experiment.QUESTIONS)
+        expected = f"did you mean {meant!r}? Expected" if meant else "expected"
+        raise Mistake(f"no question {asked!r}; {expected} one of {names}") from None
+
+
+RUNS = ("seeds", "workers", "dask", "cpus", "set")
+"""The options that say how the cells are run."""
+FILES = ("out", "results", "pack")
+"""The options that name a file or a directory."""
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse what would fail after a long run, and options that would have no effect."""
+    given = {name for name in (*RUNS, *FILES) if getattr(arguments, name) not in (None, [])}
+    useless, why = set(), ""
+    if arguments.list:
+        useless, why = given, "--list runs nothing"
+    elif arguments.results is not None:
+        useless, why = given.intersection(RUNS), "--results runs nothing"
+    elif arguments.dask is not None:
+        useless, why = given & {"workers"}, "the scheduler of --dask has its own workers"
+    if useless:
+        options = [f"--{name}" for name in (*RUNS, *FILES) if name in useless]
+        raise Mistake(f"{why}, so {conjunction(options)} would have no effect; leave one out")
+    if arguments.out is not None:
+        if find_spec("matplotlib") is None:
+            raise Mistake("--out draws pictures, which needs: pip install 'mbufpools[report]'")
+        if arguments.out.exists() and not arguments.out.is_dir():
+            raise Mistake(f"argument --out: {arguments.out} is a file; expected a directory")
+    if arguments.dask is not None and find_spec("distributed") is None:
+        raise Mistake("--dask needs Dask: pip install 'mbufpools[dask]'")
+    if arguments.pack is not None:
+        if arguments.set or arguments.cpus:
             raise Mistake(
-                f"argument --set: {value!r} is no value; expected a number, true or false"
-            ) from None
-    return changes
+                "--pack keeps the results of the stated parameters; leave --set and --cpus out"
+            )
+        if arguments.pack.is_dir():
+            raise Mistake(f"argument --pack: {arguments.pack} is a directory; expected a file")
+        if not arguments.pack.absolute().parent.is_dir():
+            raise Mistake(f"argument --pack: there is no directory {arguments.pack.parent}")
 
 
 def _read(file: Path) -> Results:
@@ -151,9 +183,15 @@ def _read(file: Path) -> Results:
     try:
         return experiment.unpack(file)
     except OSError as error:
-        raise Mistake(f"{file}: {error.strerror}; expected a file that --pack wrote") from None
+        meant = closest_path(file) if isinstance(error, FileNotFoundError) else None
+        raise Mistake(
+            f"argument --results: {file}: {error.strerror}; "
+            + (f"did you mean {meant}?" if meant else "expected a file that --pack wrote")
+        ) from None
     except (lzma.LZMAError, ValueError, KeyError):
-        raise Mistake(f"{file} is no file of results; expected one that --pack wrote") from None
+        raise Mistake(
+            f"argument --results: {file} is no file of results; expected one that --pack wrote"
+        ) from None
 
 
 def _measure(questions: tuple[Question, ...], arguments: argparse.Namespace) -> Results:
@@ -162,21 +200,25 @@ def _measure(questions: tuple[Question, ...], arguments: argparse.Namespace) -> 
     cells: list[Cell] = [cell for question in questions for cell in question.cells]
     if arguments.findings or arguments.mail:
         cells += experiment.MAIL_CELLS
-    changes = _changes(arguments)
+    asked = questions[0].letter if len(questions) == 1 else None
+    changes = read_settings(
+        arguments.set,
+        {cell.workload for cell in cells},
+        f"question {asked}" if asked else "the experiment",
+    )
     folder = None
     if arguments.out is not None:
         folder = experiment.Folder(arguments.out / "results")
     executor: AbstractContextManager[Executor] = experiment.processes(arguments.workers)
     if arguments.dask is not None:
-        if find_spec("distributed") is None:
-            raise Mistake("--dask needs Dask: pip install mbufpools[dask]")
         executor = experiment.dask_executor(arguments.dask)
-    runs = len({cell.key for cell in cells}) * arguments.seeds
+    seeds = arguments.seeds or SEEDS
+    runs = len({cell.key for cell in cells}) * seeds
     try:
         with executor as workers, progress_line(runs, "runs", time_left=True) as progress:
             return experiment.run(
                 cells,
-                arguments.seeds,
+                seeds,
                 workers,
                 changed=lambda cell: cell.changed(changes.get(cell.workload, {}), arguments.cpus),
                 folder=folder,
@@ -184,20 +226,36 @@ def _measure(questions: tuple[Question, ...], arguments: argparse.Namespace) -> 
             )
     except ConnectionError as error:
         raise Mistake(f"argument --dask: {error}") from error
+    except (ValueError, ArithmeticError) as error:
+        if not changes:
+            raise
+        raise Mistake(
+            f"argument --set: a workload fails with these parameters: {type(error).__name__}: "
+            f"{error}"
+        ) from error
+
+
+def _print_findings(results: Results, *, as_json: bool) -> None:
+    from mbufpools import experiment
+
+    for finding in experiment.findings(results):
+        line = json.dumps({"finding": finding}) if as_json else fill(f"- {finding}", indent="  ")
+        sys.stdout.write(line + "\n")
 
 
 def _print(question: Question, results: Results, arguments: argparse.Namespace) -> None:
     verdict = question.verdict(results)
     if arguments.json:
-        tables = [{"title": it.title, "rows": it.rows} for it in question.tables(results)]
-        plain = {
+        plain: dict[str, Any] = {
             "question": question.name,
             "letter": question.letter,
             "asked": question.asked,
             "seeds": results.seeds_of(question.cells),
-            "tables": tables,
             "verdict": verdict,
         }
+        if not arguments.verdicts:
+            tables = question.tables(results)
+            plain["tables"] = [{"title": it.title, "rows": it.rows} for it in tables]
         sys.stdout.write(json.dumps(plain) + "\n")
     elif arguments.verdicts:
         sys.stdout.write(f"{question.letter}. {question.asked}\n{fill(verdict)}\n\n")
@@ -221,18 +279,41 @@ def _terms(question: Question, results: Results, arguments: argparse.Namespace) 
     if arguments.set:
         terms.append(f"Changed: {', '.join(arguments.set)}.")
     if find_spec("numpy") is None:
-        terms.append("Without NumPy there are no intervals: pip install mbufpools[report].")
+        terms.append("Without NumPy there are no intervals: pip install 'mbufpools[report]'.")
     else:
         terms.append("In brackets: 95 % of the bootstrapped means.")
     return " ".join(terms)
 
 
-def _list() -> None:
-    from mbufpools import experiment
+def _list(questions: tuple[Question, ...], *, as_json: bool) -> None:
+    """List the questions, and the parameters of their workloads."""
+    from mbufpools.experiment import PARAMETERS
 
-    lines = [f"{it.letter}  {it.name:10}{it.asked}" for it in experiment.QUESTIONS]
-    lines.append("")
-    for workload, parameters in experiment.PARAMETERS.items():
-        given = ", ".join(f"{name}={json.dumps(value)}" for name, value in parameters.items())
-        lines.append(f"{workload}: {given}")
+    used = {cell.workload for question in questions for cell in question.cells}
+    workloads = {
+        name: parameters
+        for name, parameters in PARAMETERS.items()
+        if name in used or len(questions) > 1
+    }
+    if as_json:
+        lines = [
+            json.dumps(
+                {
+                    "question": question.name,
+                    "letter": question.letter,
+                    "asked": question.asked,
+                    "workloads": sorted({cell.workload for cell in question.cells}),
+                }
+            )
+            for question in questions
+        ]
+        lines += [
+            json.dumps({"workload": name, "parameters": it}) for name, it in workloads.items()
+        ]
+    else:
+        lines = [f"{it.letter}  {it.name:10}{it.asked}" for it in questions]
+        lines.append("")
+        for workload, parameters in workloads.items():
+            given = ", ".join(f"{name}={json.dumps(value)}" for name, value in parameters.items())
+            lines.append(f"{workload}: {given}")
     sys.stdout.write("\n".join(lines) + "\n")

@@ -15,9 +15,19 @@ from types import ModuleType
 
 import mbufpools
 from mbufpools import Wakeup
-from mbufpools.demokit import Demo, Mistake, Parser
+from mbufpools.demokit import Demo, Mistake, Parser, unknown
 
-__all__ = ["GROUPS", "NAMES", "add_demo_arguments", "demo_options", "find_demo", "load", "titles"]
+__all__ = [
+    "GROUPS",
+    "NAMES",
+    "add_demo_arguments",
+    "command",
+    "demo_options",
+    "find_demo",
+    "load",
+    "title",
+    "titles",
+]
 
 GROUPS = {
     "the kernel's pools": (
@@ -58,6 +68,12 @@ def demo_options(arguments: argparse.Namespace) -> list[str]:
     return [*options, "--json"] if arguments.json else options
 
 
+def command(arguments: argparse.Namespace) -> str:
+    """The command as it was typed, up to the name of the demo, if one was given."""
+    prog: str = arguments.parser.prog
+    return f"{prog} {arguments.name}" if arguments.name else prog
+
+
 def titles() -> Iterator[str]:
     """Lines with the name and the title of every demo, by group."""
     width = max(map(len, NAMES)) + 4
@@ -65,9 +81,14 @@ def titles() -> Iterator[str]:
         yield from ([""] if number else [])
         yield f"Demos of {group}:"
         for name in names:
-            title = find_demo(name).title
-            line = f"{'  ' + name:{width}}{title.partition(': ')[2] or title}"
+            line = f"{'  ' + name:{width}}{title(name)}"
             yield from textwrap.wrap(line, 78, subsequent_indent=" " * width)
+
+
+def title(name: str) -> str:
+    """What the demo `name` is about, in one line."""
+    whole = find_demo(name).title
+    return whole.partition(": ")[2] or whole
 
 
 def find_demo(name: str) -> Demo:
@@ -79,7 +100,7 @@ def find_demo(name: str) -> Demo:
 def load(name: str) -> ModuleType:
     """Import the script of the demo `name`. Raises Mistake, which lists the names."""
     if name not in NAMES:
-        raise Mistake(f"no demo {name!r}; expected one of {', '.join(NAMES)}")
+        raise Mistake(f"no demo {unknown(name, NAMES)}")
     file = name.replace("-", "_") + ".py"
     package = Path(mbufpools.__file__).parent
     folders = (package / "_demos", package.parent.parent / "demos")

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
-import inspect
 import json
-import os
 import shlex
 import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from mbufpools.demokit import (
     Mistake,
     Parser,
+    closest,
     installed_backend,
     one_of,
     progress_line,
+    unknown,
     whole_number,
 )
+
+from ._program import Program, load_program, load_reset, missing
 
 if TYPE_CHECKING:
     from concurrent.futures import ProcessPoolExecutor
@@ -34,8 +32,6 @@ if TYPE_CHECKING:
     from mbufpools.lab import BackendName, Verdict
 
 __all__ = ["add_to", "run"]
-
-Program = Callable[[], Any]
 
 STATUS: dict[Verdict, int] = {"found": 1, "ran out": 3, "proved": 0}
 """The exit status for each verdict, the worst first; 2 is for a mistake on the command line."""
@@ -118,7 +114,7 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     parser.add_argument(
         "--cancel-by",
-        type=_cancel_by,
+        type=one_of(["scope", "native"]),
         metavar="WAY",
         help="as --cancel, but only by scope, or only native: Task.cancel()",
     )
@@ -186,12 +182,6 @@ def _seconds(value: str) -> float:
     return seconds
 
 
-def _cancel_by(value: str) -> str:
-    if value not in ("scope", "native"):
-        raise argparse.ArgumentTypeError(f"{value!r}; expected scope or native")
-    return value
-
-
 # --- what it does
 
 
@@ -205,21 +195,49 @@ def run(arguments: argparse.Namespace) -> int:
 
     from mbufpools.lab import LabError
 
+    _check(arguments)
     if arguments.cancel_by == "native" and "trio" in arguments.backends:
         raise Mistake("argument --cancel-by: native is asyncio's; on trio there is only scope")
     if arguments.jobs > 1 and arguments.strategy == "dpor":
         raise Mistake("argument --jobs: dpor goes from one schedule to the next, in one process")
     try:
-        program = _load(arguments.program)
+        program = load_program(arguments.program)
         if arguments.reset is not None:
-            arguments.reset = _load_reset(arguments.reset, program)
-        arguments.fresh = [program.__module__ if name == "." else name for name in arguments.fresh]
+            arguments.reset = load_reset(arguments.reset, program)
+        arguments.fresh = [_fresh(name, program) for name in arguments.fresh]
         if arguments.token is not None:
             return _replay(program, arguments)
         verdicts = [_explore(program, arguments, backend) for backend in arguments.backends]
         return next(STATUS[it] for it in STATUS if it in verdicts)
     except (ImportError, ValueError, LabError, BrokenExecutor) as error:
         raise Mistake(" ".join(str(error).split("\n"))) from error
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Raise Mistake for an option of which the lab would see only later that it is wrong."""
+    from mbufpools import lab
+
+    strategies = get_args(lab.StrategyName)
+    if arguments.strategy not in strategies:
+        raise Mistake(f"argument --strategy: {unknown(arguments.strategy, strategies)}")
+    for name in arguments.cancel_files:
+        if not Path(name).exists():
+            raise Mistake(f"argument --cancel-file: {missing(Path(name))}")
+    if arguments.html is not None and Path(arguments.html).is_file():
+        raise Mistake(f"argument --html: {arguments.html} is a file; expected a directory")
+
+
+def _fresh(name: str, program: Program) -> str:
+    """Return the name of a module that is to be executed again."""
+    if name == ".":
+        return program.__module__
+    if name not in sys.modules:
+        meant = closest(name, sys.modules)
+        raise Mistake(
+            f"argument --fresh: {program.__module__} imports no module {name!r}"
+            + (f"; did you mean {meant!r}?" if meant else "; expected a name as in `import NAME`")
+        )
+    return name
 
 
 def _explore(program: Program, arguments: argparse.Namespace, backend: BackendName) -> Verdict:
@@ -354,99 +372,3 @@ def _as_json(target: str, found: lab.Exploration) -> dict[str, Any]:
         **{name: getattr(found, name) for name in names},
         "failures": failures,
     }
-
-
-# --- the program
-
-
-def _find(target: str, loaded: ModuleType | None = None) -> tuple[Any, ModuleType, str, str]:
-    """Return what a target names, its module, and the two parts of the target.
-
-    If the module is `loaded` already, its file is not imported a second time.
-    """
-    place, colon, name = target.rpartition(":")
-    if not colon or not place or not name:
-        raise Mistake(f"{target!r}: expected module:function or file.py:function")
-    is_file = place.endswith(".py") or os.sep in place
-    if loaded is not None and is_file and str(Path(place).resolve()) == loaded.__file__:
-        module = loaded
-    else:
-        module = _import_file(Path(place)) if is_file else _import_module(place)
-    found: Any = module
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if found is None:
-        raise Mistake(f"{place} has no function {name!r}{_others(module)}")
-    return found, module, place, name
-
-
-def _load_reset(target: str, program: Program) -> Callable[[], Any]:
-    found, _, place, name = _find(target, sys.modules[program.__module__])
-    if not callable(found) or inspect.iscoroutinefunction(found):
-        raise Mistake(f"argument --reset: {name} in {place} is no plain function")
-    reset: Callable[[], Any] = found
-    return reset
-
-
-def _load(target: str) -> Program:
-    found, module, place, name = _find(target)
-    if not inspect.iscoroutinefunction(found):
-        raise Mistake(f"{name} in {place} is no `async def`{_others(module)}")
-    needs = [
-        parameter.name
-        for parameter in inspect.signature(found).parameters.values()
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]
-    if needs:
-        raise Mistake(f"{name} in {place} takes arguments ({', '.join(needs)}){_others(module)}")
-    program: Program = found
-    return program
-
-
-def _others(module: ModuleType) -> str:
-    names = [
-        name
-        for name, value in vars(module).items()
-        if inspect.iscoroutinefunction(value)
-        and value.__module__ == module.__name__
-        and not inspect.signature(value).parameters
-    ]
-    return f"; there are {', '.join(names)}" if names else ""
-
-
-def _import_module(name: str) -> ModuleType:
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # as for `python -m`
-    with _importing(name):
-        return importlib.import_module(name)
-
-
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise Mistake(f"there is no file {path}")
-    sys.path.insert(0, str(path.resolve().parent))  # as for a script
-    name = path.stem
-    other = getattr(sys.modules.get(name), "__file__", None)
-    if name in sys.stdlib_module_names or other not in (None, str(path.resolve())):
-        name = f"explored_{name}"  # that name must still import what it did before
-    with _importing(str(path)):
-        spec = importlib.util.spec_from_file_location(name, path.resolve())
-        if spec is None or spec.loader is None:
-            raise Mistake(f"{path} is no Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-        return module
-
-
-@contextmanager
-def _importing(what: str) -> Iterator[None]:
-    try:
-        yield
-    except Mistake:
-        raise
-    except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = "" if frame.filename.startswith("<") else f" ({frame.filename}:{frame.lineno})"
-        raise Mistake(f"cannot import {what}: {type(error).__name__}: {error}{where}") from error

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import sys
+from pathlib import Path
 
-from mbufpools.demokit import Parser, installed_backend
+from mbufpools.demokit import Parser, closest_path, installed_backend
 
 __all__ = ["add_to", "run"]
 
@@ -27,6 +30,7 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         default="asyncio",
         help="asyncio (the default) or trio",
     )
+    parser.add_argument("--json", action="store_true", help="print JSON, one object a file")
     parser.set_defaults(run=run)
 
 
@@ -44,28 +48,37 @@ def run(arguments: argparse.Namespace) -> int:
             trace = read_trace(file)
             disagreement = lab.run(replay, trace, backend=arguments.backend)
         except TraceError as error:
-            status = _complain(str(error))
+            status = _complain(arguments, str(error))
             continue
         except OSError as error:
-            status = _complain(
-                f"{file}: {error.strerror}; expected a .jsonl, .jsonl.xz or .jsonl.gz file"
-            )
+            status = _complain(arguments, _unreadable(Path(file), error))
             continue
         if disagreement is None:
             agreeing += 1
             lines += len(trace.steps)
-            sys.stdout.write(f"{trace.name}: {len(trace.steps)} lines agree in every field\n")
+            told = f"{trace.name}: {len(trace.steps)} lines agree in every field"
         else:
             status = max(status, 1)
-            sys.stdout.write(f"{disagreement}\n")
-    if len(arguments.files) > 1:
+            told = str(disagreement)
+        if arguments.json:
+            plain = disagreement and dataclasses.asdict(disagreement)
+            told = json.dumps({"file": file, "lines": len(trace.steps), "disagreement": plain})
+        sys.stdout.write(f"{told}\n")
+    if len(arguments.files) > 1 and not arguments.json:
         sys.stdout.write(
             f"{agreeing} of {len(arguments.files)} files agree, {lines} lines in all\n"
         )
     return status
 
 
-def _complain(message: str) -> int:
+def _unreadable(file: Path, error: OSError) -> str:
+    meant = closest_path(file, "*.jsonl*") if isinstance(error, FileNotFoundError) else None
+    return f"{file}: {error.strerror}; " + (
+        f"did you mean {meant}?" if meant else "expected a .jsonl, .jsonl.xz or .jsonl.gz file"
+    )
+
+
+def _complain(arguments: argparse.Namespace, message: str) -> int:
     """Report a bad file without ending the command, as the other files are replayed too."""
-    sys.stderr.write(f"mbufpools replay: {message}\n")
+    sys.stderr.write(f"{arguments.parser.prog}: {message}\n")
     return 2

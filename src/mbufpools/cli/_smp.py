@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from mbufpools.demokit import Mistake, Parser, conjunction
+from mbufpools.demokit import Mistake, Parser, conjunction, unknown
 
 if TYPE_CHECKING:
     from mbufpools.smp import Verdict
@@ -34,6 +34,7 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument(
         "variant", nargs="?", metavar="VARIANT", help="one variant; by default all, in a table"
     )
+    parser.add_argument("--list", action="store_true", help="list the variants, and explore none")
     parser.add_argument("--token", help="tell the schedule of this token of VARIANT")
     parser.add_argument(
         "--deep", action="store_true", help="explore also more operations and more CPUs"
@@ -58,8 +59,14 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.deep,
         arguments.json,
     )
+    if arguments.list:
+        if name is not None or token is not None or deep:
+            raise Mistake("--list explores nothing; give no VARIANT, --token or --deep with it")
+        _list_variants(as_json=as_json)
+        return 0
     if name is not None and name not in smp.VARIANTS:
-        raise Mistake(f"no variant {name!r}; expected one of {', '.join(smp.VARIANTS)}")
+        listed = "`mbufpools smp --list` lists the variants"
+        raise Mistake(f"no variant {unknown(name, list(smp.VARIANTS), listed)}")
     if token is not None:
         if name is None:
             raise Mistake("--token needs the name of its variant")
@@ -86,6 +93,17 @@ def run(arguments: argparse.Namespace) -> int:
         for line in (line for part in (*parts, _ending(verdicts)) for line in ("", *part)):
             _write(line)
     return int(not all(found.as_expected for found in verdicts))
+
+
+def _list_variants(*, as_json: bool) -> None:
+    from mbufpools import smp
+
+    for name, variant in smp.VARIANTS.items():
+        if as_json:
+            listed = {"variant": name, "rule": variant.rule, "in_kernel": variant.in_kernel}
+            _write(json.dumps(listed))
+        else:
+            _write(_entry(name, variant.rule))
 
 
 def _write(line: str) -> None:
@@ -180,7 +198,11 @@ def _legend(rules: dict[str, str]) -> Iterator[str]:
     )
     yield ""
     for name, rule in rules.items():
-        yield from textwrap.wrap(f"{name:16}  {rule}", WIDTH, subsequent_indent=" " * 18)
+        yield _entry(name, rule)
+
+
+def _entry(name: str, text: str) -> str:
+    return textwrap.fill(f"{name:16}  {text}", WIDTH, subsequent_indent=" " * 18)
 
 
 def _faults(verdicts: list[Verdict]) -> Iterator[str]:
@@ -217,8 +239,7 @@ def _cures(verdicts: list[Verdict]) -> Iterator[str]:
     yield ""
     for found in verdicts:
         if found.holds and found.variant.cost:
-            line = f"{found.variant.name:16}  {found.variant.cost}"
-            yield from textwrap.wrap(line, WIDTH, subsequent_indent=" " * 18)
+            yield _entry(found.variant.name, found.variant.cost)
 
 
 def _cost(verdicts: list[Verdict]) -> list[str]:

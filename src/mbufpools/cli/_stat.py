@@ -39,7 +39,7 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo that was named, by default the stall, and print its counters. Returns 0."""
     demo = _demos.find_demo(arguments.name or "stall")
-    statistics = demo.end_state(_demos.demo_options(arguments))
+    statistics = demo.end_state(_demos.demo_options(arguments), prog=_demos.command(arguments))
     if arguments.json:
         sys.stdout.write(json.dumps(_plain(statistics)) + "\n")
         return 0

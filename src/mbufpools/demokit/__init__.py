@@ -5,7 +5,8 @@
 - `Processes` are the actors of a scenario, each a `Process`. `idle_pages` gives a pool idle pages.
   `left_asleep` says whether a process sleeps, and only a call from outside can wake it.
 - `Parser`, with `one_of`, `whole_number` and `installed_backend` as types of arguments,
-  `Mistake`, `progress_line` and `run_command` are for any command line.
+  `Mistake`, `progress_line` and `run_command` are for any command line. `unknown`, `closest` and
+  `closest_path` say which name was meant.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ._command_line import (
 from ._demo import Demo, Options
 from ._processes import Process, Processes, idle_pages, left_asleep
 from ._report import Report, Table, conjunction, fill, plural, tell
+from ._suggest import closest, closest_path, unknown
 
 __all__ = [
     "INTERRUPTED",
@@ -34,6 +36,8 @@ __all__ = [
     "Processes",
     "Report",
     "Table",
+    "closest",
+    "closest_path",
     "conjunction",
     "fill",
     "idle_pages",
@@ -44,5 +48,6 @@ __all__ = [
     "progress_line",
     "run_command",
     "tell",
+    "unknown",
     "whole_number",
 ]

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ._suggest import closest, unknown
+
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
@@ -44,12 +46,14 @@ class Mistake(Exception):
 class Parser(argparse.ArgumentParser):
     """A parser that reports each error in one line on stderr, and exits with status 2.
 
-    Options cannot be abbreviated. The namespace that `read` returns has one attribute more,
-    ``parser``: the parser of the subcommand, or this one if there is none.
+    The line begins with the command and the verb, says what is wrong, which name was meant if one
+    looks like it, and what is right. Options cannot be abbreviated. The namespace that `read`
+    returns has one attribute more, ``parser``: the parser of the subcommand, or this one if there
+    is none.
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(allow_abbrev=False, **options)
+        super().__init__(allow_abbrev=False, exit_on_error=False, **options)
         self.set_defaults(parser=self)
 
     def error(self, message: str) -> NoReturn:
@@ -65,27 +69,83 @@ class Parser(argparse.ArgumentParser):
 
         An argument that the command does not have is an error that lists its options.
         """
-        arguments, unknown = self.parse_known_args(argv)
-        if unknown:
+        arguments, extra = self.parse_known_args(argv)
+        if extra:
             parser: Parser = arguments.parser
-            parser.error(f"unexpected argument {unknown[0]!r}; the options are {parser._options()}")
+            parser._refuse(extra[0])
         return arguments
 
-    def _options(self) -> str:
-        names = [
+    # That of argparse is overloaded, so that the namespace may be of any type; here it is always
+    # argparse's own.
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As argparse does it, but an error is reported by the parser that has the argument."""
+        try:
+            return super().parse_known_args(args, namespace)
+        except argparse.ArgumentError as error:
+            self.error(str(error))
+
+    def _match_argument(self, action: argparse.Action, arg_strings_pattern: str) -> int:
+        """As argparse does it, but the error for an option without its value says what to give."""
+        try:
+            return super()._match_argument(action, arg_strings_pattern)
+        except argparse.ArgumentError:
+            if not action.option_strings or action.nargs is not None:
+                raise
+            option = action.option_strings[-1]
+            raise argparse.ArgumentError(
+                action,
+                f"there is no value; expected {option} {action.metavar or action.dest.upper()}"
+                f"{f': {action.help}' if action.help else ''}",
+            ) from None
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Refuse a value that is none of the choices, in the words of this module."""
+        if action.choices is None or value in action.choices:
+            return
+        names = [str(choice) for choice in action.choices]
+        if isinstance(action, argparse._SubParsersAction):
+            option = closest(value, ["--help", *self._options()])
+            if option is not None and closest(value, names) is None:
+                self.error(f"no command {value!r}; did you mean {option}?")
+            self.error(f"no command {unknown(value, names)}")
+        raise argparse.ArgumentError(action, unknown(value, names))
+
+    def _refuse(self, argument: str) -> NoReturn:
+        options = self._options()
+        if argument.startswith("-"):
+            argument = argument.partition("=")[0]
+            meant = closest(argument, options)
+            if meant is not None:
+                self.error(
+                    f"unexpected argument {argument!r}; did you mean {meant}? "
+                    f"`{self.prog} --help` lists the options"
+                )
+            right = ""
+        else:
+            places = [str(it.metavar or it.dest) for it in self._get_positional_actions()]
+            right = "".join(f"expected at most one {place}; " for place in places)
+        self.error(
+            f"unexpected argument {argument!r}; {right}the options are "
+            f"{', '.join(options) or 'none'}"
+        )
+
+    def _options(self) -> list[str]:
+        return [
             action.option_strings[-1]
             for action in self._actions
             if action.option_strings and action.dest != "help"
         ]
-        return ", ".join(names) or "none"
 
 
 def one_of(values: Sequence[str]) -> Callable[[str], str]:
-    """The type of an argument that is one of `values`; its error lists them."""
+    """The type of an argument that is one of `values`; its error lists them, and says which was
+    meant."""
 
     def check(value: str) -> str:
         if value not in values:
-            raise argparse.ArgumentTypeError(f"{value!r}; expected one of {', '.join(values)}")
+            raise argparse.ArgumentTypeError(unknown(value, values))
         return value
 
     return check
@@ -115,7 +175,7 @@ def installed_backend(value: str) -> str:
     """The type of ``--backend``: asyncio, or trio if it is installed."""
     if value == "trio" and importlib.util.find_spec("trio") is None:
         raise argparse.ArgumentTypeError(
-            "trio is not installed: pip install mbufpools[trio], or use asyncio"
+            "trio is not installed: pip install 'mbufpools[trio]', or use asyncio"
         )
     return one_of(["asyncio", "trio"])(value)
 
@@ -127,7 +187,8 @@ def progress_line(
     """Show on stderr how far a long command has come, in one line that is overwritten.
 
     Yields the function to call with the number of things done, or None if stderr is not a
-    terminal. The line is updated at most every `PAUSE` seconds, and removed at the end.
+    terminal, or one that cannot erase a line (TERM=dumb). The line has no colour. It is updated at
+    most every `PAUSE` seconds, and removed at the end.
 
     Args:
         goal: how many things will be done.
@@ -136,7 +197,7 @@ def progress_line(
         time_left: tell how long the rest will take, instead of how many are done a second. What
             the first call tells was done before.
     """
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield None
         return
     began = last = time.monotonic()

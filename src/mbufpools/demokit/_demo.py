@@ -6,6 +6,8 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from mbufpools import PoolsStatistics, Wakeup
@@ -60,12 +62,17 @@ class Demo:
         self._policies = tuple(policies)
         self._nmbclust = nmbclust
 
-    def main(self, argv: Sequence[str] | None = None) -> int:
-        """Read the command line, make the report, and print it.
+    @property
+    def has_limit(self) -> bool:
+        """True if the demo has the option ``--nmbclust``."""
+        return self._nmbclust is not None
+
+    def main(self, argv: Sequence[str] | None = None, *, prog: str | None = None) -> int:
+        """Read the command line, make the report, and print it. `prog` is as in `options`.
 
         Returns the exit status: 0, or 1 if the run did not show what the demo claims.
         """
-        options = self.options(argv)
+        options = self.options(argv, prog=prog)
         found = self._report(options)
         if options.json:
             sys.stdout.write(found.json(self.name) + "\n")
@@ -76,16 +83,25 @@ class Demo:
 
     def run(self) -> NoReturn:
         """Run the demo as a command of its own: raise SystemExit with the status of `main`."""
-        raise SystemExit(run_command(self.name, self.main))
+        prog = Path(sys.argv[0]).name
+        raise SystemExit(run_command(prog, partial(self.main, prog=prog)))
 
-    def end_state(self, argv: Sequence[str] | None = None) -> PoolsStatistics:
+    def end_state(
+        self, argv: Sequence[str] | None = None, *, prog: str | None = None
+    ) -> PoolsStatistics:
         """Read the command line, make the report without printing it, and return the counters at
-        the end of its first run."""
-        return self._report(self.options(argv)).end
+        the end of its first run. `prog` is as in `options`."""
+        return self._report(self.options(argv, prog=prog)).end
 
-    def options(self, argv: Sequence[str] | None = None) -> Options:
-        """Read the command line. A mistake is one line on stderr, and SystemExit(2)."""
-        parser = Parser(prog=self.name, description=self.title, epilog=self.text)
+    def options(self, argv: Sequence[str] | None = None, *, prog: str | None = None) -> Options:
+        """Read the command line. A mistake is one line on stderr, and SystemExit(2).
+
+        Args:
+            argv: the arguments, by default those of the process.
+            prog: the command as it was typed, with which that line begins; by default the name of
+                the demo.
+        """
+        parser = Parser(prog=prog or self.name, description=self.title, epilog=self.text)
         parser.add_argument(
             "--policy",
             type=one_of([str(policy) for policy in Wakeup]),

@@ -100,13 +100,16 @@ def cancellable(
             only as soon as it waits and when it has been woken. This takes many more executions.
 
     Raises:
-        ValueError: a way, or a number, that cannot be.
+        ValueError: a way or a number that cannot be, or a file that does not exist.
     """
     if by not in (None, "scope", "native"):
         raise ValueError(f"by is {by!r}; expected 'scope', 'native' or None")
     if times < 1:
         raise ValueError(f"times is {times}; expected an integer of at least 1")
     places = tuple(os.path.abspath(os.fspath(it)) for it in files)
+    for place in places:
+        if not os.path.exists(place):
+            raise ValueError(f"files has {place!r}, which does not exist; expected files that do")
     return Cancellable(names, places, predicate, by, times, mid_wait)
 
 

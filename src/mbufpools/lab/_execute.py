@@ -428,7 +428,7 @@ def _backend(name: BackendName) -> Backend:
     try:
         import trio  # noqa: F401 - to say what is missing
     except ImportError:
-        raise ImportError("the trio backend needs trio: pip install mbufpools[trio]") from None
+        raise ImportError("the trio backend needs trio: pip install 'mbufpools[trio]'") from None
     require(name)
     from ._trio_backend import explore_on_trio
 

@@ -41,7 +41,7 @@ def backend_options(backend: str, *, patience: float = 1.0) -> tuple[str, dict[s
     if backend != "trio":
         raise ValueError(f"no backend {backend!r}: expected 'asyncio' or 'trio'")
     if importlib.util.find_spec("trio") is None:
-        raise ImportError("the trio backend needs trio: pip install mbufpools[trio]")
+        raise ImportError("the trio backend needs trio: pip install 'mbufpools[trio]'")
     from ._virtual_clock import VirtualClock
 
     return backend, {"clock": VirtualClock(patience)}

@@ -152,7 +152,9 @@ def _parse_line(line: str, name: str, number: int) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise TraceError(f"{name}, line {number}: not JSON ({error})") from error
+        raise TraceError(
+            f"{name}, line {number}: not JSON ({error}); expected a recording, one object a line"
+        ) from error
     if not isinstance(value, dict):
         raise TraceError(f"{name}, line {number}: expected an object; got {line[:80]}")
     return value
