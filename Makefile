@@ -92,7 +92,10 @@ SLOW = $(addprefix tests/,demokit/test_demos.py traces primitives proofs soak zo
 	cli/test_cli.py::test_stat_of_every_demo_has_the_kernel_s_columns_within_80 \
 	smp/test_smp.py::test_a_correct_rule_fails_in_no_schedule_of_two_and_three_cpus \
 	smp/test_smp.py::test_every_story_fits_the_terminal_and_ends_with_the_failure \
-	smp/test_smp.py::test_where_it_fails_the_cured_kernel_does_not)
+	smp/test_smp.py::test_where_it_fails_the_cured_kernel_does_not \
+	smp/test_smp.py::test_the_table_has_a_row_for_each_variant \
+	smp/test_smp.py::test_the_ending_counts_what_was_explored \
+	smp/test_smp.py::test_json_is_one_object_a_variant)
 coverage: $(READY)  ## the tests, and which branches they miss
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(SPREAD) $(SLOW:%=--deselect=%)

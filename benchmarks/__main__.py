@@ -10,7 +10,7 @@ from pathlib import Path
 
 import anyio
 
-from . import _crowds, _fixed, _footprint, _handing, _pairs, _proxy, _scale
+from . import _ablation, _crowds, _fixed, _footprint, _handing, _pairs, _proxy, _scale
 from ._forms import FORMS, Form
 from ._record import Record, environment, heading, headlines, line, verdict
 from ._rows import Row, Show
@@ -22,6 +22,7 @@ BACKENDS = ("asyncio", "uvloop", "trio")
 Group = Callable[[str, Form, Show], Awaitable[None]]
 GROUPS: dict[str, Group] = {
     "pairs": _pairs.rows,
+    "ablation": _ablation.rows,
     "handing": _handing.rows,
     "crowds": _crowds.rows,
     "footprint": _footprint.rows,

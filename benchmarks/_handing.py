@@ -16,7 +16,7 @@ from ._forms import Form
 from ._rows import Show, compare
 from ._timing import clock, in_turn
 
-__all__ = ["rows"]
+__all__ = ["by_event", "by_pool", "rows"]
 
 TASKS = 4
 
@@ -28,9 +28,9 @@ async def rows(backend: str, form: Form, show: Show) -> None:
         pool = pools.pools["4096"]
         times = await in_turn(
             {
-                "pool": lambda n: _by_pool(pool, n),
-                "event": _by_event,
-                "condition": _by_condition,
+                "pool": lambda n: by_pool(pool, n),
+                "event": by_event,
+                "condition": by_condition,
             },
             max(TASKS, form.calls // 4),
             form.rounds,
@@ -50,7 +50,7 @@ async def _all(worker: Callable[[int], Coroutine[Any, Any, None]], n: int) -> fl
     return clock() - start
 
 
-async def _by_pool(pool: Pool, n: int) -> float:
+async def by_pool(pool: Pool, n: int) -> float:
     async def worker(times: int) -> None:
         for _ in range(times):
             buffer = await pool.get()
@@ -60,7 +60,7 @@ async def _by_pool(pool: Pool, n: int) -> float:
     return await _all(worker, n)
 
 
-async def _by_event(n: int) -> float:
+async def by_event(n: int) -> float:
     waiting: deque[anyio.Event] = deque()
     free = True
 
@@ -82,7 +82,7 @@ async def _by_event(n: int) -> float:
     return await _all(worker, n)
 
 
-async def _by_condition(n: int) -> float:
+async def by_condition(n: int) -> float:
     condition = anyio.Condition()
     free = True
 

@@ -37,7 +37,7 @@ class Precedence:
     Args:
         order: which request is served first.
         allowance: how many may pass a claim; None is as many as there are leases out when the
-            claim comes to the head.
+            claim is first tried at the head.
         leases: returns the number of leases that are out.
     """
 
@@ -212,6 +212,14 @@ class Precedence:
 def arrival(queue: WaitQueue) -> int:
     """Return the number of the head of `queue`, which tells when it came."""
     return queue.head.number
+
+
+def turn(queue: WaitQueue) -> float:
+    """Return the place of the queue when each queue is served by itself: the pools in the order of
+    their sizes, then the requests for several items, then those for bytes."""
+    if isinstance(queue, PoolQueue):
+        return queue.supply.rank
+    return math.inf if not queue.needs else 1 << 62
 
 
 def in_order(active: Collection[WaitQueue]) -> list[tuple[WaitQueue, Request[Any]]]:

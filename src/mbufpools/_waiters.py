@@ -23,7 +23,7 @@ from ._buffer import Buffer, hold, take
 from ._debug import caller
 from ._errors import ImpossibleRequest, PoolCorruption, UsageError
 from ._events import EventKind
-from ._order import Precedence, in_order
+from ._order import Precedence, in_order, turn
 from ._page import Item
 from ._policies import Order, Reclaim
 from ._reclaim import Reclaimer
@@ -56,7 +56,7 @@ class Waiters:
         order: which request is served first.
         reclaim: when idle pages leave.
         allowance: how many may pass a claim; None is as many as there are leases out when it
-            comes to the head.
+            is first tried at the head.
     """
 
     def __init__(
@@ -253,6 +253,8 @@ class Waiters:
     def _may_serve_head(self, queue: WaitQueue) -> bool:
         """Return False if a newcomer behind the head of `queue` need not run the queue, because
         the head clearly must wait on. Most newcomers park for that reason."""
+        if isinstance(queue, PoolQueue) and self.cannot_serve_now(queue):
+            return False
         if not self.order.ordered or self.reclaimer.may_make_room:
             return True
         quote = queue.quote(next(iter(queue.requests)))
@@ -274,7 +276,7 @@ class Waiters:
             request.where = caller()
         if state.observer.hook is not None:
             state.observer.tell(EventKind.WAIT, queue.name, request.nbytes, request.number)
-        if self.reclaimer.pressure:
+        if self.reclaimer.pressure and state.supplies_with_idle:
             self._let_go_idle_pages()  # because it waits, so this is told afterwards
 
     def _leave(self, queue: WaitQueue, request: Request[Any]) -> None:
@@ -408,12 +410,7 @@ class Waiters:
             if gains and among is not None and any(queue not in among for queue in self.active):
                 self._again = True
             return
-        queues: Iterable[WaitQueue] = among or (
-            *self._pool_queues,
-            *self._many_queues.values(),
-            self.bytes_queue,
-        )
-        for queue in queues:
+        for queue in among or sorted(self.active, key=turn):
             while queue.requests and self._serve(queue, queue.quote(queue.head)):
                 pass
 
@@ -432,7 +429,7 @@ class Waiters:
             and supply.max_items is None  # which may make it impossible
             and budget.limit - budget.allocated < supply.page_size
             and budget.limit >= self._state.reserved_min_bytes + supply.page_size  # not impossible
-            and not self.reclaimer.any_idle()
+            and not (self._state.supplies_with_idle and self.reclaimer.any_idle())
         )
 
     @property
@@ -484,8 +481,6 @@ class Waiters:
             request.granted = buffer
             request.wake()
             self._leave(queue, request)
-            if requests:
-                order.pass_limit(next(iter(requests)))  # it may be a claim from now on
             self._count_grant(request)
         except BaseException:
             state.breaks()
