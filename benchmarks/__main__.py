@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import anyio
+
+from mbufpools.demokit import Parser, one_of
 
 from . import _ablation, _crowds, _fixed, _footprint, _handing, _pairs, _proxy, _scale
 from ._forms import FORMS, Form
@@ -34,8 +35,14 @@ GROUPS: dict[str, Group] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmarks, or show a record of them."""
-    parser = argparse.ArgumentParser("benchmarks", description="What the library costs.")
-    parser.add_argument("backends", nargs="*", metavar="BACKEND", help="asyncio, uvloop or trio")
+    parser = Parser(prog="python -m benchmarks", description="What the library costs.")
+    parser.add_argument(
+        "backends",
+        nargs="*",
+        type=one_of(list(BACKENDS)),
+        metavar="BACKEND",
+        help="asyncio, uvloop or trio",
+    )
     parser.add_argument("--form", choices=FORMS, default="short", help="default: short")
     parser.add_argument(
         "--only", choices=[*GROUPS, "import"], action="append", help="only this group of rows"
@@ -44,15 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--headlines", type=Path, metavar="FILE", help="show the main ratios of a record"
     )
-    arguments = parser.parse_args(argv)
+    arguments = parser.read(argv)
     if arguments.headlines is not None:
         print(headlines(Record.read(arguments.headlines)))
         return 0
-    unknown = set(arguments.backends) - set(BACKENDS)
-    if unknown:
-        parser.error(
-            f"unknown backend {', '.join(sorted(unknown))}; choose of {', '.join(BACKENDS)}"
-        )
     backends = arguments.backends or [
         name for name in BACKENDS if importlib.util.find_spec(name) is not None
     ]

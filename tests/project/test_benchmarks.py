@@ -225,7 +225,10 @@ def test_the_readme_shows_rows_that_there_are() -> None:
 def test_an_unknown_backend_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         benchmarks.main(["curio"])
-    assert "unknown backend curio; choose of asyncio, uvloop, trio" in capsys.readouterr().err
+    assert (
+        "argument BACKEND: 'curio'; expected one of asyncio, uvloop, trio"
+        in capsys.readouterr().err
+    )
 
 
 def test_the_lab_finds_and_proves_beside_its_peers_and_a_tool_that_hangs_is_ended(
