@@ -1,40 +1,43 @@
 # `make` lists what there is. Everything runs in .venv, which is built when it is needed.
+# GNU make and BSD make read it alike, so it has no function of either.
 
 VENV ?= .venv
-PYTHON ?= $(firstword $(foreach python,python3 $(VERSIONS),$(call runs,$(python))))
-PYTHONS ?= $(shell .ci/pythons)
-
-VERSIONS = python3.14 python3.13 python3.12 python3.11
-# The name of an interpreter, if it is there, really runs, is new enough and can make a venv.
-runs = $(if $(1),$(shell $(1) -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' \
-	>/dev/null 2>&1 && echo $(1)))
+# Both are looked for if they are not given: the first that is in PATH, and all.
+PYTHON ?=
+PYTHONS ?=
 
 BIN = $(VENV)/bin
-EXTRA ?= dev
+EXTRAS ?= [dev]
 READY = $(VENV)/.ready
 CODE = src tests demos benchmarks
 # Not asked: to simplify a nursery (112), to declare startable functions (114), to make an async
 # function plain because it awaits nothing (124), and the opinions that are off by default (9xx).
 ASYNC = --anyio --disable ASYNC112,ASYNC114,ASYNC124,ASYNC9
 
-export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# A make within make, of which GNU make tells nothing.
+AGAIN = GNUMAKEFLAGS=--no-print-directory $(MAKE)
 
-.DEFAULT_GOAL = help
-.PHONY: help demo test quick prove report report-full soak test-all check lint types coverage \
-	smoke bench bench-full mutate mutants fix docs clean
+.PHONY: help demo demo-here test quick prove report report-full soak test-all check lint types \
+	coverage smoke bench bench-full mutate mutants fix docs clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | tr '|' '\t' | expand -t 20
 
-demo: $(READY)  ## see what a wakeup policy costs
+# The demos need no tool of the developers, only the package: a first look builds a small venv.
+demo:  ## see what a wakeup policy costs
+	@if test -e $(READY); then $(BIN)/mbufpools demo; else \
+		$(AGAIN) VENV=.venv-demo EXTRAS= demo-here; fi
+
+demo-here: $(READY)
 	$(BIN)/mbufpools demo
 
 test: $(READY)  ## the tests, on asyncio and on trio, by two processes (JOBS=n for another number)
 	$(BIN)/python -m pytest $(SPREAD)
 
 # The core on one backend, without the tests that start processes or run random programs for long.
-NOT_QUICK = $(addprefix tests/core/,test_fork.py test_stateful.py test_stateful_planted.py \
-	test_injection.py test_threads.py test_deadlocks.py)
+NOT_QUICK = tests/core/test_fork.py tests/core/test_stateful.py \
+	tests/core/test_stateful_planted.py tests/core/test_injection.py tests/core/test_threads.py \
+	tests/core/test_deadlocks.py
 quick: $(READY)  ## the core's tests on asyncio, in seconds
 	$(BIN)/python -m pytest $(SPREAD) -k "not trio" tests/core \
 		$(NOT_QUICK:%=--ignore=%)
@@ -56,20 +59,21 @@ report-full: $(READY)  ## the experiment with 20 seeds, and the results that doc
 	$(BIN)/mbufpools compare --results docs/results.jsonl.xz --mail > docs/mail.txt
 	$(BIN)/python docs/produce.py
 
-SEED ?= $(shell date +%s)
+SEED ?=
 soak: $(READY)  ## a million random operations on each backend (SEED=n to say which)
-	$(BIN)/python -m tests.soak --seed $(SEED)
-	$(BIN)/python -m tests.soak --seed $(SEED) --backend trio
+	seed="$(SEED)" && seed=$${seed:-$$(date +%s)} && \
+		$(BIN)/python -m tests.soak --seed $$seed && \
+		$(BIN)/python -m tests.soak --seed $$seed --backend trio
 
 # Where a Python is looked for: .ci/pythons. All are tested, even if one of the first fails.
 test-all:  ## the tests on every Python found (PYTHONS="path path" to say which)
-	@failed=; for python in $(PYTHONS); do \
+	@failed= tested= given="$(PYTHONS)"; for python in $${given:-$$(.ci/pythons)}; do \
 		version=$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
-		echo "== Python $$version, $$python"; \
-		$(MAKE) --no-print-directory test VENV=.venv-$$version PYTHON=$$python \
-			|| failed="$$failed $$version"; \
+		echo "== Python $$version, $$python"; tested="$$tested $$python"; \
+		$(AGAIN) test VENV=.venv-$$version PYTHON=$$python || \
+			failed="$$failed $$version"; \
 	done; \
-	echo "== Tested with:$(PYTHONS:%= %). Failed with:$${failed:- none}."; test -z "$$failed"
+	echo "== Tested with:$$tested. Failed with:$${failed:- none}."; test -z "$$failed"
 
 check: lint types coverage smoke demo  ## all that must hold before a change is merged
 
@@ -82,9 +86,9 @@ types: $(READY)  ## mypy --strict
 	$(BIN)/mypy
 
 # What only runs other programs, or the same code a great many times, is run without the tracer,
-# which would make it several times slower, and what sets a tracer of its own. A file is
-# named, or a test of one.
-SLOW = $(addprefix tests/,demokit/test_demos.py traces primitives proofs soak zoo \
+# which would make it several times slower, and what sets a tracer of its own. A file of
+# tests/ is named, or a folder, or a test.
+SLOW = demokit/test_demos.py traces primitives proofs soak zoo \
 	core/test_stateful.py core/test_stateful_planted.py core/test_injection.py \
 	core/test_threads.py lab/test_claims.py \
 	lab/test_no_false_alarm.py lab/test_dpor.py project/test_docs.py smp/test_model.py \
@@ -95,13 +99,13 @@ SLOW = $(addprefix tests/,demokit/test_demos.py traces primitives proofs soak zo
 	smp/test_smp.py::test_where_it_fails_the_cured_kernel_does_not \
 	smp/test_smp.py::test_the_table_has_a_row_for_each_variant \
 	smp/test_smp.py::test_the_ending_counts_what_was_explored \
-	smp/test_smp.py::test_json_is_one_object_a_variant)
+	smp/test_smp.py::test_json_is_one_object_a_variant
 coverage: $(READY)  ## the tests, and which branches they miss
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(SPREAD) $(SLOW:%=--deselect=%)
+	$(BIN)/coverage run -m pytest $(SPREAD) $(SLOW:%=--deselect=tests/%)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
-	$(BIN)/python -m pytest $(SPREAD) $(SLOW)
+	$(BIN)/python -m pytest $(SPREAD) $(SLOW:%=tests/%)
 
 # The smoke form measures too little to judge: it shows in seconds that every row can be measured.
 smoke: $(READY)
@@ -117,8 +121,7 @@ bench-full: $(READY)  ## the same in full, kept in docs/benchmarks.json; then ma
 # On the newest Python found: on 3.11 the garbage collector may run inside the recorder of mutmut, and
 # that crashes the interpreter.
 mutate:  ## change the core bit by bit, and see which changes no test finds
-	@$(MAKE) --no-print-directory mutants VENV=.venv-mutate EXTRA=mutate \
-		PYTHON=$(lastword $(PYTHONS))
+	@$(AGAIN) mutants VENV=.venv-mutate EXTRAS='[mutate]' PYTHON="$$(.ci/pythons | tail -n 1)"
 
 mutants: $(READY)
 	rm -rf mutants
@@ -135,11 +138,16 @@ docs: $(READY)  ## run the programs whose output the documents show
 clean:  ## remove all that was made
 	rm -rf .venv .venv-* build dist htmlcov mutants .coverage .coverage.* .hypothesis
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
-	find $(wildcard $(CODE) docs) -name __pycache__ -prune -exec rm -rf {} +
+	find $(CODE) docs -name __pycache__ -prune -exec rm -rf {} +
 
+# A Python that is found must run, be new enough and be able to make a venv.
+RUNS = import sys, ensurepip; sys.exit(sys.version_info < (3, 11))
 $(READY): pyproject.toml
-	@test -n "$(call runs,$(PYTHON))" || { echo "error: no Python 3.11 or later" \
-		"that can make a venv; install one, or: make PYTHON=/path/to/python3" >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRA)]'
+	@test -x $(BIN)/python || { given="$(PYTHON)"; \
+	for python in $${given:-python3 python3.14 python3.13 python3.12 python3.11}; do \
+		if $$python -c '$(RUNS)' >/dev/null 2>&1; then exec $$python -m venv $(VENV); fi; done; \
+	echo "error: no Python 3.11 or later that can make a venv; install one, or:" \
+		"make PYTHON=/path/to/python3" >&2; exit 1; }
+	PIP_DISABLE_PIP_VERSION_CHECK=1 \
+		$(BIN)/python -m pip install --quiet --editable '.$(EXTRAS)'
 	@touch $@
