@@ -75,7 +75,7 @@ test-all:  ## the tests on every Python found (PYTHONS="path path" to say which)
 	done; \
 	echo "== Tested with:$$tested. Failed with:$${failed:- none}."; test -z "$$failed"
 
-check: lint types coverage smoke demo  ## all that must hold before a change is merged
+check: lint types test smoke demo  ## all that must hold before a change is merged
 
 lint: $(READY)  ## style, and rules for async code
 	$(BIN)/ruff check $(CODE)
@@ -85,27 +85,29 @@ lint: $(READY)  ## style, and rules for async code
 types: $(READY)  ## mypy --strict
 	$(BIN)/mypy
 
-# What only runs other programs, or the same code a great many times, is run without the tracer,
-# which would make it several times slower, and what sets a tracer of its own. A file of
-# tests/ is named, or a folder, or a test.
-SLOW = demokit/test_demos.py traces primitives proofs soak zoo \
+# Left out of the coverage: what only runs other programs, or the same code a great many times, which
+# the tracer would make several times slower, and what sets a tracer of its own. A file is named, or
+# a test of one.
+UNTRACED = $(addprefix tests/,demokit/test_demos.py traces primitives proofs soak zoo \
 	core/test_stateful.py core/test_stateful_planted.py core/test_injection.py \
 	core/test_threads.py lab/test_claims.py \
 	lab/test_no_false_alarm.py lab/test_dpor.py project/test_docs.py smp/test_model.py \
 	cli/test_cli.py::test_demo_without_a_name_runs_all_in_order \
 	cli/test_cli.py::test_stat_of_every_demo_has_the_kernel_s_columns_within_80 \
+	lab/test_dpor_sees.py::test_dpor_sees_what_every_order_of_generated_callbacks_shows \
+	smp/test_smp.py::test_a_broken_rule_fails \
 	smp/test_smp.py::test_a_correct_rule_fails_in_no_schedule_of_two_and_three_cpus \
+	smp/test_smp.py::test_a_verdict_that_is_not_as_expected_fails_the_command \
 	smp/test_smp.py::test_every_story_fits_the_terminal_and_ends_with_the_failure \
-	smp/test_smp.py::test_where_it_fails_the_cured_kernel_does_not \
-	smp/test_smp.py::test_the_table_has_a_row_for_each_variant \
+	smp/test_smp.py::test_json_is_one_object_a_variant \
 	smp/test_smp.py::test_the_ending_counts_what_was_explored \
-	smp/test_smp.py::test_json_is_one_object_a_variant
-coverage: $(READY)  ## the tests, and which branches they miss
+	smp/test_smp.py::test_the_table_has_a_row_for_each_variant \
+	smp/test_smp.py::test_where_it_fails_the_cured_kernel_does_not)
+coverage: $(READY)  ## the tests again, and which branches they miss
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(SPREAD) $(SLOW:%=--deselect=tests/%)
+	$(BIN)/coverage run -m pytest $(SPREAD) $(UNTRACED:%=--deselect=%)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
-	$(BIN)/python -m pytest $(SPREAD) $(SLOW:%=tests/%)
 
 # The smoke form measures too little to judge: it shows in seconds that every row can be measured.
 smoke: $(READY)

@@ -253,9 +253,11 @@ class Waiters:
     def _may_serve_head(self, queue: WaitQueue) -> bool:
         """Return False if a newcomer behind the head of `queue` need not run the queue, because
         the head clearly must wait on. Most newcomers park for that reason."""
+        if not self.order.ordered:
+            return True
         if isinstance(queue, PoolQueue) and self.cannot_serve_now(queue):
             return False
-        if not self.order.ordered or self.reclaimer.may_make_room:
+        if self.reclaimer.may_make_room:
             return True
         quote = queue.quote(next(iter(queue.requests)))
         return quote == RESERVED or 0 <= quote <= self._budget.available

@@ -183,3 +183,17 @@ async def test_the_stall_of_the_thread_ends_as_with_the_patch() -> None:
         await second.ended.wait()
         assert second.served_at == 9.0
         assert runs(scene) == 1
+
+
+async def test_a_newcomer_sets_the_flag_for_a_sleeper_whose_maximum_was_taken_away() -> None:
+    """Under the kernel's rules a new maximum runs no requests. The next request that joins does,
+    and the budget, not the maximum, refuses the sleeper from then on."""
+    async with Scene(MbufPools, 8, wakeup="wanted") as scene:
+        first = await scene.get("first", "mcl2k")
+        scene.pools.pools["mbufpl"].set_hard_limit(0)
+        second = await scene.get("second", "mbufpl")
+        scene.pools.pools["mbufpl"].set_hard_limit(None)
+        third = await scene.get("third", "mbufpl")
+        first.release()
+        await third.ended.wait()
+        assert (second.served_at, third.served_at) == (9.0, 9.0)

@@ -57,8 +57,7 @@ POLICIES = tuple(
     Policy(str(order), str(wakeup), str(reclaim))
     for order, wakeup, reclaim in itertools.product(Order, Wakeup, Reclaim)
     # Under NONE the sleepers of the other pools sleep on: that is the stall, and no promise.
-    # `wanted` is checked by the tests of policies and by random programs; not yet by these proofs.
-    if wakeup not in (Wakeup.NONE, Wakeup.WANTED)
+    if wakeup is not Wakeup.NONE
 )
 ANY_POLICY = (Policy("bounded", "deferred", "pressure"),)
 """For programs without pools."""
