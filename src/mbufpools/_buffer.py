@@ -176,7 +176,8 @@ class Buffer(Releasable):
                 "write buffer.view instead of the buffer"
             )
 
-        __array_struct__ = __buffer__ = __array_interface__
+        __array_struct__ = __array_interface__
+        __buffer__: Any = __array_interface__
 
     def __repr__(self) -> str:
         state = "released" if self._item is None else "held"

@@ -151,7 +151,8 @@ class BufferPools:
         self, limit: int | str, sizes: Iterable[int | str | PoolSpec], options: SetOptions
     ) -> None:
         """Make the parts and connect them; the constructors of both kinds of set end here."""
-        self.name = name = options.name
+        self.name: str = options.name
+        name = self.name
         self._wakeup = choose(Wakeup, options.wakeup)
         if options.max_passes is not None:
             require_count(options.max_passes, "max_passes", unit="passes")

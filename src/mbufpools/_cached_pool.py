@@ -35,7 +35,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
 from itertools import chain
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
@@ -55,10 +55,6 @@ if TYPE_CHECKING:
     from ._statistics import CacheStatistics, PoolStatistics
 
 __all__ = ["CachedPool", "CachedSupply", "CpuBuffer", "MbufPool"]
-
-T = TypeVar("T")
-Getting = Coroutine[Any, Any, T]
-"""A get that has begun."""
 
 
 class CpuBuffer(Buffer):
@@ -106,10 +102,10 @@ class MbufPool(Pool):
         self.check_cpu(cpu)
 
     @overload
-    def get(self, _nbytes: int = 0, /, *, cpu: None = None) -> Getting[Buffer]: ...
+    def get(self, _nbytes: int = 0, /, *, cpu: None = None) -> Coroutine[Any, Any, Buffer]: ...
     @overload
-    def get(self, _nbytes: int = 0, /, *, cpu: int) -> Getting[CpuBuffer]: ...
-    def get(self, _nbytes: int = 0, /, *, cpu: int | None = None) -> Getting[Buffer]:
+    def get(self, _nbytes: int = 0, /, *, cpu: int) -> Coroutine[Any, Any, CpuBuffer]: ...
+    def get(self, _nbytes: int = 0, /, *, cpu: int | None = None) -> Coroutine[Any, Any, Buffer]:
         """Take a buffer of `item_size` bytes on the CPU `cpu`, by default on 0 (``pool_get``).
 
         With caches, it comes from the lists of that CPU or from the depot, if they have one; such a
@@ -144,7 +140,7 @@ class MbufPool(Pool):
             self._note_cpu(buffer, cpu)
         super().put(buffer)
 
-    def _get_on(self, nbytes: int, cpu: int | None) -> Getting[Buffer]:
+    def _get_on(self, nbytes: int, cpu: int | None) -> Coroutine[Any, Any, Buffer]:
         return super().get(nbytes) if cpu is None else self._get_on_cpu(nbytes, cpu)
 
     def _get_nowait_on(self, nbytes: int, cpu: int | None) -> Buffer:
@@ -193,7 +189,7 @@ class CachedPool(MbufPool):
         if buffer._item is not None:
             self._cached.note_cpu(buffer._item, cpu)
 
-    def _get_on(self, nbytes: int, cpu: int | None) -> Getting[Buffer]:
+    def _get_on(self, nbytes: int, cpu: int | None) -> Coroutine[Any, Any, Buffer]:
         return self._get_on_cpu(nbytes, cpu or 0)
 
     async def _get_on_cpu(self, nbytes: int, cpu: int) -> CpuBuffer:

@@ -70,7 +70,7 @@ class ConfigurationError(ValueError):
 class LimitRangeError(ConfigurationError):
     """A limit is out of range: the kernel's ``ERANGE``, which is also in `errno`."""
 
-    errno = errno.ERANGE
+    errno: int = errno.ERANGE
 
 
 class UsageError(RuntimeError):

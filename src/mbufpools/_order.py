@@ -52,12 +52,12 @@ class Precedence:
     )
 
     def __init__(self, order: Order, allowance: int | None, leases: Callable[[], int]) -> None:
-        self.ordered = order is not Order.BARGING
+        self.ordered: bool = order is not Order.BARGING
         """False if a new request may take what it finds."""
         self._bounded = order is Order.BOUNDED
         self._allowance = allowance
         self._leases = leases
-        self.passes = 0
+        self.passes: int = 0
         """Requests that were served past an older claim."""
         self.short: set[WaitQueue] = set()
         """Queues whose head the budget refused when it was last tried."""

@@ -67,11 +67,11 @@ class OwnerLoop:
     )
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name: str = name
         """The name of the pool set, for messages."""
-        self.thread = 0
+        self.thread: int = 0
         """The number of the owner's thread while the set is open, else 0."""
-        self.open_to = 0
+        self.open_to: int = 0
         """The gate: the number of the thread whose gets may simply take a free item. 0 while an
         older request has a better right, the set is broken, or it is not open."""
         self.deferred: deque[Callable[[], None]] = deque()

@@ -94,19 +94,19 @@ class Page:
     (``ph_timestamp``)."""
 
     def __init__(self, block: Block, lists: PageLists) -> None:
-        self.block = block
-        self.lists = lists
-        self.items = lists.items_per_page
+        self.block: Block = block
+        self.lists: PageLists = lists
+        self.items: int = lists.items_per_page
         self.free: list[Item] = []
         """The tokens that are at home; the last one is handed out next."""
-        self.made = 0
+        self.made: int = 0
         """Tokens that were made. The items above are free and have no token yet."""
-        self.alarm = 1
+        self.alarm: int = 1
         """The number of tokens at home from which a put must settle the page."""
-        self.left = True
+        self.left: bool = True
         """True unless the page is on a list: before it comes, and once it leaves. A token of it is
         worth nothing then."""
-        self.on = lists.none
+        self.on: OrderedDict[Page, None] = lists.none
         """The list that the page is on."""
 
     @property
@@ -184,7 +184,7 @@ class PageLists:
     )
 
     def __init__(self, items_per_page: int, curpage: CurPage, now: Callable[[], int]) -> None:
-        self.items_per_page = items_per_page
+        self.items_per_page: int = items_per_page
         self._now = now
         self._refresh = curpage is CurPage.REFRESHED
         self._empty: OrderedDict[Page, None] = OrderedDict()
@@ -196,13 +196,13 @@ class PageLists:
         """The page that the next item comes from; None if the pool sees no free item."""
         self.stock: list[Item] | None = None
         """The free list of the current page, if a get may take from it without another look."""
-        self.nget = 0
+        self.nget: int = 0
         """Items that were handed out."""
-        self.nput = 0
+        self.nput: int = 0
         """Items that came back."""
-        self.npagefree = 0
+        self.npagefree: int = 0
         """Pages that left."""
-        self.hiwat = 0
+        self.hiwat: int = 0
         """The most pages that there ever were."""
         self.with_idle: dict[PageLists, None] = {}
         """The lists that may have an idle page. The pool set puts its own dictionary here."""

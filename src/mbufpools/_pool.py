@@ -58,13 +58,13 @@ class Pool:
         self._state = state
         self._waiters = waiters
         self._owner_loop = state.owner_loop
-        self.name = spec.name
+        self.name: str = spec.name
         """Names the pool in its set, in messages and in statistics."""
-        self.item_size = spec.item_size
+        self.item_size: int = spec.item_size
         """Bytes of an item."""
-        self.page_size = spec.page_size
+        self.page_size: int = spec.page_size
         """Bytes of a page."""
-        self.items_per_page = spec.items_per_page
+        self.items_per_page: int = spec.items_per_page
         self._supply = Supply(spec, state) if supply is None else supply
         self._supply.owner = self
         self._queue = waiters.add_pool(self._supply)

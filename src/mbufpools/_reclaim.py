@@ -27,7 +27,7 @@ class Reclaimer:
 
     def __init__(self, state: SetState, pressure: bool) -> None:
         self._state = state
-        self.pressure = pressure
+        self.pressure: bool = pressure
         """True if idle pages leave for a request."""
         self.supplies: list[Supply] = []
         """The supplies of all pools, in the order of their sizes."""

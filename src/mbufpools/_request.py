@@ -39,19 +39,19 @@ class Request(Generic[T]):
     )
 
     def __init__(self, number: int, nbytes: int, since: int) -> None:
-        self.number = number
+        self.number: int = number
         """Counted from 1 in a pool set; the older request has the smaller number."""
-        self.nbytes = nbytes
+        self.nbytes: int = nbytes
         """Bytes asked for."""
-        self.since = since
+        self.since: int = since
         """Microseconds of the loop's clock when it was made."""
-        self.parked = False
+        self.parked: bool = False
         """It could not be served at once."""
         self.task: Any = None
         """The backend's task that parked. Its name is looked up only for a report."""
-        self.where = ""
+        self.where: str = ""
         """File and line of the call, in debug mode."""
-        self.passes_before = 0
+        self.passes_before: int = 0
         """How many had passed a claim when it was made."""
         self.pass_limit: int | None = None
         """If it is a claim: the number of passes from which no request passes it."""

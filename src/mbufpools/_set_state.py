@@ -89,46 +89,46 @@ class SetState:
         fast_acquire: bool,
         tracker: LeaseTracker | None,
     ) -> None:
-        self.owner_loop = owner_loop
-        self.budget = budget
-        self.memory = memory
-        self.observer = observer
-        self.rules = rules
-        self.curpage = curpage
-        self.fast_acquire = fast_acquire
-        self.tracker = tracker
+        self.owner_loop: OwnerLoop = owner_loop
+        self.budget: Budget = budget
+        self.memory: Memory = memory
+        self.observer: Observer = observer
+        self.rules: Rules = rules
+        self.curpage: CurPage = curpage
+        self.fast_acquire: bool = fast_acquire
+        self.tracker: LeaseTracker | None = tracker
         """Which task holds which lease; None unless in debug mode."""
-        self.numbers = itertools.count(1)
+        self.numbers: itertools.count[int] = itertools.count(1)
         """The numbers of the requests, in the order in which they were made."""
-        self.broken = False
+        self.broken: bool = False
         """True if an exception ended a step in its middle."""
         self.of_memory: Exception | None = None
         """The last error of the source of memory, which breaks nothing: each caller undoes its
         own steps."""
         self._unmap_error = ""
         """The last error of `Block.unmap`, so that it is logged once."""
-        self.changing = Changing(self)
+        self.changing: Changing = Changing(self)
         self.repair: Callable[[], None] = lambda: None
         """Mends a broken set. `BufferPools._wire` sets it."""
         self.claims: dict[int, int] = {}
         """Bytes that are charged without a page, by the number of their claim."""
-        self.claim_numbers = itertools.count(1)
+        self.claim_numbers: itertools.count[int] = itertools.count(1)
         self.failure: BaseException | None = None
         """The error of a queued task, with which each get fails."""
-        self.dropped = 0
+        self.dropped: int = 0
         """Leases that were dropped without a release."""
         self.quarantine: dict[Page, tuple[int, str]] = {}
         """Pages that leave: their bytes, and the name of their pool."""
         self.in_task: Callable[[], bool] = lambda: False
         """Whether the caller is a task of the set's own queue, which must not wait for the set.
         `BufferPools._wire` sets it once the queue is made."""
-        self.waiting = 0
+        self.waiting: int = 0
         """Requests that wait."""
         self.supplies_with_idle: dict[PageLists, None] = {}
         """The supplies that may have an idle page. The others have none."""
         self.exporting: dict[PageLists, None] = {}
         """The supplies that may have an item in quarantine. The others have none."""
-        self.reserved_min_bytes = 0
+        self.reserved_min_bytes: int = 0
         """Bytes of the pages that the pools keep as their minimum."""
 
     @property

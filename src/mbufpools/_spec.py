@@ -74,14 +74,14 @@ class PoolSpec:
         max_items: int | None = None,
         max_idle_items: int | None = None,
     ) -> None:
-        self.item_size = parse_bytes(item_size, "the item size of a pool")
+        self.item_size: int = parse_bytes(item_size, "the item size of a pool")
         if name is not None and not isinstance(name, str):
             raise TypeError(f"the name of a pool is {name!r}; expected a string")
-        self.name = name or str(self.item_size)
+        self.name: str = name or str(self.item_size)
         what = f"of pool {self.name!r}"
         require_count(items_per_page, f"items_per_page {what}", minimum=1)
-        self.min_items = require_count(min_items, f"min_items {what}")
-        self.max_items = max_items
+        self.min_items: int = require_count(min_items, f"min_items {what}")
+        self.max_items: int | None = max_items
         if max_items is not None:
             require_count(max_items, f"max_items {what}", minimum=1)
             if max_items < min_items:
@@ -89,10 +89,12 @@ class PoolSpec:
                     f"pool {self.name!r} has min_items={min_items} above max_items={max_items}; "
                     f"lower the one or raise the other"
                 )
-        self.page_size, self.items_per_page = page_geometry(self.item_size, items_per_page)
+        page_size, items_per_page = page_geometry(self.item_size, items_per_page)
+        self.page_size: int = page_size
+        self.items_per_page: int = items_per_page
         if max_idle_items is None:
             max_idle_items = IDLE_PAGES * self.items_per_page
-        self.max_idle_items = require_count(max_idle_items, f"max_idle_items {what}")
+        self.max_idle_items: int = require_count(max_idle_items, f"max_idle_items {what}")
 
     @property
     def min_pages(self) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
@@ -78,30 +79,31 @@ class Supply(PageLists):
         "wanted",
         "watched",
     )
+    nput: int  # declared again, as checkers of types would else infer it from what adds to it
 
     def __init__(self, spec: PoolSpec, state: SetState) -> None:
         super().__init__(spec.items_per_page, state.curpage, state.owner_loop.now)
-        self.lost = state.owner_loop.lost
-        self.with_idle = state.supplies_with_idle
-        self.state = state
-        self.rank = 0
+        self.lost: list[Item] | deque[Item] = state.owner_loop.lost
+        self.with_idle: dict[PageLists, None] = state.supplies_with_idle
+        self.state: SetState = state
+        self.rank: int = 0
         """The place of the pool in the order of sizes."""
-        self.name = spec.name
-        self.item_size = spec.item_size
-        self.page_size = spec.page_size
-        self.stride = stride_of(spec.item_size)
+        self.name: str = spec.name
+        self.item_size: int = spec.item_size
+        self.page_size: int = spec.page_size
+        self.stride: int = stride_of(spec.item_size)
         """Bytes from one item of a page to the next."""
-        self.min_items = spec.min_items
-        self.max_items = spec.max_items
-        self.max_idle_items = spec.max_idle_items
-        self.nfail = 0
-        self.nwait = 0
+        self.min_items: int = spec.min_items
+        self.max_items: int | None = spec.max_items
+        self.max_idle_items: int = spec.max_idle_items
+        self.nfail: int = 0
+        self.nwait: int = 0
         """Requests of the pool's own queue that had to park."""
         self.owner: Any = None
         """The pool, which the leases name."""
-        self.wanted = 0
+        self.wanted: int = 0
         """Requests that wait for items of this pool, of it alone or together with others."""
-        self.watched = False
+        self.watched: bool = False
         """True if each put must be reported: a request waits for an item, a hook or the debug mode
         is there, an idle page should leave, or the set is closed."""
         self.quarantined: set[Item] = set()

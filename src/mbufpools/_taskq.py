@@ -59,8 +59,8 @@ class Task:
     ) -> None:
         if not callable(function):
             raise TypeError(f"a Task needs a function without arguments; got {function!r}")
-        self.function = function
-        self.name = name or getattr(function, "__name__", None) or repr(function)
+        self.function: Callable[[], Awaitable[object] | object] = function
+        self.name: str = name or getattr(function, "__name__", None) or repr(function)
         self._queue: TaskQueue | None = None
         self._clock: TaskQueue | None = None
         """The queue that will add it later."""
@@ -111,7 +111,7 @@ class TaskQueue:
     """
 
     def __init__(self, name: str = "taskq", *, hook: Hook | None = None) -> None:
-        self.name = name
+        self.name: str = name
         self._owner_loop = OwnerLoop(f"task queue {name!r}")
         self._observer = Observer(self._owner_loop.now, hook)
         self._queue: OrderedDict[Task, None] = OrderedDict()

@@ -28,11 +28,11 @@ class WaitQueue:
     __slots__ = ("name", "needs", "requests", "supplies")
 
     def __init__(self, name: str, needs: Needs) -> None:
-        self.name = name
+        self.name: str = name
         """For events and messages."""
-        self.needs = needs
+        self.needs: Needs = needs
         """The supplies of the pools, and how many items of each."""
-        self.supplies = frozenset(supply for supply, _ in needs)
+        self.supplies: frozenset[Supply] = frozenset(supply for supply, _ in needs)
         self.requests: RequestQueue[Any] = RequestQueue()
 
     @property
@@ -90,7 +90,7 @@ class PoolQueue(WaitQueue):
 
     def __init__(self, supply: Supply) -> None:
         super().__init__(supply.name, ((supply, 1),))
-        self.supply = supply
+        self.supply: Supply = supply
 
     @property
     def what(self) -> str:

@@ -64,27 +64,27 @@ class Waiters:
     ) -> None:
         self._state = state
         self._budget = state.budget
-        self.order = Precedence(order, allowance, self._leases)
-        self.reclaimer = Reclaimer(state, reclaim is Reclaim.PRESSURE)
+        self.order: Precedence = Precedence(order, allowance, self._leases)
+        self.reclaimer: Reclaimer = Reclaimer(state, reclaim is Reclaim.PRESSURE)
         self._pool_queues: list[PoolQueue] = []
         """In the order of the pools' sizes, which is the kernel's order of waking."""
         self._queue_of: dict[Supply, PoolQueue] = {}
-        self.bytes_queue = BytesQueue(state)
+        self.bytes_queue: BytesQueue = BytesQueue(state)
         """The queue of the requests for bytes."""
         self._many_queues: dict[Needs, ManyQueue] = {}
         """Those that a request waits in."""
         self.active: dict[WaitQueue, None] = {}
         """The queues that a request waits in."""
-        self.must_queue = False
+        self.must_queue: bool = False
         """True if a new request must join the queue instead of taking a free item."""
         self._running = False
         self._again = False
-        self.page_wanted = False
+        self.page_wanted: bool = False
         """True if the budget has refused a request that then went to sleep, or slept already, since
         `Wakeup.WANTED` last ran the requests. A debt that has an order counts as such a request."""
         self._peak = 0
         self._waits = 0
-        self.grants = 0
+        self.grants: int = 0
         """Parked requests that were served."""
         self._cancellations = 0
         self._histogram = [0] * 64

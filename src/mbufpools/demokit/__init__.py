@@ -23,11 +23,12 @@ from ._command_line import (
 )
 from ._demo import Demo, Options
 from ._processes import Process, Processes, idle_pages, left_asleep
-from ._report import Report, Table, conjunction, fill, plural, tell
+from ._report import Cell, Report, Table, conjunction, fill, plural, tell
 from ._suggest import closest, closest_path, unknown
 
 __all__ = [
     "INTERRUPTED",
+    "Cell",
     "Demo",
     "Mistake",
     "Options",

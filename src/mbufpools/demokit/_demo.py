@@ -56,8 +56,10 @@ class Demo:
         policies: Sequence[Wakeup] = tuple(Wakeup),
         nmbclust: tuple[int, int] | None = None,
     ) -> None:
-        self.name = name
-        self.title, _, self.text = inspect.cleandoc(about or name).partition("\n\n")
+        self.name: str = name
+        title, _, text = inspect.cleandoc(about or name).partition("\n\n")
+        self.title: str = title
+        self.text: str = text
         self._report = report
         self._policies = tuple(policies)
         self._nmbclust = nmbclust

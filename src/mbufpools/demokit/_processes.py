@@ -22,10 +22,10 @@ class Process:
     """A process that has asked a pool for one item. Made by `Processes.get`."""
 
     def __init__(self, pool: Pool) -> None:
-        self.pool = pool
+        self.pool: Pool = pool
         self.buffer: Buffer | None = None
         """The item that the process holds, from the grant to the put."""
-        self.asked_at = anyio.current_time()
+        self.asked_at: float = anyio.current_time()
         """Seconds of the loop's clock."""
         self.served_at: float | None = None
         """Seconds of the loop's clock, or None as long as the process sleeps."""

@@ -66,8 +66,8 @@ class Table:
     """
 
     def __init__(self, columns: Mapping[str, str], *, title: str = "", none: str = "-") -> None:
-        self.columns = dict(columns)
-        self.title = title
+        self.columns: dict[str, str] = dict(columns)
+        self.title: str = title
         self.rows: list[dict[str, Cell]] = []
         self._none = none
 

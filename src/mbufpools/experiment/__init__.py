@@ -34,7 +34,7 @@ from __future__ import annotations
 
 from ._findings import MAIL_CELLS, findings, mail
 from ._kernels import KERNELS, Kernel
-from ._results import Cell, Folder, Results, pack, unpack
+from ._results import Cell, Figures, Folder, Results, pack, unpack
 from ._runner import dask_executor, processes, run
 from ._workloads import PARAMETERS, WORKLOADS, measure
 from .questions import LONGEST, QUESTIONS, Question, find_question
@@ -47,6 +47,7 @@ __all__ = [
     "QUESTIONS",
     "WORKLOADS",
     "Cell",
+    "Figures",
     "Folder",
     "Kernel",
     "Question",

@@ -89,7 +89,7 @@ class CountingPools(MbufPools):
             collect_garbage=False,  # virtual time is no reason to look for lost buffers
         )
         self.runs: list[Run] = []
-        self.own_queue = TaskQueue("wakeups") if kernel.queue == "own" else None
+        self.own_queue: TaskQueue | None = TaskQueue("wakeups") if kernel.queue == "own" else None
         self.on_run: Callable[[Run], None] = lambda run: None
 
     def _run_wakeup(self) -> None:

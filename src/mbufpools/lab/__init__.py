@@ -75,10 +75,10 @@ The modules, from the foundations to the entry points. Each imports only modules
 
 from __future__ import annotations
 
-from ._cancellable import Cancellable, TaskInfo, cancellable
+from ._cancellable import Cancel, Cancellable, TaskInfo, cancellable
 from ._declare import Shared
 from ._explore import explore, replay
-from ._options import BackendName, CancelWay, FailureKind, StrategyName, Verdict
+from ._options import BackendName, CancelWay, FailureKind, Program, StrategyName, Verdict
 from ._oracles import Violated, choose, eventually, invariant
 from ._outcome import LabError, Unsupported
 from ._result import Exploration, ExplorationFailed, ExplorationIncomplete, Failure
@@ -89,6 +89,7 @@ from ._virtual_time import Stalled, VirtualTimeLoop
 __all__ = [
     "BackendName",
     "CancelWay",
+    "Cancel",
     "Cancellable",
     "Exploration",
     "ExplorationFailed",
@@ -96,6 +97,7 @@ __all__ = [
     "Failure",
     "FailureKind",
     "LabError",
+    "Program",
     "ScheduledStep",
     "Shared",
     "Stalled",

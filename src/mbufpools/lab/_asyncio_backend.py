@@ -20,7 +20,7 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import CancelledError as FutureCancelled
 from contextvars import Context
 from typing import Any
@@ -40,6 +40,7 @@ from ._cancelling import declare_spawn
 from ._declare import recorder
 from ._leaks import Leaks, keep_for_good
 from ._lockstep import LabThread
+from ._options import Program
 from ._oracles import Violated, oracles
 from ._outcome import IO_REFUSED, LabError, Outcome, describe, first_line, only, refuse
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
@@ -49,7 +50,6 @@ from ._virtual_time import OrderedTimer
 
 __all__ = ["explore_on_asyncio"]
 
-Program = Callable[[], Awaitable[Any]]
 
 PASSES = 100
 """Passes of callbacks after a step, at most; callbacks that call for each other need one each."""

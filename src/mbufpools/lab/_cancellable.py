@@ -191,9 +191,9 @@ class Origin:
     __slots__ = ("_maker", "_task", "file", "function", "line")
 
     def __init__(self, file: str, line: int, function: str, maker: Any, task: Any) -> None:
-        self.file = file
-        self.line = line
-        self.function = function
+        self.file: str = file
+        self.line: int = line
+        self.function: str = function
         self._maker = maker
         self._task = weakref.ref(task)
 
@@ -230,7 +230,7 @@ class Policy:
         self._code = getattr(program, "__code__", None)
         file = getattr(self._code, "co_filename", "")
         self._root = "" if not os.path.isfile(file) else _root(file)
-        self.matched = False
+        self.matched: bool = False
         """True once a task was permitted."""
 
     @property

@@ -127,7 +127,7 @@ class Dpor(Strategy):
             return
         steps = schedule.steps
         if len(self._nodes) > len(steps):  # it was stopped: every task that could run sleeps
-            self.redundant += 1
+            self.redundant: int = self.redundant + 1
             del self._nodes[len(steps) :]
         else:
             self._clock_nodes(steps)

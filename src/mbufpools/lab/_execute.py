@@ -6,10 +6,10 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import cast
 
 from . import _interrupts
 from ._cancellable import Cancellable, Policy
@@ -20,7 +20,7 @@ from ._declare import declaring, recorder
 from ._fresh import Renewal
 from ._leaks import Leaks, collect_unheard, listening
 from ._lock_holders import noting_holders
-from ._options import BackendName, FailureKind, Options
+from ._options import BackendName, FailureKind, Options, Program
 from ._ordered_sets import sets_in_order
 from ._outcome import LabError, NotTheSame, Outcome, discard_refused, raise_refused, refuse
 from ._private_names import require
@@ -37,9 +37,8 @@ from ._strategy import Strategy
 from ._threads import THREADS, forget_executors
 from ._token import spell_token
 
-__all__ = ["Executed", "Program", "Signature", "execute", "make_failure", "once"]
+__all__ = ["Executed", "Signature", "execute", "make_failure", "once"]
 
-Program = Callable[[], Awaitable[Any]]
 Signature = tuple[str | None, str, tuple[str, ...]]
 """What makes two failures the same: the kind, what happened, and where each task stood."""
 Backend = Callable[

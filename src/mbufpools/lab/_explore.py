@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from ._cancellable import Cancel, Cancellable, cancelling, uses_anyio
 from ._dpor import Dpor
-from ._execute import Executed, Program, execute, make_failure, once
+from ._execute import Executed, execute, make_failure, once
 from ._fresh import module_names
 from ._interrupts import interruptible
 from ._leaks import collect_unheard
@@ -24,6 +24,7 @@ from ._options import (
     CancelWay,
     FailureKind,
     Options,
+    Program,
     StrategyName,
     cancel_ways,
     check_backend,

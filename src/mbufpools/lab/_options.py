@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -11,12 +12,15 @@ __all__ = [
     "CancelWay",
     "FailureKind",
     "Options",
+    "Program",
     "StrategyName",
     "Verdict",
     "cancel_ways",
     "check_backend",
 ]
 
+Program = Callable[[], Awaitable[Any]]
+"""What is explored: an `async def` without arguments."""
 StrategyName = Literal["mixed", "exhaustive", "dpor", "random", "pct", "fifo"]
 BackendName = Literal["asyncio", "trio"]
 CancelWay = Literal["scope", "native"]

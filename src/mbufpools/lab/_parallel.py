@@ -20,8 +20,8 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 
-from ._execute import Executed, Program, Signature, execute
-from ._options import Options
+from ._execute import Executed, Signature, execute
+from ._options import Options, Program
 from ._pickled import PickledProgram, pack
 from ._result import Failure
 from ._steps import Name

@@ -11,17 +11,15 @@ import importlib
 import importlib.util
 import pickle
 import sys
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
 from typing import Any
 
+from ._options import Program
 from ._outcome import LabError
 
 __all__ = ["PickledProgram", "pack"]
-
-Program = Callable[[], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)

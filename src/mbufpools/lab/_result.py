@@ -58,7 +58,7 @@ class ExplorationIncomplete(ExplorationFailed):
             f"{exploration}; require_complete=True asks for all: raise max_executions or "
             f"max_seconds, lower max_preemptions, or explore a smaller program"
         )
-        self.exploration = exploration
+        self.exploration: Exploration = exploration
 
     def __reduce__(self) -> Any:
         return type(self), (self.exploration,)

@@ -222,8 +222,8 @@ class Schedule:
     ) -> None:
         self._strategy = strategy
         self.rule: Rule = strategy.rule
-        self.step_limit = step_limit
-        self.cancel_by = cancel_by
+        self.step_limit: int = step_limit
+        self.cancel_by: tuple[CancelWay, ...] = cancel_by
         self._numbers: dict[Name, int] = {}
         self._current: Name | None = None
         self._in_a_row = 0
@@ -238,8 +238,8 @@ class Schedule:
         self._mid_wait = mid_wait
         self._origins: dict[Name, Origin | None] = {}
         self._permitted: dict[Name, bool] = {}
-        self.cancel_times = cancel_times
-        self.policy = policy
+        self.cancel_times: int = cancel_times
+        self.policy: Policy | None = policy
         self.injected: list[Cancel] = []
         """The cancellations so far."""
         self.spared: set[Name] = set()
@@ -250,7 +250,7 @@ class Schedule:
         self.deviations: Deviations = {}
         self.defaults: dict[Anchor, Name] = {}
         """For each deviation, what the rule would have chosen."""
-        self.preemptions = 0
+        self.preemptions: int = 0
         self.left: Mapping[Name, Ready] = {}
         """The tasks that could still have run when the main task was over."""
         self.locations: list[str] | None = None
@@ -259,7 +259,7 @@ class Schedule:
         """For each step, the virtual time after it in seconds; only if `record` was called."""
         self.ready_sets: list[tuple[Name, ...]] | None = None
         """For each choice, the tasks that could run; only if `record` was called."""
-        self.chose = False
+        self.chose: bool = False
         """True once there was more than one possibility."""
         self.titles: dict[Name, str] = {}
         """What each task of the program is called."""

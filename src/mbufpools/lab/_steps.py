@@ -38,10 +38,10 @@ class Step:
     __slots__ = ("accesses", "causes", "number", "task")
 
     def __init__(self, task: Name, number: int, causes: int) -> None:
-        self.task = task
-        self.number = number
+        self.task: Name = task
+        self.number: int = number
         """The number of the step among those of its task, from 1."""
-        self.causes = causes
+        self.causes: int = causes
         """The steps that it had to wait for, as a bit mask."""
         self.accesses: Accesses = {}
 

@@ -42,7 +42,7 @@ class Replay(Strategy):
 
     def __init__(self, deviations: Deviations, rule: Rule) -> None:
         super().__init__()
-        self.own_rule = rule
+        self.own_rule: Rule = rule
         self._deviations = deviations
         self._begun = False
         self.misfits: list[Anchor] = []
@@ -93,7 +93,7 @@ class Follow(Strategy):
 
     def __init__(self, order: Sequence[Name], deviations: Deviations, rule: Rule) -> None:
         super().__init__()
-        self.own_rule = rule
+        self.own_rule: Rule = rule
         self._order = order
         self._deviations = deviations
         self._begun = False
@@ -123,7 +123,7 @@ class Fifo(Strategy):
 
     name = "fifo"
     bound = "the one schedule that is first in, first out"
-    own_rule = "stock"
+    own_rule: Rule = "stock"
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class Fifo(Strategy):
         return point.default
 
     def end_own(self, schedule: Schedule, failed: bool) -> None:
-        self.complete = not self._pending
+        self.complete: bool = not self._pending
 
 
 class _Seeded(Strategy):
@@ -373,7 +373,7 @@ class Exhaustive(Strategy):
         """Deviations of the prefix that are still to come."""
         self._cost = 0
         """Preemptions or delays of the execution so far."""
-        self.truncated = False
+        self.truncated: bool = False
         """True if schedules were left out in which a task takes more steps in a row."""
         self._survey: _Survey | None = None
 
@@ -474,7 +474,7 @@ class Exhaustive(Strategy):
                 self._push((rule, (*deviations, (point.anchor, choice))))
 
     def end_own(self, schedule: Schedule, failed: bool) -> None:
-        self.complete = not any(self._pending)
+        self.complete: bool = not any(self._pending)
 
     def split(self, executions: int) -> Exhaustive | None:
         part: list[Prefix] = []

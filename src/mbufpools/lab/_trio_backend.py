@@ -17,7 +17,7 @@ import queue
 import random
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError as FutureCancelled
 from contextlib import contextmanager
 from types import FrameType
@@ -34,6 +34,7 @@ from ._cancelling import declare_spawn
 from ._declare import recorder
 from ._leaks import Leaks, keep_for_good
 from ._lockstep import LabThread
+from ._options import Program
 from ._oracles import Violated, oracles
 from ._outcome import IO_REFUSED, LabError, Outcome, describe, first_line, only, refuse
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
@@ -44,7 +45,6 @@ from ._virtual_clock import lift_shields
 
 __all__ = ["explore_on_trio"]
 
-Program = Callable[[], Awaitable[Any]]
 
 _io_manager: Any = vars(_run).get("TheIOManager")
 

@@ -41,8 +41,8 @@ class Stalled(RuntimeError):
     """
 
     def __init__(self, seconds: float, waiting: Iterable[str]) -> None:
-        self.seconds = seconds
-        self.waiting = tuple(sorted(waiting))
+        self.seconds: float = seconds
+        self.waiting: tuple[str, ...] = tuple(sorted(waiting))
         lines = "".join(f"\n  {line}" for line in self.waiting)
         super().__init__(
             f"every task waits and nothing is scheduled, after {seconds:.10g} s of virtual time"

@@ -47,7 +47,7 @@ from ._schedule import (
 )
 from ._shrink import shrink
 from ._steps import CLOCK, MAIN, Accesses, Name, Resource, Step
-from ._strategies import Exhaustive, Fifo, Pct, Random, Replay
+from ._strategies import Exhaustive, Fifo, Pct, Prefix, Random, Replay
 from ._strategy import Strategy
 from ._token import parse_token, spell_token
 
@@ -68,6 +68,7 @@ __all__ = [
     "Outcome",
     "Pct",
     "Point",
+    "Prefix",
     "Random",
     "Ready",
     "Replay",

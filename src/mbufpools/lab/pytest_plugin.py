@@ -63,8 +63,8 @@ import pytest
 from _pytest._code.code import ReprFileLocation, TerminalRepr
 from _pytest._io import TerminalWriter
 
-from ._execute import Program
 from ._explore import explore, replay
+from ._options import Program
 from ._outcome import LabError
 from ._parallel import kill_workers, workers
 from ._pickled import pack

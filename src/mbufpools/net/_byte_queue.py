@@ -57,11 +57,11 @@ class Entry(Generic[T]):
     __slots__ = ("error", "item", "nbytes", "ready", "reservation", "waiting")
 
     def __init__(self, item: T, nbytes: int) -> None:
-        self.item = item
-        self.nbytes = nbytes
+        self.item: T = item
+        self.nbytes: int = nbytes
         self.reservation: Reservation | None = None
         """None before the grant, and for an item of 0 bytes."""
-        self.ready = False
+        self.ready: bool = False
         self.error: Exception | None = None
         """The reason for which the item will not be sent."""
         self.waiting: anyio.CancelScope | None = None
@@ -94,12 +94,12 @@ class ByteQueue(Generic[T]):
         """The receivers that sleep."""
         self.woken: set[Request[bool]] = set()
         """The receivers that were woken to take an item, and have not run."""
-        self.items = 0
+        self.items: int = 0
         """The number of items that were sent and not received."""
-        self.bytes = 0
+        self.bytes: int = 0
         self.senders_open = 0
         self.receivers_open = 0
-        self.numbers = itertools.count(1)
+        self.numbers: itertools.count[int] = itertools.count(1)
 
     def nbytes(self, item: T) -> int:
         """The size of `item` in bytes. Raises TypeError or ValueError if it is not one."""

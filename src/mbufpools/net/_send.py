@@ -53,9 +53,9 @@ class SendFailed(anyio.BrokenResourceError):
             f"the connection failed after {sent} of {nbytes} bytes were handed to the kernel "
             f"({reason}); all buffers were released"
         )
-        self.sent = sent
+        self.sent: int = sent
         """The number of bytes that the kernel took. The peer may have received fewer."""
-        self.nbytes = nbytes
+        self.nbytes: int = nbytes
         """The number of bytes that had to be sent."""
 
 

@@ -42,9 +42,9 @@ Each variant is also explored on one CPU, where an interrupt comes between two s
 from __future__ import annotations
 
 from ._ends import Ending
-from ._rules import KERNEL, Rules
+from ._rules import KERNEL, Caches, Charge, Look, Mark, Rules, Wakeup
 from ._variants import VARIANTS, Variant
-from ._verdict import Finding, Verdict, tell, verdict
+from ._verdict import Finding, Kind, Verdict, tell, verdict
 from ._windows import RANDOM, SOURCE, WINDOWS, Window
 
 __all__ = [
@@ -53,6 +53,12 @@ __all__ = [
     "SOURCE",
     "VARIANTS",
     "WINDOWS",
+    "Caches",
+    "Charge",
+    "Kind",
+    "Look",
+    "Mark",
+    "Wakeup",
     "Ending",
     "Finding",
     "Rules",

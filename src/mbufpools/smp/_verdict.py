@@ -22,7 +22,7 @@ from ._search import (
 from ._story import fill, story
 from ._variants import VARIANTS, Variant
 
-__all__ = ["Finding", "Verdict", "tell", "verdict"]
+__all__ = ["Finding", "Kind", "Verdict", "tell", "verdict"]
 
 MANY = 1_000
 """The most schedules of a scenario that are executed if the variant is known to fail."""
@@ -36,6 +36,7 @@ SMALLEST = ("half-page", "put-frees")
 
 
 Kind = Literal["stall", "corruption", "livelock"]
+"""What a schedule does that fails."""
 
 
 @dataclass(frozen=True, slots=True)
