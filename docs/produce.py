@@ -7,12 +7,13 @@ of the command::
     ...
     <!-- end -->
 
-`python docs/produce.py` updates the documents. With ``--check`` it only lists the documents that
-are out of date, and exits with 1 if there is one.
+`python docs/produce.py` updates all documents, or those that are named. With ``--check`` it only
+lists the documents that are out of date, and exits with 1 if there is one.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 import subprocess
@@ -26,22 +27,22 @@ BLOCK = re.compile(r"(<!-- produced by: (?P<command>.+?) -->\n).*?(<!-- end -->)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Produce all documents, or check them."""
-    arguments = sys.argv[1:] if argv is None else argv
-    if arguments not in ([], ["--check"]):
-        print(f"usage: produce.py [--check]; got {shlex.join(arguments)}", file=sys.stderr)
-        return 2
+    """Produce the documents, or check them."""
+    parser = argparse.ArgumentParser("produce.py")
+    parser.add_argument("documents", nargs="*", type=Path, help="default: all")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if stale")
+    arguments = parser.parse_args(argv)
     stale = []
-    for document in DOCUMENTS:
+    for document in [path.resolve() for path in arguments.documents] or DOCUMENTS:
         text = document.read_text(encoding="utf-8")
         fresh = produce(text)
         if fresh != text:
             stale.append(document.relative_to(ROOT))
-            if not arguments:
+            if not arguments.check:
                 document.write_text(fresh, encoding="utf-8")
     for name in stale:
-        print(f"{name} was out of date" + ("; run `make docs`" if arguments else "; updated"))
-    return 1 if stale and arguments else 0
+        print(f"{name} was out of date" + ("; run `make docs`" if arguments.check else "; updated"))
+    return 1 if stale and arguments.check else 0
 
 
 def produce(text: str) -> str:

@@ -28,7 +28,7 @@ from ._request import Request
 from ._supply import AT_LIMIT, RESERVED, Supply
 from ._wait_queues import ManyQueue, PoolQueue, WaitQueue
 
-__all__ = ["Precedence", "arrival", "in_order"]
+__all__ = ["Precedence", "arrival", "in_order", "turn"]
 
 
 class Precedence:

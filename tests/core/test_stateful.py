@@ -437,9 +437,9 @@ class BuffersOnTrio(BufferMachine):
 
 @pytest.mark.parametrize("machine", [KernelOnAsyncio, KernelOnTrio])
 def test_the_kernels_pools_do_what_a_naive_kernel_does(machine: type[KernelMachine]) -> None:
-    run_state_machine_as_test(machine, settings=settings(SETTINGS, max_examples=100))
+    run_state_machine_as_test(machine, settings=settings(SETTINGS, max_examples=60))
 
 
 @pytest.mark.parametrize("machine", [BuffersOnAsyncio, BuffersOnTrio])
 def test_buffer_pools_keep_their_promises_in_any_mix_of_calls(machine: type[BufferMachine]) -> None:
-    run_state_machine_as_test(machine, settings=settings(SETTINGS, max_examples=250))
+    run_state_machine_as_test(machine, settings=settings(SETTINGS, max_examples=150))

@@ -13,7 +13,7 @@ EACH_STRATEGY = pytest.mark.parametrize("strategy", ["fifo", "random", "pct", "e
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 MANY = 10_000
-FEW = 1_000
+FEW = 400
 
 
 def executions_without_failure(

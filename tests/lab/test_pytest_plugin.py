@@ -757,16 +757,19 @@ def test_each_example_of_hypothesis_is_explored(suite: pytest.Pytester) -> None:
         await loses_an_update(users)
 
     @pytest.mark.explore(backend="asyncio")
+    @settings(max_examples=20)
     @given(users=st.integers(0, 3))
     async def test_marked(users):
         await loses_an_update(users)
 
+    @settings(max_examples=20)
     @given(users=st.integers(0, 3))
     def test_with_the_fixture(explore, users):
         explore(functools.partial(loses_an_update, users))
 
     class TestIn:
         @pytest.mark.explore(backend="trio")
+        @settings(max_examples=20)
         @given(users=st.integers(0, 3))
         async def test_a_class(self, users):
             await loses_an_update(users)

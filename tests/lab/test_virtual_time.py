@@ -325,7 +325,7 @@ def test_an_unknown_backend_names_the_right_ones() -> None:
 
 def test_without_trio_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trio", None)
-    with pytest.raises(ImportError, match=r"pip install mbufpools\[trio\]"):
+    with pytest.raises(ImportError, match=r"pip install 'mbufpools\[trio\]'"):
         lab.run(wait_for_ever, backend="trio")
 
 
