@@ -13,7 +13,7 @@ from mbufpools.demokit import Parser, one_of
 
 from . import _ablation, _crowds, _fixed, _footprint, _handing, _pairs, _proxy, _scale
 from ._forms import FORMS, Form
-from ._record import Record, environment, heading, headlines, line, verdict
+from ._record import Record, ablations, environment, heading, headlines, line, verdict
 from ._rows import Row, Show
 
 __all__ = ["BACKENDS", "GROUPS", "main"]
@@ -51,10 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--headlines", type=Path, metavar="FILE", help="show the main ratios of a record"
     )
+    parser.add_argument(
+        "--ablations", type=Path, metavar="FILE", help="show what each promise costs in a record"
+    )
     arguments = parser.read(argv)
-    if arguments.headlines is not None:
-        print(headlines(Record.read(arguments.headlines)))
-        return 0
+    for file, table in ((arguments.headlines, headlines), (arguments.ablations, ablations)):
+        if file is not None:
+            print(table(Record.read(file)))
+            return 0
     backends = arguments.backends or [
         name for name in BACKENDS if importlib.util.find_spec(name) is not None
     ]

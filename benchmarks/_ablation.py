@@ -16,15 +16,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from mbufpools import AccountedMemory, Buffer, BufferPools, Pool, PoolSpec
+from mbufpools import AccountedMemory, Budget, Buffer, BufferPools, Pool, PoolSpec
+from mbufpools._reservation import Claim
+from mbufpools._set_state import SetState
 from mbufpools._waiters import Waiters
 
 from ._forms import Form
 from ._handing import by_event, by_pool
-from ._rows import Show, compare
-from ._timing import Run, in_turn, repeat
+from ._rows import LESS, WHOLE, Show, compare
+from ._timing import Run, in_turn, repeat, repeat_awaiting
 
-__all__ = ["CUTS_OF_A_HAND_OFF", "CUTS_OF_A_PAIR", "Cut", "rows", "without"]
+__all__ = [
+    "CUTS_OF_A_HAND_OFF",
+    "CUTS_OF_A_PAIR",
+    "CUTS_OF_A_RESERVATION",
+    "Cut",
+    "rows",
+    "without",
+]
 
 Edits = tuple[tuple[str, str], ...]
 
@@ -39,6 +48,7 @@ class Cut:
     """For each class, or class and name, what is replaced in its source, and by what."""
 
 
+RESERVE = (BufferPools, "reserve")
 GET, RELEASE = (Pool, "get_nowait"), (Buffer, "release")
 
 CUTS_OF_A_PAIR = (
@@ -127,6 +137,42 @@ CUTS_OF_A_HAND_OFF = (
     ),
 )
 
+TRY, UNRESERVE = (Waiters, "take_at_once"), (SetState, "unreserve")
+
+CUTS_OF_A_RESERVATION = (
+    Cut("the checks of loop and task", {ACQUIRE: (("self.check_caller(queue)", "pass"),)}),
+    Cut("the check of the number", {RESERVE: (("self._check_request(nbytes)", "pass"),)}),
+    Cut(
+        "the form for `async with`",
+        {
+            RESERVE: (
+                (
+                    "return Reserving(partial(self._reserve, nbytes))",
+                    "return self._reserve(nbytes)",
+                ),
+            )
+        },
+    ),
+    Cut(
+        "the low-memory flag",
+        {
+            (Budget, "charge"): (("self._update_low_memory()", "pass"),),
+            (Budget, "uncharge"): (("self._update_low_memory()", "pass"),),
+        },
+    ),
+    Cut(
+        "the report of a dropped one",
+        {(Claim, "__del__"): (("state = self._state", "return"),)},
+    ),
+    Cut(
+        "the repair after an exception",
+        {
+            TRY: (("with state.changing:", "if True:"),),
+            UNRESERVE: (("with self.changing:", "if True:"),),
+        },
+    ),
+)
+
 
 @contextmanager
 def without(cuts: tuple[Cut, ...]) -> Iterator[None]:
@@ -164,9 +210,10 @@ def _edited(function: Any, texts: list[tuple[str, str]]) -> Any:
 
 
 async def rows(backend: str, form: Form, show: Show) -> None:
-    """Measure the pair of a get and a release, and a hand-off, with fewer and fewer promises."""
+    """Measure a pair, a hand-off and a reservation, with fewer and fewer promises."""
     await _pair(backend, form, show)
     await _hand_off(backend, form, show)
+    await _reservation(backend, form, show)
 
 
 def _with_fewer(name: str, cuts: tuple[Cut, ...], run: Run) -> dict[str, Run]:
@@ -184,7 +231,7 @@ def _with_fewer(name: str, cuts: tuple[Cut, ...], run: Run) -> dict[str, Run]:
         return measured
 
     return {
-        f"  less {cuts[number - 1].what}" if number else f"{name}, whole": cut_run(cuts[:number])
+        f"{LESS}{cuts[number - 1].what}" if number else f"{name}{WHOLE}": cut_run(cuts[:number])
         for number in range(len(cuts) + 1)
     }
 
@@ -213,5 +260,18 @@ async def _hand_off(backend: str, form: Form, show: Show) -> None:
         runs = _with_fewer("hand-off", CUTS_OF_A_HAND_OFF, lambda n: by_pool(pool, n))
         times = await in_turn({**runs, "peer": by_event}, form.calls // 4, form.rounds)
     peers = "an anyio.Event each time"
+    for name in runs:
+        show(compare(name, backend, times[name], peers, times["peer"]))
+
+
+async def _reservation(backend: str, form: Form, show: Show) -> None:
+    async with BufferPools("64 MiB", [2048], fast_acquire=True) as pools:
+        pool = pools.pools["2048"]
+        with pool.get_nowait():
+            reserve = repeat_awaiting("(await p.reserve(100)).release()", p=pools)
+            runs = _with_fewer("reserve", CUTS_OF_A_RESERVATION, reserve)
+            peer = repeat_awaiting("(await p.get()).release()", p=pool)
+            times = await in_turn({**runs, "peer": peer}, form.calls // 4, form.rounds)
+    peers = "await get, fast_acquire"
     for name in runs:
         show(compare(name, backend, times[name], peers, times["peer"]))

@@ -13,9 +13,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ._rows import Row
+from ._rows import LESS, WHOLE, Row
 
-__all__ = ["Record", "environment", "headlines", "heading", "line", "verdict"]
+__all__ = [
+    "Record",
+    "ablations",
+    "environment",
+    "headlines",
+    "heading",
+    "line",
+    "verdict",
+]
 
 PACKAGES = ("mbufpools", "anyio", "trio", "uvloop", "resource-semaphore")
 WIDTHS = (8, 16, 8, 6)
@@ -118,26 +126,47 @@ def verdict(rows: Iterable[Row]) -> str:
 
 def headlines(record: Record) -> str:
     """Return the ratios that the README shows: one line for a row, one column for a backend."""
+    rows = [(f"{name} / {peer}", (name, peer)) for name, peer in HEADLINES]
+    return "\n".join([*_ratios(record, "ours, beside the peer", rows), "", _measured_on(record)])
+
+
+def ablations(record: Record) -> str:
+    """Return the ratios that show which promise costs what: a table for each ablation."""
+    tables: list[tuple[str, list[tuple[str, tuple[str, str]]]]] = []
+    for name, peer in dict.fromkeys((row.name, row.peer) for row in record.rows):
+        if name.endswith(WHOLE):
+            title = f"{name.removesuffix(WHOLE)} / {peer}"
+            tables.append((title, [("with all promises", (name, peer))]))
+        elif name.startswith(LESS):
+            tables[-1][1].append((name, (name, peer)))
+    lines = [line for title, rows in tables for line in (*_ratios(record, title, rows), "")]
+    return "\n".join([*lines, _measured_on(record)])
+
+
+def _ratios(record: Record, title: str, rows: Iterable[tuple[str, tuple[str, str]]]) -> list[str]:
+    """Return the lines of a table: for each row a text and the ratio on each backend."""
     backends = [
         backend
         for backend in ("asyncio", "uvloop", "trio")
         if any(row.backend == backend for row in record.rows)
     ]
     found = {(row.name, row.peer, row.backend): row for row in record.rows}
-    lines = [f"{'ours, beside the peer':66}" + "".join(f"{backend:>9}" for backend in backends)]
+    lines = [f"{title:66}" + "".join(f"{backend:>9}" for backend in backends)]
     lines.append(f"{'-' * 64}  " + "  ".join("-" * 7 for _ in backends))
-    for name, peer in HEADLINES:
+    for text, (name, peer) in rows:
         cells = [found.get((name, peer, backend)) for backend in backends]
         if any(cells):
             ratios = "".join(f"{'-' if cell is None else f'{cell.value:.2f}':>9}" for cell in cells)
-            lines.append(f"{f'{name} / {peer}':66}{ratios}")
+            lines.append(f"{text:66}{ratios}")
+    return lines
+
+
+def _measured_on(record: Record) -> str:
     about = record.environment
-    lines.append("")
-    lines.append(
+    return (
         f"Ratios of times, or of bytes for memory, on Python {about['python']} "
         f"({about['system']}, {about['date']})."
     )
-    return "\n".join(lines)
 
 
 def _columns(cells: Sequence[str]) -> str:

@@ -7,7 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Row", "Show", "compare", "difference"]
+__all__ = ["LESS", "WHOLE", "Row", "Show", "compare", "difference"]
+
+WHOLE, LESS = ", whole", "  less "
+"""How the names of an ablation's rows end and begin: of its first row, and of each that follows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

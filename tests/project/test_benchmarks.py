@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 import benchmarks.__main__ as benchmarks
+from benchmarks import _ablation
 from benchmarks._forms import Form
-from benchmarks._record import HEADLINES, Record, environment, verdict
+from benchmarks._record import HEADLINES, Record, ablations, environment, verdict
 from benchmarks._record import line as text_of
 from benchmarks._rows import compare, difference
+from mbufpools import Pool
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -165,6 +167,46 @@ def test_each_group_of_rows_stands_beside_its_peers(group: str, backend: str) ->
         assert row.peer
         assert row.ours >= 0
         assert row.name in text_of(row)
+
+
+@pytest.mark.parametrize(
+    "cuts",
+    [
+        _ablation.CUTS_OF_A_PAIR,
+        _ablation.CUTS_OF_A_HAND_OFF,
+        _ablation.CUTS_OF_A_RESERVATION,
+    ],
+)
+def test_a_cut_changes_each_function_it_names_and_mends_it_again(
+    cuts: tuple[_ablation.Cut, ...],
+) -> None:
+    places = [place for cut in cuts for place in cut.edits]
+    before = [vars(kind)[name] for kind, name in places]
+    with pytest.raises(KeyError), _ablation.without(cuts):
+        assert all(
+            vars(kind)[name] is not function
+            for (kind, name), function in zip(places, before, strict=True)
+        )
+        raise KeyError
+    assert [vars(kind)[name] for kind, name in places] == before
+
+
+def test_a_cut_whose_text_is_gone_is_an_error() -> None:
+    cut = _ablation.Cut("nothing", {(Pool, "get_nowait"): (("no such text", ""),)})
+    with pytest.raises(ValueError, match="'no such text' 0 times"), _ablation.without((cut,)):
+        pass
+
+
+def test_an_ablation_is_a_table_of_what_each_promise_costs() -> None:
+    rows = [
+        compare("get, whole", "asyncio", [12], "a queue", [10]),
+        compare("  less a check", "asyncio", [11], "a queue", [10]),
+        compare("a put", "asyncio", [11], "a queue", [10]),
+    ]
+    about = {"python": "3.11.7", "system": "Linux", "date": "2026-01-01"}
+    lines = [line.split() for line in ablations(Record(about, rows)).splitlines()]
+    assert lines[0] == ["get", "/", "a", "queue", "asyncio"]
+    assert lines[2:5] == [["with", "all", "promises", "1.20"], ["less", "a", "check", "1.10"], []]
 
 
 def test_the_import_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
