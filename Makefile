@@ -18,7 +18,7 @@ ASYNC = --anyio --disable ASYNC112,ASYNC114,ASYNC124,ASYNC9
 AGAIN = GNUMAKEFLAGS=--no-print-directory $(MAKE)
 
 .PHONY: help demo demo-here test quick prove report report-full soak test-all check lint types \
-	coverage smoke bench bench-full mutate mutants fix docs clean
+	coverage smoke bench bench-full mutate mutants fix docs site pages clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | tr '|' '\t' | expand -t 20
@@ -75,7 +75,7 @@ test-all:  ## the tests on every Python found (PYTHONS="path path" to say which)
 	done; \
 	echo "== Tested with:$$tested. Failed with:$${failed:- none}."; test -z "$$failed"
 
-check: lint types test smoke demo  ## all that must hold before a change is merged
+check: lint types test smoke demo site  ## all that must hold before a change is merged
 
 lint: $(READY)  ## style, and rules for async code
 	$(BIN)/ruff check $(CODE)
@@ -92,6 +92,7 @@ UNTRACED = demokit/test_demos.py traces primitives proofs soak zoo \
 	core/test_stateful.py core/test_stateful_planted.py core/test_injection.py \
 	core/test_threads.py lab/test_claims.py \
 	lab/test_no_false_alarm.py lab/test_dpor.py project/test_docs.py smp/test_model.py \
+	project/test_examples.py::test_the_tests_of_the_desk_end_as_the_tutorial_says \
 	cli/test_cli.py::test_demo_without_a_name_runs_all_in_order \
 	cli/test_cli.py::test_stat_of_every_demo_has_the_kernel_s_columns_within_80 \
 	lab/test_dpor_sees.py::test_dpor_sees_what_every_order_of_generated_callbacks_shows \
@@ -136,6 +137,13 @@ fix: $(READY)  ## put the code into shape
 
 docs: $(READY)  ## run the programs whose output the documents show
 	$(BIN)/python docs/produce.py
+
+# In an environment of its own: the tests need no Sphinx, and run on Pythons that Sphinx has left.
+site:  ## the documentation as a site, build/site/index.html; a warning is an error
+	@$(AGAIN) pages VENV=.venv-docs EXTRAS=[docs]
+
+pages: $(READY)
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/site
 
 clean:  ## remove all that was made
 	rm -rf .venv .venv-* build dist htmlcov mutants .coverage .coverage.* .hypothesis

@@ -51,6 +51,7 @@ On top of the core, and imported by none of its modules:
 ``smp``             a model of the kernel's protocol on several CPUs, explored by the lab
 ``net``             sockets, transports and streams whose memory the pools bound
 ``traces``          recordings of the kernel's own code, and their replay on the pools
+``examples``        the programs of the tutorials: where they are, and a copy
 ``demokit``         what the demos share: arguments, processes, reports
 ``experiment``      the experiment: workloads, kernels, questions, verdicts, the report
 ``cli``             the command ``mbufpools``

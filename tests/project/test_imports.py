@@ -56,7 +56,18 @@ CORE = [
     "_bufferpools",
     "mbufs",
 ]
-ON_TOP = ["lab", "_lab_hooks", "smp", "net", "traces", "demokit", "experiment", "cli", "__main__"]
+ON_TOP = [
+    "lab",
+    "_lab_hooks",
+    "smp",
+    "net",
+    "traces",
+    "demokit",
+    "examples",
+    "experiment",
+    "cli",
+    "__main__",
+]
 
 ORDER = [*CORE, "mbufpools", *ON_TOP]
 """Each module or sub-package imports only those before it; ``mbufpools`` is the package's own
@@ -69,8 +80,9 @@ STANDS_ON: dict[str, set[str]] = {
     "net": {*CORE, "mbufpools"},
     "traces": {*CORE, "mbufpools"},
     "demokit": {*CORE, "mbufpools", "lab"},
+    "examples": {"demokit"},
     "experiment": {*CORE, "mbufpools", "lab", "demokit"},
-    "cli": {*CORE, "mbufpools", "lab", "smp", "net", "traces", "demokit", "experiment"},
+    "cli": {*CORE, "mbufpools", "lab", "smp", "net", "traces", "demokit", "examples", "experiment"},
 }
 """What each sub-package may import of the rest."""
 

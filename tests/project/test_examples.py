@@ -1,0 +1,221 @@
+"""The programs of the tutorials run, and do what the tutorials say.
+
+`tests/project/test_docs.py` compares what they print with what the pages show.
+"""
+
+from __future__ import annotations
+
+import importlib
+import lzma
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from mbufpools import examples
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "docs" / "examples"
+
+
+def run(*command: str, folder: Path = EXAMPLES) -> tuple[int, str, str]:
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *command],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("program", ["uploads", "busy", "echo"])
+def test_a_program_of_the_tutorial_for_applications_prints_the_same_on_trio(program: str) -> None:
+    pytest.importorskip("trio")
+    on_trio = f"import anyio, {program}; anyio.run({program}.main, backend='trio')"
+    status, printed, complaints = run("-c", on_trio)
+    assert (status, complaints) == (0, "")
+    assert printed == run(f"{program}.py")[1]
+
+
+def test_the_server_on_asyncio_s_transports_answers() -> None:
+    assert run("transport.py") == (0, "b'hello'\n", "")
+
+
+def test_the_deadlock_of_the_tutorial_is_cured_by_get_many() -> None:
+    source = (EXAMPLES / "why.py").read_text(encoding="utf-8")
+    begin, end = source.index("    with await pools.get(8192)"), source.index("async def main")
+    cured = (
+        source[:begin]
+        + "    with await pools.get_many([8192, 8192]) as (source, target):\n"
+        + "        await anyio.sleep(2)\n\n\n"
+        + source[end:]
+    )
+    assert run("-c", cured) == (0, "no request waits; 16384 of 16384 bytes are allocated\n", "")
+
+
+def test_an_ordinary_run_of_the_desk_passes_each_time() -> None:
+    program = (
+        "import anyio, lending\n"
+        "async def main():\n"
+        "    with anyio.fail_after(30):\n"
+        "        for _ in range(100):\n"
+        "            await lending.two_readers()\n"
+        "anyio.run(main)"
+    )
+    assert run("-c", program) == (0, "", "")
+
+
+def test_the_tests_of_the_desk_end_as_the_tutorial_says(tmp_path: Path) -> None:
+    pytest.importorskip("trio")
+    for name in ("lending.py", "test_lending.py"):
+        (tmp_path / name).write_text((EXAMPLES / name).read_text("utf-8"), encoding="utf-8")
+    plain = ("-p", "no:asyncio", "-p", "no:cacheprovider", "-p", "no:xdist")
+    status, printed, complaints = run("-m", "pytest", "-q", *plain, folder=tmp_path)
+    assert (status, complaints) == (1, "")
+    assert "explored: 2 proved, 2 found" in printed
+    assert (
+        "replay: pytest 'test_lending.py::test_two_readers_both_get_the_book[asyncio]' "
+        "--explore-token 'asyncio:0.0@2>0.0'" in printed
+    )
+
+
+def test_there_are_as_many_recordings_as_the_tutorial_says() -> None:
+    counts = []
+    for name in ("kernel-traces", "kernel-traces-caches"):
+        with tarfile.open(ROOT / "tests" / "data" / f"{name}.tar.xz") as archive:
+            counts.append(sum(member.isfile() for member in archive))
+    tutorial = (ROOT / "docs" / "tutorials" / "stall.md").read_text(encoding="utf-8")
+    says = re.findall(r"(\d+) recordings of the real kernel code, and (\d+) of it", tutorial)
+    assert says == [tuple(map(str, counts))]
+
+
+def test_the_recording_is_one_of_those_that_are_tested() -> None:
+    with tarfile.open(ROOT / "tests" / "data" / "kernel-traces.tar.xz") as archive:
+        member = archive.extractfile("002-deferred-stale.jsonl")
+        assert member is not None
+        assert lzma.decompress((EXAMPLES / "kernel.jsonl.xz").read_bytes()) == member.read()
+
+
+# The ASGI application, driven as a server does it
+
+
+class Server:
+    """Calls an ASGI application with its lifespan, and with requests."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self.state: dict[str, Any] = {}
+        self.events, self._events = anyio.create_memory_object_stream[dict[str, Any]](2)
+        self.answers, self.lifespan_says = anyio.create_memory_object_stream[dict[str, Any]](2)
+
+    async def run_lifespan(self) -> None:
+        scope = {"type": "lifespan", "state": self.state}
+        with self.events, self._events, self.answers:
+            await self.app(scope, self._events.receive, self.answers.send)
+
+    async def request(self, *parts: bytes) -> tuple[int, bytes]:
+        """Send a body in parts; return the status and the body of the answer."""
+        left = list(parts)
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            await anyio.lowlevel.checkpoint()
+            return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        await self.app({"type": "http", "state": dict(self.state)}, receive, send)
+        start, body = sent
+        assert (b"content-length", b"%d" % len(body["body"])) in start["headers"]
+        return start["status"], body["body"]
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    return importlib.import_module("asgi").app
+
+
+async def test_the_asgi_application_enters_its_pools_and_answers(app: Any) -> None:
+    server = Server(app)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.run_lifespan)
+        await server.events.send({"type": "lifespan.startup"})
+        assert await server.lifespan_says.receive() == {"type": "lifespan.startup.complete"}
+        assert await server.request(b"hello, ", b"world") == (200, b"12 bytes\n")
+        assert await server.request(b"") == (200, b"0 bytes\n")
+        assert await server.request(bytes(60_000), bytes(6_000)) == (413, b"too large\n")
+        pools = server.state["pools"]
+        with await pools.get_many([65536] * 16):
+            began = anyio.current_time()
+            assert await server.request(b"hello") == (503, b"busy\n")
+            assert anyio.current_time() - began == pytest.approx(5)
+        assert await server.request(b"hello") == (200, b"5 bytes\n")
+        assert pools.statistics().nout == 0
+        await server.events.send({"type": "lifespan.shutdown"})
+        assert await server.lifespan_says.receive() == {"type": "lifespan.shutdown.complete"}
+    server.lifespan_says.close()
+    with pytest.raises(anyio.ClosedResourceError):
+        pools.get_nowait(1)
+
+
+# The command that copies them
+
+
+def test_the_list_has_every_program_with_its_first_sentence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert examples.main([]) == 0
+    printed = capsys.readouterr().out
+    assert f"The examples are in {EXAMPLES}:\n" in printed
+    for program in EXAMPLES.glob("*.py"):
+        assert f"  {program.name} " in printed
+
+
+def test_the_copy_has_every_file_and_none_that_python_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert examples.main(["--copy", str(tmp_path / "new" / "examples")]) == 0
+    assert capsys.readouterr().out == f"The examples are in {tmp_path / 'new' / 'examples'}.\n"
+    copied = {file.relative_to(tmp_path / "new" / "examples") for file in tmp_path.rglob("*.*")}
+    kept = {file.relative_to(EXAMPLES) for file in EXAMPLES.rglob("*.*")}
+    made = {file for file in kept if re.search(r"__pycache__|^\.", str(file))}
+    assert copied == kept - made
+
+
+def test_a_copy_into_a_folder_that_exists_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        examples.main(["--copy", str(tmp_path)])
+    says = capsys.readouterr().err
+    assert says.endswith(f"{tmp_path} exists; expected a new folder, and nothing was copied\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_copy_into_a_folder_that_cannot_be_made_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match="2"):
+        examples.main(["--copy", str(tmp_path / "file" / "examples")])
+    assert "cannot be written: " in capsys.readouterr().err
+
+
+def test_an_installation_without_examples_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(examples, "__file__", str(tmp_path / "a" / "b" / "examples.py"))
+    with pytest.raises(SystemExit, match="2"):
+        examples.main([])
+    assert capsys.readouterr().err.endswith("; reinstall mbufpools\n")
