@@ -140,7 +140,7 @@ docs: $(READY)  ## run the programs whose output the documents show
 
 # In an environment of its own: the tests need no Sphinx, and run on Pythons that Sphinx has left.
 site:  ## the documentation as a site, build/site/index.html; a warning is an error
-	@$(AGAIN) pages VENV=.venv-docs EXTRAS=[docs]
+	@$(AGAIN) pages VENV=.venv-docs EXTRAS='[docs]'
 
 pages: $(READY)
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/site
