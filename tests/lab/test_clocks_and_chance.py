@@ -20,7 +20,7 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from mbufpools import lab
-from mbufpools.lab._clocks import EPOCH
+from mbufpools.lab._clocks import EPOCH, SPINS
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -31,6 +31,27 @@ def begins(timer: Any = time.monotonic) -> float:
 
 
 # Clocks
+
+
+@BACKENDS
+def test_looks_at_a_clock_that_stands_still_are_counted_anew_in_each_execution(
+    backend: lab.BackendName,
+) -> None:
+    """A program that waits for the clock to move gets it moved, but not for the looks of others."""
+
+    async def program() -> None:
+        async def look() -> None:
+            for _ in range(3):
+                assert time.monotonic() == 0
+                await checkpoint()
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(2):
+                tasks.start_soon(look)
+
+    found = lab.explore(program, backend=backend, strategy="random", max_executions=SPINS // 6 + 20)
+    assert not found.failures
+    assert found.executions > SPINS / 6
 
 
 @BACKENDS

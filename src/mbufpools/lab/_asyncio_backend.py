@@ -44,7 +44,7 @@ from ._options import Program
 from ._oracles import Violated, oracles
 from ._outcome import IO_REFUSED, LabError, Outcome, describe, first_line, only, refuse
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
-from ._steps import CLOCK, MAIN, Name, spell
+from ._steps import CLOCK, MAIN, OVER, Name, spell
 from ._task_dump import location, task_dump
 from ._virtual_time import OrderedTimer
 
@@ -1078,10 +1078,10 @@ def _over(task: asyncio.Future[Any]) -> bool:
 def _end_of(task: Any) -> str:
     """Say how a task has ended."""
     if task is None or not task.failed():
-        return "it is over"
+        return OVER
     if _plain_future.cancelled(task):
-        return "it is over: it was cancelled"
-    return f"it is over: it raised {first_line(describe(task._exception))}"
+        return f"{OVER}: it was cancelled"
+    return f"{OVER}: it raised {first_line(describe(task._exception))}"
 
 
 def _shown(error: BaseException | None) -> str:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ._running import inside, now, pass_time
+from ._running import inside, moment, now, pass_time
 
 __all__ = ["CLOCKS", "EPOCH", "virtual_datetime"]
 
@@ -34,22 +34,21 @@ SPINS = 1000
 TICK = 0.001
 """Seconds of virtual time."""
 
-_looked_at = -1.0
+_looked_at = (0, 0.0)
 _looks = 0
 
 
 def _look() -> float:
     """Return the virtual time; a program that only waits for it to move gets it moved."""
     global _looked_at, _looks
-    seconds = now()
-    if seconds != _looked_at:
-        _looked_at, _looks = seconds, 0
+    here = moment()
+    if here != _looked_at:
+        _looked_at, _looks = here, 0
     _looks += 1
     if _looks > SPINS:
         pass_time(TICK)
-        seconds = now()
-        _looked_at = seconds
-    return seconds
+        _looked_at = moment()
+    return now()
 
 
 def _in_ns(seconds: float) -> int:

@@ -30,7 +30,7 @@ from ._report import report
 from ._result import Failure
 from ._schedule import Anchor, Cancel, Deviations, Rule, Schedule
 from ._shrink import shrink
-from ._steps import Name
+from ._steps import Name, spell
 from ._story import steps_of
 from ._strategies import Exhaustive, Follow, Replay
 from ._strategy import Strategy
@@ -254,7 +254,11 @@ def _repeat(program: Program, options: Options, records: Records, failed: int | 
             outcome = Outcome()
         how = difference(record, Record.of(record.number, schedule, outcome))
         if misfits:
-            how = f"after {misfits[0]} it could not go on as it did at first"
+            step = misfits[0]
+            how = (
+                f"after step {step.number} of task {spell(step.task)} it could not go on as it did "
+                f"at first"
+            )
         if how is not None:
             raise records.error(record.number, how)
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from ._outcome import NotRepeated, Outcome
 from ._schedule import Deviations, Rule, Schedule
-from ._steps import spell
+from ._steps import OVER, spell
 
 __all__ = ["Record", "Records", "difference", "note_refused", "was_refused"]
 
@@ -121,7 +121,7 @@ def difference(first: Record, second: Record) -> str | None:
         if what != other[0]:
             return f"{what} came first, and then {other[0]} in its place"
         if where != other[1]:
-            return f"{what} stopped at first at {where or '?'}, and then at {other[1] or '?'}"
+            return f"{what} ended at first {_there(where)}, and then {_there(other[1])}"
         if ready != other[2]:
             names = [", ".join(map(spell, it)) or "none" for it in (ready, other[2])]
             return (
@@ -133,6 +133,11 @@ def difference(first: Record, second: Record) -> str | None:
     if first.end != second.end:
         return f"it ended at first in {first.end}, and then in {second.end}"
     return None
+
+
+def _there(where: str) -> str:
+    """Say where a step ended; the place begins with `OVER` if the task ended with it."""
+    return where.replace(OVER, "with its task", 1) if where.startswith(OVER) else f"at {where}"
 
 
 # --- what was refused before in this process

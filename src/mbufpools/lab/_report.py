@@ -14,6 +14,7 @@ from pathlib import Path
 from ._frames import short_path
 from ._outcome import Outcome, describe, first_line
 from ._schedule import Schedule
+from ._steps import OVER
 from ._story import ScheduledStep, lanes_of, steps_of
 
 __all__ = ["report"]
@@ -22,8 +23,6 @@ LONGEST = 40
 """The number of lines of a schedule that are shown; a longer schedule loses its middle."""
 LANES = 16
 """The number of tasks that have a lane of their own in the picture; with more there is none."""
-OVER = "it is over"
-"""How the place of a task begins that has ended."""
 HERE = Path(__file__).parent
 
 

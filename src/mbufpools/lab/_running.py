@@ -11,11 +11,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-__all__ = ["add_thread", "begin", "end", "inside", "now", "pass_time", "remove_thread"]
+__all__ = [
+    "add_thread",
+    "begin",
+    "end",
+    "inside",
+    "moment",
+    "now",
+    "pass_time",
+    "remove_thread",
+]
 
 _threads: dict[int, Callable[[float], None]] = {}
 """For each thread that runs the program: how it lets time pass. Empty between executions."""
 _now: Callable[[], float] = float
+_number = 0
+"""The number of the execution."""
 
 
 def begin(now: Callable[[], float], pass_time: Callable[[float], None]) -> None:
@@ -25,8 +36,9 @@ def begin(now: Callable[[], float], pass_time: Callable[[float], None]) -> None:
         now: returns the time of the execution, in seconds of its virtual clock.
         pass_time: lets so many seconds pass in the middle of a step.
     """
-    global _now
+    global _now, _number
     _now = now
+    _number += 1
     add_thread(pass_time)
 
 
@@ -55,6 +67,11 @@ def remove_thread() -> None:
 def now() -> float:
     """Return the time of the execution, in seconds of its virtual clock."""
     return _now()
+
+
+def moment() -> tuple[int, float]:
+    """Return which execution it is, and its time."""
+    return _number, _now()
 
 
 def pass_time(seconds: float) -> None:

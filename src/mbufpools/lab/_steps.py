@@ -11,7 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-__all__ = ["CLOCK", "MAIN", "Accesses", "Name", "Resource", "Step", "conflict", "order", "spell"]
+__all__ = [
+    "CLOCK",
+    "MAIN",
+    "OVER",
+    "Accesses",
+    "Name",
+    "Resource",
+    "Step",
+    "conflict",
+    "order",
+    "spell",
+]
 
 Name = tuple[int, ...]
 """The name of a task, which is its descent: ``(0, 2, 1)`` is the second child of the third child of
@@ -25,6 +36,8 @@ MAIN: Name = (0,)
 CLOCK: Name = (-1,)
 """The task whose steps move the clock, when nothing else can run. Every earlier step happens before
 such a step, and every later step after it."""
+OVER = "it is over"
+"""How the place of a task begins that has ended."""
 
 
 def spell(name: Name) -> str:

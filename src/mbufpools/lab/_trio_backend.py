@@ -38,7 +38,7 @@ from ._options import Program
 from ._oracles import Violated, oracles
 from ._outcome import IO_REFUSED, LabError, Outcome, describe, first_line, only, refuse
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
-from ._steps import CLOCK, MAIN, Name
+from ._steps import CLOCK, MAIN, OVER, Name
 from ._task_dump import location, task_dump
 from ._threads import what_runs
 from ._virtual_clock import lift_shields
@@ -319,7 +319,7 @@ class _Backend(trio.abc.Instrument):
                 self._note_error(error)
         finally:
             if not self._ending and self._schedule is not None:
-                how = "it is over"
+                how = OVER
                 if self._outcome.error is not None:
                     how += f": it raised {first_line(describe(self._outcome.error))}"
                 self._schedule.stopped_at(how, self.clock.current_time())
@@ -570,10 +570,10 @@ class _Backend(trio.abc.Instrument):
         """Say how a task has ended."""
         error = self._errors.get(task)
         if error is None:
-            return "it is over"
+            return OVER
         if only(trio.Cancelled, error):
-            return "it is over: it was cancelled"
-        return f"it is over: it raised {first_line(describe(error))}"
+            return f"{OVER}: it was cancelled"
+        return f"{OVER}: it raised {first_line(describe(error))}"
 
     def _inject(self, choice: Cancel) -> None:
         scope = self._scopes.get(choice.task)
