@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import Any
+from typing import Any, NoReturn
 
 from ._errors import DoubleRelease, PoolCorruption, UseAfterRelease
 from ._memory import Block
@@ -132,17 +132,18 @@ class Page:
 
 
 class _Nowhere:
-    """The page, and the lists, of a token that has died and was replaced."""
+    """The page, the lists, the state and the block of a token that has died and was replaced. It
+    refuses what a lease may still ask for."""
+
+    left = watched = True
 
     def __init__(self) -> None:
-        self.free: list[Item] = []
-        self.left = True
-        self.alarm = 0
-        self.made = 0
-        self.block = None
-        self.lists = self.state = self
-        self.nput = 0
-        self.watched = True
+        self.lists = self.state = self.block = self
+
+    @property
+    def view(self) -> NoReturn:
+        """Refuse to show the memory."""
+        raise UseAfterRelease("this buffer was dropped and its item taken back; get a new one")
 
     def put_watched(self, item: object, nbytes: int) -> None:
         """Refuse the release."""
@@ -154,9 +155,9 @@ class _Nowhere:
     def end_lease(self, item: Item, nbytes: int) -> None:
         """The item has gone home already."""
 
-    def window(self, item: Item, nbytes: int) -> Window:
-        """Refuse to show the item."""
-        raise UseAfterRelease("this buffer was dropped and its item taken back; get a new one")
+    def window(self, item: Item, nbytes: int) -> _Nowhere:
+        """Return what refuses to show the item."""
+        return self
 
 
 NOWHERE: Any = _Nowhere()
@@ -374,16 +375,17 @@ class PageLists:
         a step. Return the pages that had begun to leave."""
         pages = dict.fromkeys(chain(self._empty, self._partial, self._full))
         leaving = [page for page in pages if page.left]
+        staying = [page for page in pages if not page.left]
         for pages_of_kind in (self._empty, self._partial, self._full):
             pages_of_kind.clear()
-        for page in sorted(pages.keys() - leaving, key=lambda page: page.empty_since):
+        for page in sorted(staying, key=lambda page: page.empty_since):
             if not page.free and page.made < page.items:
                 page.make_tokens()
             page.alarm = page.made if page.free else 1
             page.on = self._full if not page.free else self._empty if page.idle else self._partial
             page.on[page] = None
         self._note_idle()
-        self.nput = self.nget - sum(page.missing for page in pages if not page.left)
+        self.nput = self.nget - sum(page.missing for page in staying)
         self.hiwat = max(self.hiwat, self.npages)
         if self.curpage is None or self._refresh or not self.curpage.free or self.curpage.left:
             self._choose_curpage()

@@ -106,7 +106,7 @@ class Supply(PageLists):
         self.watched: bool = False
         """True if each put must be reported: a request waits for an item, a hook or the debug mode
         is there, an idle page should leave, or the set is closed."""
-        self.quarantined: set[Item] = set()
+        self.quarantined: dict[Item, None] = {}
         """Items whose lease has ended, and whose memory something still exports."""
         self.hand_over: Callable[[Item], bool] = lambda item: False
         """Called on the owner's thread when an item comes back while a request waits for one and
@@ -220,7 +220,7 @@ class Supply(PageLists):
         quarantine while something exports it. On any thread."""
         window = item.window
         if window is not None and not window.revoke():
-            self.quarantined.add(item); self.state.exporting[self] = None  # noqa: E702 - one step  # fmt: skip
+            self.quarantined[item] = None; self.state.exporting[self] = None  # noqa: E702 - one step  # fmt: skip
             window.keep(item)  # from here on the window owns it
             return
         if window is not None or self.state.tracker is not None:
@@ -262,7 +262,7 @@ class Supply(PageLists):
                 window.give_up()
 
     def _leave_quarantine(self, item: Item) -> None:
-        self.quarantined.discard(item)
+        self.quarantined.pop(item, None)
         self.clear(item)
         self.put_home(item, self.item_size)
 

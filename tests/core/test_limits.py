@@ -639,12 +639,42 @@ async def test_near_limit_is_safe_also_when_a_reservation_gives_back_more_than_a
             one.release()
 
 
-async def test_a_dropped_reservation_is_reported_and_its_bytes_come_back() -> None:
+async def test_a_dropped_reservation_is_reported_and_its_bytes_come_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = GrantLog()
+    async with entered(small_and_large(1, hook=log)) as pools:
+        for nbytes in (100, 200):
+            reservation = await pools.reserve(nbytes)
+            with pytest.warns(ResourceWarning, match="00 bytes was dropped without a release"):
+                del reservation
+        await anyio.sleep(1)
+        assert pools.budget.allocated == 0
+        told = [(it.name, it.nbytes) for it in log.events if it.kind is EventKind.DROP]
+        assert told == [("bytes", 100), ("bytes", 200)]
+        assert pools._state.dropped == 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "a reservation of 100 bytes was dropped without a release",
+        "a reservation of 200 bytes was dropped without a release",
+    ]
+
+
+async def test_a_reservation_says_what_it_is() -> None:
     async with entered(small_and_large(1)) as pools:
         reservation = await pools.reserve(100)
-        with pytest.warns(ResourceWarning, match="100 bytes was dropped without a release"):
-            del reservation
-        await anyio.sleep(1)
+        assert repr(reservation) == "<Reservation of 100 bytes, held>"
+        reservation.release()
+        assert repr(reservation) == "<Reservation of 100 bytes, released>"
+
+
+async def test_what_reserve_returns_can_be_driven_as_a_coroutine() -> None:
+    async with entered(small_and_large(1)) as pools:
+        reserving = pools.reserve(1)
+        with pytest.raises(TypeError, match="can't send non-None value to a just-started"):
+            reserving.send(1)
+        reserving.close()
+        with pytest.raises(KeyError):
+            pools.reserve(1).throw(KeyError())
         assert pools.budget.allocated == 0
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mbufpools import CurPage, PoolCorruption
+from mbufpools import CurPage, DoubleRelease, PoolCorruption, UseAfterRelease
 from mbufpools._memory import AccountedMemory
 from mbufpools._page import Item, Page, PageLists
 
@@ -413,6 +413,97 @@ def test_check_lets_a_stale_pool_hide_the_items_of_partial_pages() -> None:
     assert at.current() is None
     assert at.lists.nfree == 1
     at.check()
+
+
+def test_a_lost_item_comes_home_by_its_new_token() -> None:
+    at = Lists(items=2, pages=1)
+    at.take()
+    at.out.clear()
+    (token,) = at.lists.lost
+    assert token.index == ~0
+    token.index = 0
+    at.lists.recover(token)
+    at.check()
+    assert (at.lists.nout, at.lists.nidle) == (0, 1)
+
+
+def test_a_token_whose_loss_was_reported_refuses_every_use_and_is_not_reported_again() -> None:
+    at = Lists(items=2, pages=1)
+    item = at.lists.take()
+    item.__del__()  # as the garbage collector calls it while a lease is in the same garbage
+    item.__del__()
+    assert len(at.lists.lost) == 1
+    supply = item.page.lists
+    with pytest.raises(DoubleRelease, match=r"^this buffer was dropped .*; release it in time$"):
+        supply.put_watched(item, 1)  # type: ignore[attr-defined]
+    for window in (supply.window(item, 1), item.page.block):  # type: ignore[attr-defined]
+        with pytest.raises(UseAfterRelease, match=r"^this buffer was dropped .*; get a new one$"):
+            window.view  # noqa: B018
+    supply.end_lease(item, 1)  # type: ignore[attr-defined]
+    assert supply.watched  # type: ignore[attr-defined]
+
+
+@both_rules
+def test_rebuild_sorts_the_pages_by_their_free_lists(rule: CurPage) -> None:
+    at = Lists(rule, items=8, pages=4)
+    lists, (full, half, idle, drained) = at.lists, at.pages
+    for page, count in ((full, 8), (half, 3), (drained, 4)):
+        lists.curpage = page
+        for _ in range(count):
+            item = lists.take()
+            at.out[page, item.index] = item
+    assert drained.made == 8, "the last of the first tokens was taken, so more were made"
+    drained.free.clear()
+    drained.made = 4  # an exception ended the get before that
+    for page, wrong in ((full, lists._empty), (half, lists._full), (idle, lists._partial)):
+        page.on.pop(page)
+        page.on = wrong
+        wrong[page] = None
+        page.alarm = 77
+    lists.nput = 99
+    lists.hiwat = 0
+    lists.curpage = full
+    assert lists.rebuild() == []
+    at.check()
+    assert [page.on for page in at.pages] == [
+        lists._full,
+        lists._partial,
+        lists._empty,
+        lists._partial,
+    ]
+    assert (lists.nout, lists.nidle, lists.hiwat) == (15, 1, 4)
+    assert (len(drained.free), drained.made) == (4, 8)
+    assert lists.curpage in (half, drained)
+    assert all(value is None for value in (*lists._full.values(), *lists._empty.values()))
+
+
+def test_rebuild_leaves_the_current_page_of_a_stale_pool_if_it_is_fit() -> None:
+    at = Lists(CurPage.STALE, items=2, pages=3)
+    _, second, third = at.pages
+    at.lists.rebuild()
+    assert at.current() == 0
+    at.lists.curpage = None
+    at.lists.rebuild()
+    assert at.current() == 2
+    at.lists.curpage = second
+    second.left = True
+    assert at.lists.rebuild() == [second]
+    assert at.current() == 2
+    taken = [third.free.pop(), third.free.pop()]
+    at.lists.nget += 2
+    at.lists.rebuild()
+    assert at.current() == 0
+    assert [item.page for item in taken] == [third, third]
+    at.check()
+
+
+def test_rebuild_of_a_refreshed_pool_chooses_its_current_page_anew() -> None:
+    at = Lists(CurPage.REFRESHED, items=2, pages=2)
+    item = at.lists.take()
+    at.lists.curpage = at.pages[1]
+    at.lists.rebuild()
+    assert at.lists.curpage is at.pages[0], "a partial page comes first"
+    assert item.page is at.pages[0]
 
 
 def test_a_token_that_dies_before_its_page_is_on_a_list_is_no_lost_item() -> None:
