@@ -28,6 +28,7 @@ from tests.kit.getters import on_asyncio, until
 from tests.kit.grants import (
     KIB,
     GrantLog,
+    break_silently,
     entered,
     release_all,
     reserve,
@@ -339,13 +340,6 @@ async def test_releases_after_the_close_give_the_memory_back_and_wake_nobody(kin
     with pytest.raises(anyio.ClosedResourceError):
         await take(pools, kind, 1)()
     pools.check()
-
-
-def break_silently(pools: BufferPools) -> None:
-    """Mark the set as broken, as an exception in the middle of a step does; but do not ask the loop
-    to repair it, so that the next call does."""
-    pools._state.broken = True
-    pools._owner_loop.open_to = 0
 
 
 @pytest.mark.parametrize("what", ["bytes", "buffer", "several"])

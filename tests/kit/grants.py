@@ -141,6 +141,13 @@ async def entered(pools: BufferPools) -> AsyncIterator[BufferPools]:
     assert statistics.allocated == 0
 
 
+def break_silently(pools: BufferPools) -> None:
+    """Mark the set as broken, as an exception in the middle of a step does; but do not ask the loop
+    to repair it, so that the next call does."""
+    pools._state.broken = True
+    pools._owner_loop.open_to = 0
+
+
 def release_all(leases: Iterable[Any]) -> None:
     """Give back all of `leases` that are still held."""
     for lease in leases:
