@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from mbufpools import lab
+from mbufpools.lab._page import page_of
+from mbufpools.lab._story import ScheduledStep
 from tests.zoo._specimen import together
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -202,6 +205,18 @@ def test_a_page_shows_the_schedule_and_needs_no_network(
     assert "KeyError: &#x27;woken&#x27;" in text
     assert not any(it in text for it in ("<script", "src=", "<link", "href="))
     assert failure.html("Title").startswith("<!DOCTYPE html>")
+    assert f"<title>one_wakes_another on {backend}, failure 1: exception" in text
+
+
+def test_a_row_of_a_page_fits_a_narrow_window_and_begins_with_its_deviation() -> None:
+    place = f"{__file__}:7, in program"
+    step = ScheduledStep("0.1", "0.1", 2, place, 1.5, deviations=("here 0.1 is cancelled",))
+    page = page_of("Title", "the report", [step])
+    assert '<meta name="viewport" content="width=device-width' in page
+    (row,) = (line for line in page.splitlines() if "step deviates" in line)
+    shown = re.sub("<[^>]*>", "", row)
+    assert shown.startswith("0.1@2 &#9873; here 0.1 is cancelled test_report.py:7, in program ")
+    assert f'title="0.1, at 1.5 s: {place}"' in row
 
 
 def test_a_long_schedule_loses_its_middle_on_the_page() -> None:

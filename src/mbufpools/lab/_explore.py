@@ -239,7 +239,8 @@ def _with_page(failure: Failure, program: Program, number: str, directory: str) 
     while isinstance(function, partial):
         function = function.func
     name = getattr(function, "__qualname__", "program").replace("<locals>.", "")
-    title = f"{name} on {number}: {failure.report.partition(chr(10))[0]}"
+    backend, _, count = number.rpartition("-")
+    title = f"{name} on {backend}, failure {count}: {failure.report.partition(chr(10))[0]}"
     page = write_page(directory, f"{name}-{number}", title, failure.report, failure.schedule)
     return replace(failure, page=page, report=f"{failure.report}\npage: {page}")
 

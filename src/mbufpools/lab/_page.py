@@ -36,6 +36,10 @@ pre {{ background: #f5f5f4; padding: 1em; overflow-x: auto; }}
 .step i {{ color: #78716c; font-style: normal; }}
 .deviates {{ background: #fef3c7; }}
 .deviates em {{ color: #b45309; font-style: normal; font-weight: bold; }}
+@media (max-width: 40em) {{
+  body {{ font-size: 12px; margin: 1em; }}
+  .step {{ padding-left: 0.4em; }}
+}}
 """
 
 
@@ -48,11 +52,13 @@ def page_of(title: str, report: str, steps: Sequence[ScheduledStep]) -> str:
     note = f"<p>{left_out} steps in the middle are left out.</p>" if left_out > 0 else ""
     rows = "\n".join(_row(at, steps) for at in shown)
     return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title>
 <style>{STYLE}</style></head><body>
 <h1>{escape(title)}</h1>
 <p>A row is a step of one task. An arrow goes from the step that woke a task to the step that it
-took then. A yellow row is one after which the schedule deviates from its rule.</p>
+took then. A yellow row is one after which the schedule deviates from its rule. The whole paths are
+in the report below.</p>
 {note}
 <div class="schedule">
 {_picture(steps, shown)}
@@ -85,15 +91,21 @@ def _row(at: int, steps: Sequence[ScheduledStep]) -> str:
     step = steps[at]
     marks = [*(f"lab.choose takes {it}" for it in step.values), *step.deviations]
     kind = "step deviates" if marks else "step"
-    told = "".join(f" <em>&#9873; {escape(it)}</em>" for it in marks)
+    told = "".join(f"<em>&#9873; {escape(it)}</em> " for it in marks)
     woken = ", ".join(f"{steps[it].task}@{steps[it].number}" for it in step.woken_by)
     woken = f" <i>woken by {escape(woken)}</i>" if woken else ""
-    title = escape(f"{step.title}, at {step.time:g} s")
+    title = escape(f"{step.title}, at {step.time:g} s: {step.stopped_at}")
+    source = _source(step.stopped_at).partition("  #")[0]
     return (
-        f'<div class="{kind}" title="{title}"><b>{escape(step.task)}@{step.number}</b> '
-        f"{escape(step.stopped_at)} <code>{escape(_source(step.stopped_at))}</code>{woken}{told}"
-        f"</div>"
+        f'<div class="{kind}" title="{title}"><b>{escape(step.task)}@{step.number}</b> {told}'
+        f"{escape(_short(step.stopped_at))} <code>{escape(source)}</code>{woken}</div>"
     )
+
+
+def _short(place: str) -> str:
+    """Return a place with the name of its file instead of the path, which would fill the row."""
+    found = _PLACE.match(place)
+    return place if found is None else Path(found["file"]).name + place[found.end("file") :]
 
 
 def _source(place: str) -> str:
