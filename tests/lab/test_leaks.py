@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import warnings
+from collections.abc import Awaitable, Callable
 
+import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
@@ -50,6 +52,50 @@ def test_a_leak_in_a_cycle_is_reported_for_the_execution_that_leaked(
     assert "a resource was never closed" in failure.report
     (again,) = lab.replay(dropped_if_the_second_comes_first, failure.token).failures
     assert (again.kind, again.token) == ("leak", failure.token)
+
+
+class Warns:
+    """Must be closed. Nothing refers to it but the program."""
+
+    def __del__(self) -> None:
+        warnings.warn("never closed", ResourceWarning, stacklevel=1)
+
+
+async def an_open_stream() -> None:
+    anyio.create_memory_object_stream[int](1)
+    await checkpoint()
+
+
+async def what_a_primitive_holds() -> None:
+    send, receive = anyio.create_memory_object_stream[Warns](1)
+    with send, receive:
+        send.send_nowait(Warns())
+        await checkpoint()
+
+
+async def what_a_shared_value_holds() -> None:
+    lab.Shared(Warns())
+    await checkpoint()
+
+
+async def what_a_shared_value_held() -> None:
+    shared: lab.Shared[Warns | None] = lab.Shared(Warns())
+    await checkpoint()
+    shared.value = None
+
+
+@BACKENDS
+@pytest.mark.parametrize(
+    "program",
+    [an_open_stream, what_a_primitive_holds, what_a_shared_value_holds, what_a_shared_value_held],
+)
+def test_what_a_strategy_notes_keeps_no_leak_from_being_found(
+    program: Callable[[], Awaitable[None]], backend: lab.BackendName
+) -> None:
+    """`dpor` keeps each object that it has named until the execution is over."""
+    for strategy in ("exhaustive", "dpor", "random", "pct", "mixed"):
+        (failure,) = lab.explore(program, backend=backend, strategy=strategy).failures
+        assert (failure.kind, failure.found_at) == ("leak", 1), strategy
 
 
 async def fails_if_the_second_comes_first() -> None:

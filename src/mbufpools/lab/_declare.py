@@ -85,6 +85,11 @@ class Recorder:
         """Give later accesses to no step, because the program is being torn down."""
         self.accesses = {}
 
+    def let_go(self) -> None:
+        """Keep no object any longer, because the execution is over and its leaks are looked for."""
+        self.accesses = {}
+        self._kept = []
+
     @contextmanager
     def elsewhere(self) -> Iterator[None]:
         """Keep accesses inside the ``with`` block out of the current step."""

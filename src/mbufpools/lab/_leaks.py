@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ._declare import recorder
 from ._outcome import Outcome
 
 __all__ = ["Leaks", "collect_unheard", "keep_for_good", "listening"]
@@ -46,6 +47,7 @@ class Leaks:
 
     def judge(self, outcome: Outcome) -> Outcome:
         """Return the outcome: a leak, if something was leaked and nothing else failed."""
+        recorder.let_go()
         gc.collect(0)
         if self._heard and outcome.kind is None and not outcome.stopped:
             outcome = Outcome("leak", "\n".join(self._heard))
