@@ -9,7 +9,7 @@ PYTHONS ?=
 BIN = $(VENV)/bin
 EXTRAS ?= [dev]
 READY = $(VENV)/.ready
-CODE = src tests demos benchmarks
+CODE = src tests demos benchmarks release
 # Not asked: to simplify a nursery (112), to declare startable functions (114), to make an async
 # function plain because it awaits nothing (124), and the opinions that are off by default (9xx).
 ASYNC = --anyio --disable ASYNC112,ASYNC114,ASYNC124,ASYNC9
@@ -18,7 +18,8 @@ ASYNC = --anyio --disable ASYNC112,ASYNC114,ASYNC124,ASYNC9
 AGAIN = GNUMAKEFLAGS=--no-print-directory $(MAKE)
 
 .PHONY: help demo demo-here test quick prove report report-full soak test-all check lint types \
-	coverage smoke bench bench-full mutate mutants fix docs site pages clean
+	coverage smoke bench bench-full mutate mutants fix docs site pages release-check \
+	release-check-here clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | tr '|' '\t' | expand -t 20
@@ -144,6 +145,13 @@ site:  ## the documentation as a site, build/site/index.html; a warning is an er
 
 pages: $(READY)
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/site
+
+# The tools of a release need an environment of their own. Nothing is published.
+release-check:  ## build the package, check it, and install it into clean environments of each Python
+	@$(AGAIN) release-check-here VENV=.venv-release EXTRAS='[release]'
+
+release-check-here: $(READY)
+	$(BIN)/python -m release $(PYTHONS:%=--python=%)
 
 clean:  ## remove all that was made
 	rm -rf .venv .venv-* build dist htmlcov mutants .coverage .coverage.* .hypothesis

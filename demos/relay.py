@@ -13,10 +13,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import mmap
 import os
 import pickle
 import random
-import resource
 import socket
 import struct
 import sys
@@ -31,8 +31,13 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from mbufpools import Buffer, BufferPools, PoolSpec, PoolsStatistics, Wakeup
-from mbufpools.demokit import Demo, Options, Report, Table
+from mbufpools.demokit import Demo, Mistake, Options, Report, Table
 from mbufpools.net import recv_into, send_all
+
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None  # type: ignore[assignment]
 
 CONNECTIONS = 64
 FRAME = 16384
@@ -163,13 +168,20 @@ async def sample(measured: Measured) -> None:
 
 
 def resident() -> int:
-    """The resident bytes of this process, or its peak where there is no /proc."""
+    """The resident bytes of this process, or its peak where there is no /proc.
+
+    Raises Mistake where neither is known.
+    """
     try:
-        pages = int(Path("/proc/self/statm").read_bytes().split()[1])
+        return int(Path("/proc/self/statm").read_bytes().split()[1]) * mmap.PAGESIZE
     except OSError:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
-    return pages * resource.getpagesize()
+        if resource is None:
+            raise Mistake(
+                "the demo relay measures its memory, which Python does not tell on this system; "
+                "run it on Linux, a BSD or macOS"
+            ) from None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def serve(kind: str, backend: str, policy: str, target: str) -> None:
@@ -333,6 +345,7 @@ async def send(sock: socket.socket, data: bytes) -> None:
 
 
 def report(options: Options) -> Report:
+    resident()  # refuses to run where the memory is not known
     outcomes = {
         kind: anyio.run(run, kind, options, backend=options.backend) for kind in (UNBOUNDED, POOLS)
     }

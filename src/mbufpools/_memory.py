@@ -143,13 +143,25 @@ class AccountedBlock:
         return True
 
 
+def map_anonymous(nbytes: int) -> mmap.mmap:
+    """Map `nbytes` bytes that are all zero and that no other process has.
+
+    Windows has no flags: there every mapping without a file and a name is such a one. Raises
+    OSError if the system refuses.
+    """
+    private = getattr(mmap, "MAP_PRIVATE", None)
+    if private is None:
+        return mmap.mmap(-1, nbytes)
+    return mmap.mmap(-1, nbytes, flags=private | mmap.MAP_ANONYMOUS)
+
+
 class MappedMemory:
     """Private anonymous mappings of the operating system."""
 
     def allocate(self, nbytes: int) -> Block:
         """Map `nbytes` bytes, all zero. Raises MemoryError if the system refuses."""
         try:
-            return MappedBlock(mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+            return MappedBlock(map_anonymous(nbytes))
         except OSError as error:
             raise MemoryError(
                 f"the operating system refused a page of {nbytes} bytes ({error.strerror}); "

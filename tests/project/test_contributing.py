@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-FOLDERS = ("src", "tests", "docs", "demos", "benchmarks", ".ci")
+FOLDERS = ("src", "tests", "docs", "demos", "benchmarks", "release", ".ci")
 PATHS = sorted(
     set(re.findall(rf"(?<![\w/.])(?:{'|'.join(map(re.escape, FOLDERS))})/[\w./-]*", PAGE))
 )

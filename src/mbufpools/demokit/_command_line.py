@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib.util
+import io
 import os
 import sys
 import time
@@ -239,13 +240,17 @@ INTERRUPTED = 130
 def run_command(name: str, run: Callable[[], int]) -> int:
     """Run the command `name`, and return its exit status, that of `run` if all went well.
 
-    Ctrl-C is status 130, also where trio has put the KeyboardInterrupt into groups. An output that
-    cannot be written, such as on a full disk, is one line on stderr and status 1. If the reader of
-    the output, such as ``head``, has closed the pipe, the status is 1 and nothing is said.
+    A character that the output cannot encode, as in a file on Windows, is written as a question
+    mark. Ctrl-C is status 130, also where trio has put the KeyboardInterrupt into groups. An output
+    that cannot be written, such as on a full disk, is one line on stderr and status 1. If the
+    reader of the output, such as ``head``, has closed the pipe, the status is 1 and nothing is
+    said.
     """
     try:
         if sys.stdout is None:
             raise OSError(errno.EBADF, "there is no standard output")
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")
         try:
             status = run()
         finally:

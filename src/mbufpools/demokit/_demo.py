@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from mbufpools import PoolsStatistics, Wakeup
 
-from ._command_line import Parser, installed_backend, one_of, run_command, whole_number
+from ._command_line import Mistake, Parser, installed_backend, one_of, run_command, whole_number
 from ._report import Report, fill
 
 if TYPE_CHECKING:
@@ -86,7 +86,10 @@ class Demo:
     def run(self) -> NoReturn:
         """Run the demo as a command of its own: raise SystemExit with the status of `main`."""
         prog = Path(sys.argv[0]).name
-        raise SystemExit(run_command(prog, partial(self.main, prog=prog)))
+        try:
+            raise SystemExit(run_command(prog, partial(self.main, prog=prog)))
+        except Mistake as error:
+            Parser(prog=prog).error(str(error))
 
     def end_state(
         self, argv: Sequence[str] | None = None, *, prog: str | None = None
