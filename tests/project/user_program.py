@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from mbufpools import (
     Buffer,
@@ -106,7 +107,7 @@ async def race() -> None:
 
     async def increase() -> None:
         value = number.value
-        await anyio.lowlevel.checkpoint()
+        await checkpoint()
         number.value = value + 1
 
     async with anyio.create_task_group() as tasks:
