@@ -12,9 +12,10 @@ from mbufpools.demokit import plural
 
 from ._intervals import median
 from ._results import Cell, Results
-from .questions._beyond import IDLE, changed, incident_cell, nine_share
+from .questions._beyond import IDLE
 from .questions._cure import COLD
 from .questions._grab import sleepers_share
+from .questions._incidents import changed, incident_cell, nine_share
 from .questions._page import PAGE
 from .questions._question import kernel, mean, never
 from .questions._wakeups import STORMS, price

@@ -122,8 +122,10 @@ class Actors:
         machine, left, buffers = self.machine, nbytes, list[Buffer]()
         cpu = machine.cpu()
         pool_for = machine.pools.m_clpool
+        came: list[Buffer] = []
+        busy = False
 
-        def with_mbuf(mbuf: Buffer) -> None:
+        def fill(mbuf: Buffer) -> None:
             nonlocal left
             buffers.append(mbuf)
             room = MLEN
@@ -136,9 +138,21 @@ class Actors:
                     buffers.append(cluster)
                     room = cluster.nbytes
             left -= room
-            if left > 0:
-                machine.wait_get(self._mbuf, with_mbuf, cpu)
-            else:
+
+        # A loop and not a recursion: data of 64 KiB may need three hundred mbufs, each served at
+        # once inside the `wait_get` of the one before.
+        def with_mbuf(mbuf: Buffer) -> None:
+            nonlocal busy
+            came.append(mbuf)
+            if busy:
+                return
+            busy = True
+            while came:
+                fill(came.pop())
+                if left > 0:
+                    machine.wait_get(self._mbuf, with_mbuf, cpu)
+            busy = False
+            if left <= 0:
                 then(buffers)
 
         machine.wait_get(self._mbuf, with_mbuf, cpu)
@@ -255,7 +269,9 @@ async def incident(
             "slept_after": len(waits),
             "never_after": len(still),
             "wait_after": sum(waits) / len(waits) if waits else 0.0,
+            "p50_after": percentile(waits, 50) or 0.0,
             "p99_after": percentile(waits, 99) or 0.0,
+            "max_after": waits[-1] if waits else 0.0,
             "freed_after": machine.memory.page_out - freed,
             "nine_asked": actors.nine_asked,
             "nine_served": actors.nine_served,

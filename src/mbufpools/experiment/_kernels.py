@@ -8,7 +8,11 @@ from typing import Any
 
 from mbufpools import CurPage, Drain, Hook, MbufPools, Memory, Order, Reclaim, TaskQueue, Wakeup
 
-__all__ = ["KERNELS", "CountingPools", "Kernel", "Run"]
+__all__ = ["CPUS", "KERNELS", "CountingPools", "Kernel", "Run"]
+
+CPUS = 8
+"""CPUs of a machine with caches, where a cell says no other number: that of the measurements of the
+kernel's own code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +128,13 @@ KERNELS = {
         Kernel("patch + fifo", wakeup="deferred", order="fifo"),
         Kernel("patch + pressure", wakeup="deferred", reclaim="pressure"),
         Kernel("depots", drain="depots"),
+        Kernel("depots + patch", drain="depots", wakeup="deferred"),
+        Kernel("depots + curpage", drain="depots", curpage="refreshed"),
         Kernel("drained", drain="caches"),
         Kernel("drained + patch", drain="caches", wakeup="deferred"),
+        Kernel("drained + curpage", drain="caches", curpage="refreshed"),
+        Kernel("drained + patch + fifo", drain="caches", wakeup="deferred", order="fifo"),
+        Kernel("drained + patch + pressure", drain="caches", wakeup="deferred", reclaim="pressure"),
         Kernel("depots + patch + curpage", drain="depots", wakeup="deferred", curpage="refreshed"),
         Kernel("drained + patch + curpage", drain="caches", wakeup="deferred", curpage="refreshed"),
     )

@@ -21,7 +21,7 @@ from typing import Any
 
 import mbufpools
 
-from ._kernels import Kernel
+from ._kernels import CPUS, Kernel
 
 __all__ = ["Cell", "Figures", "Folder", "Results", "fingerprint", "pack", "unpack"]
 
@@ -49,8 +49,11 @@ class Cell:
         return dict(self.items)
 
     def changed(self, parameters: Mapping[str, Any], cpus: int | None) -> Cell:
-        """Return this cell with other parameters, and, if it has caches, another number of CPUs."""
-        kernel = self.kernel if cpus is None or not self.kernel.caches else self.kernel.on(cpus)
+        """Return this cell with other parameters, and with the caches of `cpus` CPUs if it has
+        those of `CPUS`. A cell that states another number of CPUs keeps it."""
+        kernel = self.kernel
+        if cpus is not None and kernel.caches == CPUS:
+            kernel = kernel.on(cpus)
         return Cell.of(self.workload, kernel, **(self.parameters | dict(parameters)))
 
     def plain(self) -> dict[str, Any]:

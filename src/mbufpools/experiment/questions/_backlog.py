@@ -25,6 +25,7 @@ def _backlog_tables(results: Results) -> list[Table]:
     tables = []
     for field, digits, title in (
         ("sleeper_seconds", 0, "Backlog: seconds slept by all 60 processes, in 60 seconds"),
+        ("peak", 1, "Peak: the most that slept at one time"),
         ("at_end", 1, "Asleep at the end; 0 is a backlog that has drained"),
     ):
         table = Table(
@@ -86,5 +87,6 @@ BACKLOG = Question(
     "60 processes take an mbuf and then want a cluster while they hold the mbuf; after about a "
     "second they free both. Every 15 seconds the size of the clusters changes, so pages must move "
     "between the pools of a budget of 272 KiB. Work on systqmp blocks the gc and the wakeup for "
-    "the stated time, again one second after its end, or once, when the first page is due.",
+    "the stated time, again one second after its end, or once, when the first page is due; in the "
+    "kernel it could be pf_purge, unp_gc, sched_barrier or another tenant of that queue.",
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from mbufpools.demokit import Table
 
 from .._results import Cell, Results
@@ -16,7 +18,6 @@ HIDDEN = tuple(
     for name in ("patch", "patch + curpage")
     for pool in POOLS
     for pages in PAGES
-    if pages < 4096 or pool == "mcl2k"
 )
 ORDERS = tuple(
     Cell.of("hidden", kernel("patch"), pool="mcl2k", pages=256, **more)
@@ -36,8 +37,11 @@ COLD = tuple(
         ("wanted", 0),
         ("as it is", 8),
         ("patch", 8),
+        ("depots", 8),
+        ("depots + patch", 8),
         ("drained", 8),
         ("drained + patch", 8),
+        ("drained + patch + curpage", 8),
     )
     for request in ("bpf", "nfs")
     for load in (0, 30, 100)
@@ -49,6 +53,7 @@ def _cure_tables(results: Results) -> list[Table]:
         {
             "pool": "pool",
             "pages": "pages",
+            "calculated": "calculated\n%",
             "stale": "patch:\n% put",
             "fresh": "with curpage:\n% put",
         },
@@ -58,6 +63,7 @@ def _cure_tables(results: Results) -> list[Table]:
         shares.add(
             pool=stale.parameters["pool"],
             pages=stale.parameters["pages"],
+            calculated=f"{100 * _calculated(results, stale):.0f}",
             stale=percent(results.values(stale, "share")),
             fresh=", ".join(sorted({f"{put} put" for put in results.values(fresh, "put")})),
         )
@@ -101,6 +107,18 @@ def _cure_tables(results: Results) -> list[Table]:
     return [shares, orders, cold]
 
 
+def share_until_a_page_is_empty(items: int, pages: int) -> float:
+    """The mean share of all items that are put, in random order, until some page has got all its
+    `items` back: the integral of ``(1 - f**items)**pages`` over the share `f`."""
+    part = 1 / items
+    return math.exp(math.lgamma(1 + part) + math.lgamma(pages + 1) - math.lgamma(pages + 1 + part))
+
+
+def _calculated(results: Results, cell: Cell) -> float:
+    pages = int(cell.parameters["pages"])
+    return share_until_a_page_is_empty(results.values(cell, "items")[0] // pages, pages)
+
+
 def _cold_never(results: Results, name: str, caches: int) -> tuple[int, int]:
     """How many cold gets were never served under a kernel, and of how many."""
     values = [
@@ -142,4 +160,9 @@ CURE = Question(
     "budget is full of receive clusters, of which a share is in use again and again; after one "
     "second one process asks an empty pool for a 9k cluster (bpf_movein), or for a 2k cluster with "
     "an mbuf in its hand (nfsm_reqhead).",
+    (
+        "Calculated: as long as the pool sees no free item, a sleeper is served when some page has "
+        "got all its items back. If a page has n items, a share f of all is put at random and the "
+        "pool has p pages, none has with probability (1 - f^n)^p; the column is the mean.",
+    ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mbufpools.demokit import Table, conjunction
 
 from .._results import Cell, Results
+from ._incidents import incident_cell
 from ._question import Question, kernel, mean, never, seconds
 
 __all__ = ["MARGIN", "MARGINS", "MARGIN_CELLS"]
@@ -19,6 +20,21 @@ MARGIN_CELLS = tuple(
     )
 )
 
+LOADED = (
+    incident_cell("patch", 0),
+    *(
+        Cell.of("incident", kernel("near-limit").near(margin))
+        for margin in MARGINS
+        if margin in (4096, 65536, 1 << 20, 2 << 20)
+    ),
+)
+"""The incident of question g, without caches."""
+
+
+def _adds(results: Results, cell: Cell) -> float:
+    """How often the task was added, also while it was queued."""
+    return mean(results, cell, "runs") + mean(results, cell, "coalesced")
+
 
 def _margin_tables(results: Results) -> list[Table]:
     table = Table(
@@ -31,18 +47,40 @@ def _margin_tables(results: Results) -> list[Table]:
         },
         title="A get in a cold pool, by the margin of near-limit: seconds until it is served",
     )
-    adds = mean(results, MARGIN_CELLS[0], "runs")
+    adds = _adds(results, MARGIN_CELLS[0])
     for margin in (None, *MARGINS):
         cells = [cell for cell in MARGIN_CELLS if cell.kernel.margin == margin]
         table.add(
             margin="patch" if margin is None else str(margin // 1024),
-            adds=round(100 * (1 - mean(results, cells[0], "runs") / adds)),
+            adds=round(100 * (1 - _adds(results, cells[0]) / adds)),
             **{
                 cell.parameters["request"]: seconds(results.values(cell, "served_after"))
                 for cell in cells
             },
         )
-    return [table]
+    loaded = Table(
+        {
+            "margin": "margin\n(KiB)",
+            "done": "requests\ndone",
+            "slept": "slept (s)\nby all",
+            "never": "asleep at\nthe end",
+            "adds": "adds",
+            "saved": "adds saved\n%",
+        },
+        title="The incident of question g without caches, by the margin",
+    )
+    adds = _adds(results, LOADED[0])
+    for cell in LOADED:
+        margin = cell.kernel.margin
+        loaded.add(
+            margin="patch" if margin is None else str(margin // 1024),
+            done=f"{mean(results, cell, 'done_after'):,.0f}",
+            slept=f"{mean(results, cell, 'sleeper_seconds'):,.0f}",
+            never=f"{mean(results, cell, 'never'):.1f}",
+            adds=f"{_adds(results, cell):.0f}",
+            saved=round(100 * (1 - _adds(results, cell) / adds)) if adds else None,
+        )
+    return [table, loaded]
 
 
 def _margin_verdict(results: Results) -> str:
@@ -61,11 +99,9 @@ def _margin_verdict(results: Results) -> str:
     if not safe:
         return "No margin up to 2 MiB is safe: under each of them some get is never served."
     least = min(safe)
-    adds = mean(results, MARGIN_CELLS[0], "runs")
+    adds = _adds(results, MARGIN_CELLS[0])
     saved = next(
-        1 - mean(results, cell, "runs") / adds
-        for cell in MARGIN_CELLS
-        if cell.kernel.margin == least
+        1 - _adds(results, cell) / adds for cell in MARGIN_CELLS if cell.kernel.margin == least
     )
     outcomes = [
         value
@@ -94,10 +130,10 @@ MARGIN = Question(
     "e",
     "margin",
     "Could the wakeup be left out unless the allocation is close to the limit?",
-    MARGIN_CELLS,
+    (*MARGIN_CELLS, *LOADED),
     _margin_tables,
     _margin_verdict,
     "The cold pool of question a without load, with a budget of 4 MiB: a get sleeps for a page "
     "that is as large as many of those that leave. The wakeup is added only if fewer bytes than "
-    "the margin are then available.",
+    "the margin are then available. The pages leave one a second, so each is an add of its own.",
 )

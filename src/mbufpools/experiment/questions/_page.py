@@ -5,13 +5,10 @@ from __future__ import annotations
 from mbufpools.demokit import Table
 
 from .._results import Cell, Results
-from ._beyond import changed, incident_cell, nine_share
+from ._incidents import FOUR, changed, incident_cell, nine_share
 from ._question import Question, kernel, mean, seconds
 
-__all__ = ["FOUR", "PAGE", "SHOWN"]
-
-FOUR = ("as it is", "curpage", "patch", "drained + patch + curpage")
-"""The four kernels of the table of one page, the one-line cure first."""
+__all__ = ["PAGE", "SHOWN"]
 
 SHOWN = {
     "as it is": "as it is",
@@ -19,6 +16,7 @@ SHOWN = {
     "patch": "the patch",
     "drained + patch + curpage": "both + draining",
 }
+"""The kernels of `FOUR` as the table of one page names them, the one-line cure first."""
 
 
 def _undrained(name: str) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from mbufpools.demokit import Table
 
 from .._costs import microseconds_a_second
+from .._kernels import CPUS
 from .._results import Cell, Results
+from ._incidents import incident_cell
 from ._question import Question, kernel, mean
 
 __all__ = ["STORMS", "WAKEUPS", "price"]
@@ -14,6 +16,18 @@ STORMS = tuple(
     Cell.of("storm", kernel(name), sleepers=sleepers)
     for name in ("patch", "direct", "near-limit", "wanted")
     for sleepers in (0, 20)
+)
+
+STEADY = tuple(
+    incident_cell(name, caches)
+    for name, caches in (
+        ("patch", 0),
+        ("direct", 0),
+        ("wanted", 0),
+        ("patch + curpage", 0),
+        ("patch", CPUS),
+        ("drained + patch + curpage", CPUS),
+    )
 )
 
 
@@ -40,13 +54,12 @@ def _wakeup_tables(results: Results) -> list[Table]:
         },
         title="Runs of m_pool_wakeup, and what they cost",
     )
-    steady = tuple(Cell.of("incident", kernel(name)) for name in ("patch", "patch + curpage"))
-    for cell in (*STORMS, *steady):
+    for cell in (*STORMS, *STEADY):
         runs = mean(results, cell, "runs")
         load = (
             f"storm, {cell.parameters['sleepers']} asleep"
             if cell.workload == "storm"
-            else "incident, no caches"
+            else f"incident, {'caches' if cell.kernel.caches else 'no caches'}"
         )
         table.add(
             load=load,
@@ -81,7 +94,7 @@ WAKEUPS = Question(
     "d",
     "wakeups",
     "Could one just call wakeup, knowing that it is cheap if nobody sleeps?",
-    (*STORMS, *(Cell.of("incident", kernel(name)) for name in ("patch", "patch + curpage"))),
+    (*STORMS, *STEADY),
     _wakeup_tables,
     _wakeup_verdict,
     "Storm: 1,024 idle pages of mbufs, more than the pool may keep, so each of 2,000 puts a second "

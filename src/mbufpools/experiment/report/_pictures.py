@@ -8,11 +8,12 @@ from typing import Any
 from .._intervals import median
 from .._results import Results
 from ..questions._backlog import BACKLOGS, BLOCKED, BLOCKS
-from ..questions._beyond import IDLE, incident_cell, incident_cells
+from ..questions._beyond import IDLE
 from ..questions._cure import HIDDEN, POOLS
 from ..questions._grab import DELAYS, GRABBERS, GRABS, sleepers_share
+from ..questions._incidents import FOUR, INCIDENT_CELLS, incident_cell
 from ..questions._margin import MARGIN_CELLS, MARGINS
-from ..questions._page import FOUR, SHOWN
+from ..questions._page import SHOWN
 from ..questions._question import mean
 from ..questions._ratio import RATIOS
 from ..questions._wakeups import STORMS, price
@@ -178,8 +179,12 @@ def _ratio(results: Results) -> Any:
     return made
 
 
+DRAWN = (*FOUR, "patch + curpage", "patch + fifo", "patch + pressure", "drained", "drained + patch")
+"""The kernels whose bars are drawn; the table has all."""
+
+
 def _beyond(results: Results) -> Any:
-    made, axes = figure(2, height=4.2)
+    made, axes = figure(2, height=4.8)
     parts = (1, 50, 90, 100)
     for number, cell in enumerate(IDLE):
         times = [median(results.values(cell, f"left_{part}")) for part in parts]
@@ -198,7 +203,9 @@ def _beyond(results: Results) -> Any:
     axes[0].set_title("Idle pages that have left")
     made.legend(fontsize=8, loc="outside lower left", ncols=3)
     names, done = [], []
-    for cell in incident_cells:
+    for cell in INCIDENT_CELLS:
+        if cell.kernel.name not in DRAWN:
+            continue
         names.append(cell.kernel.name + (", caches" if cell.kernel.caches else ""))
         done.append(mean(results, cell, "done_after"))
     axes[1].barh(names, done, height=0.6, color=COLOURS[0])

@@ -1,0 +1,204 @@
+"""The incident under each kernel: its cells, its tables, and what became of its users."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mbufpools.demokit import Table, plural
+
+from .._intervals import spread
+from .._kernels import CPUS
+from .._results import Cell, Figures, Results
+from ._question import kernel, mean, percent
+
+__all__ = [
+    "FOUR",
+    "INCIDENT_CELLS",
+    "INCIDENT_NOTES",
+    "VARIED_CELLS",
+    "changed",
+    "incident_cell",
+    "incident_tables",
+    "nine_share",
+]
+
+INCIDENTS = (
+    ("as it is", 0),
+    ("patch", 0),
+    ("direct", 0),
+    ("near-limit", 0),
+    ("wanted", 0),
+    ("curpage", 0),
+    ("patch + curpage", 0),
+    ("patch + fifo", 0),
+    ("patch + pressure", 0),
+    ("as it is", CPUS),
+    ("patch", CPUS),
+    ("direct", CPUS),
+    ("curpage", CPUS),
+    ("patch + fifo", CPUS),
+    ("patch + pressure", CPUS),
+    ("depots", CPUS),
+    ("depots + curpage", CPUS),
+    ("depots + patch", CPUS),
+    ("depots + patch + curpage", CPUS),
+    ("drained", CPUS),
+    ("drained + curpage", CPUS),
+    ("drained + patch", CPUS),
+    ("drained + patch + curpage", CPUS),
+    ("drained + patch + fifo", CPUS),
+    ("drained + patch + pressure", CPUS),
+)
+"""The kernels, and the CPUs whose caches they have; 0 for none."""
+
+FOUR = ("as it is", "curpage", "patch", "drained + patch + curpage")
+"""The kernels that are compared on other machines and under other loads."""
+
+LARGE = {"nmbclust": 262144}
+"""The default limit of amd64."""
+FILLED = LARGE | {"hogs": 8192}
+"""The same, with as many hogs as fill it."""
+VARIED: tuple[tuple[str, dict[str, Any], int, tuple[str, ...]], ...] = (
+    ("1 CPU", {}, 1, FOUR),
+    ("4 CPUs", {}, 4, FOUR),
+    ("no small senders", {"small": 0}, CPUS, FOUR),
+    ("200 small senders", {"small": 200}, CPUS, FOUR),
+    ("512 MiB", LARGE, CPUS, FOUR[::3]),
+    ("512 MiB, filled", FILLED, CPUS, FOUR),
+    ("512 MiB, filled", FILLED, 0, ("as it is", "curpage", "patch", "patch + curpage")),
+)
+"""What is other than in `INCIDENTS`: its name, parameters, the CPUs with caches, the kernels."""
+
+
+def incident_cell(name: str, caches: int, **parameters: Any) -> Cell:
+    """The incident under one kernel."""
+    return Cell.of("incident", kernel(name, caches), **parameters)
+
+
+INCIDENT_CELLS = tuple(incident_cell(name, caches) for name, caches in INCIDENTS)
+VARIED_CELLS = tuple(
+    incident_cell(name, caches, **parameters)
+    for _, parameters, caches, names in VARIED
+    for name in names
+)
+
+OUTCOME = ("done_after", "refused_after", "wait_after", "never", "nine_served")
+"""The figures that tell what the users of the pools went through after the incident."""
+
+INCIDENT_NOTES = (
+    "Done: sends and rounds of NFS. Slept: of the gets that may sleep. Refused: of the gets that "
+    "may not (M_DONTWAIT). Waits are those of gets that began to sleep after the peers had read "
+    "again, and were served; those for 9k clusters are left out. Asleep at the end are all, of "
+    "both.",
+    "Pages freed, puts, wakeups and takers are counted from the beginning. A page counts for the "
+    "request that takes the last of its bytes; the rest of the freed pages nobody has taken.",
+    "1 CPU is a multiprocessor kernel on one CPU; a kernel for a single processor has no caches. "
+    "512 MiB is nmbclust 262,144, the default of amd64: 200 hogs do not fill it, 8,192 do.",
+    "So that a run takes seconds, the phases are shorter and the rates lower than in the "
+    "measurements of the kernel's own code: a ring receives each 4 ms, a sender thinks for 60 ms. "
+    "`mbufpools compare --list` names the parameters, and --set changes them.",
+)
+
+
+def incident_tables(results: Results) -> list[Table]:
+    """Return the tables of the incident: its users, its pages, and other machines and loads."""
+    users = Table(
+        {"kernel": "kernel", "cpus": "CPUs with\ncaches", **USERS},
+        title="The incident: its users, in the fourteen seconds after the peers read again",
+    )
+    pages = Table(
+        {
+            "kernel": "kernel",
+            "cpus": "CPUs with\ncaches",
+            "freed": "pages\nfreed",
+            "ratio": "puts to\na page",
+            "sleeper": "taken by\na sleeper",
+            "newcomer": "by a\nnewcomer",
+            "runs": "wakeups",
+            "vain": "served\nnobody",
+            "visits": "visits to\nCPUs",
+        },
+        title="The same runs: pages that were freed, who took them, wakeups, and the cost of "
+        "draining",
+    )
+    for cell in INCIDENT_CELLS:
+        machine = {"kernel": cell.kernel.name, "cpus": cell.kernel.caches or "-"}
+        users.add(**machine, **_users(results, cell))
+        freed = mean(results, cell, "pages_freed")
+        pages.add(
+            **machine,
+            freed=f"{freed:.1f}",
+            ratio=f"{mean(results, cell, 'puts') / freed:,.0f}" if freed else "none freed",
+            sleeper=f"{mean(results, cell, 'taken_by_sleeper'):.1f}",
+            newcomer=f"{mean(results, cell, 'taken_by_newcomer'):.1f}",
+            runs=f"{mean(results, cell, 'runs'):.1f}",
+            vain=f"{mean(results, cell, 'runs_in_vain'):.1f}",
+            visits=f"{mean(results, cell, 'cpu_visits'):,.0f}",
+        )
+    varied = Table(
+        {"what": "what is other", "cpus": "CPUs with\ncaches", "kernel": "kernel", **USERS},
+        title="The incident on other machines and under other loads: its users",
+    )
+    cells = iter(VARIED_CELLS)
+    for what, _, caches, names in VARIED:
+        for _ in names:
+            cell = next(cells)
+            varied.add(
+                what=what,
+                cpus=caches or "-",
+                kernel=cell.kernel.name,
+                **_users(results, cell),
+            )
+    return [users, pages, varied]
+
+
+USERS = {
+    "done": "requests\ndone",
+    "slept": "slept\n%",
+    "wait": "mean wait\n(ms)",
+    "p50": "p50",
+    "p99": "p99",
+    "max": "max",
+    "refused": "refused\n%",
+    "never": "asleep at\nthe end",
+    "nine": "9k served\n%",
+}
+
+
+def _users(results: Results, cell: Cell) -> dict[str, str]:
+    runs = results.all(cell)
+    return {
+        "done": f"{mean(results, cell, 'done_after'):,.0f}",
+        "slept": f"{100 * sum(map(_slept, runs)) / len(runs):.2f}",
+        "wait": spread([1000 * run["wait_after"] for run in runs], "{:.0f}"),
+        **{
+            name: f"{1000 * mean(results, cell, f'{name}_after'):,.0f}"
+            for name in ("p50", "p99", "max")
+        },
+        "refused": spread([100 * run["refused_after"] for run in runs]),
+        "never": f"{mean(results, cell, 'never'):.1f}",
+        "nine": percent([run["nine_served"] / max(1, run["nine_asked"]) for run in runs]),
+    }
+
+
+def _slept(run: Figures) -> float:
+    """The share of the gets after the stop that had to sleep."""
+    slept, asked = int(run["slept_after"]) + int(run["never_after"]), int(run["asked_after"])
+    return slept / max(1, asked)
+
+
+def nine_share(results: Results, cell: Cell) -> float:
+    """The share of the 9k clusters that were served."""
+    runs = results.all(cell)
+    asked = sum(int(run["nine_asked"]) for run in runs)
+    return sum(int(run["nine_served"]) for run in runs) / max(1, asked)
+
+
+def changed(results: Results, one: Cell, other: Cell) -> str:
+    """In how many runs the outcome of two cells differs, of how many: "1 of 20 runs"."""
+    rows = [
+        list(zip(*(results.values(cell, name) for name in OUTCOME), strict=True))
+        for cell in (one, other)
+    ]
+    differ = sum(before != after for before, after in zip(*rows, strict=True))
+    return f"{differ} of {plural(len(rows[0]), 'run')}"
