@@ -58,7 +58,7 @@ report-full: $(READY)  ## the experiment with 20 seeds, and the results that doc
 	$(BIN)/mbufpools compare --seeds 20 --out build/report-full --pack docs/results.jsonl.xz
 	cp build/report-full/hero.svg docs/hero.svg
 	$(BIN)/mbufpools compare --results docs/results.jsonl.xz --mail > docs/mail.txt
-	$(BIN)/python docs/produce.py
+	$(BIN)/python docs/produce.py docs/answers.md README.md
 
 SEED ?=
 soak: $(READY)  ## a million random operations on each backend (SEED=n to say which)

@@ -22,6 +22,9 @@ from mbufpools.experiment import (
 )
 from mbufpools.experiment._costs import microseconds_a_second
 from mbufpools.experiment._intervals import interval, median, spread
+from mbufpools.experiment.questions._cure import HIDDEN, share_until_a_page_is_empty
+from mbufpools.experiment.questions._incidents import incident_cell, nine_share
+from mbufpools.experiment.questions._question import mean
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / "docs" / "results.jsonl.xz"
@@ -64,7 +67,7 @@ def test_the_mail_of_the_committed_results_comes_out_again(committed: Results) -
 
 
 CHEAP = {
-    f"{cell.workload}, {cell.kernel.caches} caches": cell
+    f"{cell.workload}, {cell.kernel.caches} caches, {cell.kernel.order}": cell
     for question in reversed(QUESTIONS)
     for cell in reversed(question.cells)
     if cell.workload not in ("incident", "load") and cell.parameters.get("pages", 0) < 1000
@@ -102,8 +105,9 @@ def changed(results: Results, question: str, **figures: object) -> Results:
         ("backlog", {"at_end": 60}, "never drains", "drains at blocks"),
         ("wakeups", {"runs": 10**7, "runs_idle": 0}, "not cheap", "Yes, it is cheap"),
         ("margin", {"served_after": None}, "No margin", "serves every get"),
-        ("ratio", {"pages_freed": 0}, "Yes: no page freed", "Not here"),
-        ("beyond", {"left_50": None}, "for ever", "136 s"),
+        ("ratio", {"pages_freed": 0}, "Yes: no page freed", "Only with ample memory"),
+        ("ratio", {"pages_freed": 100}, "No:", "Only with ample memory"),
+        ("beyond", {"left_50": None}, "longer than 4,500 s", "136 s"),
         ("page", {"share": 0.5}, "does not help alone", "helps alone"),
     ],
 )
@@ -136,6 +140,51 @@ def test_the_interval_of_the_mean_surrounds_it_and_is_the_same_each_time() -> No
 def test_never_is_longer_than_any_time() -> None:
     assert median([None, 3.0, 1.0]) == 3.0
     assert median([None, None, 1.0]) is None
+
+
+@pytest.mark.parametrize(
+    ("items", "nbytes", "share"), [(8, 16384, 0.26), (16, 4096, 0.46)], ids=["mcl2k", "mbufpl"]
+)
+def test_the_calculated_share_of_a_pool_of_512_mib(items: int, nbytes: int, share: float) -> None:
+    found = share_until_a_page_is_empty(items, (512 << 20) // nbytes)
+    assert found == pytest.approx(share, abs=0.005)
+    assert share_until_a_page_is_empty(items, 1) == pytest.approx(1.0)
+
+
+def test_the_measured_shares_are_those_that_are_calculated(committed: Results) -> None:
+    for cell in HIDDEN:
+        pages = cell.parameters["pages"]
+        if cell.kernel.name == "patch":
+            shares = committed.values(cell, "share")
+            items = committed.values(cell, "items")[0] // pages
+            expected = share_until_a_page_is_empty(items, pages)
+            assert sum(shares) / len(shares) == pytest.approx(expected, abs=0.03)
+
+
+def test_what_the_page_of_answers_says_of_the_incident(committed: Results) -> None:
+    def cell(name: str, caches: int, **parameters: object) -> Cell:
+        return incident_cell(name, caches, **parameters)
+
+    def done(name: str, caches: int, **parameters: object) -> float:
+        return mean(committed, cell(name, caches, **parameters), "done_after")
+
+    def nine(name: str, caches: int, **parameters: object) -> float:
+        return nine_share(committed, cell(name, caches, **parameters))
+
+    # FIFO across pools: a request that cannot be served holds up all that come after it.
+    assert done("patch + fifo", 0) < done("patch", 0)
+    assert done("patch + fifo", 8) < 0.1 * done("patch", 8)
+    assert nine("drained + patch + fifo", 8) == 1
+    # Reclaim under pressure finds no idle page while the caches keep the items.
+    assert done("patch + pressure", 0) > done("patch", 0)
+    assert nine("patch + pressure", 8) < 0.5
+    # The number of CPUs changes none of this; nor does the limit, if it is reached.
+    filled = {"nmbclust": 262144, "hogs": 8192}
+    for caches, parameters in ((1, {}), (4, {}), (8, filled)):
+        assert nine("as it is", caches, **parameters) < 0.1
+        assert nine("patch", caches, **parameters) < 0.1
+        assert nine("drained + patch + curpage", caches, **parameters) > 0.9
+    assert mean(committed, cell("as it is", 8, nmbclust=262144), "slept_after") == 0
 
 
 def test_the_price_is_that_of_the_calls() -> None:

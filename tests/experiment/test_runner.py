@@ -111,6 +111,8 @@ def test_the_number_of_cpus_changes_where_there_are_caches() -> None:
     cell = Cell.of("idle", KERNELS["patch"].on(8))
     assert cell.changed({}, 4).kernel.caches == 4
     assert CELLS[0].changed({}, 4) == CELLS[0]
+    stated = Cell.of("incident", KERNELS["patch"].on(1))
+    assert stated.changed({}, 4) == stated
 
 
 def test_packed_results_are_the_same_bytes_and_come_out_again(tmp_path: Path) -> None:

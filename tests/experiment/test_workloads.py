@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 
 from mbufpools.experiment import KERNELS, PARAMETERS, WORKLOADS, Kernel, measure
+from mbufpools.experiment._clock import Simulation, simulate
+from mbufpools.experiment._incident import MLEN, RATES, Actors
+from mbufpools.experiment._machine import Machine
+from mbufpools.experiment._workloads import take_all
 
 SHORT: dict[str, dict[str, Any]] = {
     "hidden": {"pages": 16},
@@ -107,8 +111,24 @@ def test_a_trim_lets_all_idle_pages_go() -> None:
     assert (found["left_1"], found["left_100"]) == (9.0, 10.0)
 
 
+def test_data_whose_clusters_are_refused_goes_into_hundreds_of_mbufs() -> None:
+    """Each is served at once, inside the call that asked for the one before."""
+
+    async def program(simulation: Simulation) -> list[int]:
+        async with Machine(simulation, KERNELS["as it is"], 64, 1) as machine:
+            pools = machine.pools
+            machine.put(*[machine.take(pools.mbpool) for _ in range(16 * 25)])
+            take_all(machine, pools.m_clpool(2048))
+            sent: list[int] = []
+            Actors(machine, RATES).send(65536, lambda buffers: sent.append(len(buffers)))
+            return sent
+
+    assert simulate(program) == [-(-65536 // MLEN)]
+
+
 def test_in_a_storm_direct_runs_once_for_each_page_and_wanted_only_for_sleepers() -> None:
     given = SHORT["storm"] | {"sleepers": 0}
     direct = measure("storm", KERNELS["direct"], given, 1)
     assert direct["runs"] == direct["runs_idle"] == direct["pages_freed"] > 20
+    assert direct["storm_seconds"] == pytest.approx(direct["runs"] / given["rate"], rel=0.5)
     assert measure("storm", KERNELS["wanted"], given, 1)["runs"] == 0

@@ -64,7 +64,7 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         "--cpus",
         type=whole_number(1, 256),
         metavar="N",
-        help="CPUs with caches, where a kernel has caches (8)",
+        help="CPUs with caches, where a row has caches and states no other number (8)",
     )
     parser.add_argument(
         "--set",
@@ -275,9 +275,9 @@ def _print(question: Question, results: Results, arguments: argparse.Namespace) 
 
 def _terms(question: Question, results: Results, arguments: argparse.Namespace) -> str:
     seeds, cpus = results.seeds_of(question.cells), arguments.cpus or 8
-    terms = [f"Seeds: {seeds}. Caches are those of {cpus} CPUs."]
+    terms = [f"Seeds: {seeds}. Caches are those of {cpus} CPUs, where nothing else is said."]
     if arguments.set:
-        terms.append(f"Changed: {', '.join(arguments.set)}.")
+        terms.append(f"Changed in every row, whatever it says: {', '.join(arguments.set)}.")
     if find_spec("numpy") is None:
         terms.append("Without NumPy there are no intervals: pip install 'mbufpools[report]'.")
     else:

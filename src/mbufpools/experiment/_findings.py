@@ -15,7 +15,7 @@ from ._results import Cell, Results
 from .questions._beyond import IDLE
 from .questions._cure import COLD
 from .questions._grab import sleepers_share
-from .questions._incidents import changed, incident_cell, nine_share
+from .questions._incidents import changed, incident_cell, nine_share, slept_share
 from .questions._page import PAGE
 from .questions._question import kernel, mean, never
 from .questions._wakeups import STORMS, price
@@ -78,11 +78,15 @@ def _drained(results: Results) -> str:
     wait = [1000 * mean(results, cell, "wait_after") for cell in (BEFORE, CURPAGE, BOTH)]
     nine = [nine_share(results, cell) for cell in (BEFORE, BOTH)]
     visits = mean(results, BOTH, "cpu_visits") / mean(results, BOTH, "seconds")
+    slept = [slept_share(results, cell) for cell in (BEFORE, CURPAGE, BOTH)]
+    told = [
+        f"{share:.1%} of the gets sleep, {seconds:,.0f} ms on average"
+        for share, seconds in zip(slept, wait, strict=True)
+    ]
     return (
-        f"After the incident the mean wait is {wait[0]:,.0f} ms as it is, {wait[1]:,.0f} ms with "
-        f"the curpage line, and {wait[2]:,.0f} ms with both and caches that are drained while "
-        f"somebody waits (9k served: {nine[0]:.0%}, then {nine[1]:.0%}; {visits:,.0f} visits to "
-        f"CPUs a second)."
+        f"After the incident {told[0]}, as it is; {told[1]}, with the curpage line; {told[2]}, "
+        f"with both and caches that are drained while somebody waits (9k served: {nine[0]:.0%}, "
+        f"then {nine[1]:.0%}; {visits:,.0f} visits to CPUs a second)."
     )
 
 
@@ -101,10 +105,10 @@ def _grabbed(results: Results) -> str:
 def _cost(results: Results) -> str:
     most = max(max(price(results, cell)) for cell in STORMS)
     half = [median(results.values(cell, "left_50")) for cell in IDLE[:2]]
-    stay = ["for ever" if value is None else f"{value:,.0f} s" for value in half]
+    stay = ["longer than was simulated" if value is None else f"{value:,.0f} s" for value in half]
     return (
-        f"All wakeups of a storm of freed pages cost {most / 1e6:.2%} of a CPU at most; half of "
-        f"256 idle pages stay for {stay[0]}, and for {stay[1]} with caches."
+        f"In a storm of freed pages the wakeups cost {most / 1e6:.2%} of a CPU at most, while it "
+        f"lasts; half of 256 idle pages stay for {stay[0]}, and for {stay[1]} with caches."
     )
 
 

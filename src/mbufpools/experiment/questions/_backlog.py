@@ -89,4 +89,9 @@ BACKLOG = Question(
     "between the pools of a budget of 272 KiB. Work on systqmp blocks the gc and the wakeup for "
     "the stated time, again one second after its end, or once, when the first page is due; in the "
     "kernel it could be pf_purge, unp_gc, sched_barrier or another tenant of that queue.",
+    (
+        "As it is, nothing wakes the sleepers, and a page that leaves serves the process that asks "
+        "next. So its row depends on whether a page leaves just when the size changes and all ask "
+        "anew, and does not tell what a block does.",
+    ),
 )

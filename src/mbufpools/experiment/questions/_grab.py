@@ -55,10 +55,10 @@ def _grab_verdict(results: Results) -> str:
     prompt, late, later = (share["patch", delay] for delay in (0.0, 0.01, 0.1))
     real = late < prompt - 0.05
     return (
-        f"{'Yes, if the task is late' if real else 'No'}: under the patch sleepers get "
-        f"{prompt:.0%} of freed pages at once, {late:.0%} at 10 ms, {later:.0%} at 100 ms; direct "
-        f"{share['direct', 0.1]:.0%}, FIFO {share['patch + fifo', 0.1]:.0%}; unpatched "
-        f"{share['as it is', 0.0]:.0%}."
+        f"{'Yes, if the task is late' if real else 'No'}: the patch gives sleepers {prompt:.0%} of "
+        f"the freed pages if its task runs at once, {late:.0%} 10 ms late, {later:.0%} 100 ms "
+        f"late; direct {share['direct', 0.1]:.0%}, FIFO {share['patch + fifo', 0.1]:.0%}, "
+        f"unpatched {share['as it is', 0.0]:.0%}."
     )
 
 

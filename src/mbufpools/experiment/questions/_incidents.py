@@ -8,7 +8,7 @@ from mbufpools.demokit import Table, plural
 
 from .._intervals import spread
 from .._kernels import CPUS
-from .._results import Cell, Figures, Results
+from .._results import Cell, Results
 from ._question import kernel, mean, percent
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "incident_cell",
     "incident_tables",
     "nine_share",
+    "slept_share",
 ]
 
 INCIDENTS = (
@@ -169,7 +170,7 @@ def _users(results: Results, cell: Cell) -> dict[str, str]:
     runs = results.all(cell)
     return {
         "done": f"{mean(results, cell, 'done_after'):,.0f}",
-        "slept": f"{100 * sum(map(_slept, runs)) / len(runs):.2f}",
+        "slept": f"{100 * slept_share(results, cell):.2f}",
         "wait": spread([1000 * run["wait_after"] for run in runs], "{:.0f}"),
         **{
             name: f"{1000 * mean(results, cell, f'{name}_after'):,.0f}"
@@ -181,10 +182,12 @@ def _users(results: Results, cell: Cell) -> dict[str, str]:
     }
 
 
-def _slept(run: Figures) -> float:
-    """The share of the gets after the stop that had to sleep."""
-    slept, asked = int(run["slept_after"]) + int(run["never_after"]), int(run["asked_after"])
-    return slept / max(1, asked)
+def slept_share(results: Results, cell: Cell) -> float:
+    """The share of the gets after the stop that had to sleep, without those for 9k clusters."""
+    runs = results.all(cell)
+    return sum(
+        (run["slept_after"] + run["never_after"]) / max(1, run["asked_after"]) for run in runs
+    ) / len(runs)
 
 
 def nine_share(results: Results, cell: Cell) -> float:

@@ -97,7 +97,7 @@ def _margin_verdict(results: Results) -> str:
         if all(served(larger) for larger in MARGINS if larger >= margin)
     ]
     if not safe:
-        return "No margin up to 2 MiB is safe: under each of them some get is never served."
+        return "No margin up to 2 MiB is safe: under each of them some get is not served."
     least = min(safe)
     adds = _adds(results, MARGIN_CELLS[0])
     saved = next(
@@ -119,10 +119,10 @@ def _margin_verdict(results: Results) -> str:
             for cell in MARGIN_CELLS
             if cell.kernel.margin == least // 2 and never(results.values(cell, "served_after"))
         ]
-        unsafe = f"with {least // 2048} KiB some {conjunction(failing)} gets never are"
+        unsafe = f"{least // 2048} KiB does not serve every {conjunction(failing)} get"
     return (
         f"A margin of {least // 1024} KiB serves every get ({unsafe}); it saves {saved:.0%} of the "
-        f"{adds:.0f} adds of 80 s, and near-limit with 4 KiB leaves {lost} of {of} gets asleep."
+        f"{adds:.0f} adds of 80 s, and a margin of 4 KiB leaves {lost} of {of} gets asleep."
     )
 
 

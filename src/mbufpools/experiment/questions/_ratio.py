@@ -72,10 +72,14 @@ def _ratio_verdict(results: Results) -> str:
         if matters
         else "the patch changes sleeping by over 10 % in none of the loads"
     )
-    many = not ratios or min(ratios) >= 1e6
+    if not ratios or min(ratios) >= 1e6:
+        many = "Yes"
+    elif nothing or max(ratios) >= 1e6:
+        many = "Only with ample memory"
+    else:
+        many = "No"
     return (
-        f"{'Yes' if many else 'Not here'}: {span} in 12 s; in {nothing} of {len(RATIOS) // 2} "
-        f"loads no page left; {effect}."
+        f"{many}: {span} in 12 s; in {nothing} of {len(RATIOS) // 2} loads no page left; {effect}."
     )
 
 
@@ -87,6 +91,6 @@ RATIO = Question(
     _ratio_tables,
     _ratio_verdict,
     "The receive rings, senders and NFS of the incident, with less think time and without hogs, "
-    "for 12 seconds, with less and less memory. The ratio grows with the length of the run as long "
-    "as no page leaves.",
+    "for 12 seconds, with less and less memory. Where no page leaves, the ratio has no bound: it "
+    "grows with the length of the run.",
 )

@@ -125,7 +125,7 @@ def _wakeups(results: Results) -> Any:
     values = [sum(it := price(results, cell)) / len(it) for cell in STORMS]
     axes.barh(names, values, color=COLOURS[0], height=0.6)
     axes.invert_yaxis()
-    axes.set_xlabel("µs of CPU time a second, at most (a thousandth of a CPU is 1,000)")
+    axes.set_xlabel("µs of CPU time a second of the storm, at most (1,000 is 0.1 % of a CPU)")
     axes.set_title("What wakeups cost in a storm of freed pages")
     axes.grid(axis="y", visible=False)
     return made
