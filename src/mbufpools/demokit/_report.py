@@ -63,13 +63,23 @@ class Table:
         columns: the name of each cell, and its header; a ``\\n`` in a header breaks the line.
         title: a line above the table.
         none: the text that stands for None.
+        right: the columns that are aligned to the right although they have words, such as numbers
+            beside a "never".
     """
 
-    def __init__(self, columns: Mapping[str, str], *, title: str = "", none: str = "-") -> None:
+    def __init__(
+        self,
+        columns: Mapping[str, str],
+        *,
+        title: str = "",
+        none: str = "-",
+        right: Iterable[str] = (),
+    ) -> None:
         self.columns: dict[str, str] = dict(columns)
         self.title: str = title
         self.rows: list[dict[str, Cell]] = []
         self._none = none
+        self._right = frozenset(right)
 
     def add(self, **cells: Cell) -> None:
         """Append a row. Raises TypeError if its cells are not exactly those of the columns."""
@@ -80,7 +90,8 @@ class Table:
         self.rows.append({name: cells[name] for name in self.columns})
 
     def __str__(self) -> str:
-        """The table in plain text. Words are aligned to the left, numbers to the right."""
+        """The table in plain text. Words are aligned to the left, numbers and the columns of
+        `right` to the right."""
         headers = [header.split("\n") for header in self.columns.values()]
         height = max(len(lines) for lines in headers)
         texts = [[""] * (height - len(lines)) + lines for lines in headers]
@@ -88,7 +99,9 @@ class Table:
         for lines, name in zip(texts, self.columns, strict=True):
             cells = [row[name] for row in self.rows]
             lines.extend(map(self.show, cells))
-            numeric.append(not any(isinstance(cell, str | bool) for cell in cells))
+            numeric.append(
+                name in self._right or not any(isinstance(cell, str | bool) for cell in cells)
+            )
         widths = [max(map(len, lines)) for lines in texts]
         for lines, width in zip(texts, widths, strict=True):
             lines.insert(height, "-" * width)

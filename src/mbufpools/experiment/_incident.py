@@ -50,9 +50,9 @@ RATES: dict[str, Any] = {
 from `resume` on; then the `small` senders begin, and a 9k cluster is asked for each second.
 
 So that a run takes seconds, the phases are shorter than in the measurements of the kernel's own
-code that the documents cite (20, 40 and 100 s), the rings receive at half the rate, and a sender
-thinks for 60 ms instead of 20. The stop, and the time after it, are longer than the nine seconds
-after which the gc frees a page."""
+code that the documents cite (20, 40 and 100 s), the rings receive at an eighth of the rate (there
+each of them each 2 ms), and a sender thinks for 60 ms instead of 20. The stop, and the time after
+it, are longer than the nine seconds after which the gc frees a page."""
 
 
 class Actors:

@@ -35,6 +35,7 @@ def _backlog_tables(results: Results) -> list[Table]:
                 **{f"{block:g}": f"{1000 * block:g} ms" for block in BLOCKS},
             },
             title=title + ", by how long systqmp is blocked",
+            right=[f"{block:g}" for block in BLOCKS],
         )
         for cells, how in ((BACKLOGS, "each second"), (ONCE, "once")):
             for name in dict.fromkeys(cell.kernel.name for cell in cells):

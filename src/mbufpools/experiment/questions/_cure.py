@@ -6,6 +6,7 @@ import math
 
 from mbufpools.demokit import Table
 
+from .._intervals import spread
 from .._results import Cell, Results
 from ._question import Question, kernel, mean, never, percent, seconds
 
@@ -58,6 +59,7 @@ def _cure_tables(results: Results) -> list[Table]:
             "fresh": "with curpage:\n% put",
         },
         title="Hidden items: share of a full pool's items that are put until one sleeper is served",
+        right=("calculated",),
     )
     for stale, fresh in zip(HIDDEN[: len(HIDDEN) // 2], HIDDEN[len(HIDDEN) // 2 :], strict=True):
         shares.add(
@@ -77,7 +79,7 @@ def _cure_tables(results: Results) -> list[Table]:
         runs = results.all(cell)
         orders.add(
             variant=name,
-            share=percent([run["share"] for run in runs]),
+            share=spread([100 * run["share"] for run in runs]),
             refused=percent([run["refused"] / max(1, run["tries"]) for run in runs]),
         )
     cold = Table(

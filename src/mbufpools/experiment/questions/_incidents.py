@@ -96,8 +96,9 @@ INCIDENT_NOTES = (
     "1 CPU is a multiprocessor kernel on one CPU; a kernel for a single processor has no caches. "
     "512 MiB is nmbclust 262,144, the default of amd64: 200 hogs do not fill it, 8,192 do.",
     "So that a run takes seconds, the phases are shorter and the rates lower than in the "
-    "measurements of the kernel's own code: a ring receives each 4 ms, a sender thinks for 60 ms. "
-    "`mbufpools compare --list` names the parameters, and --set changes them.",
+    "measurements of the kernel's own code: one ring, in turn, receives each 4 ms (there each ring "
+    "each 2 ms), and a sender thinks for 60 ms (there 20). mbufpools compare --list names the "
+    "parameters, and --set changes them.",
 )
 
 
@@ -106,6 +107,7 @@ def incident_tables(results: Results) -> list[Table]:
     users = Table(
         {"kernel": "kernel", "cpus": "CPUs with\ncaches", **USERS},
         title="The incident: its users, in the fourteen seconds after the peers read again",
+        right=USERS.keys() - SPREAD,
     )
     pages = Table(
         {
@@ -121,6 +123,7 @@ def incident_tables(results: Results) -> list[Table]:
         },
         title="The same runs: pages that were freed, who took them, wakeups, and the cost of "
         "draining",
+        right=("cpus", "freed", "ratio", "sleeper", "newcomer", "runs", "vain", "visits"),
     )
     for cell in INCIDENT_CELLS:
         machine = {"kernel": cell.kernel.name, "cpus": cell.kernel.caches or "-"}
@@ -137,18 +140,25 @@ def incident_tables(results: Results) -> list[Table]:
             visits=f"{mean(results, cell, 'cpu_visits'):,.0f}",
         )
     varied = Table(
-        {"what": "what is other", "cpus": "CPUs with\ncaches", "kernel": "kernel", **USERS},
+        {
+            "what": "what is other",
+            "cpus": "CPUs with\ncaches",
+            "kernel": "kernel",
+            **{name: label for name, label in USERS.items() if name not in ("p50", "max")},
+        },
         title="The incident on other machines and under other loads: its users",
+        right=USERS.keys() - SPREAD,
     )
     cells = iter(VARIED_CELLS)
     for what, _, caches, names in VARIED:
         for _ in names:
             cell = next(cells)
+            found = _users(results, cell)
             varied.add(
                 what=what,
                 cpus=caches or "-",
                 kernel=cell.kernel.name,
-                **_users(results, cell),
+                **{name: text for name, text in found.items() if name in varied.columns},
             )
     return [users, pages, varied]
 
@@ -157,13 +167,17 @@ USERS = {
     "done": "requests\ndone",
     "slept": "slept\n%",
     "wait": "mean wait\n(ms)",
-    "p50": "p50",
-    "p99": "p99",
-    "max": "max",
+    "p50": "p50\n(ms)",
+    "p99": "p99\n(ms)",
+    "max": "max\n(ms)",
     "refused": "refused\n%",
     "never": "asleep at\nthe end",
     "nine": "9k served\n%",
 }
+
+
+SPREAD = {"wait", "refused"}
+"""The columns with an interval behind the mean."""
 
 
 def _users(results: Results, cell: Cell) -> dict[str, str]:
@@ -185,9 +199,10 @@ def _users(results: Results, cell: Cell) -> dict[str, str]:
 def slept_share(results: Results, cell: Cell) -> float:
     """The share of the gets after the stop that had to sleep, without those for 9k clusters."""
     runs = results.all(cell)
-    return sum(
+    shares: list[float] = [
         (run["slept_after"] + run["never_after"]) / max(1, run["asked_after"]) for run in runs
-    ) / len(runs)
+    ]
+    return sum(shares) / len(shares)
 
 
 def nine_share(results: Results, cell: Cell) -> float:

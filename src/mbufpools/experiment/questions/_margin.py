@@ -46,6 +46,7 @@ def _margin_tables(results: Results) -> list[Table]:
             "adds": "adds saved\n%",
         },
         title="A get in a cold pool, by the margin of near-limit: seconds until it is served",
+        right=("margin", "nfs", "bpf", "64k"),
     )
     adds = _adds(results, MARGIN_CELLS[0])
     for margin in (None, *MARGINS):
@@ -68,6 +69,7 @@ def _margin_tables(results: Results) -> list[Table]:
             "saved": "adds saved\n%",
         },
         title="The incident of question g without caches, by the margin",
+        right=("margin", "done", "slept", "never", "adds"),
     )
     adds = _adds(results, LOADED[0])
     for cell in LOADED:

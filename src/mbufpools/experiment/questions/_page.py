@@ -47,6 +47,7 @@ def _page_tables(results: Results) -> list[Table]:
             "nine": "9k\nserved",
         },
         title="Four kernels with caches on 8 CPUs",
+        right=("hidden", "cold", "refused", "slept", "wait", "freed", "nine"),
     )
     for at, name in enumerate(FOUR):
         hidden, cold, incident = PAGE_CELLS[at], PAGE_CELLS[at + 4], PAGE_CELLS[at + 8]
@@ -65,14 +66,15 @@ def _page_tables(results: Results) -> list[Table]:
 
 def _page_verdict(results: Results) -> str:
     hidden = [mean(results, cell, "share") for cell in PAGE_CELLS[:2]]
-    waits = [1000 * mean(results, cell, "wait_after") for cell in PAGE_CELLS[8:]]
+    waits = [1000 * mean(results, cell, "wait_after") for cell in PAGE_CELLS[8:10]]
+    slept = [slept_share(results, cell) for cell in PAGE_CELLS[8:10]]
     helps = "helps" if hidden[1] < 0.1 * hidden[0] else "does not help"
     runs = changed(results, PAGE_CELLS[8], PAGE_CELLS[10])
     nines = nine_share(results, PAGE_CELLS[11])
     return (
-        f"The curpage line {helps} alone: {hidden[0]:.0%} → {hidden[1]:.2%} of a pool put, mean "
-        f"wait {waits[0]:,.0f} → {waits[1]:,.0f} ms; with caches the patch alone changes {runs}; "
-        f"with both and draining {nines:.0%} of 9k served."
+        f"The curpage line {helps} alone: {hidden[0]:.0%} → {hidden[1]:.2%} of a pool put, "
+        f"{slept[0]:.1%} of gets sleep {waits[0]:,.0f} ms → {slept[1]:.1%} {waits[1]:,.0f} ms; with "
+        f"caches the patch alone changes {runs}; both and draining serve {nines:.0%} of 9k."
     )
 
 

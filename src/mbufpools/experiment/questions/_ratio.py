@@ -35,6 +35,7 @@ def _ratio_tables(results: Results) -> list[Table]:
             "patch": "slept (s)\npatch",
         },
         title="Load without an incident: puts to page frees, and seconds slept by all, in 12 s",
+        right=("freed", "ratio", "before", "patch"),
     )
     for before, patch in zip(RATIOS[::2], RATIOS[1::2], strict=True):
         ratio = _ratio(results, before)
@@ -75,7 +76,7 @@ def _ratio_verdict(results: Results) -> str:
     if not ratios or min(ratios) >= 1e6:
         many = "Yes"
     elif nothing or max(ratios) >= 1e6:
-        many = "Only with ample memory"
+        many = "It depends on the load"
     else:
         many = "No"
     return (

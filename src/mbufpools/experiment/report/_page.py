@@ -101,17 +101,30 @@ bootstrapped means. Rerun: <code>mbufpools compare {question.name}</code></p>
 
 
 def _table(table: Table) -> str:
+    rows = [[table.show(row[name]) for name in table.columns] for row in table.rows]
+    aligned = [_alignment(at, [row[at] for row in rows]) for at in range(len(table.columns))]
     head = "".join(
-        f"<th>{_text(name).replace(chr(10), '<br>')}</th>" for name in table.columns.values()
+        f"<th{how}>{_text(name).replace(chr(10), '<br>')}</th>"
+        for how, name in zip(aligned, table.columns.values(), strict=True)
     )
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{_text(table.show(cell))}</td>" for cell in row.values()) + "</tr>\n"
-        for row in table.rows
+    body = "".join(
+        "<tr>"
+        + "".join(f"<td{how}>{_text(cell)}</td>" for how, cell in zip(aligned, row, strict=True))
+        + "</tr>\n"
+        for row in rows
     )
     return (
         f'<div class="wide"><table><caption>{_text(table.title)}</caption>\n'
-        f"<tr>{head}</tr>\n{rows}</table></div>\n"
+        f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n"
     )
+
+
+def _alignment(at: int, cells: Sequence[str]) -> str:
+    """Numbers stand on the right. The first column is words, and so is one that has no number and
+    more to say than whether."""
+    numbers = any(cell[:1].isdigit() for cell in cells)
+    words = at == 0 or not (numbers or set(cells) <= {"yes", "no", "never", "-", ""})
+    return ' class="words"' if words else ""
 
 
 def _text(words: str) -> str:

@@ -186,7 +186,7 @@ DRAWN = (*FOUR, "patch + curpage", "patch + fifo", "patch + pressure", "drained"
 def _beyond(results: Results) -> Any:
     made, axes = figure(2, height=4.8)
     parts = (1, 50, 90, 100)
-    for number, cell in enumerate(IDLE):
+    for number, cell in enumerate(IDLE[: len(MARKERS) - 1]):
         times = [median(results.values(cell, f"left_{part}")) for part in parts]
         points = [(time, part) for time, part in zip(times, parts, strict=True) if time is not None]
         given = cell.parameters

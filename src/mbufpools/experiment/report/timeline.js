@@ -82,7 +82,7 @@
     pen.font = "11px sans-serif";
     const step = [0.1, 0.2, 0.5, 1, 2, 5].find(it => (to - from) / it <= width() / 70) ?? 10;
     for (let at = Math.ceil(from / step) * step; at <= to + 1e-9; at += step)
-      text(+at.toFixed(3) + " s", x(at), tall - 4, "center");
+      text(+at.toFixed(3) + " s", x(at), tall - 4, x(at) > width() - 24 ? "right" : "center");
     if (cursor !== null) {
       pen.strokeStyle = ink;
       pen.strokeRect(x(cursor), 0, 0.5, tall - 16);
