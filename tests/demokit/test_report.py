@@ -38,6 +38,13 @@ def test_a_table_shows_its_title_and_its_text_for_none() -> None:
     assert str(table) == "Title:\n   at\n-----\nnever"
 
 
+def test_a_column_of_numbers_and_words_can_be_aligned_to_the_right() -> None:
+    table = Table({"kernel": "kernel", "at": "at (s)"}, right=("at",))
+    table.add(kernel="patch", at="9.0")
+    table.add(kernel="none", at="never")
+    assert str(table).splitlines()[2:] == ["patch      9.0", "none     never"]
+
+
 def test_a_table_without_rows_shows_its_headers() -> None:
     assert str(Table({"a": "a", "b": "long"})) == "a  long\n-  ----"
 

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from mbufpools.demokit import Table
 from mbufpools.experiment import KERNELS, QUESTIONS, unpack
 from mbufpools.experiment._story import tell_story
 
 pytest.importorskip("matplotlib")
 
 from mbufpools.experiment import report
+from mbufpools.experiment.report._page import html_table
 
 ROOT = Path(__file__).resolve().parents[2]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
@@ -44,6 +46,16 @@ def test_the_page_has_every_question_with_its_picture(written: Path) -> None:
         assert "<svg" in section[: section.index("</section>")]
         assert (written.parent / f"{question.name}.svg").exists()
     assert text.index('id="page"') < text.index('id="story"') < text.index('id="cure"')
+
+
+def test_words_stand_on_the_left_of_a_column_and_numbers_on_the_right() -> None:
+    table = Table({"caches": "caches", "kernel": "kernel", "at": "at", "drained": "drained"})
+    table.add(caches=True, kernel="patch", at="never", drained=False)
+    table.add(caches=True, kernel="none", at="9.0", drained=True)
+    text = html_table(table)
+    assert text.count('<td class="words">yes</td><td class="words">patch</td>') == 1
+    assert "<td>never</td><td>no</td>" in text
+    assert text.index("<thead>") < text.index("<tbody>")
 
 
 def test_the_script_of_the_timeline_is_short() -> None:

@@ -73,8 +73,8 @@ def _page_verdict(results: Results) -> str:
     nines = nine_share(results, PAGE_CELLS[11])
     return (
         f"The curpage line {helps} alone: {hidden[0]:.0%} → {hidden[1]:.2%} of a pool put, "
-        f"{slept[0]:.1%} of gets sleep {waits[0]:,.0f} ms → {slept[1]:.1%} {waits[1]:,.0f} ms; with "
-        f"caches the patch alone changes {runs}; both and draining serve {nines:.0%} of 9k."
+        f"{slept[0]:.1%} of gets sleep {waits[0]:,.0f} ms → {slept[1]:.1%} {waits[1]:,.0f} ms; "
+        f"with caches the patch alone changes {runs}; both and draining serve {nines:.0%} of 9k."
     )
 
 

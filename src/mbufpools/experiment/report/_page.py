@@ -20,7 +20,7 @@ from .._story import tell_story
 from ..questions import Question
 from ._hero import STORIES
 
-__all__ = ["page"]
+__all__ = ["html_table", "page"]
 
 HERE = Path(__file__).parent
 TITLE = "Waking up mbuf pools when pages get released"
@@ -82,7 +82,7 @@ mbufpools compare --list        # the parameters, for --set</pre>
 
 
 def _section(question: Question, results: Results, picture: str) -> str:
-    tables = "".join(_table(table) for table in question.tables(results))
+    tables = "".join(html_table(table) for table in question.tables(results))
     notes = "".join(f'<p class="faint">{_text(note)}</p>' for note in question.notes)
     order = (tables, f"<figure>{picture}</figure>")
     if question.name != "page":
@@ -100,7 +100,8 @@ bootstrapped means. Rerun: <code>mbufpools compare {question.name}</code></p>
 """
 
 
-def _table(table: Table) -> str:
+def html_table(table: Table) -> str:
+    """Return a table as HTML, which scrolls by itself if it is wide."""
     rows = [[table.show(row[name]) for name in table.columns] for row in table.rows]
     aligned = [_alignment(at, [row[at] for row in rows]) for at in range(len(table.columns))]
     head = "".join(
