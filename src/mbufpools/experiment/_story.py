@@ -48,6 +48,8 @@ class Story:
     steps: list[tuple[float, list[int]]] = field(default_factory=list)
     """After each change: the bytes of each of `pools`."""
     lanes: list[Lane] = field(default_factory=list)
+    taken: list[tuple[float, str, bool]] = field(default_factory=list)
+    """Each page that is taken from the budget: the time, the pool, True if it is for a sleeper."""
     events: list[tuple[float, str, str]] = field(default_factory=list)
     """Time, kind (``in``, ``out``, ``run``, ``sleep``, ``served``, ``put``), and a sentence."""
 
@@ -63,6 +65,7 @@ class Story:
                 [lane.name, lane.asked, None if lane.served is None else round(lane.served, 3)]
                 for lane in self.lanes
             ],
+            "taken": [[round(time, 3), *rest] for time, *rest in self.taken],
             "events": [[round(time, 3), kind, text] for time, kind, text in self.events],
         }
 
@@ -123,7 +126,9 @@ class _Teller:
         if not entered:
             self._note("out", f"{event.name} gives {size} back")
         elif self.simulation.now > 0:
-            taker = "a new request" if self.machine.memory.newcomer else "a sleeper"
+            sleeper = not self.machine.memory.newcomer
+            taker = "a sleeper" if sleeper else "a new request"
+            self.story.taken.append((self.simulation.now, event.name, sleeper))
             self._note("in", f"{event.name} takes {size} for {taker}")
 
     def _ask(self, name: str, pool: Any) -> None:

@@ -57,12 +57,17 @@ def _lanes(axes: Axes, story: Story) -> None:
         if lane.served is not None:
             axes.plot(end, number, "o", color=COLOURS[2], ms=6)
     top = len(story.lanes)
-    styles = {"run": ("v", COLOURS[3]), "out": ("_", INK), "in": ("s", COLOURS[4])}
-    rows = {"out": top, "in": top + 1, "run": top + 2}
+    styles = {"run": ("v", COLOURS[4], 0), "out": ("_", INK, 2)}
+    rows = {"out": top, "run": top + 2}
     for time, kind, _ in story.events:
         if kind in rows:
-            marker, colour = styles[kind]
-            axes.plot(time, rows[kind], marker, color=colour, ms=6, mew=2 if kind == "out" else 0)
+            marker, colour, edge = styles[kind]
+            axes.plot(time, rows[kind], marker, color=colour, ms=6, mew=edge)
+    for time, pool, sleeper in story.taken:
+        colour = COLOURS[story.pools.index(pool)]
+        axes.plot(
+            time, top + 1, "s", color=colour, ms=6, mew=1, fillstyle="full" if sleeper else "none"
+        )
     axes.set_yticks(
         range(top + 3),
         [*(lane.name for lane in story.lanes), "page leaves", "page taken", "wakeup"],

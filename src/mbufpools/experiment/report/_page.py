@@ -54,7 +54,8 @@ mbufpools in virtual time. Nothing on this page was typed in by hand.</p>
 <h2 id="story">One small run, before and after</h2>
 <p>Receive clusters and 4k clusters fill a budget of 256 KiB, and six processes sleep. From 4 s on
 the 4k clusters are put back one by one; at 5 s all receive clusters are. A bar is a process that
-sleeps; it ends in a dot when the process is served.</p>
+sleeps; it ends in a dot when the process is served. A square is a page that a pool takes, in the
+colour of the pool: full for a sleeper, hollow for a newcomer.</p>
 <figure>{pictures["hero"]}</figure>
 <div id="timeline">
 <div class="screen"><button value="in">zoom in</button><button value="out">zoom out</button><button

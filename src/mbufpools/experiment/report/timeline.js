@@ -8,7 +8,7 @@
   const canvas = root.querySelector("canvas");
   const pen = canvas.getContext("2d");
   const colours = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"];
-  const marks = { out: "#7f7f7f", in: "#e69f00", run: "#cc79a7", put: "#56b4e9", sleep: "#d55e00", served: "#009e73" };
+  const marks = { out: "#7f7f7f", run: "#e69f00" };
   const LEFT = 78, BYTES = 110, LANE = 14, GAP = 58;
   const end = stories[0].end;
   let from = 0, to = end, cursor = null, dragged = null;
@@ -55,10 +55,14 @@
       pen.fillStyle = served === null ? colours[1] : colours[0];
       pen.fillRect(x(asked), lane(row) - 4, x(served ?? end) - x(asked), 8);
     });
-    const rows = { out: 0, in: 1, run: 2 };
+    const rows = { out: 0, run: 2 };
     story.events.filter(([, kind]) => kind in rows).forEach(([at, kind]) => {
       pen.fillStyle = marks[kind];
       pen.fillRect(x(at) - 3, lane(story.lanes.length + rows[kind]) - 4, 6, 8);
+    });
+    story.taken.forEach(([at, pool, sleeper]) => {
+      pen.fillStyle = pen.strokeStyle = colours[story.pools.indexOf(pool)];
+      pen[sleeper ? "fillRect" : "strokeRect"](x(at) - 3, lane(story.lanes.length + 1) - 4, 6, 8);
     });
     pen.restore();
     pen.fillStyle = ink;
