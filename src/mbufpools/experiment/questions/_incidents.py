@@ -62,8 +62,6 @@ FILLED = LARGE | {"hogs": 8192}
 VARIED: tuple[tuple[str, dict[str, Any], int, tuple[str, ...]], ...] = (
     ("1 CPU", {}, 1, FOUR),
     ("4 CPUs", {}, 4, FOUR),
-    ("no small senders", {"small": 0}, CPUS, FOUR),
-    ("200 small senders", {"small": 200}, CPUS, FOUR),
     ("512 MiB", LARGE, CPUS, FOUR[::3]),
     ("512 MiB, filled", FILLED, CPUS, FOUR),
     ("512 MiB, filled", FILLED, 0, ("as it is", "curpage", "patch", "patch + curpage")),
@@ -140,12 +138,7 @@ def incident_tables(results: Results) -> list[Table]:
             visits=f"{mean(results, cell, 'cpu_visits'):,.0f}",
         )
     varied = Table(
-        {
-            "what": "what is other",
-            "cpus": "CPUs with\ncaches",
-            "kernel": "kernel",
-            **{name: label for name, label in USERS.items() if name not in ("p50", "max")},
-        },
+        {"what": "what is other", "cpus": "CPUs with\ncaches", "kernel": "kernel", **USERS},
         title="The incident on other machines and under other loads: its users",
         right=USERS.keys() - SPREAD,
     )
@@ -153,12 +146,11 @@ def incident_tables(results: Results) -> list[Table]:
     for what, _, caches, names in VARIED:
         for _ in names:
             cell = next(cells)
-            found = _users(results, cell)
             varied.add(
                 what=what,
                 cpus=caches or "-",
                 kernel=cell.kernel.name,
-                **{name: text for name, text in found.items() if name in varied.columns},
+                **_users(results, cell),
             )
     return [users, pages, varied]
 
@@ -167,9 +159,7 @@ USERS = {
     "done": "requests\ndone",
     "slept": "slept\n%",
     "wait": "mean wait\n(ms)",
-    "p50": "p50\n(ms)",
     "p99": "p99\n(ms)",
-    "max": "max\n(ms)",
     "refused": "refused\n%",
     "never": "asleep at\nthe end",
     "nine": "9k served\n%",
@@ -186,10 +176,7 @@ def _users(results: Results, cell: Cell) -> dict[str, str]:
         "done": f"{mean(results, cell, 'done_after'):,.0f}",
         "slept": f"{100 * slept_share(results, cell):.2f}",
         "wait": spread([1000 * run["wait_after"] for run in runs], "{:.0f}"),
-        **{
-            name: f"{1000 * mean(results, cell, f'{name}_after'):,.0f}"
-            for name in ("p50", "p99", "max")
-        },
+        "p99": f"{1000 * mean(results, cell, 'p99_after'):,.0f}",
         "refused": spread([100 * run["refused_after"] for run in runs]),
         "never": f"{mean(results, cell, 'never'):.1f}",
         "nine": percent([run["nine_served"] / max(1, run["nine_asked"]) for run in runs]),
