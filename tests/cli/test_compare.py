@@ -55,7 +55,8 @@ def test_it_runs_a_question_with_other_parameters_and_keeps_the_figures(
     line += [word for change in changes for word in ("--set", change)]
     assert main([*line, "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr()
-    assert "Changed in every row, whatever it says: cold.horizon=20," in printed.out
+    said = " ".join(printed.out.split())
+    assert "Changed in every row, whatever it says: cold.horizon=20, incident.resume=1.0," in said
     assert "No margin up to 2 MiB is safe" in printed.out
     assert "No margin up to 2 MiB is safe" in (tmp_path / "report.html").read_text("utf-8")
     assert (tmp_path / "margin.svg").exists()

@@ -76,7 +76,7 @@ def _beyond_verdict(results: Results) -> str:
     plain, cached = (median(results.values(IDLE[at], "left_50")) for at in (0, 1))
 
     def text(value: float | None) -> str:
-        return "longer than 4,500 s" if value is None else f"{value:,.0f} s"
+        return "over 4,500 s" if value is None else f"{value:,.0f} s"
 
     done = [
         mean(results, incident_cell(name, 0), "done_after")
@@ -86,7 +86,7 @@ def _beyond_verdict(results: Results) -> str:
     return (
         f"Half of 256 idle pages stay {text(plain)}, {text(cached)} with caches; requests done "
         f"after the incident: {done[0]:,.0f} as it is, {done[1]:,.0f} patched, {done[2]:,.0f} with "
-        f"curpage too; with caches the patch changes {runs}."
+        f"both; with caches the patch changes {runs}."
     )
 
 
