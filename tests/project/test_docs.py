@@ -56,17 +56,6 @@ def test_the_output_in_a_document_is_the_output(document: str) -> None:
     assert check.returncode == 0, check.stdout + check.stderr
 
 
-def test_a_document_that_is_not_there_is_a_mistake() -> None:
-    made = subprocess.run(
-        [sys.executable, str(ROOT / "docs" / "produce.py"), "docs/nothing.md"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert made.returncode == 2
-    assert "docs/nothing.md is no document; expected --check or some of: README.md" in made.stderr
-
-
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize(
     ("document", "prints"), [("README.md", ""), ("docs/application.md", "b'hello'\n")]
