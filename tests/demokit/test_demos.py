@@ -449,7 +449,7 @@ def test_a_limit_without_a_stall_is_reported_as_such(capsys: pytest.CaptureFixtu
         ("--backend=curio", "'curio'; expected one of asyncio, trio"),
         (
             "--colour=red",
-            "unexpected argument '--colour=red'; the options are --policy, --backend, ",
+            "unexpected argument '--colour'; the options are --policy, --backend, ",
         ),
     ],
 )
