@@ -31,12 +31,12 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_chance``           `random`, `secrets` and `uuid`, the same in every execution
 ``_pickled``          a program on its way to a worker process
 ``hooks``             the protocol by which a library tells the lab about itself
-``_lockstep``         threads of the program, which run one at a time, step by step
 ``_hooks``            finds the hooks of the imported libraries, and asks them
 ``_library_state``    the shared state in the primitives of asyncio, anyio and trio
 ``_declare``          records what each step touches; `Shared`
 ``_leaks``            hears the warnings of leaked resources
 ``_interrupts``       Ctrl-C while the lab explores
+``_lockstep``         threads of the program, which run one at a time, step by step
 ``_threads``          makes the program's threads run in lock-step
 ``_lock_holders``     which task holds a lock that others wait for
 ``_cancellable``      which tasks the lab cancels
