@@ -38,7 +38,7 @@ test: $(READY)  ## the tests, on asyncio and on trio, by two processes (JOBS=n f
 # The core on one backend, without the tests that start processes or run random programs for long.
 NOT_QUICK = tests/core/test_fork.py tests/core/test_stateful.py \
 	tests/core/test_stateful_planted.py tests/core/test_injection.py tests/core/test_threads.py \
-	tests/core/test_deadlocks.py
+	tests/core/test_deadlocks.py tests/core/test_portability.py
 quick: $(READY)  ## the core's tests on asyncio, in seconds
 	$(BIN)/python -m pytest $(SPREAD) -k "not trio" tests/core \
 		$(NOT_QUICK:%=--ignore=%)
