@@ -285,7 +285,7 @@ def test_the_lab_finds_and_proves_beside_its_peers_and_a_tool_that_hangs_is_ende
         time.sleep(3600)
 
     monkeypatch.setitem(module.TOOLS, "hangs", hangs)
-    module.main(["--only", "lab", "hangs", "--first", "1", "--seconds", "0.5", "--specimens"])
+    module.main(["--only", "lab", "hangs", "--first", "1", "--seconds", "4", "--specimens"])
     lines = [re.split("  +", line) for line in capsys.readouterr().out.splitlines()]
     (ours,) = [line for line in lines if line[0] == "lab"]
     (theirs,) = [line for line in lines if line[0] == "hangs"]
