@@ -167,7 +167,7 @@ class Precedence:
 
     def may_still_pass(self, queue: WaitQueue) -> bool:
         """Return True if a get in `queue` may perhaps pass a claim."""
-        limits = [self.pass_limit(short.head) for short in self.short]
+        limits = [self._limit_if_tried(short.head) for short in self.short]
         return (
             self._bounded
             and isinstance(queue, PoolQueue)
@@ -177,8 +177,13 @@ class Precedence:
     def pass_limit(self, claim: Request[Any]) -> int:
         """Return the number of passes from which no request passes `claim`."""
         if claim.pass_limit is None:
-            claim.pass_limit = claim.passes_before + self.allowance_now()
+            claim.pass_limit = self._limit_if_tried(claim)
         return claim.pass_limit
+
+    def _limit_if_tried(self, claim: Request[Any]) -> int:
+        """Return what `pass_limit` returns, and change nothing."""
+        limit = claim.pass_limit
+        return claim.passes_before + self.allowance_now() if limit is None else limit
 
     def allowance_now(self) -> int:
         """Return how many may pass a claim that is at the head from now on."""

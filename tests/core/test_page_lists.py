@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -433,14 +434,14 @@ def test_a_token_whose_loss_was_reported_refuses_every_use_and_is_not_reported_a
     item.__del__()  # as the garbage collector calls it while a lease is in the same garbage
     item.__del__()
     assert len(at.lists.lost) == 1
-    supply = item.page.lists
+    supply: Any = item.page.lists
     with pytest.raises(DoubleRelease, match=r"^this buffer was dropped .*; release it in time$"):
-        supply.put_watched(item, 1)  # type: ignore[attr-defined]
-    for window in (supply.window(item, 1), item.page.block):  # type: ignore[attr-defined]
+        supply.put_watched(item, 1)
+    for window in (supply.window(item, 1), supply.block):
         with pytest.raises(UseAfterRelease, match=r"^this buffer was dropped .*; get a new one$"):
             window.view  # noqa: B018
-    supply.end_lease(item, 1)  # type: ignore[attr-defined]
-    assert supply.watched  # type: ignore[attr-defined]
+    supply.end_lease(item, 1)
+    assert supply.watched
 
 
 @both_rules
