@@ -294,7 +294,7 @@ async def leaves_it_in_a_task() -> None:
         (raises_it_in_a_child, "asyncio", "exception: ExceptionGroup: unhandled errors in a Task"),
         # trio itself cannot bear it: it makes a text of what a task raises.
         (raises_it_in_a_child, "trio", "exception: "),
-        (leaves_it_in_a_task, "asyncio", "exception: _Task exception was never retrieved: Unshow"),
+        (leaves_it_in_a_task, "asyncio", "exception: Task exception was never retrieved: Unshowa"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -292,6 +292,9 @@ class _Task(asyncio.Task[Any]):
     __iter__ = __await__
 
 
+_Task.__name__ = "Task"  # asyncio says it in a message: "Task exception was never retrieved"
+
+
 class _Future(asyncio.Future[Any]):
     """A future that declares its accesses; made by ``loop.create_future()``."""
 
