@@ -68,9 +68,9 @@ class Item:
         page.lists.lost.append(Item(page, ~self.index, self.window))
         page.lists.item_lost()
 
-    def export_ended(self) -> None:
-        """Nothing exports the memory of this item, which is in quarantine, any more."""
-        self.page.lists.leave_quarantine(self)
+    def export_ended(self, window: Window) -> None:
+        """Nothing that was made from `window` exports the memory of this item any more."""
+        self.page.lists.leave_quarantine(self, window)
 
 
 class Page:
@@ -367,8 +367,8 @@ class PageLists:
         """Take a lost item home; `item` is its new token."""
         self.put_back(item)
 
-    def leave_quarantine(self, item: Item) -> None:
-        """Nothing exports the memory of `item` any more."""
+    def leave_quarantine(self, item: Item, window: Window) -> None:
+        """Nothing that was made from `window` exports the memory of `item` any more."""
 
     def rebuild(self) -> list[Page]:
         """Compute all that follows from the free lists again, after an exception in the middle of

@@ -106,7 +106,8 @@ class Supply(PageLists):
         self.watched: bool = False
         """True if each put must be reported: a request waits for an item, a hook or the debug mode
         is there, an idle page should leave, or the set is closed."""
-        self.quarantined: dict[Item, None] = {}
+        self.quarantined: dict[Item, Window] = {}
+        """The released items that something exports, each with the window that it waits for."""
         """Items whose lease has ended, and whose memory something still exports."""
         self.hand_over: Callable[[Item], bool] = lambda item: False
         """Called on the owner's thread when an item comes back while a request waits for one and
@@ -220,7 +221,7 @@ class Supply(PageLists):
         quarantine while something exports it. On any thread."""
         window = item.window
         if window is not None and not window.revoke():
-            self.quarantined[item] = None; self.state.exporting[self] = None  # noqa: E702 - one step  # fmt: skip
+            self.quarantined[item] = window; self.state.exporting[self] = None  # noqa: E702 - one step  # fmt: skip
             window.keep(item)  # from here on the window owns it
             return
         if window is not None or self.state.tracker is not None:
@@ -241,11 +242,11 @@ class Supply(PageLists):
             self.state.breaks()
             raise
 
-    def leave_quarantine(self, item: Item) -> None:
+    def leave_quarantine(self, item: Item, window: Window) -> None:
         """The last export of `item` has ended. On any thread, and perhaps inside another call of
         this library, which the garbage collector has interrupted."""
         owner_loop = self.state.owner_loop
-        owner_loop.run_on_owner(partial(self._leave_quarantine, item))
+        owner_loop.run_on_owner(partial(self._leave_quarantine, item, window))
         owner_loop.run_deferred_if_idle()
 
     def revoke_stale_views(self) -> None:
@@ -261,8 +262,10 @@ class Supply(PageLists):
             elif not window.exported:
                 window.give_up()
 
-    def _leave_quarantine(self, item: Item) -> None:
-        self.quarantined.pop(item, None)
+    def _leave_quarantine(self, item: Item, window: Window) -> None:
+        if self.quarantined.get(item) is not window:
+            return  # it has come home before: a tick had found its window empty
+        del self.quarantined[item]
         self.clear(item)
         self.put_home(item, self.item_size)
 

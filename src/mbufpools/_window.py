@@ -8,8 +8,9 @@ has an exporter of its own, so the release can ask whether something made from t
 - On 3.11 the exporter is a ctypes array over the whole item, of one type for each pool, because
   ctypes keeps each type for ever. A weak reference tells whether it is alive, and when it dies.
 
-Invariant: a window in which an item is kept gives it up once, when nothing exports any more. The
-call that takes the item out of `Window.item`, in one step, brings it home.
+A window in which an item is kept gives it up when nothing exports any more. It may do so twice,
+when the gc's tick and another thread finish the end of the same lease; then the item comes home
+once, because the quarantine knows for which window it waits there.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ __all__ = ["Window"]
 class Kept(Protocol):
     """What a window keeps until nothing exports its memory any more."""
 
-    def export_ended(self) -> None:
-        """Come home."""
+    def export_ended(self, window: Window) -> None:
+        """Come home, unless it has come home from this window before."""
 
 
 @cache
@@ -119,7 +120,7 @@ class Window:
         """Bring the item home that is kept here, if there is one."""
         item, self.item = self.item, None
         if item is not None:
-            item.export_ended()
+            item.export_ended(self)
 
     if sys.version_info >= (3, 12):
 

@@ -133,7 +133,8 @@ async def test_a_lease_whose_end_was_interrupted_is_finished_at_a_tick() -> None
         for buffer in buffers:  # the first of the two steps of Supply.end_lease, and no more
             item, buffer._item = buffer._item, None
             assert item is not None
-            supply.quarantined[item] = None
+            assert item.window is not None
+            supply.quarantined[item] = item.window
             supply.state.exporting[supply] = None
         await anyio.sleep(2)
         assert pools.statistics().quarantined == 2

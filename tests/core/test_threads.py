@@ -142,6 +142,73 @@ async def test_many_threads_that_release_the_same_buffers_take_each_back_once() 
         sys.setswitchinterval(interval)
 
 
+@pytest.mark.parametrize("what", ["end of the lease", "end of the export", "both"])
+async def test_a_tick_at_any_line_of_another_threads_call_brings_an_exported_item_home_once(
+    what: str,
+) -> None:
+    assert await end_around_a_tick(what) > 2
+
+
+async def end_around_a_tick(what: str) -> int:
+    """Stop another thread at each line of its call, and let the gc run then; return the number of
+    lines."""
+    line = 0
+    while True:
+        line += 1
+        async with BufferPools("16 KiB", [PoolSpec(2048, max_items=8)]) as pools:
+            lease = await pools.get(2048)
+            part = lease.view[:5]
+            if what == "end of the export":
+                lease.end()
+            stopped_there, gc_has_run = threading.Event(), threading.Event()
+            stopped = Interleaved(line, lambda: wait_for(gc_has_run, stopped_there))  # noqa: B023
+
+            def call() -> None:
+                if what != "end of the export":
+                    lease.end()  # noqa: B023
+                if what != "end of the lease":
+                    part.release()  # noqa: B023
+
+            thread = threading.Thread(target=lambda: stopped(call), daemon=True)  # noqa: B023
+            thread.start()
+            while thread.is_alive() and not stopped_there.wait(0.001):
+                pass
+            pools._gc()
+            gc_has_run.set()
+            thread.join(30)
+            assert not thread.is_alive()
+            part.release()
+            await anyio.sleep(0.001)
+            pools.check()
+            assert pools.statistics().nout == 0
+            owners = [pools.get_nowait(2048) for _ in range(8)]
+            for number, owner in enumerate(owners):
+                owner.view[:1] = bytes([number])
+            assert [owner.view[0] for owner in owners] == list(range(8)), "no memory twice"
+            for owner in owners:
+                owner.release()
+        if stopped.lines < line:
+            return line - 1
+
+
+def wait_for(event: threading.Event, stopped_there: threading.Event) -> None:
+    stopped_there.set()
+    assert event.wait(30)
+
+
+async def test_an_export_that_ends_on_another_thread_before_a_tick_brings_its_item_home_once() -> (
+    None
+):
+    async with BufferPools("16 KiB", [PoolSpec(2048, max_items=8)]) as pools:
+        with await pools.get(2048) as lease:
+            part = lease.view[:5]
+        on_threads(part.release)  # what it asks of the loop waits in the mailbox
+        pools._gc()
+        await anyio.sleep(0.001)
+        pools.check()
+        assert pools.statistics().nout == 0
+
+
 def release_all(buffers: list[Buffer]) -> None:
     for buffer in buffers:
         buffer.release()

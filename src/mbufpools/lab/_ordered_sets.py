@@ -8,7 +8,7 @@ executions of one schedule.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, MutableSet
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,17 +57,47 @@ class _InOrder(set[Any]):
         raise KeyError("pop from an empty set")
 
 
+class _Members(dict[Any, None], MutableSet[Any]):  # type: ignore[misc]  # a dict is no Set
+    """The same for the sets that scopes and task groups keep for themselves.
+
+    No program is given one, so it need not be a `set`. The keys of a dict are in order, and its
+    methods are written in C: a program of four tasks runs about 5 % faster than with `_InOrder`.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, items: Iterable[Any] = ()) -> None:
+        if items:
+            self.update(dict.fromkeys(items))
+
+    add = dict.setdefault  # type: ignore[assignment]  # its default is None
+    remove = dict.__delitem__
+
+    def discard(self, item: Any) -> None:
+        dict.pop(self, item, None)
+
+    def pop(self) -> Any:  # type: ignore[override]
+        for item in self:
+            del self[item]
+            return item
+        raise KeyError("pop from an empty set")
+
+
 @contextmanager
 def sets_in_order() -> Iterator[None]:
     """Make asyncio and anyio use ordered sets; a nested call changes nothing."""
-    modules: list[Any] = [asyncio.tasks, asyncio.taskgroups, anyio._backends._asyncio]
-    if any(hasattr(module, "set") for module in modules):
+    kinds: dict[Any, type] = {
+        asyncio.tasks: _InOrder,
+        asyncio.taskgroups: _Members,
+        anyio._backends._asyncio: _Members,
+    }
+    if any(hasattr(module, "set") for module in kinds):
         yield
         return
-    for module in modules:
-        module.set = _InOrder
+    for module, kind in kinds.items():
+        module.set = kind
     try:
         yield
     finally:
-        for module in modules:
+        for module in kinds:
             del module.set
