@@ -57,7 +57,7 @@ class _InOrder(set[Any]):
         raise KeyError("pop from an empty set")
 
 
-class _Members(dict[Any, None], MutableSet[Any]):  # type: ignore[misc]  # a dict is no Set
+class _Members(MutableSet[Any], dict[Any, None]):  # type: ignore[misc]  # a dict is no Set
     """The same for the sets that scopes and task groups keep for themselves.
 
     No program is given one, so it need not be a `set`. The keys of a dict are in order, and its
@@ -70,17 +70,15 @@ class _Members(dict[Any, None], MutableSet[Any]):  # type: ignore[misc]  # a dic
         if items:
             self.update(dict.fromkeys(items))
 
-    add = dict.setdefault  # type: ignore[assignment]  # its default is None
+    __contains__ = dict.__contains__  # type: ignore[assignment]
+    __iter__ = dict.__iter__
+    __len__ = dict.__len__
+    add = dict.setdefault  # its default is None
     remove = dict.__delitem__
+    clear = dict.clear
 
     def discard(self, item: Any) -> None:
         dict.pop(self, item, None)
-
-    def pop(self) -> Any:  # type: ignore[override]
-        for item in self:
-            del self[item]
-            return item
-        raise KeyError("pop from an empty set")
 
 
 @contextmanager
