@@ -20,7 +20,7 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from concurrent.futures import CancelledError as FutureCancelled
 from contextvars import Context
 from typing import Any
@@ -142,7 +142,8 @@ def _reparent_ours(scope: CancelScope, parent: CancelScope) -> None:
 
 
 _spawn: Any = _TaskGroup._spawn
-_spawn_parameters = inspect.signature(_spawn)
+_status_at: int = [*inspect.signature(_spawn).parameters, "task_status"].index("task_status")
+"""Which argument it is, for a call without keywords: `Signature.bind` takes long."""
 
 
 def _spawn_ours(*args: Any, **options: Any) -> Any:
@@ -150,7 +151,7 @@ def _spawn_ours(*args: Any, **options: Any) -> Any:
     loop: Any = asyncio.get_running_loop()
     if not isinstance(loop, _Loop):
         return _spawn(*args, **options)
-    status = _spawn_parameters.bind(*args, **options).arguments.get("task_status")
+    status = args[_status_at] if len(args) > _status_at else options.get("task_status")
     loop.spawning = True, getattr(status, "_future", None)
     try:
         return _spawn(*args, **options)
@@ -671,8 +672,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                     continue
                 idle = spins = 0
                 if steps or schedule.may_cancel:
-                    starting = {it for it, started in self._starting.items() if not _over(started)}
-                    choice = schedule.choose(ready, starting)
+                    choice = schedule.choose(ready, self._starting_now())
                     if isinstance(choice, Cancel):
                         self._inject(choice)
                         continue
@@ -698,6 +698,12 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             return self._violated(error)
         except SystemExit as error:
             return Outcome("exception", describe(error), error=error)
+
+    def _starting_now(self) -> Set[Name]:
+        """Return the tasks that have been called for, and have not started yet."""
+        if not self._starting:
+            return frozenset()
+        return {name for name, started in self._starting.items() if not _over(started)}
 
     def _violated(self, error: Violated) -> Outcome:
         return Outcome("exception", describe(error), self._task_dump(), error=error)
@@ -1066,6 +1072,13 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                     closing.send(None)
                 except BaseException:  # noqa: BLE001, ASYNC103 - the execution is over
                     pass
+        # The tasks of one name have the same hash in each execution. Tasks that are still in the
+        # tables of asyncio and anyio, because a cycle keeps them, would make each access slower.
+        for reference in self._tasks.values():
+            over = reference()
+            if over is not None and _over(over):
+                asyncio._unregister_task(over)
+                _task_states.pop(over, None)
         self._scheduled.clear()
         self._callbacks.clear()
         self._steps.clear()
@@ -1097,9 +1110,11 @@ def _shown(error: BaseException | None) -> str:
 def _is_step(callback: Any) -> bool:
     """Return True if a callback of a task is a step of it, and not a method such as set_name."""
     kind = type(callback).__name__
+    if kind == "TaskStepMethWrapper":
+        return True
     if kind == "method":  # of a task that is written in Python
         return str(callback.__name__).endswith(("__step", "__wakeup"))
-    return kind == "TaskStepMethWrapper" or getattr(callback, "__name__", "") == "task_wakeup"
+    return getattr(callback, "__name__", "") == "task_wakeup"
 
 
 def _is_retry(entry: tuple[asyncio.Handle, int, int]) -> bool:

@@ -91,6 +91,11 @@ class Mixed(Strategy):
         self.complete = self._exhaustive.complete
         return more
 
+    @property
+    def only_choices(self) -> bool:  # type: ignore[override]
+        """True if the strategy whose turn it is need not be asked everywhere."""
+        return self._current.only_choices
+
     def choose_own(self, point: Point) -> Choice:
         return self._current.choose(point)
 

@@ -70,7 +70,7 @@ class _Members(MutableSet[Any], dict[Any, None]):  # type: ignore[misc]  # a dic
         if items:
             self.update(dict.fromkeys(items))
 
-    __contains__ = dict.__contains__  # type: ignore[assignment]
+    __contains__ = dict.__contains__
     __iter__ = dict.__iter__
     __len__ = dict.__len__
     add = dict.setdefault  # its default is None

@@ -135,6 +135,10 @@ class Chooser(Protocol):
     def rule(self) -> Rule:
         """What decides, in this execution, where the strategy does not."""
 
+    @property
+    def only_choices(self) -> bool:
+        """True if it need not be asked, in this execution, where there is only one possibility."""
+
     def choose(self, point: Point) -> Choice:
         """Choose at one point. May raise `Stop`."""
 
@@ -185,6 +189,7 @@ class Schedule:
         "_mid_wait",
         "_not_entered",
         "_numbers",
+        "_only_choices",
         "_origins",
         "_permitted",
         "_picked",
@@ -221,6 +226,7 @@ class Schedule:
         policy: Policy | None = None,
     ) -> None:
         self._strategy = strategy
+        self._only_choices = strategy.only_choices
         self.rule: Rule = strategy.rule
         self.step_limit: int = step_limit
         self.cancel_by: tuple[CancelWay, ...] = cancel_by
@@ -276,6 +282,14 @@ class Schedule:
         Raises:
             NotTheSame: the strategy's choice cannot run, so the program is not the same any more.
         """
+        cancellable = self._cancellable(ready, starting) if self.cancel_by else ()
+        if self.ready_sets is not None:
+            self.ready_sets.append(tuple(sorted(ready)))
+        if len(ready) > 1 or cancellable:
+            self.chose = True
+        elif self._only_choices:
+            self._in_a_row = 0
+            return next(iter(ready)) if ready else CLOCK
         current = self._current if self._current in ready else None
         last = self._current or CLOCK
         anchor = Anchor(last, self._numbers.get(last, 0), self._cancelled)
@@ -284,35 +298,35 @@ class Schedule:
         else:
             slice_used = self._in_a_row >= SLICE and len(ready) > 1
             default = default_choice(ready, current, slice_used)
-        cancellable = self._cancellable(ready, starting) if self.cancel_by else ()
         if len(ready) <= 1:
             self._in_a_row = 0  # no other task is kept waiting
-        self.chose = self.chose or len(ready) > 1 or bool(cancellable)
-        if self.ready_sets is not None:
-            self.ready_sets.append(tuple(sorted(ready)))
         point = Point(
             anchor, ready, current, slice_used, default, cancellable, self.steps, self.rule
         )
         choice = self._strategy.choose(point)
+        if choice != default:
+            self._deviates(point, choice)
+        if current is not None and type(choice) is not Cancel and point.preempts(choice):
+            self.preemptions += 1
+            if slice_used:
+                self._in_a_row = 0  # the task goes on for another slice
+        return choice
+
+    def _deviates(self, point: Point, choice: Choice) -> None:
+        """Note that the strategy does not choose as the rule."""
         assert not isinstance(choice, Pick)
-        if not isinstance(choice, Cancel) and choice not in (ready or (CLOCK,)):
+        if isinstance(choice, Cancel):
+            self.injected.append(choice)
+            self._cancelled += 1
+        elif choice not in (point.ready or (CLOCK,)):
             raise NotTheSame(
                 f"task {spell(choice)} cannot run where it could before; the program does not do "
                 f"the same in the same schedule: does it depend on real time, on addresses, on "
                 f"what an earlier execution left, or, under dpor, on state that it does not "
                 f"declare?"
             )
-        if choice != default:
-            self.deviations[anchor] = choice
-            self.defaults[anchor] = default
-        if isinstance(choice, Cancel):
-            self.injected.append(choice)
-            self._cancelled += 1
-        elif point.preempts(choice):
-            self.preemptions += 1
-            if slice_used:
-                self._in_a_row = 0  # the task goes on for another slice
-        return choice
+        self.deviations[point.anchor] = choice
+        self.defaults[point.anchor] = point.default
 
     def _cancellable(self, ready: Mapping[Name, Ready], starting: Set[Name]) -> tuple[Cancel, ...]:
         """Return the cancellations that are possible here.

@@ -122,6 +122,7 @@ class Fifo(Strategy):
     """Runs the stock schedule; with cancellation, that one again with each cancellation."""
 
     name = "fifo"
+    only_choices = True
     bound = "the one schedule that is first in, first out"
     own_rule: Rule = "stock"
 
@@ -196,7 +197,7 @@ class _Seeded(Strategy):
     def _cancel(self, point: Point) -> Cancel | None:
         """Choose a cancellation if it is time for one; then choose when the next one comes."""
         taken = len(point.steps)
-        if not point.cancellable or taken < self._cancel_at:
+        if taken < self._cancel_at:
             return None
         self._cancel_at = taken + self._random.randrange(max(self._length, FIRST_LENGTH))
         return self._random.choice(point.cancellable)
@@ -228,6 +229,7 @@ class Random(_Seeded):
     """Chooses every task that can run with the same probability."""
 
     name = "random"
+    only_choices = True
     bound = "the schedules, chosen at random"
 
     @classmethod
@@ -241,11 +243,12 @@ class Random(_Seeded):
         return True
 
     def choose_own(self, point: Point) -> Choice:
-        cancel = self._cancel(point)
-        if cancel is not None:
-            return cancel
-        if len(point.ready) <= 1:
-            return point.default
+        if point.cancellable:
+            cancel = self._cancel(point)
+            if cancel is not None:
+                return cancel
+            if len(point.ready) <= 1:
+                return point.default
         return self._random.choice(sorted(point.ready))
 
     def _part(self, executions: int, seed: int) -> Random:
@@ -298,13 +301,15 @@ class Pct(_Seeded):
         return True
 
     def choose_own(self, point: Point) -> Choice:
-        cancel = self._cancel(point)
-        if cancel is not None:
-            return cancel
+        if point.cancellable:
+            cancel = self._cancel(point)
+            if cancel is not None:
+                return cancel
         if not point.ready:
             return point.default
-        for name in sorted(point.ready.keys() - self._priorities.keys()):
-            self._priorities[name] = 1.0 + self._random.random()
+        if not point.ready.keys() <= self._priorities.keys():
+            for name in sorted(point.ready.keys() - self._priorities.keys()):
+                self._priorities[name] = 1.0 + self._random.random()
         best = max(point.ready, key=self._priorities.__getitem__)
         if self._changes and len(point.steps) >= self._changes[0]:
             self._changes.pop(0)
@@ -349,6 +354,7 @@ class Exhaustive(Strategy):
     """
 
     name = "exhaustive"
+    only_choices = True
     can_split = True
 
     def __init__(

@@ -46,6 +46,8 @@ class Strategy(ABC):
     can_split: ClassVar[bool] = False
     """Whether parts of it can be executed elsewhere, by `split` and `merge`."""
 
+    only_choices: bool = False
+    """True if it need not be asked where there is only one possibility."""
     by_chance: bool = False
     """True while it chooses by chance, so that a simpler schedule may fail, too."""
     complete: bool = False
