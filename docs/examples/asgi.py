@@ -40,7 +40,7 @@ async def upload(pools, receive):
     except TimeoutError:
         return 503, b"busy\n"
     nbytes = 0
-    with buffer:
+    with buffer, anyio.move_on_after(30):  # a client that sends no more would keep the buffer
         while True:
             message = await receive()
             body = message.get("body", b"")
@@ -50,3 +50,4 @@ async def upload(pools, receive):
             nbytes += len(body)
             if not message.get("more_body"):
                 return 200, b"%d bytes\n" % nbytes
+    return 408, b"too slow\n"

@@ -10,14 +10,15 @@ from mbufpools.net import recv_into, send_all
 
 
 async def echo(connection, pools):
-    with connection, suppress(anyio.BrokenResourceError):  # the client may be gone
+    with connection, suppress(anyio.BrokenResourceError, TimeoutError):  # gone, or does not read
         while True:
             await anyio.wait_readable(connection)  # an idle connection holds no buffer
             with await pools.get(4096) as buffer:  # none is free: wait here, and read no more
                 nbytes = await recv_into(connection, buffer)
                 if not nbytes:
                     return
-                await send_all(connection, [(buffer, nbytes)])
+                with anyio.fail_after(30):  # a client that does not read would keep the buffer
+                    await send_all(connection, [(buffer, nbytes)])
 
 
 async def serve(listener, pools):

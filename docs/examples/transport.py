@@ -13,9 +13,12 @@ async def converse(protocol):
         try:
             while True:
                 buffer, nbytes = await protocol.receive()
-                await protocol.send(buffer, nbytes)  # takes the buffer, also if it raises
+                async with asyncio.timeout(30):
+                    await protocol.send(buffer, nbytes)  # takes the buffer, also if it raises
         except (anyio.EndOfStream, anyio.BrokenResourceError):
             pass  # the peer has sent its end, or is gone
+        except TimeoutError:
+            protocol.abort()  # the peer does not read, and would keep the buffers
 
 
 async def serve(pools, tasks):

@@ -12,7 +12,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -630,6 +630,55 @@ async def test_the_bytes_of_a_cancelled_send_still_go_out_and_its_buffer_is_rele
             assert pools.statistics().nout == 2
             assert await read(theirs, 2 * LARGE) == b"\1" * LARGE + b"\2" * LARGE
             await turns()
+            assert pools.statistics().nout == 0
+
+
+@pytest.mark.parametrize("abort", [False, True])
+async def test_after_a_send_that_timed_out_the_block_ends_at_once_only_if_it_aborts(
+    abort: bool,
+) -> None:
+    with connected(**NARROW) as (ours, theirs):
+        async with large() as pools, protocol_on(ours, pools) as protocol:
+
+            async def converse() -> None:
+                async with protocol:
+                    with anyio.move_on_after(0.05):
+                        await protocol.send(await filled(pools, b"1" * LARGE))
+                    if abort:
+                        protocol.abort()
+
+            conversation = asyncio.create_task(converse())
+            await anyio.sleep(0.1)
+            assert conversation.done() == abort
+            assert pools.statistics().nout == (0 if abort else 1)
+            await read(theirs, LARGE)
+            await conversation
+            assert pools.statistics().nout == 0
+
+
+@pytest.mark.parametrize("by", ["fail_after inside", "timeout outside", "Task.cancel"])
+async def test_a_deadline_or_a_cancellation_that_leaves_the_block_does_not_wait_for_the_peer(
+    by: str,
+) -> None:
+    with connected(**NARROW) as (ours, _):
+        async with large() as pools, protocol_on(ours, pools) as protocol:
+
+            async def converse() -> None:
+                with anyio.fail_after(0.05) if by == "fail_after inside" else nullcontext():
+                    await protocol.send(await filled(pools, b"1" * LARGE))
+
+            async def connection() -> None:
+                async with asyncio.timeout(0.05 if by == "timeout outside" else None), protocol:
+                    await converse()
+
+            task = asyncio.create_task(connection())
+            await turns()
+            if by == "Task.cancel":
+                task.cancel()
+            await asyncio.wait({task}, timeout=2)
+            assert task.done()
+            with pytest.raises(asyncio.CancelledError if by == "Task.cancel" else TimeoutError):
+                await task
             assert pools.statistics().nout == 0
 
 

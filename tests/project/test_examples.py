@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import lzma
 import os
 import re
+import socket
 import subprocess
 import sys
 import tarfile
@@ -18,7 +20,8 @@ from typing import Any
 import anyio
 import pytest
 
-from mbufpools import examples
+from mbufpools import BufferPools, examples
+from tests.kit.network import NARROW
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "docs" / "examples"
@@ -48,6 +51,78 @@ def test_a_program_of_the_tutorial_for_applications_prints_the_same_on_trio(prog
 
 def test_the_server_on_asyncio_s_transports_answers() -> None:
     assert run("transport.py") == (0, "b'hello'\n", "")
+
+
+# Clients that send, and read nothing. The sockets are real, and the clock is virtual: it moves to
+# the deadline when every task waits.
+
+
+async def never_read(address: Any) -> None:
+    """Send until the server closes the connection."""
+    with narrow(socket.socket()) as sock:
+        sock.connect(address)
+        sock.setblocking(False)
+        try:
+            while True:
+                await anyio.wait_writable(sock)
+                sock.send(bytes(65536))
+        except OSError:
+            pass
+
+
+def narrow(sock: socket.socket) -> socket.socket:
+    for option, value in NARROW.items():
+        sock.setsockopt(socket.SOL_SOCKET, getattr(socket, option), value)
+    return sock
+
+
+async def ask_beside_clients_that_never_read(address: Any, pools: BufferPools) -> float:
+    """Take all buffers by 20 connections that are not read; then ask a question. Return after how
+    many seconds the answer came."""
+    echo = importlib.import_module("echo")
+    answers: list[bool] = []
+    async with anyio.create_task_group() as clients:
+        for _ in range(20):
+            clients.start_soon(never_read, address)
+        began = anyio.current_time()
+        await anyio.sleep(1)  # the clock moves when the kernel takes no more
+        assert pools.statistics().waiting
+        with anyio.fail_after(120):
+            await echo.ask(address, b"question", answers)
+        clients.cancel_scope.cancel()
+    assert answers == [True]
+    return anyio.current_time() - began
+
+
+async def test_the_echo_server_closes_connections_that_are_not_read_and_serves_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    echo = importlib.import_module("echo")
+    with narrow(socket.create_server(("127.0.0.1", 0))) as listener:
+        listener.setblocking(False)
+        async with BufferPools("64 KiB", [4096]) as pools, anyio.create_task_group() as tasks:
+            tasks.start_soon(echo.serve, listener, pools)
+            seconds = await ask_beside_clients_that_never_read(listener.getsockname(), pools)
+            tasks.cancel_scope.cancel()
+    assert seconds == pytest.approx(30, abs=1)
+
+
+async def test_the_server_on_transports_aborts_connections_that_are_not_read_and_serves_the_others(
+    monkeypatch: pytest.MonkeyPatch, anyio_backend_name: str
+) -> None:
+    if anyio_backend_name == "trio":
+        pytest.skip("the server is one of asyncio")
+    monkeypatch.syspath_prepend(EXAMPLES)
+    transport = importlib.import_module("transport")
+    async with (
+        BufferPools("64 KiB", [4096]) as pools,
+        asyncio.TaskGroup() as tasks,
+        await transport.serve(pools, tasks) as server,
+    ):
+        address = narrow(server.sockets[0]).getsockname()
+        seconds = await ask_beside_clients_that_never_read(address, pools)
+    assert seconds == pytest.approx(30, abs=1)
 
 
 def test_the_deadlock_of_the_tutorial_is_cured_by_get_many() -> None:
@@ -122,13 +197,14 @@ class Server:
         with self.events, self._events, self.answers:
             await self.app(scope, self._events.receive, self.answers.send)
 
-    async def request(self, *parts: bytes) -> tuple[int, bytes]:
-        """Send a body in parts; return the status and the body of the answer."""
+    async def request(self, *parts: bytes | None) -> tuple[int, bytes]:
+        """Send a body in parts, and with None as the last one never its end; return the status and
+        the body of the answer."""
         left = list(parts)
         sent: list[dict[str, Any]] = []
 
         async def receive() -> dict[str, Any]:
-            await anyio.lowlevel.checkpoint()
+            await (anyio.sleep_forever() if left[0] is None else anyio.lowlevel.checkpoint())
             return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
 
         async def send(message: dict[str, Any]) -> None:
@@ -161,6 +237,9 @@ async def test_the_asgi_application_enters_its_pools_and_answers(app: Any) -> No
             assert await server.request(b"hello") == (503, b"busy\n")
             assert anyio.current_time() - began == pytest.approx(5)
         assert await server.request(b"hello") == (200, b"5 bytes\n")
+        began = anyio.current_time()
+        assert await server.request(b"hello", None) == (408, b"too slow\n")
+        assert anyio.current_time() - began == pytest.approx(30)
         assert pools.statistics().nout == 0
         await server.events.send({"type": "lifespan.shutdown"})
         assert await server.lifespan_says.receive() == {"type": "lifespan.shutdown.complete"}

@@ -34,12 +34,18 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         async with protocol:
             while True:
                 buffer, nbytes = await protocol.receive()
-                await protocol.send(buffer, nbytes)     # takes the buffer, also if it fails
+                async with asyncio.timeout(30):             # the peer may not read
+                    await protocol.send(buffer, nbytes)     # takes the buffer, also if it fails
 
     It reads ahead until `read_ahead` full buffers wait to be received. Then it pauses reading, and
     TCP makes the peer wait. It also pauses when the pools have no memory; then `receive` waits for
     a buffer in the order of the pools, and reading resumes with that buffer. An idle connection
     holds no buffer. A connection whose bytes no task receives holds at most `read_ahead` buffers.
+
+    A peer that does not read keeps these buffers, and the one that is sent. So give each send a
+    deadline. The end of the block waits for the peer, as `aclose` does; but it aborts the
+    connection if a cancellation or a TimeoutError leaves the block. If you catch that inside, call
+    `abort`.
 
     Close it before its pools: buffers that it still holds then are reported as a leak.
 
@@ -153,7 +159,9 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         the last byte, which takes as long as the peer makes no room. Always a checkpoint.
 
         A cancelled send only stops waiting. A transport cannot take back its bytes, so they still
-        go out, and the memory comes home afterwards. (`send_all` stops sending.)
+        go out, and the memory comes home afterwards. (`send_all` stops sending.) So call `abort`
+        after a send that timed out: `aclose`, and the usual end of ``async with protocol:``, would
+        wait for the same peer.
 
         Fairness: writes go out in the order of the calls.
 
@@ -448,6 +456,10 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if exc is not None and (isinstance(exc, TimeoutError) or not isinstance(exc, Exception)):
+            # A deadline has passed, perhaps because the peer does not read. `aclose` would wait for
+            # that peer: asyncio cancels a task once, and the body has had that.
+            self.abort()
         await self.aclose()
 
     def __repr__(self) -> str:

@@ -146,8 +146,9 @@ async def send_all(
     accepts. The bytes of an anyio byte stream are copied, one buffer at a time, because on asyncio
     such a stream keeps the rest of a cancelled send and would continue to send it.
 
-    Blocks until the kernel has all bytes, which takes as long as the peer makes no room. Always a
-    checkpoint.
+    Blocks until the kernel has all bytes, which takes as long as the peer makes no room. So give it
+    a deadline, ``with anyio.fail_after(30):``, or a peer that does not read keeps the buffers.
+    Always a checkpoint.
 
     After a cancellation or an error no more is sent, and all buffers are released. One of them may
     be sent in part; then the connection is of no further use.
