@@ -252,10 +252,7 @@ class Supply(PageLists):
     def revoke_stale_views(self) -> None:
         """Try again to revoke the views of leases that have ended; and finish what an exception
         has interrupted between the two steps of `end_lease`."""
-        for item in list(self.quarantined):
-            window = item.window
-            if window is None:
-                continue
+        for item, window in list(self.quarantined.items()):
             window.revoke_stale()
             if window.item is None:
                 window.keep(item)

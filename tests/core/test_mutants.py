@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 import re
+import sys
 import threading
 from collections.abc import Callable
 from functools import reduce
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -14,6 +17,7 @@ import pytest
 from mbufpools import (
     AccountedMemory,
     Block,
+    Buffer,
     BufferPools,
     ConfigurationError,
     EventKind,
@@ -25,10 +29,15 @@ from mbufpools import (
     Task,
     Wakeup,
 )
+from mbufpools._order import turn
 from mbufpools._request import Request, RequestQueue
+from mbufpools._supply import stack_is_full
+from mbufpools._waiters import _without_frames
+from mbufpools._waits import name_of
 from tests.kit.grants import (
     KIB,
     ORDERED,
+    Counted,
     GrantLog,
     entered,
     release_all,
@@ -599,3 +608,243 @@ async def test_check_finds_an_idle_page_kept_while_a_claim_waits(order: str) -> 
         pools._waiters.reclaimer.pressure = False
         claim.cancel()
         await settle()
+
+
+# The short ways
+
+ONE = PoolSpec(PAGE, name="one", items_per_page=1)
+
+
+@pytest.mark.parametrize("how", ["get", "get_nowait"])
+async def test_the_pool_of_a_size_that_was_asked_for_before_is_looked_up_in_a_table(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def get(nbytes: int) -> Buffer:
+        return await pools.get(nbytes) if how == "get" else pools.get_nowait(nbytes)
+
+    async with entered(BufferPools("1 MiB", [512, 2048])) as pools:
+        for nbytes in (64, 449, 512, 513, 2048):
+            (await get(nbytes)).release()
+        monkeypatch.setattr(BufferPools, "pool_for", None)
+        for nbytes, name in ((1, "512"), (64, "512"), (512, "512"), (576, "2048"), (2048, "2048")):
+            buffer = await get(nbytes)
+            assert (buffer.pool.name, buffer.nbytes) == (name, nbytes)
+            buffer.release()
+
+
+async def test_only_sizes_of_which_all_belong_to_one_pool_are_kept_in_the_table() -> None:
+    pools = BufferPools("8 MiB", [96, 512, 1024 * 64, 2**20])
+    async with entered(pools):
+        for nbytes in (64, 96, 128, 512, 1024 * 64, 1024 * 64 + 1):
+            pools.get_nowait(nbytes).release()
+        names = {lines: pool.name for lines, pool in pools._pool_of.items()}
+        # A second cache line has bytes of the pools of 96 and of 512 bytes.
+        assert names == {1: "96", 8: "512", 1024: "65536"}
+
+
+async def test_a_get_of_a_pool_with_free_items_does_not_take_the_slow_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with entered(BufferPools("1 MiB", [512])) as pools:
+        pool = pools.pools["512"]
+        pool.get_nowait().release()
+        monkeypatch.setattr(type(pool), "_get_nowait_slowly", None)
+        buffer = pool.get_nowait()
+        assert buffer.pool is pool
+        buffer.release()
+
+
+@pytest.mark.parametrize("fast", [True, False])
+async def test_a_reserve_that_is_served_at_once_lets_other_tasks_run_unless_it_need_not(
+    fast: bool,
+) -> None:
+    async with entered(BufferPools("1 MiB", [512], fast_acquire=fast)) as pools:
+        reserving = Counted(pools.reserve(100))
+        (await reserving).release()
+        assert bool(reserving.checkpoints) is not fast
+
+
+async def test_a_get_is_served_that_finds_exactly_the_room_of_a_page_while_others_wait() -> None:
+    async with entered(one_item_pages(3)) as pools, anyio.create_task_group() as tasks:
+        a, b = pools.pools["a"], pools.pools["b"]
+        held = [await a.get() for _ in range(2)]
+        waits = await taking(tasks, a.get)  # at the maximum of its pool
+        held.append(b.get_nowait())
+        waits.cancel()
+        release_all(held)
+
+
+async def test_an_item_that_is_handed_over_has_the_size_that_the_request_asked_for() -> None:
+    async with entered(BufferPools(PAGE, [ONE])) as pools, anyio.create_task_group() as tasks:
+        held = await pools.get(PAGE)
+        getter = await taking(tasks, pools.get, 100)
+        held.release()
+        await settle()
+        assert (getter.lease.nbytes, len(getter.lease.view)) == (100, 100)
+        getter.lease.release()
+
+
+# Leases
+
+
+async def test_a_view_whose_export_kept_it_from_its_revocation_is_revoked_at_a_tick() -> None:
+    async with entered(BufferPools(PAGE, [ONE])) as pools:
+        with await pools.get(100) as buffer:
+            view = buffer.view
+            export = pickle.PickleBuffer(view)
+        assert pools.statistics().quarantined == 1
+        assert view[0] == 0, "it could not be revoked"
+        export.release()
+        await anyio.sleep(3)
+        assert pools.statistics().nout == 0
+        with pytest.raises(ValueError, match="released"):
+            view[0]
+        assert not pools._state.exporting, "no tick looks for more"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="on 3.11 the exporter is an array")
+async def test_the_exporter_of_a_lease_that_has_ended_exports_nothing_more() -> None:
+    async with entered(BufferPools(PAGE, [ONE])) as pools:
+        buffer = await pools.get(100)
+        assert len(buffer.view) == 100
+        assert buffer._item is not None
+        exporter: Any = buffer._item.window
+        buffer.release()
+        with pytest.raises(BufferError, match="the lease of this memory has ended"):
+            memoryview(exporter)
+
+
+async def test_debug_overwrites_the_bytes_of_a_lease_even_if_no_view_was_asked_for() -> None:
+    async with entered(BufferPools(PAGE, [ONE], debug=True)) as pools:
+        (await pools.get(100)).release()
+        with await pools.get(100) as buffer:
+            assert set(buffer.view) != {0}
+
+
+@pytest.mark.parametrize("how", ["released", "left", "exported"])
+async def test_the_event_of_a_put_tells_the_bytes_that_were_asked_for(how: str) -> None:
+    """Of an item that comes home from quarantine it tells the size of the item."""
+    told: list[tuple[str, int]] = []
+    async with entered(
+        BufferPools(PAGE, [ONE], hook=lambda event: told.append((event.kind.name, event.nbytes)))
+    ) as pools:
+        buffer = await pools.get(100)
+        part = buffer.view[:5] if how == "exported" else None
+        if how == "released":
+            buffer.release()
+        else:
+            buffer.end()
+        if part is not None:
+            part.release()
+        await settle()
+        assert ("PUT", PAGE if how == "exported" else 100) in told
+
+
+# Order
+
+
+async def test_each_queue_by_itself_the_pools_come_first_then_several_items_then_bytes() -> None:
+    async with entered(one_item_pages(4)) as pools, anyio.create_task_group() as tasks:
+        held = [await pools.pools["b"].get() for _ in range(4)]
+        several = await taking(tasks, pools.get_many, [D, D])
+        nbytes = await taking(tasks, reserve, pools, PAGE)
+        one = await taking(tasks, pools.pools["d"].get)
+        queues = sorted(pools._waiters.active, key=turn, reverse=True)
+        assert [type(queue).__name__ for queue in queues] == [
+            "BytesQueue",
+            "ManyQueue",
+            "PoolQueue",
+        ]
+        assert len({turn(queue) for queue in queues}) == 3
+        for getter in (several, nbytes, one):
+            getter.cancel()
+        release_all(held)
+
+
+async def test_a_debt_keeps_its_place_when_the_limit_is_lowered_again() -> None:
+    async with entered(BufferPools(4 * PAGE, [ONE])) as pools:
+        held = [await pools.get(1) for _ in range(4)]
+        order = pools._waiters.order
+        limits: list[float | None] = []
+        for npages in (3, 2, 4):
+            pools.resize(npages * PAGE)
+            limits.append(order.debt_pass_limit)
+            order.passes += 1
+        assert limits[0] is not None
+        assert limits[1:] == [limits[0], None]
+        release_all(held)
+
+
+async def test_a_debt_may_not_be_passed_more_often_than_the_claims_before_it() -> None:
+    pools = BufferPools(4 * PAGE, [ONE], max_passes=2)
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = [await pools.get(1) for _ in range(4)]
+        claim = await taking(tasks, reserve, pools, 2 * PAGE)
+        order = pools._waiters.order
+        limit = min(order.pass_limit(queue.head) for queue in order.short)
+        order.passes += 1
+        pools.resize(3 * PAGE)
+        assert order.debt_pass_limit == limit
+        claim.cancel()
+        release_all(held)
+
+
+# The rest
+
+
+async def test_an_applications_pool_that_has_its_minimum_lets_an_idle_page_go() -> None:
+    spec = PoolSpec(PAGE, items_per_page=1, min_items=1, name="one")
+    async with entered(BufferPools("1 MiB", [spec])) as pools:
+        held = [await pools.get(1) for _ in range(3)]
+        held.pop().release()
+        await anyio.sleep(30)
+        assert pools.pools["one"].statistics().npages == 2
+        release_all(held)
+
+
+async def test_a_repair_makes_no_more_items_where_some_are_free() -> None:
+    async with entered(BufferPools("1 MiB", [PoolSpec(64, items_per_page=64, name="x")])) as pools:
+        held = await pools.get(1)
+        page = pools.pools["x"]._supply.curpage
+        assert page is not None
+        made = page.made
+        assert 1 < made < 64
+        pools._state.breaks()
+        pools._state.mend()
+        assert page.made == made
+        held.release()
+
+
+def test_a_full_stack_is_noticed_before_it_overflows() -> None:
+    def depth(calls: int) -> int:
+        return calls if stack_is_full() else depth(calls + 1)
+
+    assert not stack_is_full()
+    assert depth(0) > 10
+
+
+def test_the_causes_of_a_memory_error_lose_their_frames_too() -> None:
+    def failing(cause: BaseException | None) -> MemoryError:
+        try:
+            raise MemoryError from cause
+        except MemoryError as error:
+            return error
+
+    first = failing(None)
+    second = failing(first)
+    third = _without_frames(failing(second))
+    assert [error.__traceback__ for error in (first, second, third)] == [None] * 3
+
+
+def test_a_task_without_a_name_is_told_by_its_id() -> None:
+    task = SimpleNamespace(name="")
+    assert name_of(task) == f"task {id(task)}"
+
+
+async def test_a_queue_is_shown_with_its_kind_and_how_many_wait() -> None:
+    async with entered(BufferPools(PAGE, [ONE])) as pools, anyio.create_task_group() as tasks:
+        held = await pools.get(1)
+        getter = await taking(tasks, pools.get, 1)
+        assert repr(pools.pools["one"]._queue) == "<PoolQueue for one, 1 waiting>"
+        getter.cancel()
+        held.release()
