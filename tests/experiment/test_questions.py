@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import tarfile
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mbufpools.cli._demos import find_demo
 from mbufpools.experiment import (
+    KERNELS,
     LONGEST,
     QUESTIONS,
     Cell,
@@ -20,11 +25,13 @@ from mbufpools.experiment import (
     pack,
     unpack,
 )
-from mbufpools.experiment._costs import microseconds_a_second
 from mbufpools.experiment._intervals import interval, median, spread
+from mbufpools.experiment._measured import microseconds_a_second
+from mbufpools.experiment.questions._backlog import BACKLOGS
 from mbufpools.experiment.questions._cure import HIDDEN, share_until_a_page_is_empty
 from mbufpools.experiment.questions._incidents import incident_cell, nine_share
 from mbufpools.experiment.questions._question import mean
+from mbufpools.smp import VARIANTS
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / "docs" / "results.jsonl.xz"
@@ -102,12 +109,16 @@ def changed(results: Results, question: str, **figures: object) -> Results:
     [
         ("cure", {"share": 0.001, "put": 1, "served_after": 1.0}, "Yes", "Not all"),
         ("grab", {"taken_by_newcomer": 0, "taken_by_sleeper": 9}, "No:", "Yes, if"),
-        ("backlog", {"at_end": 60}, "never drains", "drains at blocks"),
+        ("backlog", {"at_end": 60}, "A doom spiral", "No doom spiral"),
+        ("backlog", {"sleeper_seconds": 9}, "direct saves nothing", "direct saves"),
         ("wakeups", {"runs": 10**7, "runs_idle": 0}, "not cheap", "Yes, it is cheap"),
         ("margin", {"served_after": None}, "No margin", "serves every get"),
-        ("ratio", {"pages_freed": 0}, "Yes: no page freed", "It depends on the load"),
+        ("ratio", {"pages_freed": 0}, "Yes: no page freed in 120", "It depends on the load"),
         ("ratio", {"pages_freed": 100}, "No:", "It depends on the load"),
         ("beyond", {"left_50": None}, "over 4,500 s", "136 s"),
+        ("beyond", {"refused": 0, "slept": 0}, "the limit was never reached", "the patch changes"),
+        ("page", {"refused": 0, "slept": 0}, "the limit was never reached", "of gets sleep"),
+        ("page", {"slept_after": 0}, "of gets sleep on", "of gets sleep 269 ms"),
         ("page", {"share": 0.5}, "does not help alone", "helps alone"),
     ],
 )
@@ -187,6 +198,84 @@ def test_what_the_page_of_answers_says_of_the_incident(committed: Results) -> No
         assert nine("patch", caches, **parameters) < 0.1
         assert nine("drained + patch + curpage", caches, **parameters) > 0.9
     assert mean(committed, cell("as it is", 8, nmbclust=262144), "slept_after") == 0
+
+
+def test_a_row_of_another_load_says_which_of_its_parameters_was_changed(
+    committed: Results,
+) -> None:
+    (*_, varied) = find_question("beyond").tables(committed)
+    assert [row["what"] for row in varied.rows].count("512 MiB") == 2
+    copy = deepcopy(committed)
+    copy.changes["incident"] = {"nmbclust": 4096, "think": 0.1}
+    (*_, varied) = find_question("beyond").tables(copy)
+    told = [row["what"] for row in varied.rows]
+    assert "512 MiB" not in told
+    assert told.count("512 MiB, but nmbclust=4096") == 2
+    assert "1 CPU" in told
+
+
+def test_what_the_mail_says_beside_the_results_is_so(committed: Results) -> None:
+    said = " ".join(mail(committed).split())
+    recordings = 0
+    for archive in ("kernel-traces.tar.xz", "kernel-traces-caches.tar.xz"):
+        with tarfile.open(ROOT / "tests" / "data" / archive) as files:
+            recordings += sum(name.endswith(".jsonl") for name in files.getnames())
+    assert f"agrees with {recordings} recordings of the real code" in said
+    assert f"That window is {VARIANTS['unlocked-look'].window} on the real code" in said
+    assert VARIANTS["header-refused"].in_kernel
+
+
+def test_a_late_wakeup_is_as_late_as_the_demo_says(
+    committed: Results, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert find_demo("backlog").main(["--json"]) == 0
+    rows = {
+        row["policy"]: row
+        for row in json.loads(capsys.readouterr().out)["policies"]
+        if row["slow"] == 5.0
+    }
+    for way in ("put", "nmbclust"):
+        late, asleep = (
+            {policy: rows[policy][f"{way}_{what}"] for policy in ("deferred", "direct")}
+            for what in ("late", "asleep")
+        )
+        assert late["direct"] == 0
+        said = " ".join(mail(committed).split())
+        assert (
+            f"behind 5 s of other work on systqmp the first sleeper is served "
+            f"{late['deferred']:g} s late, and {asleep['deferred']} processes sleep meanwhile; "
+            f"with a direct wakeup it is not late, and {asleep['direct']} sleep"
+        ) in said
+    assert rows["none"]["nmbclust_late"] == 0, "before the patch, a raised limit wakes at once"
+
+
+def test_only_the_gc_frees_pages_in_the_backlog_unless_a_pool_may_keep_none(
+    committed: Results,
+) -> None:
+    for direct in (cell for cell in BACKLOGS if cell.kernel.name == "direct"):
+        patch = replace(direct, kernel=KERNELS["patch"])
+        for figure in ("sleeper_seconds", "at_end", "pages_freed"):
+            assert committed.values(direct, figure) == committed.values(patch, figure)
+    kept, freed_by_puts = (
+        Cell.of("backlog", KERNELS["direct"], block=4.0, **keep) for keep in ({}, {"keep": 0})
+    )
+    assert mean(committed, freed_by_puts, "pages_freed") > mean(committed, kept, "pages_freed")
+
+
+def test_draining_serves_without_the_patch_which_then_saves_a_second(committed: Results) -> None:
+    def median_cold(name: str, request: str, load: int) -> float:
+        cell = Cell.of("cold", KERNELS[name].on(8), request=request, load=load)
+        found = median(committed.values(cell, "served_after"))
+        assert found is not None
+        return found
+
+    for request in ("bpf", "nfs"):
+        for load in (0, 30, 100):
+            drained, patched = (
+                median_cold(name, request, load) for name in ("drained", "drained + patch")
+            )
+            assert drained - patched == pytest.approx(1.0)
+    assert nine_share(committed, incident_cell("drained", 8)) == 1
 
 
 def test_the_price_is_that_of_the_calls() -> None:

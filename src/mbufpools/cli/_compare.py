@@ -216,7 +216,7 @@ def _measure(questions: tuple[Question, ...], arguments: argparse.Namespace) -> 
     runs = len({cell.key for cell in cells}) * seeds
     try:
         with executor as workers, progress_line(runs, "runs", time_left=True) as progress:
-            return experiment.run(
+            results = experiment.run(
                 cells,
                 seeds,
                 workers,
@@ -224,6 +224,8 @@ def _measure(questions: tuple[Question, ...], arguments: argparse.Namespace) -> 
                 folder=folder,
                 progress=progress,
             )
+            results.changes = changes
+            return results
     except ConnectionError as error:
         raise Mistake(f"argument --dask: {error}") from error
     except (ValueError, ArithmeticError) as error:

@@ -22,7 +22,7 @@ The modules, from the foundations up. Each imports only modules above it:
 ``_results``      cells and results, in memory and in files
 ``_runner``       runs cells on an executor
 ``_intervals``    means, medians, bootstrap
-``_costs``        what a wakeup costs in the kernel, as measured
+``_measured``     what was measured on the kernel's own code
 ``questions``     the questions of the thread, one module each; a package of its own
 ``_findings``     five sentences, and a mail to the list
 ``_story``        one small run, event by event

@@ -81,6 +81,8 @@ class Results:
     """What was measured, by cell and seed."""
 
     runs: dict[str, dict[int, Figures]] = field(default_factory=dict)
+    changes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Parameters by workload that every cell was run with, whatever the cell itself says."""
 
     def add(self, cell: Cell, seed: int, figures: Figures) -> None:
         """Note the figures of one run."""

@@ -36,7 +36,14 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "horizon": 45.0,
     },
     "grab": {"nmbclust": 640, "sleepers": 320, "rate": 200.0, "delay": 0.0, "end": 30.5},
-    "backlog": {"nmbclust": 136, "processes": 60, "block": 0.0, "once": False, "end": 60.0},
+    "backlog": {
+        "nmbclust": 136,
+        "processes": 60,
+        "keep": 8,
+        "block": 0.0,
+        "once": False,
+        "end": 60.0,
+    },
     "storm": {"nmbclust": 2048, "sleepers": 20, "rate": 2000.0},
     "load": RATES | {"end": 12.0, "hogs": 0, "think": 0.040},
     "idle": {
@@ -200,13 +207,17 @@ async def backlog(
 ) -> dict[str, Any]:
     """A backlog: processes hold an mbuf and want a cluster, whose size changes every 15 seconds, so
     that pages must move from pool to pool. Other work blocks systqmp for `block` seconds: `once`,
-    when the first idle page is due, or one second after the last block, again and again.
+    when the first idle page is due, or one second after the last block, again and again. A pool may
+    `keep` so many idle pages before a put frees one. With the kernel's 8 no put frees one here,
+    because no pool ever has more: only the gc does.
     """
     given = PARAMETERS["backlog"] | parameters
     end, block = given["end"], given["block"]
     async with Machine(simulation, kernel, given["nmbclust"], seed) as machine:
         pools = machine.pools
         classes = [pools.m_clpool(size) for size in (2050, 4096, 8192)]
+        for pool in (pools.mbpool, *classes):
+            pool.set_high_water(given["keep"] * pool.items_per_page)
         peak = 0
 
         def start(number: int) -> None:

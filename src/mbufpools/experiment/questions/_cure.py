@@ -7,6 +7,7 @@ import math
 from mbufpools.demokit import Table
 
 from .._intervals import spread
+from .._measured import SPINS
 from .._results import Cell, Results
 from ._question import Question, kernel, mean, never, percent, seconds
 
@@ -153,8 +154,8 @@ def _cure_verdict(results: Results) -> str:
     cured = stale < 0.01 and not alone and not cached
     return (
         f"{'Yes' if cured else 'Not all of it'}: with the patch {stale:.0%} of a 2k pool is put "
-        f"before a sleeper is served (curpage line: {fresh} put); cold gets not served in 45 s: "
-        f"{alone} of {of}, with caches {cached} of {of}."
+        f"before a sleeper is served (curpage line: {fresh} put); cold gets left asleep: "
+        f"{alone} of {of}, with caches {cached}; without page headers its task spins."
     )
 
 
@@ -174,5 +175,12 @@ CURE = Question(
         "Calculated: as long as the pool sees no free item, a sleeper is served when some page has "
         "got all its items back. If a page has n items, a share f of all is put at random and the "
         "pool has p pages, none has with probability (1 - f^n)^p; the column is the mean.",
+        "Two things are no part of these loads; `mbufpools smp` has a schedule of each. The task "
+        "spins (`header-refused`): if the system has a page for a pool, but phpool has no header "
+        "for it, the page goes back by m_pool_free, which adds the task again. The kernel's own "
+        f"code did this {SPINS:,} times without a pause, and under a direct wakeup once. It is "
+        "narrow: phpool must refuse after m_pool_alloc has succeeded. And the wakeup of the patch "
+        "can be lost (`unlocked-look`, scenario gc-get): a page leaves while a process has taken "
+        "its request off the list to try it.",
     ),
 )

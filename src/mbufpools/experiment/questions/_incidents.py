@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from mbufpools.demokit import Table, plural
@@ -16,9 +17,12 @@ __all__ = [
     "INCIDENT_CELLS",
     "INCIDENT_NOTES",
     "VARIED_CELLS",
+    "at_the_limit",
     "changed",
     "incident_cell",
     "incident_tables",
+    "mean_wait",
+    "more_and_fewer",
     "nine_share",
     "slept_share",
 ]
@@ -42,6 +46,7 @@ INCIDENTS = (
     ("depots", CPUS),
     ("depots + patch + curpage", CPUS),
     ("drained", CPUS),
+    ("drained + patch", CPUS),
     ("drained + patch + curpage", CPUS),
     ("drained + patch + fifo", CPUS),
     ("drained + patch + pressure", CPUS),
@@ -139,11 +144,13 @@ def incident_tables(results: Results) -> list[Table]:
         right=USERS.keys() - SPREAD,
     )
     cells = iter(VARIED_CELLS)
-    for what, _, caches, names in VARIED:
+    changes = results.changes.get("incident", {})
+    for what, parameters, caches, names in VARIED:
+        told = [f"{name}={changes[name]}" for name in parameters if name in changes]
         for _ in names:
             cell = next(cells)
             varied.add(
-                what=what,
+                what=f"{what}, but {', '.join(told)}" if told else what,
                 cpus=caches or "-",
                 kernel=cell.kernel.name,
                 **_users(results, cell),
@@ -195,6 +202,19 @@ def nine_share(results: Results, cell: Cell) -> float:
     return sum(int(run["nine_served"]) for run in runs) / max(1, asked)
 
 
+def at_the_limit(results: Results, cells: Iterable[Cell]) -> bool:
+    """True if a get slept or was refused in a run of one of the cells. If not, the limit was never
+    reached, and all kernels are alike."""
+    return any(run["refused"] or run["slept"] for cell in cells for run in results.all(cell))
+
+
+def mean_wait(results: Results, cell: Cell) -> float | None:
+    """The mean of the waits after the stop, in milliseconds; None if no sleeper was served."""
+    if not any(results.values(cell, "slept_after")):
+        return None
+    return 1000 * mean(results, cell, "wait_after")
+
+
 def changed(results: Results, one: Cell, other: Cell) -> str:
     """In how many runs the outcome of two cells differs, of how many: "1 of 20 runs"."""
     rows = [
@@ -203,3 +223,11 @@ def changed(results: Results, one: Cell, other: Cell) -> str:
     ]
     differ = sum(before != after for before, after in zip(*rows, strict=True))
     return f"{differ} of {plural(len(rows[0]), 'run')}"
+
+
+def more_and_fewer(results: Results, one: Cell, other: Cell) -> tuple[int, int]:
+    """In how many runs more requests are done under `other` than under `one`, and in how many
+    fewer."""
+    pairs = zip(results.values(one, "done_after"), results.values(other, "done_after"), strict=True)
+    differences = [after - before for before, after in pairs]
+    return sum(it > 0 for it in differences), sum(it < 0 for it in differences)

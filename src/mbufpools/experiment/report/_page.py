@@ -13,8 +13,8 @@ from pathlib import Path
 
 from mbufpools.demokit import Table, plural
 
-from .._costs import SOURCE
 from .._kernels import KERNELS
+from .._measured import SOURCE
 from .._results import Results
 from .._story import tell_story
 from ..questions import Question
@@ -55,7 +55,8 @@ mbufpools in virtual time. Nothing on this page was typed in by hand.</p>
 <p>Receive clusters and 4k clusters fill a budget of 256 KiB, and six processes sleep. From 4 s on
 the 4k clusters are put back one by one; at 5 s all receive clusters are. A bar is a process that
 sleeps; it ends in a dot when the process is served. A square is a page that a pool takes, in the
-colour of the pool: full for a sleeper, hollow for a newcomer.</p>
+colour of the pool: full for a sleeper, hollow for a newcomer. Both runs are without per-CPU
+caches.</p>
 <figure>{pictures["hero"]}</figure>
 <div id="timeline">
 <div class="screen"><button value="in">zoom in</button><button value="out">zoom out</button><button
