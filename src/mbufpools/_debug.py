@@ -19,7 +19,7 @@ from ._owner_loop import OwnerLoop
 from ._page import Item, Page
 from ._request import Request
 
-__all__ = ["Holder", "LeaseTracker", "caller"]
+__all__ = ["Holder", "LeaseTracker", "advice", "caller"]
 
 POISON = 0xDF
 """The byte that free items are filled with."""
@@ -130,6 +130,14 @@ def _pattern(stride: int) -> bytes:
     """The bytes of a free item. One copy is kept for each pool's stride, so that filling and
     checking an item is a copy and a comparison of memory."""
     return bytes([POISON]) * stride
+
+
+def advice(tracker: LeaseTracker | None) -> str:
+    """Return what the report of a dropped lease says about what to do. The holder is in the log
+    alone, because the warning may come in the middle of another call."""
+    if tracker is not None:
+        return "release each by `with`; the log says which task took it, and where"
+    return "release each by `with`; debug=True records which task took it, and where"
 
 
 def caller(*, in_task: bool = True) -> str:

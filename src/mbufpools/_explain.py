@@ -31,8 +31,13 @@ class WaitingRequest:
     """The number of the request, counted from 1 in a pool set; an older request has a lower one."""
     wants: str
     """The name of the pool or pools (``2 x small + 1 x large``); ``bytes`` for a reservation."""
+    what: str
+    """The same as a part of a sentence, such as ``pool 'small'``."""
     nbytes: int
     """Bytes that were asked for."""
+    charge: int
+    """Bytes that the budget must have for it: those of a reservation, or of the whole pages that
+    are lacking."""
     task: str
     """The name of the task that waits."""
     task_id: int
@@ -60,12 +65,14 @@ class WaitingRequest:
     def __str__(self) -> str:
         text = (
             f"#{self.number} task {self.task!r} has waited {self.seconds:.6g} s "
-            f"for {self.nbytes} bytes{'' if self.wants == 'bytes' else f' of {self.wants}'}"
+            f"for {self.nbytes} bytes{'' if self.what == 'bytes' else f' of {self.what}'}"
         )
         if self.behind is not None:
             text += f", behind {f'#{self.behind}' if self.behind else 'the debt'}"
         if self.limit == "budget":
             text += f"; the budget is short of {self.short} bytes"
+            if self.charge != self.nbytes:
+                text += f" (it takes {self.charge} bytes, in whole pages)"
         elif self.limit is not None:
             items = "1 item" if self.short == 1 else f"{self.short} items"
             text += f"; pool {self.limit!r} is short of {items} of its maximum"
@@ -174,7 +181,8 @@ def explain(state: SetState, waiters: Waiters, *, wakeup: bool) -> Explanation:
     holders: dict[Supply | None, tuple[Holder, ...]] = {}
     for queue, request in in_order:
         at_limit = queue.limiting()
-        lacking = max(0, queue.quote(request)) - max(0, budget.limit - budget.allocated)
+        charge = max(0, queue.quote(request))
+        lacking = charge - max(0, budget.limit - budget.allocated)
         behind = goes_first if waiters.order.ordered else firsts.get(queue)
         if behind is None and not held.isdisjoint(queue.supplies):
             behind = min(firsts_of_pool[supply] for supply in queue.supplies)
@@ -193,7 +201,9 @@ def explain(state: SetState, waiters: Waiters, *, wakeup: bool) -> Explanation:
             WaitingRequest(
                 number=request.number,
                 wants=queue.name,
+                what=queue.what,
                 nbytes=request.nbytes,
+                charge=charge,
                 task=request.task_name,
                 task_id=request.task_id,
                 seconds=(state.owner_loop.now() - request.since) / 1_000_000,

@@ -13,6 +13,7 @@ from functools import partial
 from threading import get_ident
 from typing import Any
 
+from ._debug import advice
 from ._errors import DoubleRelease
 from ._events import EventKind
 from ._lease import Releasable
@@ -52,7 +53,8 @@ class Claim:
         if nbytes:
             state.owner_loop.run_on_owner(partial(_take_back_dropped, state, self.number))
             warnings.warn(
-                f"a reservation of {nbytes} bytes was dropped without a release",
+                f"a reservation of {nbytes} bytes was dropped without a release; "
+                f"{advice(state.tracker)}",
                 ResourceWarning,
                 stacklevel=2,
                 source=state,
@@ -62,9 +64,12 @@ class Claim:
 def _take_back_dropped(state: SetState, number: int) -> None:
     nbytes = state.claims.get(number, 0)
     state.dropped += 1
-    logger().warning("a reservation of %d bytes was dropped without a release", nbytes)
-    if state.tracker is not None:
-        state.tracker.released(number)
+    holder = None if state.tracker is None else state.tracker.released(number)
+    logger().warning(
+        "a reservation of %d bytes was dropped without a release%s",
+        nbytes,
+        f"; {advice(state.tracker)}" if holder is None else f": {holder}",
+    )
     state.observer.tell(EventKind.DROP, "bytes", nbytes)
     state.unreserve(number)
 

@@ -19,6 +19,7 @@ from itertools import islice
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
+from ._debug import advice
 from ._errors import PoolCorruption
 from ._events import EventKind
 from ._log import logger
@@ -271,7 +272,8 @@ class Supply(PageLists):
         ``__del__``."""
         self.state.owner_loop.wake()
         warnings.warn(
-            f"a buffer of pool {self.name!r} was dropped without a release",
+            f"a buffer of pool {self.name!r} was dropped without a release; "
+            f"{advice(self.state.tracker)}",
             ResourceWarning,
             stacklevel=3,
             source=self.owner,
@@ -282,11 +284,12 @@ class Supply(PageLists):
         because it must not lose the item again."""
         try:
             self.state.dropped += 1
-            holder = None if self.state.tracker is None else self.state.tracker.holder_of(item)
+            tracker = self.state.tracker
+            holder = None if tracker is None else tracker.holder_of(item)
             logger().warning(
                 "a buffer of pool %r was dropped without a release%s",
                 self.name,
-                "" if holder is None else f": {holder}",
+                f"; {advice(tracker)}" if holder is None else f": {holder}",
             )
             self.state.observer.tell(EventKind.DROP, self.name, self.item_size)
         finally:

@@ -228,6 +228,30 @@ async def test_a_holder_is_forgotten_with_his_lease() -> None:
         waiter.release()
 
 
+@pytest.mark.caller
+@pytest.mark.parametrize("kind", ["buffer", "reservation"])
+async def test_a_dropped_lease_is_told_with_what_to_do_and_the_log_names_its_holder(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def forget() -> None:
+        lease = await (pools.get(100) if kind == "buffer" else pools.reserve(100))
+        assert lease is not None
+        with pytest.warns(ResourceWarning) as told:
+            del lease
+        assert str(told[0].message).endswith(
+            "was dropped without a release; release each by `with`; "
+            "the log says which task took it, and where"
+        )
+
+    async with frames() as pools, anyio.create_task_group() as tasks:
+        tasks.start_soon(forget, name="the forgetful")
+        await anyio.sleep(1)
+    what = "100 bytes of pool 'frames'" if kind == "buffer" else "100 bytes, reserved"
+    assert re.search(
+        rf"dropped without a release: {what} by task 'the forgetful' at {THIS}:\d+", caplog.text
+    )
+
+
 async def test_a_dropped_reservation_has_no_holder_any_more() -> None:
     async with frames() as pools, anyio.create_task_group() as tasks:
         kept = await pools.reserve(1)

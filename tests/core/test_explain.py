@@ -81,12 +81,12 @@ async def test_it_tells_who_waits_for_what_for_how_long_and_how_many_bytes_are_m
         (waiter,) = pools.explain().waiters
         assert (waiter.task, waiter.wants, waiter.nbytes) == ("the sleeper", "large", 3999)
         assert waiter.seconds == 2.5
-        assert (waiter.limit, waiter.short) == ("budget", 1000)
+        assert (waiter.limit, waiter.short, waiter.charge) == ("budget", 1000, 4096)
         assert waiter.behind is None
         assert str(pools.explain()) == (
             "1 request waits; 5096 of 8192 bytes are allocated, 1000 of them reserved\n"
-            f"#{waiter.number} task 'the sleeper' has waited 2.5 s for 3999 bytes of large; "
-            "the budget is short of 1000 bytes\n"
+            f"#{waiter.number} task 'the sleeper' has waited 2.5 s for 3999 bytes of pool "
+            "'large'; the budget is short of 1000 bytes (it takes 4096 bytes, in whole pages)\n"
             "debug=True records which task holds what"
         )
         tasks.cancel_scope.cancel()
@@ -128,7 +128,7 @@ async def test_those_who_came_after_a_claim_are_behind_it_in_every_pool(order: O
         assert claim.behind is None
         assert small.behind == large.behind == claim.number
         assert small.limit is large.limit is None, "there is room, but it is not their turn"
-        assert str(small).endswith(f"of small, behind #{claim.number}")
+        assert str(small).endswith(f"of pool 'small', behind #{claim.number}")
         tasks.cancel_scope.cancel()
         release_all(held)
 
@@ -193,7 +193,7 @@ async def test_the_stall_of_the_kernel_is_told_as_what_it_is() -> None:
         (waiter,) = pools.explain().waiters
         assert (waiter.limit, waiter.behind, waiter.wakeup) == (None, None, False)
         assert str(pools.explain()).startswith("1 request waits; 0 of 16384 bytes are allocated\n")
-        assert str(waiter).endswith("of mbufpl; it can be served, but nothing wakes it")
+        assert str(waiter).endswith("of pool 'mbufpl'; it can be served, but nothing wakes it")
         assert not waiter.stuck, "nobody holds anything"
         tasks.cancel_scope.cancel()
 

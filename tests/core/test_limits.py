@@ -653,9 +653,10 @@ async def test_a_dropped_reservation_is_reported_and_its_bytes_come_back(
         told = [(it.name, it.nbytes) for it in log.events if it.kind is EventKind.DROP]
         assert told == [("bytes", 100), ("bytes", 200)]
         assert pools._state.dropped == 2
+    advice = "release each by `with`; debug=True records which task took it, and where"
     assert [record.getMessage() for record in caplog.records] == [
-        "a reservation of 100 bytes was dropped without a release",
-        "a reservation of 200 bytes was dropped without a release",
+        f"a reservation of 100 bytes was dropped without a release; {advice}",
+        f"a reservation of 200 bytes was dropped without a release; {advice}",
     ]
 
 

@@ -318,6 +318,7 @@ async def test_two_tasks_cannot_receive_from_one_socket(kind: Kind) -> None:
         ),
         (lambda: asyncio.trsock.TransportSocket(socket.socket()), "TransportSocket"),  # type: ignore[attr-defined]
         (lambda: BufferedByteReceiveStream, "is not a socket"),
+        (lambda: asyncio.StreamReader, "for asyncio's transports there is PooledBufferedProtocol"),
     ],
 )
 async def test_other_objects_are_refused_and_the_error_says_what_is_accepted(

@@ -260,7 +260,7 @@ def _watched(counters: Counters) -> Iterator[None]:
     def warned(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         text = str(message)
         with lock:
-            if category is ResourceWarning and text.endswith("was dropped without a release"):
+            if category is ResourceWarning and "was dropped without a release" in text:
                 counters.found += 1
             elif category is ResourceWarning and " was closed with buffers still out" in text:
                 counters.left_out += 1

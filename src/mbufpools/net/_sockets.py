@@ -43,7 +43,10 @@ def socket_of(sock: Any) -> Any:
                 "the socket blocks, which would stop the event loop; call setblocking(False)"
             )
     elif trio is None or not isinstance(sock, trio.socket.SocketType):
-        raise TypeError(f"{sock!r} is not a socket that can be used here; expected {ACCEPTED}")
+        raise TypeError(
+            f"{sock!r} is not a socket that can be used here; expected {ACCEPTED} "
+            f"(for asyncio's transports there is PooledBufferedProtocol)"
+        )
     if sock.fileno() >= 0 and sock.type != socket.SOCK_STREAM:
         raise TypeError(f"the socket is of {sock.type!r}; expected {ACCEPTED}")
     return sock
