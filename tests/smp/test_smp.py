@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -17,7 +17,7 @@ from mbufpools.smp import verdict as uncached_verdict
 from mbufpools.smp._ends import endings
 from mbufpools.smp._model import Model
 from mbufpools.smp._processors import ATOMIC, Code, Mutex, Processors
-from mbufpools.smp._rules import KERNEL, Look, Wakeup
+from mbufpools.smp._rules import KERNEL, Caches, Look, Wakeup
 from mbufpools.smp._scenarios import BY_NAME, DEEP, ONE_CPU, SCENARIOS
 from mbufpools.smp._search import Explored, count, count_interrupts, shortest
 from mbufpools.smp._search import replay as replay_token
@@ -553,9 +553,28 @@ def test_the_table_has_a_row_for_each_variant(capsys: pytest.CaptureFixture[str]
     assert [row.split()[0] for row in table] == list(VARIANTS)
     for row, name in zip(table, VARIANTS, strict=True):
         found = verdict(name)
-        assert row.split()[1] == ("yes" if found.variant.in_kernel else "-")
+        depends = "?" if name == "mark-early" else "-"
+        assert row.split()[1] == ("yes" if found.variant.in_kernel else depends)
         assert row.split()[2] == (found.findings[0].kind if found.fails else "none")
     assert "NOT AS EXPECTED" not in out
+    told = " ".join(out.split())
+    assert "The kernel has mark-early if the CPU may read before an atomic subtraction" in told
+
+
+def test_the_kernel_has_the_rules_that_its_row_names() -> None:
+    left_out = {"kernel", "kernel-caches", "before", "page-refused", "header-refused"}
+    cured = asdict(Rules())
+    for name in ("kernel", "kernel-caches"):
+        kernel = VARIANTS[name]
+        assert not kernel.rules.page_refused
+        assert not kernel.rules.header_refused
+        for each in VARIANTS.values():
+            if each.in_kernel and each.name not in left_out:
+                differs = {it for it in asdict(each.rules).items() if it[1] != cured[it[0]]}
+                has = differs <= asdict(kernel.rules).items()
+                assert has == (name == "kernel-caches" or each.rules.caches is Caches.NONE)
+                if each.rules.caches is kernel.rules.caches:
+                    assert each.name in kernel.rule
 
 
 @pytest.mark.usefixtures("quick")

@@ -100,7 +100,12 @@ def _list_variants(*, as_json: bool) -> None:
 
     for name, variant in smp.VARIANTS.items():
         if as_json:
-            listed = {"variant": name, "rule": variant.rule, "in_kernel": variant.in_kernel}
+            listed = {
+                "variant": name,
+                "rule": variant.rule,
+                "in_kernel": variant.in_kernel,
+                "in_kernel_if": variant.in_kernel_if,
+            }
             _write(json.dumps(listed))
         else:
             _write(_entry(name, variant.rule))
@@ -174,8 +179,9 @@ def _row(found: Verdict) -> str:
     if found.fails:
         first = found.findings[0]
         length = f"{first.preemptions}, {first.steps}"
+    in_kernel = "yes" if variant.in_kernel else "?" if variant.in_kernel_if else "-"
     line = (
-        f"{variant.name:16}  {'yes' if variant.in_kernel else '-':6}  {kind:10}  "
+        f"{variant.name:16}  {in_kernel:6}  {kind:10}  "
         f"{_schedules(found, 1):7}  {_schedules(found, 2):9}  {_schedules(found, 3, 4):12}  "
         f"{length}"
     )
@@ -196,9 +202,25 @@ def _legend(rules: dict[str, str]) -> Iterator[str]:
         "explored. shortest: the shortest failing schedule: how often a CPU must stop while others "
         "continue, and its steps. `mbufpools smp VARIANT` tells its story."
     )
+    yield from _conditions()
     yield ""
     for name, rule in rules.items():
         yield _entry(name, rule)
+
+
+def _conditions() -> Iterator[str]:
+    """What a ? in the column *in the kernel* means."""
+    from mbufpools.smp import VARIANTS
+
+    told = [
+        f"{name} if {variant.in_kernel_if}"
+        for name, variant in VARIANTS.items()
+        if variant.in_kernel_if
+    ]
+    yield ""
+    yield from _fill(
+        f"in the kernel: ? depends on the machine. The kernel has {'; '.join(told)}."
+    )
 
 
 def _entry(name: str, text: str) -> str:
@@ -283,6 +305,7 @@ def _plain(found: Verdict) -> dict[str, Any]:
         "variant": variant.name,
         "rule": variant.rule,
         "in_kernel": variant.in_kernel,
+        "in_kernel_if": variant.in_kernel_if,
         "fails": found.fails,
         "holds": found.holds,
         "as_expected": found.as_expected,

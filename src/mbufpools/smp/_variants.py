@@ -27,6 +27,8 @@ class Variant:
     """The scenarios that are known to fail; if empty, all are explored, and none may fail."""
     in_kernel: bool = False
     """True if the real kernel has this rule, with the patch or without."""
+    in_kernel_if: str = ""
+    """On which machines the real kernel may have this rule, if not on all."""
     cost: str = ""
     """What the rule costs the kernel, if it is a cure."""
 
@@ -52,20 +54,21 @@ VARIANTS: dict[str, Variant] = {
         ),
         Variant(
             "kernel",
-            "the patch on the kernel as it is (every `yes` below), without its caches",
+            "the patch on the kernel as it is, without its caches and not short of memory: "
+            "unlocked-look, add-then-check, new-page and stale",
             KERNEL,
             ("put-get", "put-gets"),
             in_kernel=True,
         ),
         Variant(
             "kernel-refreshed",
-            "the same with the one-line cure of `stale`: a put shows the pool its item",
+            "`kernel` with the one-line cure of `stale`: a put shows the pool its item",
             replace(KERNEL, stale=False),
             ("put-get", "gc-get", "put-gets"),
         ),
         Variant(
             "kernel-caches",
-            "the patch on the kernel as it is, with its caches",
+            "`kernel` with its caches: caches and cache-lists, too",
             replace(KERNEL, caches=Caches.KERNEL),
             ("put-get", "put-gets"),
             in_kernel=True,
@@ -138,6 +141,7 @@ VARIANTS: dict[str, Variant] = {
             "the queued mark is read before the budget is credited, as a CPU may reorder it",
             replace(CURED, mark=Mark.EARLY),
             ("two-puts", "puts"),
+            in_kernel_if="the CPU may read before an atomic subtraction is done, as amd64 does not",
         ),
         # The requests
         Variant(
