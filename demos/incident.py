@@ -4,8 +4,8 @@ The budget is 1 MiB, on 4 CPUs with per-CPU caches. From 1 s to 5 s peers do not
 2k clusters fill the budget; then they are put in any order, on any CPU. Receive rings
 try to get clusters without waiting (2k2), senders wait for a cluster (2k), and every
 2 s a process waits for a 9k cluster, whose pool is empty. What happens until 29 s under
-the kernel as it is, with the patch, with the curpage line, and if caches and depots are
-drained while a process waits?
+the kernel as it is, with the patch, with the curpage line, if caches and depots are
+drained while a process waits, and with both of these (drained + curpage)?
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ KERNELS = {
     "as it is": (CurPage.STALE, Drain.NEVER),
     "curpage line": (CurPage.REFRESHED, Drain.NEVER),
     "drained": (CurPage.STALE, Drain.CACHES),
-    "both": (CurPage.REFRESHED, Drain.CACHES),
+    "drained + curpage": (CurPage.REFRESHED, Drain.CACHES),
 }
 Call = Callable[[random.Random], Coroutine[Any, Any, None]]
 """What a process does. Its chances are its own: tasks of one moment may run in any order."""
@@ -145,7 +145,7 @@ def report(options: Options) -> Report:
             "kernel": "kernel",
             "refused": "tries re-\nfused (%)",
             "wait_ms": "mean wait\n(ms)",
-            "pages": "pages\nleft",
+            "pages": "pages\nfreed",
             "served_9k": "9k:\nserved",
             "waited_9k": "\nasked",
         }

@@ -79,7 +79,7 @@ def report(options: Options) -> Report:
             "policy": "policy",
             "reclaim": "reclaim",
             "first_page_at": "first page\nleft at (s)",
-            "pages": "pages\nleft",
+            "pages": "pages\nfreed",
             "gc_runs": "in runs\nof the gc",
             "drops": "drops",
             "woke_at": "woke at\n(s)",

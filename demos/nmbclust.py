@@ -61,7 +61,7 @@ def report(options: Options) -> Report:
             "policy": "policy",
             "raised_at": "raised: process\n2 woke at (s)",
             "used_percent": "lowered:\nused (%)",
-            "freed": "pages left\nat 12 s",
+            "freed": "pages freed\nat 12 s",
             "wakeups": "wakeups\nat 12 s",
             "refused": "failed\ntries",
             "woke_at": "process 3\nwoke at (s)",

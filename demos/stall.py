@@ -13,12 +13,16 @@ from __future__ import annotations
 import anyio
 
 from mbufpools import AccountedMemory, MbufPools, PoolsStatistics, Wakeup, lab
-from mbufpools.demokit import Demo, Options, Processes, Report, Table, left_asleep, tell
+from mbufpools.demokit import Demo, Options, Processes, Report, Table, left_asleep, plural, tell
+from mbufpools.mbufs import MCLBYTES
 
 WANTED = MbufPools().mbpool.page_size
 """A margin for near-limit that looks large enough: the page that process 2 wants."""
-ENOUGH = WANTED + MbufPools().m_clpool(2048).page_size
+PAGE = MbufPools().m_clpool(2048).page_size
+ENOUGH = WANTED + PAGE
 """A margin that is large enough: that page and the page that leaves."""
+SMALLEST = PAGE // MCLBYTES
+"""The smallest limit with a page of clusters."""
 
 
 async def stall(
@@ -51,7 +55,7 @@ def report(options: Options) -> Report:
             "margin": "margin\n(bytes)",
             "woke_at": "woke at\n(s)",
             "free": "free\n(bytes)",
-            "pages": "pages\nleft",
+            "pages": "pages\nheld",
             "wakeup_runs": "wakeup\nruns",
             "drops": "drops",
             "left_asleep": "left\nasleep",
@@ -97,10 +101,41 @@ def report(options: Options) -> Report:
             f"the limit then seems far away. The margin must cover the page that leaves and the "
             f"page that is wanted: {ENOUGH} bytes."
         )
+    if not all(checks):
+        notes.append(
+            f"Process 2 sleeps only if less than a page of mbufs ({WANTED} bytes) is left beside "
+            f"whole pages of clusters: if --nmbclust is a multiple of {SMALLEST}, or one more."
+        )
     return Report({"policies": table}, tell(outcomes) + ".", all(checks), ends[0], notes)
 
 
-DEMO = Demo("stall", __doc__, report, nmbclust=(8, 4096))
+def text(options: Options) -> str:
+    """Return the docstring's text, with the limit of the run."""
+    told = " ".join((__doc__ or "").partition("\n\n")[2].split())
+    if options.nmbclust == SMALLEST:
+        return told
+    pages, rest = divmod(options.nmbclust * MCLBYTES, PAGE)
+    holds = f"{options.nmbclust} clusters of 2k, which are {plural(pages, 'page')} of 16 KiB"
+    for one, several in (
+        (
+            "8 clusters of 2k, which is one page of 16 KiB",
+            f"{holds} and {rest} bytes" if rest else holds,
+        ),
+        (
+            "Process 1 takes a cluster, and with it the page",
+            "Other processes take clusters, until no page is left for more",
+        ),
+        (
+            "Process 1 puts its cluster back. The page is",
+            "The others put theirs back. The pages are",
+        ),
+        ("the gc lets it go", "the gc lets them go"),
+    ):
+        told = told.replace(one, several)
+    return told
+
+
+DEMO = Demo("stall", __doc__, report, text=text, nmbclust=(SMALLEST, 4096))
 
 if __name__ == "__main__":
     DEMO.run()

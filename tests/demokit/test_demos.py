@@ -225,10 +225,10 @@ def test_in_the_incident_the_patch_has_nothing_to_wake_for_until_the_caches_are_
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     rows = by(run("incident", capsys=capsys)["kernels"], "policy", "kernel")
-    for kernel in ("as it is", "curpage line", "drained", "both"):
+    for kernel in ("as it is", "curpage line", "drained", "drained + curpage"):
         before, patch = rows["none", kernel], rows["deferred", kernel]
         assert {**before, "policy": ""} == {**patch, "policy": ""}
-        drained = kernel in ("drained", "both")
+        drained = kernel.startswith("drained")
         assert patch["served_9k"] == (patch["waited_9k"] if drained else 0)
         assert (patch["pages"] > 10) == drained
     assert rows["none", "as it is"]["refused"] > 5 * rows["none", "drained"]["refused"]
@@ -433,9 +433,30 @@ def test_the_verdict_of_the_app_is_computed_from_the_run(
 
 def test_a_limit_without_a_stall_is_reported_as_such(capsys: pytest.CaptureFixture[str]) -> None:
     assert find_demo("stall").main(["--policy", "none", "--nmbclust", "12"]) == 1
-    assert capsys.readouterr().out.endswith(
-        "Verdict: NOT AS EXPECTED: under none process 2 did not have to sleep.\n"
-    )
+    out = capsys.readouterr().out
+    assert "if --nmbclust is a multiple of 8, or one more." in " ".join(out.split())
+    assert out.endswith("Verdict: NOT AS EXPECTED: under none process 2 did not have to sleep.\n")
+
+
+@pytest.mark.parametrize(
+    ("nmbclust", "holds"),
+    [
+        (8, "holds 8 clusters of 2k, which is one page of 16 KiB. Process 1 takes a cluster, "),
+        (
+            16,
+            "holds 16 clusters of 2k, which are 2 pages of 16 KiB. Other processes take clusters, ",
+        ),
+        (17, "holds 17 clusters of 2k, which are 2 pages of 16 KiB and 2048 bytes. Other "),
+    ],
+)
+def test_the_text_of_the_stall_has_the_limit_of_the_run(
+    nmbclust: int, holds: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert find_demo("stall").main(["--policy", "none", f"--nmbclust={nmbclust}"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert holds in out
+    assert "Process 2 asks for an mbuf and sleeps." in out
+    assert ("Process 1" in out) == (nmbclust == 8)
 
 
 # --- what they refuse

@@ -42,6 +42,7 @@ class Demo:
         name: as in ``mbufpools demo NAME``.
         about: the script's docstring: a title, a blank line, and a few lines for the reader.
         report: runs the demo.
+        text: returns the text after the title for the options of a run, where it depends on them.
         policies: the policies that are shown if the user chooses none.
         nmbclust: the smallest value of ``--nmbclust``, which is the default, and the largest.
             Without it the option does not exist.
@@ -53,13 +54,13 @@ class Demo:
         about: str | None,
         report: Callable[[Options], Report],
         *,
+        text: Callable[[Options], str] | None = None,
         policies: Sequence[Wakeup] = tuple(Wakeup),
         nmbclust: tuple[int, int] | None = None,
     ) -> None:
         self.name: str = name
-        title, _, text = inspect.cleandoc(about or name).partition("\n\n")
-        self.title: str = title
-        self.text: str = text
+        self.title, _, self.text = inspect.cleandoc(about or name).partition("\n\n")
+        self._text_of = text
         self._report = report
         self._policies = tuple(policies)
         self._nmbclust = nmbclust
@@ -80,7 +81,8 @@ class Demo:
             sys.stdout.write(found.json(self.name) + "\n")
         else:
             rule = "-" * len(self.title)
-            sys.stdout.write(f"{self.title}\n{rule}\n{fill(self.text)}\n\n{found.text()}\n")
+            text = self.text if self._text_of is None else self._text_of(options)
+            sys.stdout.write(f"{self.title}\n{rule}\n{fill(text)}\n\n{found.text()}\n")
         return 0 if found.ok else 1
 
     def run(self) -> NoReturn:
