@@ -18,7 +18,16 @@ from ._page import Item
 from ._request import Request
 from ._supply import Supply, stack_is_full
 
-__all__ = ["Buffer", "BufferOwner", "Buffers", "hold", "move", "take"]
+__all__ = [
+    "Buffer",
+    "BufferOwner",
+    "Buffers",
+    "hold",
+    "hold_by_connection",
+    "hold_by_task",
+    "move",
+    "take",
+]
 
 
 class BufferOwner(Protocol):
@@ -225,6 +234,20 @@ def move(buffer: Buffer, kind: type[AnyBuffer]) -> AnyBuffer | None:
     lease._pool, lease._nbytes = buffer._pool, buffer._nbytes
     lease._item, buffer._item = buffer._item, None  # one step, as in Buffer.release
     return None if lease._item is None else lease
+
+
+def hold_by_connection(buffer: Buffer, doing: str, *, read_ahead: bool = False) -> None:
+    """Note in debug mode that a connection holds `buffer`, as `LeaseTracker.passed_on` has it."""
+    item = buffer._item
+    if item is not None and (tracker := _supply(item).state.tracker) is not None:
+        tracker.passed_on((item.page, item.index), doing, read_ahead=read_ahead)
+
+
+def hold_by_task(buffer: Buffer) -> None:
+    """Note in debug mode that the running task holds `buffer`, which a connection has held."""
+    item = buffer._item
+    if item is not None and (tracker := _supply(item).state.tracker) is not None:
+        tracker.acquired((item.page, item.index), buffer._pool.name, buffer._nbytes, None)
 
 
 class Buffers(Releasable, tuple[Buffer, ...]):

@@ -26,22 +26,29 @@ POISON = 0xDF
 
 
 class Holder(NamedTuple):
-    """The task that holds, or held, a lease."""
+    """Who holds, or held, a lease: a task, or a connection."""
 
     pool: str
     """The pool's name, or ``bytes``."""
     nbytes: int
     """Bytes that were asked for."""
     task: str
-    """The name of the task that took the lease."""
+    """The name of the task that took the lease; empty if no task took it."""
     task_id: int
-    """The task's number, as `anyio.get_current_task` tells it; 0 if no task took the lease."""
+    """The task's number, as `anyio.get_current_task` tells it; 0 if no task took the lease, or none
+    has to release it."""
     where: str
-    """File and line of the call, outside of this library."""
+    """File and line of the call, outside of this library; empty if a connection has read ahead."""
+    connection: str = ""
+    """What a connection does with the buffer, such as ``being sent to 127.0.0.1:5123``. It releases
+    the buffer, and no task does. Empty for every other lease."""
 
     def __str__(self) -> str:
         what = f" of pool {self.pool!r}" if self.pool != "bytes" else ", reserved"
-        return f"{self.nbytes} bytes{what} by task {self.task!r} at {self.where}"
+        by = f" by task {self.task!r}" if self.task else " by a callback outside of any task"
+        at = f"{by} at {self.where}" if self.where else ""
+        connection = f", {self.connection}" if self.connection else ""
+        return f"{self.nbytes} bytes{what}{at}{connection}"
 
 
 class LeaseTracker:
@@ -66,8 +73,16 @@ class LeaseTracker:
             holder = Holder(pool, nbytes, request.task_name, request.task_id, request.where)
         else:
             task, task_id = self._owner_loop.waits.current_task()
-            holder = Holder(pool, nbytes, task, task_id, caller(in_task=task_id != 0))
+            holder = Holder(pool, nbytes, task, task_id, caller())
         self._holders[held] = holder
+
+    def passed_on(self, held: Hashable, connection: str, *, read_ahead: bool = False) -> None:
+        """Note that a connection holds `held` from now on, and what it does with it. It has
+        `read_ahead` for no task; else the task that took the lease has given it to be sent."""
+        holder = self._holders.get(held)
+        if holder is not None:
+            holder = holder._replace(task_id=0, connection=connection)
+            self._holders[held] = holder._replace(task="", where="") if read_ahead else holder
 
     def released(self, held: Hashable) -> Holder | None:
         """Forget the holder of `held`, and return it."""
@@ -140,23 +155,18 @@ def advice(tracker: LeaseTracker | None) -> str:
     return "release each by `with`; debug=True records which task took it, and where"
 
 
-def caller(*, in_task: bool = True) -> str:
-    """Return the file and the line of the innermost call outside of this library.
-
-    A callback that asyncio makes outside of any task is called by asyncio alone. Then (with
-    `in_task` False) the line is the one in `mbufpools.net`.
-    """
+def caller() -> str:
+    """Return the file and the line of the innermost call outside of this library."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and _is_passed_over(
-        frame.f_globals.get("__name__", ""), in_task
-    ):
+    while frame.f_back is not None and _is_passed_over(frame.f_globals.get("__name__", "")):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 @cache
-def _is_passed_over(module: str, in_task: bool) -> bool:
+def _is_passed_over(module: str) -> bool:
     """Return True if `caller` goes on to the caller of a function of `module`."""
     package = __name__.partition(".")[0]
-    ours = (f"{package}._", f"{package}.mbufs", f"{package}.net." if in_task else f"{package}._")
-    return module == package or module.startswith(ours)
+    return module == package or module.startswith(
+        (f"{package}._", f"{package}.mbufs", f"{package}.net.")
+    )

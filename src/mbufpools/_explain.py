@@ -60,7 +60,8 @@ class WaitingRequest:
     """In debug mode: True if it stays unserved though every task that does not wait releases all
     that it holds, and every task that is served then does so, too. None without debug mode, because
     it is not known which task holds what. (A holder is the task that took the lease. If it has
-    passed the lease on to another task, that is not known here.)"""
+    passed the lease on to another task, that is not known here; to a `PooledBufferedProtocol` it
+    is.)"""
 
     def __str__(self) -> str:
         text = (
@@ -72,7 +73,7 @@ class WaitingRequest:
         if self.limit == "budget":
             text += f"; the budget is short of {self.short} bytes"
             if self.charge != self.nbytes:
-                text += f" (it takes {self.charge} bytes, in whole pages)"
+                text += f" (the request needs whole pages: {self.charge} bytes)"
         elif self.limit is not None:
             items = "1 item" if self.short == 1 else f"{self.short} items"
             text += f"; pool {self.limit!r} is short of {items} of its maximum"

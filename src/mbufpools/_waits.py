@@ -67,12 +67,12 @@ class Waits:
 
     def current_task(self) -> tuple[str, int]:
         """Return the name of the running task, and its id, as `anyio.get_current_task` tells it;
-        without a task, ``"no task"`` and 0."""
+        without a task, an empty name and 0."""
         try:
             task = self.native_task()
         except RuntimeError:  # trio, and asyncio if the loop does not run
             task = None
-        return ("no task", 0) if task is None else (name_of(task), id(task))
+        return ("", 0) if task is None else (name_of(task), id(task))
 
 
 def name_of(task: Any) -> str:

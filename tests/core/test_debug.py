@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import socket
@@ -224,6 +225,29 @@ async def test_a_holder_is_forgotten_with_his_lease() -> None:
         (explained,) = pools.explain().waiters
         assert [holder.nbytes for holder in explained.holders] == [1]
         kept.release()
+        await settle()
+        waiter.release()
+
+
+@pytest.mark.caller
+async def test_a_lease_that_a_callback_took_is_told_without_a_task(anyio_backend_name: str) -> None:
+    if anyio_backend_name == "trio":
+        pytest.skip("trio calls nothing outside of a task")
+    leases: list[Any] = []
+
+    def callback() -> None:
+        leases.extend((pools.get_nowait(100), pools.reserve_nowait(200)))
+
+    async with frames() as pools, anyio.create_task_group() as tasks:
+        asyncio.get_running_loop().call_soon(callback)
+        await settle()
+        waiter = await taking(tasks, reserve, pools, 64 * 1024)
+        (explained,) = pools.explain().waiters
+        by = rf"by a callback outside of any task at {THIS}:\d+"
+        bytes_of_pool, reserved = map(str, explained.holders)
+        assert re.fullmatch(rf"100 bytes of pool 'frames' {by}", bytes_of_pool)
+        assert re.fullmatch(rf"200 bytes, reserved {by}", reserved)
+        release_all(leases)
         await settle()
         waiter.release()
 

@@ -86,7 +86,8 @@ async def test_it_tells_who_waits_for_what_for_how_long_and_how_many_bytes_are_m
         assert str(pools.explain()) == (
             "1 request waits; 5096 of 8192 bytes are allocated, 1000 of them reserved\n"
             f"#{waiter.number} task 'the sleeper' has waited 2.5 s for 3999 bytes of pool "
-            "'large'; the budget is short of 1000 bytes (it takes 4096 bytes, in whole pages)\n"
+            "'large'; the budget is short of 1000 bytes (the request needs whole "
+            "pages: 4096 bytes)\n"
             "debug=True records which task holds what"
         )
         tasks.cancel_scope.cancel()

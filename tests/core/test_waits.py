@@ -139,7 +139,7 @@ def test_the_waits_of_a_loop_are_its_own(run: str) -> None:
 def test_waits_know_no_task_where_none_runs() -> None:
     loop = asyncio.new_event_loop()
     try:
-        assert Waits(loop).current_task() == ("no task", 0)
+        assert Waits(loop).current_task() == ("", 0)
     finally:
         loop.close()
 

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import pickle
 import random
+import re
 import shutil
 import socket
 import ssl
@@ -41,6 +42,7 @@ from tests.kit.network import (
     read,
     read_slowly,
     reset,
+    send,
     turns,
 )
 
@@ -381,23 +383,58 @@ async def test_at_most_read_ahead_buffers_wait_to_be_received(read_ahead: int) -
             assert got == data
 
 
-async def test_buffers_that_were_read_ahead_are_held_by_no_task_and_name_the_net_package() -> None:
-    with connected() as (ours, theirs):
-        async with four() as pools, protocol_on(ours, pools) as protocol:
-            theirs.sendall(bytes(2 * 4096))
-            await turns()
+@pytest.mark.caller
+async def test_explain_names_the_connection_that_holds_a_buffer_and_the_task_that_received_it() -> (
+    None
+):
+    def holders() -> list[str]:
+        (waiter,) = pools.explain().waiters
+        assert not waiter.stuck
+        told = (str(holder).replace(__file__, "HERE") for holder in waiter.holders)
+        return sorted(re.sub(r"(?<=HERE:)\d+", "N", line) for line in told)
+
+    with connected(**NARROW) as (ours, theirs):
+        async with large() as pools, protocol_on(ours, pools) as protocol:
+            sender = asyncio.create_task(send(theirs, bytes(2 * LARGE)))
+            while not sender.done() or "2 full" not in repr(protocol):
+                await turns()
             held = holding(pools)
             sleeper = asyncio.create_task(pools.get(1))
             await turns()
-            (waiter,) = pools.explain().waiters
-            ahead = [holder for holder in waiter.holders if holder.task == "no task"]
-            assert len(ahead) == 2
-            assert all("/net/_reading.py:" in holder.where for holder in ahead)
-            assert not waiter.stuck
+            this = asyncio.current_task()
+            assert this is not None
+            what = f"{LARGE} bytes of pool '{LARGE}'"
+            took = f"{what} by task {this.get_name()!r} at HERE:N"
+            host, port = theirs.getsockname()
+            ahead = f"{what}, read ahead from {host}:{port} and received by no task"
+            assert holders() == [took, took, ahead, ahead]
+            buffer, _ = await protocol.receive()
+            assert holders() == [took, took, took, ahead]
+            protocol.write(buffer)
+            sent = f"{took}, being sent to {host}:{port}"
+            assert holders() == sorted([took, took, sent, ahead])
+            await read(theirs, LARGE)
+            (await sleeper).release()
             for buffer in held:
                 buffer.release()
-            (await sleeper).release()
-            assert len(await received(protocol)) == 4096
+
+
+async def test_a_task_that_waits_for_what_its_connection_sends_is_in_no_deadlock() -> None:
+    with connected(**NARROW) as (ours, theirs):
+        async with large() as pools, protocol_on(ours, pools) as protocol:
+
+            async def write_and_get() -> None:
+                for _ in range(4):
+                    protocol.write(await filled(pools, bytes(LARGE)))
+                (await pools.get(1)).release()
+
+            task = asyncio.create_task(write_and_get())
+            await turns()
+            (waiter,) = pools.explain().waiters
+            assert not waiter.stuck
+            assert "which waits itself" not in str(pools.explain())
+            await read(theirs, 4 * LARGE)
+            await task
 
 
 async def test_two_tasks_cannot_receive_at_once() -> None:

@@ -12,6 +12,7 @@
 ``_send``        `send_all`
 ``_direct``      reading beside a paused transport
 ``_direction``   the state of one direction of a connection
+``_peer``        which connection holds a buffer, in debug mode
 ``_reading``     what a transport of asyncio has read
 ``_writing``     what a transport of asyncio has to send
 ``_protocol``    `PooledBufferedProtocol`

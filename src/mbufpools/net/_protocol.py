@@ -17,6 +17,7 @@ import anyio
 from mbufpools import Buffer, BufferPools, UsageError
 
 from ._direction import Direction
+from ._peer import Peer
 from ._reading import Reading
 from ._writing import Outgoing, Writing
 
@@ -73,9 +74,16 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
             raise ValueError(f"read_ahead is {read_ahead}; expected at least 1 buffer")
         self._pools = pools
         self._transport: asyncio.Transport | None = None
+        self._peer = None if pools._state.tracker is None else Peer()
         self._writing = Writing(self._tell, self._fail, self._loop.call_soon)
         self._reading = Reading(
-            self._loop, pools, nbytes, read_ahead, self._writing.has_transport, self._break_off
+            self._loop,
+            pools,
+            nbytes,
+            read_ahead,
+            self._writing.has_transport,
+            self._break_off,
+            self._peer,
         )
         self._over_tls = False
         self._starting_tls = False
@@ -231,6 +239,8 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         try:
             if self._starting_tls or not self._writing.ready:
                 self._open()  # raises the reason
+            if self._peer is not None:
+                self._peer.send(outgoing.lease)
             self._writing.add(outgoing)
         except BaseException:
             outgoing.lease.end()
@@ -294,6 +304,8 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         """The connection is made, or has a new transport. Not for applications."""
         self._transport = transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
         self._over_tls = transport.get_extra_info("sslcontext") is not None
+        if self._peer is not None:
+            self._peer.start(transport)
         self._reading.start(transport)
         self._writing.start(transport)
         if self._closed:

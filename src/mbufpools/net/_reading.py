@@ -32,9 +32,11 @@ from collections.abc import Callable
 import anyio
 
 from mbufpools import Buffer, BufferPools, RequestError
+from mbufpools._buffer import hold_by_task
 
 from ._direct import Direct, direct
 from ._direction import Direction
+from ._peer import Peer
 from ._pieces import end_view
 
 __all__ = ["Reading"]
@@ -55,12 +57,15 @@ class Reading:
         read_ahead: int,
         has_transport: Callable[[], bool],
         fail: Callable[[OSError], None],
+        peer: Peer | None,
     ) -> None:
         self._loop = loop
         self._has_transport = has_transport
         """Tells whether the protocol still has the transport, and the transport is open."""
         self._fail = fail
         """Ends the connection, because a read has failed."""
+        self._peer = peer
+        """Learns which buffers are read ahead; None without debug mode."""
         self._pools = pools
         self._nbytes = nbytes
         self._read_ahead = read_ahead
@@ -139,6 +144,8 @@ class Reading:
                 except REFUSED:
                     pass
                 else:
+                    if self._peer is not None:
+                        self._peer.read_ahead(filling)
                     if not self._returning:
                         self._returning = True
                         self._loop.call_soon(self._return_unused)
@@ -253,6 +260,8 @@ class Reading:
             self._filling, self._filled = None, 0
         else:
             return None
+        if self._peer is not None:
+            hold_by_task(received[0])
         if self._paused and not self._hungry:
             self._resume()
         return received
@@ -300,6 +309,8 @@ class Reading:
     def _adopt(self, buffer: Buffer, *, waited: bool) -> None:
         """Read into `buffer` from now on; it begins with the bytes that were carried, and goes on
         with those that have arrived. `waited` says that there was no memory for it at first."""
+        if self._peer is not None:
+            self._peer.read_ahead(buffer)
         count = min(len(self._carry), buffer.nbytes)
         if count:
             buffer.view[:count] = self._carry[:count]
