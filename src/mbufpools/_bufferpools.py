@@ -88,7 +88,9 @@ class BufferPools:
         order: which request is served first; see `Order`.
         reclaim: when idle pages leave; see `Reclaim`.
         max_passes: for ``order="bounded"``: how many requests may be served past a waiting
-            claim. By default as many as there are leases out when the request becomes the claim.
+            claim. By default as many as there are leases out when the request becomes the claim;
+            while it stood behind another claim, it may have been passed as often as that one
+            allowed, in addition.
         near_limit_margin: bytes, for ``wakeup="near-limit"``: a page that leaves wakes the
             waiting requests only if fewer bytes than this are then available. The default is
             twice the largest page, which is safe. With less than the freed page and the page

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import io
 import sys
 import threading
 import warnings
@@ -12,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from mbufpools import Buffer, BufferPools, DoubleRelease, PoolSpec
@@ -276,3 +279,53 @@ async def test_threads_that_release_while_the_set_is_closed_lose_nothing() -> No
             gc.collect()
     finally:
         sys.setswitchinterval(interval)
+
+
+class SlowFile(io.RawIOBase):
+    """A file whose one read takes until `may_end` is set."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.may_end = threading.Event()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: Any) -> int:
+        self.begun.set()
+        assert self.may_end.wait(30)
+        into[:5] = b"hello"
+        return 5
+
+
+@pytest.mark.parametrize("by", ["anyio", "asyncio"])
+async def test_an_item_that_a_thread_reads_into_waits_for_the_thread_if_the_task_is_cancelled(
+    by: str, anyio_backend_name: str
+) -> None:
+    if by == "asyncio" and anyio_backend_name == "trio":
+        pytest.skip("asyncio.to_thread works on asyncio alone")
+
+    async def load() -> None:
+        with await pools.get(4096) as buffer:
+            if by == "asyncio":
+                await asyncio.to_thread(file.readinto1, buffer.view)
+            else:
+                await anyio.to_thread.run_sync(file.readinto1, buffer.view, abandon_on_cancel=True)
+
+    slow = SlowFile()
+    file = io.BufferedReader(slow)
+    try:
+        async with BufferPools(4096, [PoolSpec(4096, items_per_page=1)]) as pools:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(load)
+                await anyio.to_thread.run_sync(slow.begun.wait, 30)
+                tasks.cancel_scope.cancel()
+            assert pools.statistics().quarantined == 1
+            with pytest.raises(anyio.WouldBlock):
+                pools.get_nowait(1)
+            slow.may_end.set()
+            with anyio.fail_after(10):
+                (await pools.get(4096)).release()
+            assert pools.statistics().quarantined == 0
+    finally:
+        slow.may_end.set()
