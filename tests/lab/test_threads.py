@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import re
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import anyio.from_thread
@@ -440,3 +444,64 @@ def test_a_thread_that_waits_for_what_the_lab_does_not_see_is_refused_with_its_l
 def test_trio_keeps_its_own_threads_outside_of_an_exploration() -> None:
     assert not lab.explore(lambda: anyio.to_thread.run_sync(twice, 1), backend="trio").failures
     assert trio.run(trio.to_thread.run_sync, lambda: 3) == 3
+
+
+BLOCKED = """
+import asyncio, sys, threading
+from concurrent.futures import ThreadPoolExecutor
+import anyio.to_thread
+from mbufpools import lab
+from mbufpools.lab import _lockstep
+
+_lockstep.PATIENCE = 0.2
+older = threading.Lock()
+older.acquire()
+executor = ThreadPoolExecutor(1)
+
+async def to_thread():
+    await asyncio.to_thread(older.acquire)
+
+async def in_an_older_executor():
+    await asyncio.get_running_loop().run_in_executor(executor, older.acquire)
+
+async def in_its_own_executor():
+    with ThreadPoolExecutor(1) as own:
+        own.submit(older.acquire)
+        await asyncio.sleep(1)
+
+async def to_thread_of_anyio():
+    await anyio.to_thread.run_sync(older.acquire)
+
+for program, backend in (
+    (to_thread, "asyncio"),
+    (in_an_older_executor, "asyncio"),
+    (in_its_own_executor, "asyncio"),
+    (to_thread_of_anyio, "asyncio"),
+    (to_thread_of_anyio, "trio"),
+):
+    try:
+        lab.explore(program, backend=backend)
+    except lab.Unsupported as error:
+        print(error)
+sys.exit(7)
+"""
+
+
+def test_python_exits_although_a_refused_thread_does_not_end(tmp_path: Path) -> None:
+    (tmp_path / "blocked.py").write_text(BLOCKED, "utf-8")
+    done = subprocess.run(
+        [sys.executable, "blocked.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 7, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 5
+    # A function in C has no line of its own; that which has given it to the thread is told.
+    for line, program in zip(lines, ("to_thread", "in_an_older", "in_its_own"), strict=False):
+        assert re.search(rf"in C, which was submitted at blocked\.py:\d+, in {program}", line)
+    for line in lines[3:]:
+        assert re.search(r"the thread was started at blocked\.py:\d+, in to_thread_of_anyio", line)

@@ -194,15 +194,23 @@ class LabThread:
         over: True if it has ended.
         condition: what it waits for, or None.
         deadline: when its wait ends, in seconds of virtual time.
+
+    Args:
+        title: as above.
+        join: waits in real time until the thread has ended; called when it is about to.
+        let_go: called if the thread does not end, so that Python can exit without it.
+        began: the program's line that started it.
     """
 
-    def __init__(self, title: str, join: Callable[[], None]) -> None:
+    def __init__(
+        self, title: str, join: Callable[[], None], let_go: Callable[[], None], began: str
+    ) -> None:
         self.title = title
         self.ready = True
         self.over = False
         self.condition: Callable[[], bool] | None = None
         self.deadline = math.inf
-        self._join = join
+        self._join, self._let_go, self._began = join, let_go, began
         self._go, self._back = _make_lock(), _make_lock()
         self._go.acquire()
         self._back.acquire()
@@ -328,19 +336,32 @@ class LabThread:
         self._go.release()
         if self._back.acquire(timeout=FAREWELL):
             self._join()
-        self._lose()
+            self._forget()
+        else:
+            self._lose()
 
     def _lose(self) -> None:
-        """Note that nothing waits for the thread any more, as if it were over."""
+        """Note that nothing waits for the thread any more, although it goes on."""
+        self._forget()
+        self._let_go()
+
+    def _forget(self) -> None:
         self._killed = True
         self.ready, self.condition, self.over = False, None, True
 
     # For reports
 
     def line(self) -> str:
-        """Return the program's line at which the thread stands."""
+        """Return the program's line at which the thread stands. A function in C, such as
+        ``lock.acquire``, has none; then it is the line that has given it to the thread."""
         frame = sys._current_frames().get(self._ident or 0)
-        return next(map(_spell, reversed(list(_of_program(frame)))), "an unknown line")
+        own = next(map(_spell, reversed(list(_of_program(frame)))), None)
+        if own is not None:
+            return own
+        submitted = next(filter(None, map(_submitted_at, _outwards(frame))), None)
+        if submitted is not None:
+            return f"a function in C, which was submitted at {submitted}"
+        return f"a function in C; the thread was started at {self._began}"
 
 
 def frames_of(thread: LabThread) -> list[str]:
@@ -358,16 +379,29 @@ def _spell(frame: FrameType) -> str:
     return f"{short_path(code.co_filename)}:{frame.f_lineno}, in {code.co_qualname}"
 
 
-def _of_program(frame: FrameType | None) -> Iterator[FrameType]:
+def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    """Yield a frame and those that have called it, the innermost first."""
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _submitted_at(frame: FrameType) -> str | None:
+    """Return the line that has submitted what an executor's frame runs; None for other frames."""
+    item = frame.f_locals.get("self") if frame.f_code.co_name == "run" else None
+    line: str | None = getattr(getattr(item, "future", None), "lab_submitted_at", None)
+    return line
+
+
+def _of_program(innermost: FrameType | None) -> Iterator[FrameType]:
     """Yield the frames that are neither of Python nor of the lab, the outermost first."""
     frames = []
-    while frame is not None:
+    for frame in _outwards(innermost):
         module = str(frame.f_globals.get("__name__", ""))
         top = module.partition(".")[0]
         ours = module.startswith(f"{__package__}.")
         if not (ours or top in _LIBRARIES or (top in _STDLIB and top != "__main__")):
             frames.append(frame)
-        frame = frame.f_back
     yield from reversed(frames)
 
 

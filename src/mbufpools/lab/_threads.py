@@ -14,6 +14,7 @@ before. A new one with the same options stands in for it.
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread
 import queue
 import threading
 import time
@@ -38,6 +39,8 @@ _condition: Any = threading.Condition
 _wait, _notify = _condition.wait, _condition.notify
 _executor: Any = ThreadPoolExecutor
 _init, _submit = _executor.__init__, _executor.submit
+_workers_at_exit: Any = concurrent.futures.thread._threads_queues
+"""The workers of all executors, for which Python waits at its exit."""
 _process_executor: Any = ProcessPoolExecutor
 _submit_to_process: Any = _process_executor.submit
 _loop: Any = asyncio.BaseEventLoop
@@ -59,7 +62,9 @@ def _start_in_lockstep(thread: Any) -> None:
             f"the program starts a thread at {program_line()}, and dpor cannot see what threads "
             f"share; use another strategy"
         )
-    lab_thread = LabThread(_title(thread), partial(_join, thread))
+    lab_thread = LabThread(
+        _title(thread), partial(_join, thread), partial(_let_go, thread), program_line()
+    )
     run = thread.run
 
     def in_lockstep() -> None:
@@ -69,7 +74,7 @@ def _start_in_lockstep(thread: Any) -> None:
             vars(thread).pop("run", None)
 
     thread.run = in_lockstep
-    thread._daemonic = True  # if it does not end, Python does all the same
+    thread._daemonic = True  # if it does not end, Python does all the same, see `_let_go`
     ident = threading.get_ident()
     _starting.add(ident)
     try:
@@ -78,6 +83,12 @@ def _start_in_lockstep(thread: Any) -> None:
         _starting.discard(ident)
     thread.lab_thread = lab_thread
     _lockstep.start(lab_thread)
+
+
+def _let_go(thread: Any) -> None:
+    """Let Python exit although the thread does not end. At its exit Python waits for the workers of
+    every executor, also if they are daemons."""
+    _workers_at_exit.pop(thread, None)
 
 
 def _title(thread: Any) -> str:
@@ -236,8 +247,11 @@ def _submit_in_lockstep(executor: Any, fn: Any, /, *args: Any, **options: Any) -
             )
             _stand_ins[id(executor)] = present, stand_in, executor
         executor = stand_in
+    line = program_line()
     with what_runs(fn):
-        return _submit(executor, fn, *args, **options)
+        future = _submit(executor, fn, *args, **options)
+    future.lab_submitted_at = line  # `LabThread.line` says it of a function in C
+    return future
 
 
 def _refuse_process(executor: Any, fn: Any, /, *args: Any, **options: Any) -> Any:
