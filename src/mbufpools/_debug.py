@@ -2,8 +2,11 @@
 a release.
 
 The holder is noted when the lease is made. For a parked request the holder is the task that
-parked, not the task that grants. Free items are filled with a pattern, which is checked when they
-are handed out again (the kernel's ``pool_debug`` and its poison).
+parked, not the task that grants. A connection of `mbufpools.net` notes what it has read ahead, and
+what it sends: no task has to release that.
+
+Free items are filled with a pattern, which is checked when they are handed out again (the kernel's
+``pool_debug`` and its poison).
 """
 
 from __future__ import annotations
