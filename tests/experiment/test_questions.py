@@ -29,7 +29,12 @@ from mbufpools.experiment._intervals import interval, median, spread
 from mbufpools.experiment._measured import microseconds_a_second
 from mbufpools.experiment.questions._backlog import BACKLOGS
 from mbufpools.experiment.questions._cure import HIDDEN, share_until_a_page_is_empty
-from mbufpools.experiment.questions._incidents import incident_cell, nine_share
+from mbufpools.experiment.questions._incidents import (
+    incident_cell,
+    nine_share,
+    refused_share,
+    slept_seconds,
+)
 from mbufpools.experiment.questions._question import mean
 from mbufpools.smp import VARIANTS
 
@@ -276,6 +281,21 @@ def test_draining_serves_without_the_patch_which_then_saves_a_second(committed: 
             )
             assert drained - patched == pytest.approx(1.0)
     assert nine_share(committed, incident_cell("drained", 8)) == 1
+
+
+def test_with_the_curpage_line_less_is_slept_and_more_is_asked_for(committed: Results) -> None:
+    before, cured = (incident_cell(name, 8) for name in ("as it is", "curpage"))
+    assert mean(committed, cured, "slept_after") > mean(committed, before, "slept_after")
+    assert slept_seconds(committed, cured) < slept_seconds(committed, before)
+    for cell in (before, cured):
+        assert refused_share(committed, cell, "mcl4k") == 1
+    assert refused_share(committed, cured, "mcl2k") > refused_share(committed, before, "mcl2k")
+    asked = [
+        sum(sum(run["tries_after_by_pool"].values()) for run in committed.all(cell))
+        + sum(committed.values(cell, "asked_after"))
+        for cell in (before, cured)
+    ]
+    assert asked[1] > asked[0]
 
 
 def test_the_price_is_that_of_the_calls() -> None:

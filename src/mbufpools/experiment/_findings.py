@@ -23,6 +23,8 @@ from .questions._incidents import (
     mean_wait,
     more_and_fewer,
     nine_share,
+    refused_share,
+    slept_seconds,
     slept_share,
 )
 from .questions._page import PAGE
@@ -113,7 +115,7 @@ def _drained(results: Results) -> str:
         f"After the incident {told[0]}, as it is; {told[1]}, with the curpage line; {told[2]}, "
         f"with the patch, the curpage line, and caches that are drained while somebody "
         f"waits. Draining alone serves {nine[1]:.0%} of the 9k gets (as it is "
-        f"{nine[0]:.0%}), and visits {visits:,.0f} CPUs a second; a cold 9k get then sleeps "
+        f"{nine[0]:.0%}), for {visits:,.0f} visits to CPUs a second; a cold 9k get then sleeps "
         f"{cold[0]} s, and with the patch, too, {cold[1]} s."
     )
 
@@ -165,13 +167,20 @@ def _why(results: Results) -> str:
     """What the table shows of the curpage line beside the shorter waits."""
     cells = (BEFORE, CURPAGE)
     refused = [mean(results, cell, "refused_after") for cell in cells]
+    cold, small = (
+        [refused_share(results, cell, pool) for cell in cells] for pool in ("mcl4k", "mcl2k")
+    )
+    asleep = [slept_seconds(results, cell) for cell in cells]
     real = (INCIDENT["as it is"], INCIDENT["curpage"])
     return (
-        f"With the curpage line more gets sleep, for a shorter time; and {refused[1]:.1%} of the "
-        f"M_DONTWAIT gets are refused instead of {refused[0]:.1%}. The model does not tell why. On "
-        f"the real code, with more load, it was the other way: {real[1].refused:.1%} instead of "
-        f"{real[0].refused:.1%}, with {real[1].done:,} requests instead of {real[0].done:,} and a "
-        f"mean wait of {real[1].wait} ms instead of {real[0].wait} (one run of each)."
+        f"With the curpage line more gets sleep, for a shorter time: {asleep[1]:,.0f} s instead of "
+        f"{asleep[0]:,.0f}, added up. Who no longer sleeps asks for more, and {refused[1]:.1%} of "
+        f"the M_DONTWAIT gets are refused instead of {refused[0]:.1%}: of those for 4k clusters, "
+        f"whose pool is cold, {cold[0]:.0%} without the line and {cold[1]:.0%} with it; of those "
+        f"for 2k clusters {small[0]:.1%} and {small[1]:.1%}. On the real code, with more load, "
+        f"{real[1].refused:.1%} are refused instead of {real[0].refused:.1%}, with "
+        f"{real[1].done:,} requests instead of {real[0].done:,} and a mean wait of {real[1].wait} "
+        f"ms instead of {real[0].wait} (one run of each)."
     )
 
 
@@ -192,10 +201,12 @@ def _replies(results: Results) -> list[str]:
     storm = max(max(price(results, cell)) for cell in STORMS if cell.kernel.wakeup == "direct")
     return [
         f"Is the memory grabbed before the wakeup makes it through? {_grabbed(results)}",
-        f"Does a late wakeup build up a backlog? {BACKLOG.verdict(results)} What the gc frees is "
+        "Does a late wakeup build up a backlog? In the model other work blocks systqmp each "
+        "second, for up to 4 s, while 60 processes hold an mbuf and want a cluster. "
+        f"{BACKLOG.verdict(results)} What the gc frees is "
         "late under a direct wakeup, too, because the gc is on systqmp. But if a put frees the "
-        f"page or nmbclust is raised, then with the patch, {LATE}. For nmbclust that is a "
-        "regression: today nmbclust_update wakes the pools itself.",
+        f"page or nmbclust is raised, the patch is late by all of that work: in a small run, "
+        f"{LATE}. For nmbclust that is a regression: today nmbclust_update wakes the pools itself.",
         f"Just call wakeup? It is cheap: in the incident it takes {direct:.1f} µs of CPU a second "
         f"at most (the patch {patch:.1f}), and {storm / 1e6:.2%} of a CPU in a storm of freed "
         "pages. The counts are those of the model, the nanoseconds those of the real code.",

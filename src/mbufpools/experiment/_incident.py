@@ -254,6 +254,8 @@ async def incident(
             await simulation.run(rates["resume"])
             before = (actors.done, machine.tries, machine.refused, machine.asked)
             freed = machine.memory.page_out
+            machine.tries_by_pool.clear()
+            machine.refused_by_pool.clear()
         else:
             before, freed = (0, 0, 0, 0), 0
         await simulation.run(rates["end"])
@@ -265,6 +267,8 @@ async def incident(
         return machine.account() | {
             "done_after": actors.done - before[0],
             "refused_after": (machine.refused - before[2]) / tries if tries else 0.0,
+            "tries_after_by_pool": dict(machine.tries_by_pool),
+            "refused_after_by_pool": dict(machine.refused_by_pool),
             "asked_after": machine.asked - before[3],
             "slept_after": len(waits),
             "never_after": len(still),

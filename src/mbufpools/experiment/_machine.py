@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import random
 import warnings
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple, Self, cast
 
@@ -133,6 +133,9 @@ class Machine:
         """Of each get that sleeps now, by its number; its `seconds` are not known yet."""
         self.tries = self.refused = 0
         """Gets that may not sleep (M_DONTWAIT), and those of them that got nothing."""
+        self.tries_by_pool: Counter[str] = Counter()
+        self.refused_by_pool: Counter[str] = Counter()
+        """The same by the name of the pool."""
         self.puts = 0
         self._held: set[Buffer] = set()
         self._cpus = kernel.caches
@@ -154,6 +157,7 @@ class Machine:
     def try_get(self, pool: MbufPool, cpu: int | None = None) -> Buffer | None:
         """Get without waiting (M_DONTWAIT), on a CPU or any; None if it was refused."""
         self.tries += 1
+        self.tries_by_pool[pool.name] += 1
         memory, taken = self.memory, self.memory.taken_by_newcomer
         memory.newcomer = True
         try:
@@ -163,6 +167,7 @@ class Machine:
                 buffer = pool.get_nowait()
         except anyio.WouldBlock:
             self.refused += 1
+            self.refused_by_pool[pool.name] += 1
             memory.give_to_sleepers(taken)
             return None
         finally:

@@ -294,7 +294,7 @@ async def load(
     the policy matter? The smaller `nmbclust`, the more the pools need each other's pages.
     """
     found = await incident(simulation, kernel, PARAMETERS["load"] | parameters, seed)
-    of_the_incident = ("_after", "_by_second", "nine_asked", "nine_served")
+    of_the_incident = ("_after", "_by_second", "_by_pool", "nine_asked", "nine_served")
     return {name: found[name] for name in found if not name.endswith(of_the_incident)}
 
 

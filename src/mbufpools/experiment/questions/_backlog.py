@@ -66,18 +66,22 @@ def _backlog_verdict(results: Results) -> str:
     at_end = {block: figure("patch", block, "at_end") for block in BLOCKS}
     knee = next((block for block in BLOCKS if at_end[block] >= 1), None)
     drained = [block for block in BLOCKS if knee is None or block < knee]
-    if drained:
+    if len(drained) > 1:  # the first is no block
         slept = [figure("patch", block, "sleeper_seconds") for block in drained]
         grows = max(slept) / slept[0] - 1
         held = (
             f"No doom spiral: blocks up to {max(drained):g} s drain, and slept time "
             + (f"grows by {grows:.0%}" if grows > 0.1 else "does not grow")
-            + (f"; at {knee:g} s, {at_end[knee]:.0f} of 60 sleeps on" if knee is not None else "")
+            + (
+                f"; at {knee:g} s, {at_end[knee]:.0f} of 60 still asleep"
+                if knee is not None
+                else ""
+            )
         )
     else:
-        held = "A doom spiral: the patch's backlog never drains"
+        held = "A doom spiral: the patch's backlog does not drain"
     saved = most_saved_by_direct(results)
-    helps = f"direct saves {saved:.0%} at most" if saved > 0 else "direct saves nothing"
+    helps = f"direct saves {saved:.0%} of it at most" if saved > 0 else "direct saves nothing"
     unpatched = figure("as it is", 0.0, "at_end")
     return (
         f"{held}; where puts free pages, too, {helps}; unpatched {unpatched:.0f} sleep at the end."

@@ -24,6 +24,8 @@ __all__ = [
     "mean_wait",
     "more_and_fewer",
     "nine_share",
+    "refused_share",
+    "slept_seconds",
     "slept_share",
 ]
 
@@ -213,6 +215,21 @@ def mean_wait(results: Results, cell: Cell) -> float | None:
     if not any(results.values(cell, "slept_after")):
         return None
     return 1000 * mean(results, cell, "wait_after")
+
+
+def slept_seconds(results: Results, cell: Cell) -> float:
+    """The mean over the seeds of the seconds slept after the stop by all that were served."""
+    runs = results.all(cell)
+    return sum(float(run["slept_after"] * run["wait_after"]) for run in runs) / len(runs)
+
+
+def refused_share(results: Results, cell: Cell, pool: str) -> float:
+    """The share of the M_DONTWAIT gets of one pool, after the stop, that were refused."""
+    tried, refused = (
+        sum(int(run[f"{what}_after_by_pool"].get(pool, 0)) for run in results.all(cell))
+        for what in ("tries", "refused")
+    )
+    return refused / max(1, tried)
 
 
 def changed(results: Results, one: Cell, other: Cell) -> str:

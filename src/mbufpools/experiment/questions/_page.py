@@ -123,8 +123,8 @@ PAGE = Question(
     "sleeps, and at each run of the gc while one sleeps, the caches of all CPUs and the depots go "
     "back to the pages, and the requests of all pools are tried again.",
     (
-        "With the curpage line more gets sleep, each for a shorter time. It also has more "
-        "M_DONTWAIT gets refused here, and fewer on the kernel's own code. The model does not tell "
-        "why.",
+        "With the curpage line more gets sleep, each for a shorter time. Who no longer sleeps asks "
+        "for more, so a few more M_DONTWAIT gets are refused here; on the kernel's own code, with "
+        "more load, fewer are.",
     ),
 )
