@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
 from itertools import count
 
 import pytest
@@ -65,3 +68,104 @@ def test_the_corpus_is_of_many_programs_and_each_of_them_ends(backend: lab.Backe
     assert len(CORRECT[backend]) > 30
     for program in CORRECT[backend]:
         lab.run(program, backend=backend, patience=0)
+
+
+# The order that asyncio guarantees
+
+
+async def a_chain_of_callbacks() -> None:
+    loop = asyncio.get_running_loop()
+    called: list[int] = []
+    loop.call_soon(lambda: loop.call_soon(called.append, 1))
+    await asyncio.sleep(0)
+    assert not called, "the task has yielded before the second callback was called for"
+
+
+async def a_timer_that_is_due_at_once() -> None:
+    called: list[int] = []
+    asyncio.get_running_loop().call_later(0, called.append, 1)
+    await asyncio.sleep(0)
+    assert not called, "asyncio looks at timers after what is ready"
+
+
+async def a_timer_that_became_due_in_the_same_step() -> None:
+    called: list[int] = []
+    asyncio.get_running_loop().call_later(0.001, called.append, 1)
+    time.sleep(0.002)  # noqa: ASYNC251 - that is what it is about
+    await asyncio.sleep(0)
+    assert not called
+
+
+async def a_deadline_that_passed_in_the_same_step() -> None:
+    async with asyncio.timeout(0.001):
+        time.sleep(0.002)  # noqa: ASYNC251 - that is what it is about
+        await asyncio.sleep(0)
+
+
+async def a_callback_of_a_gathering_future() -> None:
+    future = asyncio.get_running_loop().create_future()
+    both = asyncio.gather(future)
+    called: list[object] = []
+    both.add_done_callback(called.append)
+    future.set_result(1)
+    await asyncio.sleep(0)
+    assert not called
+    await both
+
+
+async def a_shield_of_a_shield() -> None:
+    future = asyncio.get_running_loop().create_future()
+    shield = asyncio.shield(asyncio.shield(future))
+    future.set_result(1)
+    await asyncio.sleep(0)
+    assert not shield.done()
+    await shield
+
+
+async def a_new_task_before_a_later_callback() -> None:
+    called: list[int] = []
+
+    async def child() -> None:
+        assert not called
+
+    task = asyncio.ensure_future(child())
+    asyncio.get_running_loop().call_soon(called.append, 1)
+    await task
+
+
+@pytest.mark.parametrize("strategy", ["fifo", "random", "pct", "exhaustive", "dpor", "mixed"])
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "beside another task"])
+@pytest.mark.parametrize(
+    "program",
+    [
+        a_chain_of_callbacks,
+        a_timer_that_is_due_at_once,
+        a_timer_that_became_due_in_the_same_step,
+        a_deadline_that_passed_in_the_same_step,
+        a_callback_of_a_gathering_future,
+        a_shield_of_a_shield,
+        a_new_task_before_a_later_callback,
+    ],
+)
+def test_no_callback_or_timer_overtakes_the_step_of_a_task_that_has_yielded_before(
+    program: Callable[[], Awaitable[None]], alone: bool, strategy: lab.StrategyName
+) -> None:
+    async def beside_another() -> None:
+        async def other() -> None:
+            for _ in range(3):
+                await asyncio.sleep(0)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(other())
+            tasks.create_task(program())  # type: ignore[arg-type]  # a coroutine
+
+    async def by_itself() -> None:
+        await program()
+
+    blocks = {a_timer_that_became_due_in_the_same_step, a_deadline_that_passed_in_the_same_step}
+    if strategy == "dpor" and program in blocks:
+        pytest.skip("dpor refuses a step in which time passes")
+    explored = lab.explore(
+        by_itself if alone else beside_another, strategy=strategy, max_executions=300
+    )
+    explored.assert_holds()

@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Set
 from concurrent.futures import CancelledError as FutureCancelled
 from contextvars import Context
-from typing import Any
+from typing import Any, NamedTuple
 
 from anyio._backends._asyncio import (  # scopes are made outside of a task, too
     CancelScope,
@@ -209,6 +209,18 @@ def _gathering_cancel_ours(gathering: Any, msg: Any = None) -> bool:
     return bool(_gathering_cancel(gathering, msg))
 
 
+class _Called(NamedTuple):
+    """A callback that was called for, and has not run yet."""
+
+    handle: Any
+    origin: int
+    """The steps that caused it, as a mask."""
+    order: int
+    """Its place among all that was called for."""
+    since: int
+    """The number of steps up to the one that called for it, or for what called for it."""
+
+
 class _Task(asyncio.Task[Any]):
     """A task that knows its name in all schedules, and declares that it is cancelled or joined."""
 
@@ -388,17 +400,19 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._now = 0.0
         self._schedule = schedule
         self._steps: dict[Name, tuple[asyncio.Handle, Ready]] = {}
-        self._callbacks: deque[tuple[asyncio.Handle, int, int]] = deque()
+        self._callbacks: deque[_Called] = deque()
         """Each with the steps because of which it was called for, and its place in the order."""
         self._order = 0
         """How many callbacks and steps of tasks were called for so far."""
         self._stock = schedule.rule == "stock"
-        self._due: list[tuple[OrderedTimer, int]] = []
-        """Under the stock rule: timers that were due when they were set, and what caused them."""
+        self._due: list[tuple[OrderedTimer, int, int]] = []
+        """Timers that are due and were not called for yet, what caused them, and since when."""
         self._iteration_end = 0
         """Under the stock rule: the place in the order where the iteration of the loop ends."""
         self._origin = 0
         """The steps that caused what runs now, as a mask."""
+        self._since = 0
+        """The number of steps up to the one that called for what runs now."""
         self._cause = 0
         """The steps that caused the callback that runs now, as a mask."""
         self._made_in_callbacks: dict[Name, int] = {}
@@ -542,7 +556,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 Ready(len(self._schedule.steps), self._origin, self._order),
             )
         else:
-            self._callbacks.append((handle, self._origin, self._order))
+            self._callbacks.append(_Called(handle, self._origin, self._order, self._since))
         return handle
 
     def call_soon_threadsafe(
@@ -562,10 +576,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         timer: Any = OrderedTimer(self._order, when, callback, args, self, context)
         if recorder.active:
             recorder.touch(("timer", when), True)  # which of two is first can matter
-        if when <= self._now and self._stock:  # asyncio looks at timers once in an iteration
-            self._due.append((timer, self._origin))
-        elif when <= self._now:
-            self._callbacks.append((timer, self._origin, self._order))
+        if when <= self._now:  # asyncio looks at timers once in an iteration
+            self._due.append((timer, self._origin, self._since))
         else:
             heapq.heappush(self._scheduled, timer)
             timer._scheduled = True
@@ -654,7 +666,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                     self._run_callbacks(min(ready.order for _, ready in steps.values()))
                 elif stock:
                     self._run_callbacks()
-                elif self._callbacks:
+                elif self._callbacks or self._due:
+                    self._begin_iteration()
                     self._run_chains()
                 ready = {name: it for name, (_, it) in steps.items()}
                 if _over(main):
@@ -754,6 +767,13 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             step.accesses[name, "cancel"] = False
             step.accesses[MAIN, "end"] = False  # after it no task runs
         self._origin = 1 << len(self._schedule.steps) - 1
+        self._since = len(self._schedule.steps)
+        if self._callbacks and recorder.active:
+            # Those that this step holds back come after it in every schedule.
+            self._callbacks = deque(
+                it._replace(origin=it.origin | self._origin) if _holds(handle, ready, it) else it
+                for it in self._callbacks
+            )
         self._running = name
         task = self._task(name)
         if step.number == 1 and task is not None and task._must_cancel:  # type: ignore[attr-defined]  # asyncio's own
@@ -787,24 +807,41 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             group_ends = self._group_ends
             group_ends[state.cancel_scope] = group_ends.get(state.cancel_scope, 0) | self._origin
 
+    def _is_held(self, called: _Called) -> bool:
+        """Return True if a callback must wait for a step that was called for before it."""
+        return any(_holds(handle, ready, called) for handle, ready in self._steps.values())
+
     def _run_chains(self) -> None:
-        """Run all callbacks, those that they call for in turn, and so on."""
+        """Run all callbacks, those that they call for in turn, and so on; but not those that wait
+        for a step."""
         for _ in range(PASSES):
             self._run_callbacks()
-            if not self._callbacks or all(map(_is_retry, self._callbacks)):
+            if all(_is_retry(entry) or self._is_held(entry) for entry in self._callbacks):
                 break
 
     def _run_callbacks(self, before: float = math.inf) -> None:
         """Run the callbacks that were called for before a place in the order; one pass of them."""
+        held: list[_Called] = []
+        try:
+            self._run_those_not_held(before, held)
+        finally:
+            self._callbacks.extendleft(reversed(held))
+
+    def _run_those_not_held(self, before: float, held: list[_Called]) -> None:
         for _ in range(len(self._callbacks)):
             handle: Any
-            order = self._callbacks[0][2]
+            order = self._callbacks[0].order
             if order > before:
                 break
             if order > self._iteration_end:
                 self._begin_iteration()
-            handle, origin, _order = self._callbacks.popleft()
+            called = self._callbacks.popleft()
+            handle, origin = called.handle, called.origin
+            self._since = called.since
             if handle._cancelled:
+                continue
+            if self._is_held(called):
+                held.append(called)
                 continue
             function = handle._callback
             self._cause = origin
@@ -827,9 +864,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         each iteration."""
         if self._due:
             self._due.sort(key=lambda entry: entry[0])
-            for timer, origin in self._due:
+            for timer, origin, since in self._due:
                 self._order += 1
-                self._callbacks.append((timer, origin, self._order))
+                self._callbacks.append(_Called(timer, origin, self._order, since))
             self._due.clear()
         self._iteration_end = self._order
 
@@ -840,6 +877,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             return False
         self._ticks += 1
         self._origin = self._schedule.jumped()
+        self._since = len(self._schedule.steps)
         if recorder.active:
             recorder.task = CLOCK
             recorder.accesses = self._schedule.steps[-1].accesses
@@ -861,7 +899,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             timer = heapq.heappop(timers)
             if not timer._cancelled:
                 self._order += 1
-                self._callbacks.append((timer, self._origin, self._order))
+                self._callbacks.append(_Called(timer, self._origin, self._order, self._since))
 
     def _pass_time(self, seconds: float) -> None:
         if recorder.active:
@@ -880,11 +918,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             timer = heapq.heappop(timers)
             if timer._cancelled:
                 continue
-            if self._stock:  # asyncio looks at timers once in an iteration
-                self._due.append((timer, self._origin))
-            else:
-                self._order += 1
-                self._callbacks.append((timer, self._origin, self._order))
+            self._due.append((timer, self._origin, len(self._schedule.steps)))
 
     def _inject(self, choice: Cancel) -> None:
         task = self._task(choice.task)
@@ -1117,9 +1151,31 @@ def _is_step(callback: Any) -> bool:
     return getattr(callback, "__name__", "") == "task_wakeup"
 
 
-def _is_retry(entry: tuple[asyncio.Handle, int, int]) -> bool:
+def _holds(handle: Any, ready: Ready, called: _Called) -> bool:
+    """Return True if a step must come before a callback.
+
+    The next step of a task that has yielded, or the first one of a new task, comes before what was
+    called for after it and before any other step, as in asyncio. A task that was woken may be
+    late, so callbacks may overtake it.
+    """
+    return (
+        ready.order < called.order
+        and ready.since == called.since
+        and _has_yielded(handle._callback)
+    )
+
+
+def _has_yielded(callback: Any) -> bool:
+    """Return True if a step is that of a task which has yielded, or has not begun; and False if it
+    is that of a task which was woken."""
+    if type(callback).__name__ == "method":
+        return str(callback.__name__).endswith("__step")
+    return type(callback).__name__ == "TaskStepMethWrapper"
+
+
+def _is_retry(called: _Called) -> bool:
     """Return True for anyio's cancellation, which tries again in every pass, without an end."""
-    function = getattr(entry[0], "_callback", None)
+    function = getattr(called.handle, "_callback", None)
     return isinstance(getattr(function, "__self__", None), CancelScope)
 
 
