@@ -109,7 +109,8 @@ def run(command: str, folder: str = ".") -> str:
         cwd=here,
         check=False,
     )
-    if result.returncode > 1:  # 1 is a valid result, such as a failure that was to be found
+    # 1 is a valid result, such as a failure that was to be found; a traceback is none.
+    if result.returncode > 1 or result.stderr.startswith("Traceback"):
         raise RuntimeError(f"`{command}` exits with {result.returncode}:\n{result.stderr}")
     lines = result.stdout.replace(f"{here}/", "").splitlines()
     return "\n".join(line.rstrip() for line in lines) + "\n"

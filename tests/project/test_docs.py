@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 import subprocess
 import sys
@@ -54,6 +55,17 @@ def test_the_output_in_a_document_is_the_output(document: str) -> None:
         check=False,
     )
     assert check.returncode == 0, check.stdout + check.stderr
+
+
+def test_a_command_that_ends_in_a_traceback_produces_nothing() -> None:
+    spec = importlib.util.spec_from_file_location("produce", ROOT / "docs" / "produce.py")
+    assert spec is not None
+    assert spec.loader is not None
+    produce = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(produce)
+    assert produce.run("python -c 'print(1); raise SystemExit(1)'") == "1\n"
+    with pytest.raises(RuntimeError, match="NameError"):
+        produce.run("python -c unknown")
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])

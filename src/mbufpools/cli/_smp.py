@@ -218,7 +218,7 @@ def _conditions() -> Iterator[str]:
         if variant.in_kernel_if
     ]
     yield ""
-    yield from _fill(f"in the kernel: ? depends on the machine. The kernel has {'; '.join(told)}.")
+    yield from _fill(f"in the kernel: ? depends on the machine. It may have {'; '.join(told)}.")
 
 
 def _entry(name: str, text: str) -> str:
