@@ -59,7 +59,9 @@ class Demo:
         nmbclust: tuple[int, int] | None = None,
     ) -> None:
         self.name: str = name
-        self.title, _, self.text = inspect.cleandoc(about or name).partition("\n\n")
+        title, _, told = inspect.cleandoc(about or name).partition("\n\n")
+        self.title: str = title
+        self.text: str = told
         self._text_of = text
         self._report = report
         self._policies = tuple(policies)
