@@ -19,8 +19,14 @@ if TYPE_CHECKING:
     from mbufpools.lab.pytest_plugin import Explore
 
 MARK = "explore"
-VERDICTS = ("proved", "found", "ran out")
-"""The first words of the text of an exploration."""
+COUNTED = {
+    "proved": "proved",
+    "found again": "found again",
+    "found": "found",
+    "ran out": "ran out",
+    "the schedule of the token does not fail": "not found again",
+}
+"""How the text of an exploration begins, and how `pytest -q` counts it. The first one counts."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,16 +56,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         help="The seed of the schedules that are chosen by chance.",
     )
+    group.addoption(
+        "--explore-html",
+        metavar="DIR",
+        help="Write an HTML page for each failure into this directory.",
+    )
     parser.addini("explore_backends", "backends of explored tests (default: all)", type="args")
-    for name, purpose in (
-        ("cancel", "cancel tasks in explored tests: true, scope, native or false"),
-        ("max_executions", "executions of an explored test, at most"),
-        ("max_preemptions", "bound of the preemptions in explored tests, or none"),
-        ("seconds", "as --explore-seconds"),
-        ("seed", "as --explore-seed"),
-        ("strategy", "strategy of explored tests"),
-    ):
-        parser.addini(f"explore_{name}", purpose, type="string", default="")
+    kinds: tuple[tuple[str, Any, str], ...] = (
+        ("cancel", str | bool, "cancel tasks in explored tests: true, scope, native or false"),
+        ("html", "string", "as --explore-html, relative to the root directory"),
+        ("max_executions", str | int, "executions of an explored test, at most"),
+        ("max_preemptions", str | int, "bound of the preemptions in explored tests, or none"),
+        ("require_complete", str | bool, "fail explored tests in which schedules are left"),
+        ("seconds", str | int | float, "as --explore-seconds"),
+        ("seed", str | int, "as --explore-seed"),
+        ("strategy", "string", "strategy of explored tests"),
+    )
+    for name, kind, purpose in kinds:
+        try:
+            parser.addini(f"explore_{name}", purpose, type=kind, default="")
+        except (AssertionError, TypeError, ValueError):  # before pytest 9.2 it has one type
+            parser.addini(f"explore_{name}", purpose, type="string", default="")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -76,14 +93,30 @@ def pytest_configure(config: pytest.Config) -> None:
         pytest_plugin.check_options(config)
 
 
-OPTIONS = {"explore_token": None, "explore_jobs": 1, "explore_seconds": None, "explore_seed": None}
-INI = ("backends", "cancel", "max_executions", "max_preemptions", "seconds", "seed", "strategy")
+OPTIONS = {
+    "explore_html": None,
+    "explore_jobs": 1,
+    "explore_seconds": None,
+    "explore_seed": None,
+    "explore_token": None,
+}
+INI = (
+    "backends",
+    "cancel",
+    "html",
+    "max_executions",
+    "max_preemptions",
+    "require_complete",
+    "seconds",
+    "seed",
+    "strategy",
+)
 
 
 def _is_set(config: pytest.Config) -> bool:
     """Return True if an option has a value that is to be checked."""
     return any(config.getoption(name) != default for name, default in OPTIONS.items()) or any(
-        config.getini(f"explore_{name}") for name in INI
+        config.getini(f"explore_{name}") not in ("", []) for name in INI
     )
 
 
@@ -152,8 +185,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not explored:
         return
     if verbosity < 0:  # one line, in which what was proved and what was not are told apart
-        verdicts = Counter(text.partition(":")[0] for *_, text in explored)
-        counts = ", ".join(f"{verdicts[it]} {it}" for it in VERDICTS if verdicts[it])
+        verdicts = Counter(
+            next(name for begin, name in COUNTED.items() if text.startswith(begin))
+            for *_, text in explored
+        )
+        counts = ", ".join(f"{verdicts[it]} {it}" for it in COUNTED.values() if verdicts[it])
         terminalreporter.write_line(f"explored: {counts}")
         return
     terminalreporter.section("explored")

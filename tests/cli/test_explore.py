@@ -384,6 +384,23 @@ def test_a_mistake_is_one_line_that_lists_the_right_values(
     assert mistake(capsys, *argv) == line
 
 
+def test_a_page_has_the_command_and_a_replay_writes_it_too(
+    programs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = programs / "pages" / "race-asyncio-1.html"
+    arguments = ["programs:race"]
+    for _ in range(2):
+        status, out, _ = explore(capsys, *arguments, "--html", "pages")
+        assert status == 1
+        assert f"\npage: {page.relative_to(programs)}\n" in out
+        assert "replay: mbufpools explore programs:race --token " in page.read_text("utf-8")
+        arguments = replay_line(out)
+        page.unlink()
+    status, out, _ = explore(capsys, "programs:race", "--html", "programs.py/pages")
+    assert status == 1
+    assert "\nno page, because of NotADirectoryError: " in out
+
+
 def test_a_token_that_does_not_fit_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     line = mistake(capsys, "programs:sound", "--token", "trio:0@9>0.5")
     assert line.startswith("the token 'trio:0@9>0.5' does not fit the program: ")

@@ -805,6 +805,58 @@ def test_schedules_that_failed_are_executed_first_the_next_time(suite: pytest.Py
     found.stdout.fnmatch_lines(["found: 1 failure in * executions *"])
 
 
+# --- pages
+
+
+def test_a_page_is_written_in_each_run_that_shows_a_failure(suite: pytest.Pytester) -> None:
+    source = HEAD + RACE.replace("explore\n", "explore(backend='asyncio')\n")
+    (suite.path / "test_it.py").write_text(source, "utf-8")
+    page = suite.path / "pages" / "test_it.py-test_race-asyncio-1.html"
+    command = None
+    for verdict in ("found: 1 failure in *", "found again, in a schedule*"):
+        result = suite.runpytest_inprocess("--explore-html", "pages")
+        result.stdout.fnmatch_lines([f"page: {page}", "", verdict])
+        command = replay_line(result)
+        text = page.read_text("utf-8")
+        assert "replay: pytest &#x27;test_it.py::test_race[asyncio]&#x27; --explore-token" in text
+        assert "<title>test_it.py::test_race[asyncio], failure 1: exception: " in text
+        page.unlink()
+    result = suite.runpytest_inprocess(*(command or ()), "--explore-html", "pages")
+    result.stdout.fnmatch_lines(["E       assert 1 == 2", f"E       page: {page}"])
+    assert page.exists()
+
+
+def test_the_directory_of_the_pages_is_in_the_mark_or_the_ini_file(suite: pytest.Pytester) -> None:
+    suite.makeini(f"{INI}explore_html = from_ini\n")
+    source = """
+    async def fails():
+        raise ValueError("here")
+
+    @pytest.mark.explore(backend="asyncio", html="from_mark")
+    async def test_mark():
+        await fails()
+
+    def test_fixture(explore):
+        try:
+            explore(fails)
+        except AssertionError:
+            pass
+        explore(fails)
+    """
+    run(suite, _dedent(source)).assert_outcomes(failed=2)
+    assert sorted(str(it.relative_to(suite.path)) for it in suite.path.glob("from_*/*")) == [
+        "from_ini/test_it.py-test_fixture-asyncio-1.html",
+        "from_ini/test_it.py-test_fixture-call-2-asyncio-1.html",
+        "from_mark/test_it.py-test_mark-asyncio-1.html",
+    ]
+
+
+def test_a_page_that_cannot_be_written_hides_no_failure(suite: pytest.Pytester) -> None:
+    result = run(suite, RACE, "-k", "asyncio", "--explore-html", "test_it.py/pages")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["replay: pytest *", "no page, because of NotADirectoryError: *"])
+
+
 # --- the ini file
 
 
@@ -846,6 +898,25 @@ def test_the_ini_file_has_defaults_and_the_command_line_takes_precedence(
         ("explore_backends = curio", "ini option explore_backends: no backend 'curio'; *"),
         ("explore_max_executions = many", "ini option explore_max_executions: 'many'; *"),
         ("explore_seconds = soon", "ini option explore_seconds: 'soon'; expected seconds"),
+        ("explore_seconds = -1", "ini option explore_seconds: * expected seconds above 0*"),
+        ("explore_max_executions = 0", "ini option explore_max_executions: * at least 1"),
+        ("explore_max_preemptions = all", "ini option explore_max_preemptions: 'all'; *"),
+        ("explore_seed = x", "ini option explore_seed: 'x'; expected a whole number"),
+        (
+            "explore_strategy = bfs",
+            "ini option explore_strategy: no strategy 'bfs': expected * pct*",
+        ),
+        ("explore_cancel = ture", "ini option explore_cancel: 'ture'; did you mean true? If *"),
+        ("explore_cancel = a,,b", "ini option explore_cancel: 'a,,b'; expected true, false, *"),
+        ("explore_require_complete = maybe", "ini option explore_require_complete: 'maybe'; *"),
+        (
+            "explore_cancel = true\nexplore_strategy = dpor",
+            "ini option explore_strategy: dpor cannot cancel, as explore_cancel asks; *",
+        ),
+        (
+            "explore_cancel = native\nexplore_backends = asyncio trio",
+            "ini option explore_cancel: native is asyncio's, and explore_backends names trio; *",
+        ),
     ],
 )
 def test_an_invalid_line_of_the_ini_file_is_a_usage_error(
@@ -855,6 +926,68 @@ def test_an_invalid_line_of_the_ini_file_is_a_usage_error(
     result = run(suite, SOUND)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([f"ERROR: {message}"])
+
+
+@pytest.mark.parametrize(
+    ("table", "quote"), [("[tool.pytest.ini_options]", ""), ("[tool.pytest]", '"')]
+)
+def test_pyproject_toml_has_the_options_also_with_types_of_its_own(
+    suite: pytest.Pytester, table: str, quote: str
+) -> None:
+    (suite.path / "tox.ini").unlink()
+    typed = quote == "" or tuple(map(int, pytest.__version__.split(".")[:2])) >= (9, 2)
+    quote = "" if typed else quote
+    lines = [
+        f"{name} = {quote}{value}{quote}"
+        for name, value in (
+            ("explore_cancel", "true"),
+            ("explore_max_executions", "5"),
+            ("explore_max_preemptions", "0"),
+            ("explore_require_complete", "true"),
+            ("explore_seconds", "2.5"),
+            ("explore_seed", "3"),
+        )
+    ]
+    lines += ["explore_backends = ['asyncio']", "asyncio_default_fixture_loop_scope = 'function'"]
+    suite.makepyprojecttoml("\n".join([table, *lines]))
+    result = run(suite, SOUND, "-v")
+    result.assert_outcomes(failed=1)
+    said = "ran out: no failure in 5 executions *; require_complete=True asks for all: raise *"
+    result.stdout.fnmatch_lines([said, "*::test_sound[[]asyncio[]]: ran out: *at most 0 preempt*"])
+
+
+def test_an_exploration_that_must_be_complete_fails_if_it_is_not(suite: pytest.Pytester) -> None:
+    suite.makeini(f"{INI}explore_require_complete = true\nexplore_max_executions = 3\n")
+    source = """
+    @pytest.mark.explore(backend="asyncio", require_complete=False)
+    async def test_exempt():
+        await two(checkpoint)
+
+    async def program():
+        await two(checkpoint)
+
+    def test_fixture(explore):
+        explore(program)
+    """
+    result = run(suite, _dedent(source), "-v")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(
+        [">       explore(program)", "E *ExplorationIncomplete: ran out: *"]
+    )
+    result.stdout.no_fnmatch_line("*lab/*.py*")
+    run(suite, SOUND, "-o", "explore_max_executions=1000").assert_outcomes(passed=2)
+
+
+def test_under_q_each_outcome_is_counted(suite: pytest.Pytester) -> None:
+    source = HEAD + RACE + SOUND
+    (suite.path / "test_it.py").write_text(source, "utf-8")
+    first = suite.runpytest_inprocess("-q")
+    first.stdout.fnmatch_lines(["explored: 2 proved, 2 found"])
+    again = suite.runpytest_inprocess("-q")
+    again.stdout.fnmatch_lines(["explored: 2 proved, 2 found again"])
+    (suite.path / "test_it.py").write_text(source.replace("count == 2", "True"), "utf-8")
+    mended = suite.runpytest_inprocess(*replay_line(first), "-q")
+    mended.stdout.fnmatch_lines(["explored: 1 not found again"])
 
 
 @pytest.mark.parametrize("where", ["command line", "ini file"])

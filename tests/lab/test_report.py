@@ -15,6 +15,7 @@ from anyio.lowlevel import checkpoint
 from mbufpools import lab
 from mbufpools.lab._page import page_of
 from mbufpools.lab._story import ScheduledStep
+from mbufpools.lab.engine import with_pages
 from tests.zoo._specimen import together
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -199,8 +200,11 @@ def test_a_page_shows_the_schedule_and_needs_no_network(
     text = Path(failure.page).read_text("utf-8")
     assert "await event.wait()" in text, "source lines"
     assert "woken by 0.1@2" in text
-    assert text.count("<circle ") == len(failure.schedule)
-    assert 'marker-end="url(#tip)"' in text
+    wide, narrow = text.split('<svg class="')[1:]
+    for picture, name in ((wide, "wide"), (narrow, "narrow")):
+        assert picture.startswith(f'{name}"')
+        assert picture.count("<circle ") == len(failure.schedule)
+        assert f'marker-end="url(#tip-{name})"' in picture
     assert "http://www.w3.org/2000/svg" in text
     assert "KeyError: &#x27;woken&#x27;" in text
     assert not any(it in text for it in ("<script", "src=", "<link", "href="))
@@ -212,11 +216,41 @@ def test_a_row_of_a_page_fits_a_narrow_window_and_begins_with_its_deviation() ->
     place = f"{__file__}:7, in program"
     step = ScheduledStep("0.1", "0.1", 2, place, 1.5, deviations=("here 0.1 is cancelled",))
     page = page_of("Title", "the report", [step])
+    assert "white-space: normal" in page.partition("@media (max-width")[2], "rows are wrapped"
     assert '<meta name="viewport" content="width=device-width' in page
     (row,) = (line for line in page.splitlines() if "step deviates" in line)
     shown = re.sub("<[^>]*>", "", row)
     assert shown.startswith("0.1@2 &#9873; here 0.1 is cancelled test_report.py:7, in program ")
     assert f'title="0.1, at 1.5 s: {place}"' in row
+
+
+def test_the_first_row_of_a_task_says_what_it_is_called() -> None:
+    steps = [ScheduledStep("0.1", "lending.read", number, "", 0.0) for number in (1, 2)]
+    rows = [it for it in page_of("Title", "", steps).splitlines() if 'class="step' in it]
+    shown = [re.sub("<[^>]*>", "", row) for row in rows]
+    assert [it.split() for it in shown] == [["0.1@1", "lending.read"], ["0.1@2"]]
+
+
+def test_a_replay_writes_a_page_too(tmp_path: Path) -> None:
+    (found,) = lab.explore(one_wakes_another).failures
+    (failure,) = lab.replay(one_wakes_another, found.token, html=tmp_path).failures
+    assert failure.page == str(tmp_path / "one_wakes_another-asyncio-1.html")
+    assert f"lab.replay(program, &#x27;{found.token}&#x27;)" in Path(failure.page).read_text(
+        "utf-8"
+    )
+
+
+def test_a_page_of_a_tool_has_its_command_and_a_name_that_any_system_takes(tmp_path: Path) -> None:
+    found = lab.explore(one_wakes_another)
+    names = []
+    for name in ("test_it.py::test_a[asyncio-a/b]", *(f"{'x' * 300}{it}" for it in "ab")):
+        (failure,) = with_pages(found, tmp_path, name, "tool --token {}".format).failures
+        page = Path(str(failure.page))
+        names.append(page.name)
+        assert f"replay: tool --token {failure.token}" in page.read_text("utf-8")
+    assert names[0] == "test_it.py-test_a-asyncio-a-b-1.html"
+    assert len({*names}) == 3
+    assert max(map(len, names)) == len(names[1]) < 200
 
 
 def test_a_long_schedule_loses_its_middle_on_the_page() -> None:

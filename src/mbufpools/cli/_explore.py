@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -264,9 +265,8 @@ def _explore(program: Program, arguments: argparse.Namespace, backend: BackendNa
             fresh=arguments.fresh,
             clocks=not arguments.real_clocks,
             chance=not arguments.real_chance,
-            html=arguments.html,
         )
-    _print(arguments, found, str(found))
+    _print(arguments, _with_pages(arguments, found, program), str(found))
     return found.verdict
 
 
@@ -303,6 +303,7 @@ def _replay(program: Program, arguments: argparse.Namespace) -> int:
         clocks=not arguments.real_clocks,
         chance=not arguments.real_chance,
     )
+    found = _with_pages(arguments, found, program)
     _print(arguments, found, "" if found.failures else "the schedule of the token does not fail")
     return 1 if found.failures else 0
 
@@ -339,9 +340,23 @@ def _print(arguments: argparse.Namespace, found: lab.Exploration, summary: str) 
         sys.stdout.write(f"{summary}\n")
 
 
+def _with_pages(
+    arguments: argparse.Namespace, found: lab.Exploration, program: Program
+) -> lab.Exploration:
+    """Write the pages that ``--html`` asks for."""
+    from mbufpools.lab.engine import with_pages
+
+    if arguments.html is None:
+        return found
+    return with_pages(found, arguments.html, program, partial(_command, arguments.program))
+
+
 def _report(target: str, failure: lab.Failure) -> str:
-    command = ["mbufpools", "explore", target, "--token", failure.token]
-    return failure.report_with(shlex.join(command))
+    return failure.report_with(_command(target, failure.token))
+
+
+def _command(target: str, token: str) -> str:
+    return shlex.join(["mbufpools", "explore", target, "--token", token])
 
 
 def _as_json(target: str, found: lab.Exploration) -> dict[str, Any]:

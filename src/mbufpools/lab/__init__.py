@@ -48,6 +48,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_schedule``         the choices of one execution, and the rules that decide by default
 ``_story``            the steps of a failing execution, as data
 ``_page``             a failure as an HTML page
+``_pages``            the pages of an exploration, as files
 ``_result``           `Failure` and `Exploration`
 ``_oracles``          `invariant`, `eventually` and `choose`
 ``_token``            a schedule as one line of text

@@ -6,8 +6,6 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import replace
-from functools import partial
 from types import ModuleType
 from typing import Any, cast
 
@@ -30,7 +28,7 @@ from ._options import (
     check_backend,
 )
 from ._outcome import LabError, NotRepeated
-from ._page import write_page
+from ._pages import with_pages
 from ._parallel import execute_in_parallel
 from ._repetition import note_refused, was_refused
 from ._result import Exploration, ExplorationIncomplete, Failure
@@ -147,7 +145,6 @@ def explore(
         raise ValueError(f"no strategy {strategy!r}: expected one of {', '.join(STRATEGIES)}")
     kind = STRATEGIES[strategy]
     rules = cancelling(cancel)
-    directory = None if html is None else os.fspath(html)
     options = Options(
         backend=backend,
         max_preemptions=max_preemptions,
@@ -197,9 +194,6 @@ def explore(
     failures: dict[str, Failure] = {}
     for failure in executed.failures:
         failures.setdefault(failure.token, failure)
-    if directory is not None:
-        for number, (token, failure) in enumerate(list(failures.items()), 1):
-            failures[token] = _with_page(failure, program, f"{backend}-{number}", directory)
     exploration = Exploration(
         executions=executed.executions,
         complete=chosen.complete,
@@ -213,6 +207,8 @@ def explore(
         left=None if chosen.complete else chosen.left,
         seconds=executed.seconds,
     )
+    if html is not None:
+        exploration = with_pages(exploration, html, program)
     if require_complete and exploration.verdict == "ran out":
         raise ExplorationIncomplete(exploration)
     return exploration
@@ -231,18 +227,6 @@ def _remarks(program: Program, executed: Executed, options: Options) -> Iterator
     if never:
         names = _named(never, executed.titles)
         yield f"a task that was made never ran in any execution: {names}"
-
-
-def _with_page(failure: Failure, program: Program, number: str, directory: str) -> Failure:
-    """Write the page of a failure; return the failure with its file."""
-    function: Any = program
-    while isinstance(function, partial):
-        function = function.func
-    name = getattr(function, "__qualname__", "program").replace("<locals>.", "")
-    backend, _, count = number.rpartition("-")
-    title = f"{name} on {backend}, failure {count}: {failure.report.partition(chr(10))[0]}"
-    page = write_page(directory, f"{name}-{number}", title, failure.report, failure.schedule)
-    return replace(failure, page=page, report=f"{failure.report}\npage: {page}")
 
 
 def _kinds(ignore: FailureKind | Iterable[FailureKind]) -> tuple[FailureKind, ...]:
@@ -326,6 +310,7 @@ def replay(
     fresh: Iterable[str | ModuleType] = (),
     clocks: bool = True,
     chance: bool = True,
+    html: str | os.PathLike[str] | None = None,
 ) -> Exploration:
     """Execute ``program()`` once more in the schedule of a failure's token.
 
@@ -335,7 +320,7 @@ def replay(
         program: as it was explored.
         token: a failure's `token`.
         step_limit: steps of the execution.
-        reset, fresh, clocks, chance: as in `explore`.
+        reset, fresh, clocks, chance, html: as in `explore`.
 
     Raises:
         ValueError: no token.
@@ -365,7 +350,7 @@ def replay(
     if outcome.kind is not None:
         failures = (make_failure(backend, schedule, outcome),)
         collect_unheard()
-    return Exploration(
+    exploration = Exploration(
         executions=1,
         complete=False,
         bound=Replay.bound,
@@ -374,3 +359,4 @@ def replay(
         failures=failures,
         seconds=time.perf_counter() - begin,
     )
+    return exploration if html is None else with_pages(exploration, html, program)

@@ -10,13 +10,14 @@ import dis
 import importlib.util
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from types import CodeType, ModuleType
 from typing import Any, get_args
 
 import pytest
 
-from ._explore import explore
-from ._options import CancelWay
+from ._explore import STRATEGIES, explore
+from ._options import CancelWay, Options
 from ._token import parse_token
 
 __all__ = [
@@ -33,20 +34,30 @@ OURS = frozenset({"executor", "on_progress"})
 """The options of `lab.explore` that a test cannot set."""
 INI = {
     "explore_cancel": "cancel",
+    "explore_html": "html",
     "explore_max_executions": "max_executions",
     "explore_max_preemptions": "max_preemptions",
+    "explore_require_complete": "require_complete",
     "explore_seconds": "max_seconds",
     "explore_seed": "seed",
     "explore_strategy": "strategy",
 }
 """The ini options that are defaults of options of `lab.explore`."""
-COMMAND = {"explore_seconds": "max_seconds", "explore_seed": "seed"}
+COMMAND = {"explore_html": "html", "explore_seconds": "max_seconds", "explore_seed": "seed"}
 """The options of the command line that take the place of options of `lab.explore`."""
+SWITCH = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
+"""How pytest's ini files spell True and False."""
 
 
 def check_options(config: pytest.Config) -> None:
     """Raise `pytest.UsageError` if an option of the command line or the ini file is invalid."""
     token, jobs = config.getoption("explore_token"), config.getoption("explore_jobs")
+    html = config.getoption("explore_html")
+    if html is not None and (config.invocation_params.dir / html).is_file():
+        raise pytest.UsageError(f"--explore-html {html}: it is a file; expected a directory")
     if jobs < 1:
         raise pytest.UsageError(f"--explore-jobs {jobs}: expected a number of processes, 1 or more")
     seconds = config.getoption("explore_seconds")
@@ -119,14 +130,41 @@ def of_ini(config: pytest.Config) -> dict[str, Any]:
     """
     options: dict[str, Any] = {}
     for option, name in INI.items():
-        text = config.getini(option)
-        if text in (None, ""):
+        text = str(config.getini(option)).strip()
+        if not text:
             continue
         try:
-            options[name] = _READ[name](str(text).strip())
+            options[name] = value = _READ[name](text)
+            if name in ("max_executions", "max_preemptions", "max_seconds"):
+                Options(**{name: value})
         except ValueError as error:
             raise pytest.UsageError(f"ini option {option}: {error}") from None
+    if "html" in options:
+        options["html"] = str(config.rootpath / options["html"])
+    cancel, strategy = options.get("cancel"), options.get("strategy")
+    if cancel and strategy is not None and not STRATEGIES[strategy].can_cancel:
+        raise pytest.UsageError(
+            f"ini option explore_strategy: {strategy} cannot cancel, as explore_cancel asks; leave "
+            f"out one of them"
+        )
+    if cancel == "native" and "trio" in config.getini("explore_backends"):
+        raise pytest.UsageError(
+            "ini option explore_cancel: native is asyncio's, and explore_backends names trio; use "
+            "true, which cancels in each way that a backend has"
+        )
     return options
+
+
+def _strategy(text: str) -> str:
+    if text not in STRATEGIES:
+        raise ValueError(f"no strategy {text!r}: expected one of {', '.join(STRATEGIES)}")
+    return text
+
+
+def _switch(text: str) -> bool:
+    if text.lower() not in SWITCH:
+        raise ValueError(f"{text!r}; expected true or false")
+    return SWITCH[text.lower()]
 
 
 def _number(text: str) -> int:
@@ -143,19 +181,32 @@ def _seconds(text: str) -> float:
 
 
 def _cancel(text: str) -> Any:
-    words = {"true": True, "false": False, "yes": True, "no": False}
-    if text.lower() in words or text in get_args(CancelWay):
-        return words.get(text.lower(), text)
-    return tuple(name.strip() for name in text.split(","))
+    if text.lower() in SWITCH or text in get_args(CancelWay):
+        return SWITCH.get(text.lower(), text)
+    meant = get_close_matches(text.lower(), ["true", "false", *get_args(CancelWay)], 1)
+    if meant:
+        raise ValueError(
+            f"{text!r}; did you mean {meant[0]}? If a task has this name, write a pattern for it, "
+            f"as [{text[0]}]{text[1:]}"
+        )
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise ValueError(
+            f"{text!r}; expected true, false, scope, native, or names of tasks with commas between "
+            f"them"
+        )
+    return names
 
 
 _READ: dict[str, Callable[[str], Any]] = {
     "cancel": _cancel,
+    "html": str,
     "max_executions": _number,
     "max_preemptions": lambda text: None if text == "none" else _number(text),
     "max_seconds": _seconds,
+    "require_complete": _switch,
     "seed": _number,
-    "strategy": str,
+    "strategy": _strategy,
 }
 
 

@@ -32,6 +32,7 @@ from __future__ import annotations
 
 from ._dpor import Dpor
 from ._outcome import LabError, Outcome
+from ._pages import with_pages
 from ._parallel import kill_workers, workers
 from ._schedule import (
     Anchor,
@@ -82,5 +83,6 @@ __all__ = [
     "parse_token",
     "shrink",
     "spell_token",
+    "with_pages",
     "workers",
 ]

@@ -52,12 +52,13 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial, wraps
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from _pytest._code.code import ReprFileLocation, TerminalRepr
@@ -66,13 +67,14 @@ from _pytest._io import TerminalWriter
 from ._explore import explore, replay
 from ._options import Program
 from ._outcome import LabError
+from ._pages import with_pages
 from ._parallel import kill_workers, workers
 from ._pickled import pack
 from ._pytest_cache import keep, kept
 from ._pytest_fixtures import Fixtures
 from ._pytest_options import MARK, backends_of, check_options, defaults, numbered, of_marks
 from ._pytest_progress import Progress
-from ._result import Exploration, ExplorationFailed, Failure
+from ._result import Exploration, ExplorationFailed, ExplorationIncomplete, Failure
 from ._token import parse_token
 
 __all__ = [
@@ -91,6 +93,8 @@ RUNNERS = frozenset({"anyio", "asyncio", "trio"})
 """The marks by which other plugins select the tests that they run."""
 REPLAYED = frozenset({"chance", "clocks", "fresh", "reset", "step_limit"})
 """The options of `lab.explore` that `lab.replay` takes, too."""
+FOUND_AGAIN = "found again"
+NOT_FOUND = "the schedule of the token does not fail"
 
 _pool = pytest.StashKey[ProcessPoolExecutor]()
 _item = pytest.StashKey[pytest.Item]()
@@ -339,6 +343,8 @@ class Explore:
 
         Raises:
             ExplorationFailed: a schedule failed; it has the report and the command that replays it.
+            ExplorationIncomplete: nothing failed, not all schedules were executed, and
+                ``require_complete`` or the ini option ``explore_require_complete`` asks for all.
             BaseException: under ``--explore-token``, the program raised it.
             ValueError, LabError, ImportError: as `lab.explore` does.
         """
@@ -349,8 +355,9 @@ class Explore:
         token = self._config.getoption("explore_token")
         if token is not None:
             return self._replay(program, *numbered(token), **options)
-        self._replay_kept(program, options)
         options = defaults(self._config, options)
+        html, whole = options.pop("html", None), options.pop("require_complete", False)
+        self._replay_kept(program, options, html)
         executor, note = self._executor(program, options)
         progress = Progress(self._item)
         try:
@@ -366,15 +373,31 @@ class Explore:
             raise
         finally:
             progress.end()
-        failures = [self._again(program, failure, options) for failure in found.failures]
+        failures = tuple(self._again(program, failure, options) for failure in found.failures)
         if not self._examples:
             keep(self._item, self._call, [failure.token for failure in failures])
         self._note(found.complete, f"{found}{note}")
         if failures:
-            raise ExplorationFailed("\n\n".join([*map(self._report, failures), str(found)]))
+            found = self._with_pages(replace(found, failures=failures), html)
+            self._fail(found.failures, str(found))
+        if whole and not found.complete:
+            raise ExplorationIncomplete(found)
         return found
 
-    def _replay_kept(self, program: Program, options: Mapping[str, Any]) -> None:
+    def _fail(self, failures: Sequence[Failure], summary: str) -> NoReturn:
+        __tracebackhide__ = True
+        raise ExplorationFailed("\n\n".join([*map(self._report, failures), summary]))
+
+    def _with_pages(self, found: Exploration, html: Any) -> Exploration:
+        """Write a page for each failure, if a directory for them is given. Their names are those of
+        the test and, from its second call on, of the call."""
+        if html is None:
+            return found
+        call = f" call {self._call}" if self._call > 1 else ""
+        directory = self._config.invocation_params.dir / html
+        return with_pages(found, directory, f"{self._item.nodeid}{call}", self._command)
+
+    def _replay_kept(self, program: Program, options: Mapping[str, Any], html: Any) -> None:
         """Execute the schedules that failed the last time.
 
         Raises:
@@ -383,20 +406,23 @@ class Explore:
         __tracebackhide__ = True
         if self._examples:
             return
-        failures: list[Failure] = []
+        found: Exploration | None = None
         for token in kept(self._item, self._call):
             try:
                 backend, _, _ = parse_token(token)
-                if backend == options.get("backend", "asyncio"):
-                    failures += replay(program, token, **_for_replay(options)).failures
+                if backend != options.get("backend", "asyncio"):
+                    continue
+                result = replay(program, token, **_for_replay(options))
             except (LabError, ValueError):
                 continue  # the program is another one by now
-        if failures:
-            keep(self._item, self._call, [failure.token for failure in failures])
-            _let_pytest_know(failures[0].error)
-            text = "found again, in a schedule that failed before; the others were not executed"
+            before = () if found is None else found.failures
+            found = replace(result, failures=(*before, *result.failures))
+        if found is not None and found.failures:
+            keep(self._item, self._call, [failure.token for failure in found.failures])
+            _let_pytest_know(found.failures[0].error)
+            text = f"{FOUND_AGAIN}, in a schedule that failed before; the others were not executed"
             self._note(False, text)
-            raise ExplorationFailed("\n\n".join([*map(self._report, failures), text]))
+            self._fail(self._with_pages(found, html).failures, text)
 
     def _again(self, program: Program, failure: Failure, options: Mapping[str, Any]) -> Failure:
         """Execute the schedule of a failure in this process, and return the failure of that.
@@ -436,11 +462,14 @@ class Explore:
             pytest.skip(f"the token is of {wanted}, this is {backend}")
         result = self._ask(replay, program, token, **_for_replay(options))
         if not result.failures:
-            self._note(False, "the schedule of the token does not fail")
+            self._note(False, NOT_FOUND)
             return result
-        (failure,) = result.failures
-        _let_pytest_know(failure.error)
+        _let_pytest_know(result.failures[0].error)
+        html = defaults(self._config, options).get("html")
+        (failure,) = self._with_pages(result, html).failures
         if failure.error is not None:
+            if failure.page is not None:
+                failure.error.add_note(f"page: {failure.page}")
             raise failure.error.with_traceback(_outside(failure.error.__traceback__))
         raise ExplorationFailed(self._report(failure))
 
@@ -453,8 +482,9 @@ class Explore:
             result = replay(program, token, **_for_replay(options))
         except LabError:
             return explore(program, strategy="fifo", backend=options.get("backend", "asyncio"))
-        for failure in result.failures:
-            raise ExplorationFailed(self._report(failure))
+        if result.failures:
+            html = defaults(self._config, options).get("html")
+            raise ExplorationFailed(self._report(self._with_pages(result, html).failures[0]))
         return result
 
     def _executor(
