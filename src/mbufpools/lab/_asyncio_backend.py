@@ -22,6 +22,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Set
 from concurrent.futures import CancelledError as FutureCancelled
+from contextlib import ExitStack
 from contextvars import Context
 from typing import Any, NamedTuple
 
@@ -38,6 +39,7 @@ from ._background import TICKS, is_service, only_ticks_on_asyncio
 from ._cancellable import origin_of
 from ._cancelling import declare_spawn
 from ._declare import recorder
+from ._joins import declaring_joins
 from ._leaks import Leaks, keep_for_good
 from ._lockstep import LabThread
 from ._options import Program
@@ -81,13 +83,12 @@ def explore_on_asyncio(
         )
     hooks = sys.get_asyncgen_hooks()
     with_future = _with_future() if recorder.active else []
+    joins = ExitStack()
     try:
         if recorder.active:
             for name in with_future:
                 vars(sys.modules[name])["Future"] = _OwnFuture
-            _group_class.__aexit__ = _exit_ours
-            _gathering.cancel = _gathering_cancel_ours
-            _own_group.__aexit__, _own_group._abort = _own_exit_ours, _own_abort_ours
+            joins.enter_context(declaring_joins(_is_step))
         _group_class._spawn = _spawn_ours
         if _reparent is not None:
             _scope_class._reparent = _reparent_ours
@@ -113,10 +114,8 @@ def explore_on_asyncio(
         sys.set_asyncgen_hooks(*hooks)
         for name in with_future:
             vars(sys.modules[name])["Future"] = _plain_future
+        joins.close()
         _group_class._spawn = _spawn
-        _group_class.__aexit__ = _exit
-        _gathering.cancel = _gathering_cancel
-        _own_group.__aexit__, _own_group._abort = _own_exit, _own_abort
         if _reparent is not None:
             _scope_class._reparent = _reparent
 
@@ -157,56 +156,6 @@ def _spawn_ours(*args: Any, **options: Any) -> Any:
         return _spawn(*args, **options)
     finally:
         loop.spawning = False, None
-
-
-_exit: Any = _TaskGroup.__aexit__
-
-
-def _exit_ours(group: Any, *error: Any) -> Any:
-    """Tell the loop that a task leaves an anyio task group whose tasks are over. That it does not
-    wait for them shows in nothing else."""
-    loop: Any = asyncio.get_running_loop()
-    if isinstance(loop, _Loop) and not group._tasks:
-        loop.join_group(group.cancel_scope)
-    return _exit(group, *error)
-
-
-_own_group: Any = asyncio.TaskGroup
-_own_exit: Any = _own_group.__aexit__
-_own_abort: Any = _own_group._abort
-
-
-def _own_exit_ours(group: Any, *error: Any) -> Any:
-    """Tell the loop the same of asyncio's own task group."""
-    loop: Any = asyncio.get_running_loop()
-    if isinstance(loop, _Loop) and not group._tasks:
-        for name in loop.children.get(group, ()):
-            loop.join_end(name)
-    return _own_exit(group, *error)
-
-
-def _own_abort_ours(group: Any) -> None:
-    """Declare which tasks of the group are over, and so are not cancelled: the group has dropped
-    them."""
-    loop: Any = asyncio.get_running_loop()
-    if isinstance(loop, _Loop):
-        for name in loop.children.get(group, ()):
-            recorder.touch((name, "end"), False)
-    _own_abort(group)
-
-
-_gathering: Any = asyncio.tasks._GatheringFuture  # type: ignore[attr-defined]  # asyncio's own
-_gathering_cancel: Any = _gathering.cancel
-
-
-def _gathering_cancel_ours(gathering: Any, msg: Any = None) -> bool:
-    """Declare that each child of a gather is cancelled, also if all of them are over by now."""
-    for child in gathering._children:
-        if isinstance(child, _Task):
-            recorder.touch((child.lab_name, "cancel"), True)
-        elif isinstance(child, _Future):
-            recorder.touch(recorder.name(child), True)
-    return bool(_gathering_cancel(gathering, msg))
 
 
 class _Called(NamedTuple):
@@ -280,14 +229,14 @@ class _Task(asyncio.Task[Any]):
         self._look()
         return super().exception()
 
-    # A step that awaits the task, or a callback at its end, comes after the end in every schedule.
+    # What awaits the task goes on after the end in every schedule. Any other callback is called at
+    # the end, or, if the task is over already, by the step that adds it.
 
     def add_done_callback(self, function: Any, /, *, context: Context | None = None) -> None:
         if recorder.active:
             recorder.touch((self.lab_name, "callbacks"), True)
-            group = getattr(function, "__self__", None)
-            if isinstance(group, _own_group):
-                self.lab_loop.children.setdefault(group, []).append(self.lab_name)
+            if not _is_step(function):
+                self._look()
         if super().done():
             self.lab_loop.join_end(self.lab_name)
         super().add_done_callback(function, context=context)
@@ -295,6 +244,7 @@ class _Task(asyncio.Task[Any]):
     def remove_done_callback(self, function: Any, /) -> int:
         if recorder.active:
             recorder.touch((self.lab_name, "callbacks"), True)
+            self._look()
         return super().remove_done_callback(function)
 
     def __await__(self) -> Any:
@@ -423,10 +373,6 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         wakes its task only after all of these steps."""
         self._ends: dict[Name, int] = {}
         """The last step of each task that is over."""
-        self._group_ends: dict[CancelScope, int] = {}
-        """The last steps of the tasks of each anyio group that are over, by the group's scope."""
-        self.children: dict[Any, list[Name]] = {}
-        """The tasks of each of asyncio's own task groups."""
         self._joined: dict[Name, int] = {}
         """For each task that learned that others are over: their last steps, which come before its
         next one."""
@@ -804,8 +750,6 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         state = None if task is None else _task_states.get(task)
         if state is not None and state.cancel_scope is not None:
             declare_spawn(state.cancel_scope)  # a cancellation no longer reaches it
-            group_ends = self._group_ends
-            group_ends[state.cancel_scope] = group_ends.get(state.cancel_scope, 0) | self._origin
 
     def _is_held(self, called: _Called) -> bool:
         """Return True if a callback must wait for a step that was called for before it."""
@@ -934,13 +878,25 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
         What the step schedules from now on, and its next step, come after all steps of that task.
         """
-        self._join_steps(self._ends.get(name, 0))
+        self.join_steps(self._ends.get(name, 0))
 
-    def join_group(self, scope: CancelScope) -> None:
-        """Note that the running step learns that all tasks of an anyio group are over."""
-        self._join_steps(self._group_ends.get(scope, 0))
+    @property
+    def running(self) -> Name | None:
+        """The task whose step runs, or None in a callback."""
+        return self._running
 
-    def _join_steps(self, steps: int) -> None:
+    @property
+    def steps_taken(self) -> int:
+        """How many steps there were so far, with the one that runs."""
+        return len(self._schedule.steps)
+
+    @property
+    def origin(self) -> int:
+        """The steps that caused what runs now, as a mask."""
+        return self._origin
+
+    def join_steps(self, steps: int) -> None:
+        """Note that the running step learns that these steps were taken."""
         self._origin |= steps
         if self._running is not None:
             self._joined[self._running] = self._joined.get(self._running, 0) | steps

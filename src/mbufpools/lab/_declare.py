@@ -16,10 +16,11 @@ Invariant: outside of `declaring` no class is changed and nothing is recorded.
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from ._hooks import states
 from ._library_state import STATE
@@ -113,8 +114,8 @@ class Shared(Generic[T]):
     """A value that several tasks share, whose accesses the lab can see.
 
     ``shared.value`` reads, ``shared.value = x`` writes, and ``shared.update(f)`` does both in one
-    step. None of them blocks or is a checkpoint. Outside of an exploration, `Shared` only holds
-    the value.
+    step. ``repr(shared)`` and a copy of it read, too; the copy is a value of its own. None of them
+    blocks or is a checkpoint. Outside of an exploration, `Shared` only holds the value.
 
     A change *in place*, such as ``shared.value.append(x)``, counts only as a read, so ``dpor`` can
     miss its effect. Use ``shared.update(lambda it: [*it, x])`` instead.
@@ -125,16 +126,28 @@ class Shared(Generic[T]):
 
     __slots__ = ("__weakref__", "_value")
 
+    def __new__(cls, *_args: Any, **_options: Any) -> Self:
+        shared = super().__new__(cls)
+        if recorder.active:
+            recorder.made(shared)  # a copy, too, which is made without `__init__`
+        return shared
+
     def __init__(self, value: T) -> None:
         self._value = value
+
+    def __getstate__(self) -> object:
+        """Return what a copy is made of; it is a read."""
+        self._read()
+        return super().__getstate__()
+
+    def _read(self) -> None:
         if recorder.active:
-            recorder.made(self)
+            recorder.touch(recorder.name(self), False)
 
     @property
     def value(self) -> T:
         """The current value. To get it is a read, to set it is a write."""
-        if recorder.active:
-            recorder.touch(recorder.name(self), False)
+        self._read()
         return self._value
 
     @value.setter
@@ -154,7 +167,29 @@ class Shared(Generic[T]):
         return self._value
 
     def __repr__(self) -> str:
+        self._read()
         return f"Shared({self._value!r})"
+
+
+_reconstruct: Any = vars(copy)["_reconstruct"]
+
+
+def _reconstruct_named(
+    original: Any, memo: Any, make: Any, args: Any, *rest: Any, **by: Any
+) -> Any:
+    """Copy an object as `copy` does. Name the copy of an object whose state is declared, since no
+    constructor does; to copy it is a read."""
+
+    def make_named(*args: Any) -> Any:
+        thing = make(*args)
+        if any(
+            isinstance(it, _Declared) for cls in type(thing).__mro__ for it in vars(cls).values()
+        ):
+            recorder.made(thing, "copy")
+            recorder.touch(recorder.name(original), False)
+        return thing
+
+    return _reconstruct(original, memo, make_named, args, *rest, **by)
 
 
 _ABSENT = object()
@@ -234,10 +269,12 @@ def declaring() -> Iterator[None]:
                         continue  # this release keeps its state elsewhere
                     setattr(cls, attribute, _Declared(attribute, changed, slot))
                     replaced.append((cls, attribute, slot))
+        vars(copy)["_reconstruct"] = _reconstruct_named
         recorder.active = True
         yield
     finally:
         recorder.active = False
+        vars(copy)["_reconstruct"] = _reconstruct
         recorder.restart()
         recorder._preexisting.clear()
         for cls, attribute, slot in replaced:

@@ -42,6 +42,7 @@ TRIO: dict[str, tuple[str, ...]] = {
         "spawn_impl",
         "system_nursery",
         "tasks",
+        "wait_all_tasks_blocked",
         "waiting_for_idle",
     ),
     "trio._core._run.TheIOManager": ("wait_readable", "wait_writable"),
@@ -52,6 +53,7 @@ TRIO: dict[str, tuple[str, ...]] = {
         "_attempt_abort",
         "_cancel_status",
         "_eventual_parent_nursery",
+        "_next_send",
         "custom_sleep_data",
     ),
 }
@@ -63,7 +65,7 @@ ANYIO: dict[str, tuple[str, ...]] = {
         "_parent_scope",
         "_tasks",
     ),
-    "anyio._backends._asyncio.TaskGroup": ("_spawn",),
+    "anyio._backends._asyncio.TaskGroup": ("_spawn", "_tasks"),
 }
 
 

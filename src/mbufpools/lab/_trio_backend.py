@@ -113,6 +113,8 @@ class _Backend(trio.abc.Instrument):
         """The services of libraries; with a scope of its own if it is a system task."""
         self._serving: list[trio.CancelScope] = []
         """The scopes of the tasks that serve the program's threads."""
+        self._until_idle: set[trio.lowlevel.Task] = set()
+        """The tasks that wait until no other task can run."""
         self._starting_thread = False
         self._thread_error: Outcome | None = None
         self._errors: dict[Name, BaseException] = {}
@@ -138,12 +140,14 @@ class _Backend(trio.abc.Instrument):
     def hooked(self) -> Iterator[None]:
         """Replace trio's own parts by the lab's, and put them back at the end."""
         spawn = _run.Runner.spawn_impl
+        idle = _run.Runner.wait_all_tasks_blocked
         put: list[tuple[Any, str, Any]] = [
             (_run, "_r", _Chooser(self)),
             (_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
             (trio._threads, "start_thread_soon", _start_thread),
             (trio._threads, "_send_message_to_trio", _send_message_to_trio),
             (_run.Runner, "spawn_impl", self._spawn_in_scope(spawn)),
+            (_run.Runner, "wait_all_tasks_blocked", self._noting_idle(idle)),
             *(
                 (_io_manager, name, self._refuse_io(getattr(_io_manager, name)))
                 for name in ("wait_readable", "wait_writable")
@@ -399,11 +403,6 @@ class _Backend(trio.abc.Instrument):
         schedule.spawned(path, task.name, exempt=service or self._starting_thread, origin=origin)
         if recorder.active:
             declare_spawn(nursery._cancel_status)
-        parent = self._names.get(nursery.parent_task)
-        if parent is not None:
-            nurseries = self._nurseries.setdefault(parent, [])
-            if nursery not in nurseries:
-                nurseries.append(nursery)
 
     def task_exited(self, task: trio.lowlevel.Task) -> None:
         """Called by trio in the last step of a task."""
@@ -420,6 +419,11 @@ class _Backend(trio.abc.Instrument):
             declare_spawn(nursery._cancel_status)  # a cancellation no longer reaches it
         if nursery is not None:
             self._ends[nursery] = self._ends.get(nursery, 0) | self._origin
+            # `Nursery.start` may have moved the task here from another nursery.
+            parent = self._names.get(nursery.parent_task)
+            nurseries = [] if parent is None else self._nurseries.setdefault(parent, [])
+            if nursery not in nurseries:
+                nurseries.append(nursery)
 
     # Threads of the program
 
@@ -500,7 +504,8 @@ class _Backend(trio.abc.Instrument):
                         # trio keeps many of its tasks in sets, so of those that became ready in
                         # one step no order is known; the schedule takes that of their names.
                         taken = len(schedule.steps)
-                        self._ready[path] = task, Ready(taken, self._origin, taken)
+                        causes = self._causes_of(task, taken)
+                        self._ready[path] = task, Ready(taken, causes, taken)
                 ready_now = {path: it[1] for path, it in self._ready.items()}
                 choice = schedule.choose(ready_now, self._starting(schedule))
                 if isinstance(choice, Cancel):
@@ -527,6 +532,24 @@ class _Backend(trio.abc.Instrument):
         self._ready.clear()
         self._end()
         return None
+
+    def _causes_of(self, task: trio.lowlevel.Task, taken: int) -> int:
+        """Return the steps because of which a task became ready, as a mask."""
+        idle = task in self._until_idle and isinstance(task._next_send, outcome.Value)
+        return (1 << taken) - 1 if idle else self._origin
+
+    def _noting_idle(self, wait: Callable[..., Any]) -> Callable[..., Any]:
+        """Note which tasks wait until no other can run."""
+
+        async def wait_all_tasks_blocked(runner: _run.Runner, cushion: float = 0.0) -> None:
+            task = trio.lowlevel.current_task()
+            self._until_idle.add(task)
+            try:
+                await wait(runner, cushion)
+            finally:
+                self._until_idle.discard(task)
+
+        return wait_all_tasks_blocked
 
     def _starting(self, schedule: Schedule) -> set[Name]:
         """Return the tasks whose start `Nursery.start` waits for."""

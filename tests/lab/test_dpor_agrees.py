@@ -1,0 +1,402 @@
+"""`dpor` sees what a task asks of tasks, groups, scopes and copies: under it a program ends in each
+way in which it ends under some schedule.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import pickle
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import anyio
+import pytest
+import trio
+import trio.testing
+from anyio.lowlevel import checkpoint
+
+from mbufpools import lab
+
+Program = Callable[[], Awaitable[Any]]
+BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+def ends(program: Program, strategy: lab.StrategyName, backend: lab.BackendName) -> set[str]:
+    """Return the results of all executions."""
+    seen: set[str] = set()
+
+    async def noted() -> None:
+        seen.add(repr(await program()))
+
+    found = lab.explore(
+        noted, strategy=strategy, backend=backend, max_preemptions=None, max_executions=20_000
+    )
+    assert found.complete
+    return seen
+
+
+def assert_agrees(program: Program, backend: lab.BackendName = "asyncio") -> set[str]:
+    """Assert that `dpor` shows all results of a program, and return them."""
+    every = ends(program, "exhaustive", backend)
+    assert ends(program, "dpor", backend) == every
+    return every
+
+
+async def in_tasks(*coroutines: Coroutine[Any, Any, Any]) -> None:
+    """Run each coroutine in a task of its own; the tasks are made in this order."""
+    tasks = [asyncio.create_task(it) for it in coroutines]
+    for task in tasks:
+        await task
+
+
+async def nothing() -> None:
+    pass
+
+
+async def fail() -> None:
+    raise OSError
+
+
+# --- the end of a task
+
+
+async def a_callback_is_added_to_a_task() -> bool:
+    event = asyncio.Event()
+
+    async def watch() -> None:
+        task.add_done_callback(lambda _: event.set())
+
+    task = asyncio.create_task(nothing())
+    await in_tasks(watch())
+    return event.is_set()
+
+
+async def a_queue_is_filled_by_a_callback_of_a_task() -> int:
+    queue: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def watch() -> None:
+        task.add_done_callback(queue.put_nowait)
+
+    task = asyncio.create_task(nothing())
+    await in_tasks(watch())
+    return queue.qsize()
+
+
+async def a_callback_is_removed_from_a_task() -> list[Any]:
+    called: list[Any] = []
+
+    def note(_: Any) -> None:
+        called.append(1)
+
+    async def unwatch() -> None:
+        task.remove_done_callback(note)
+
+    task = asyncio.create_task(nothing())
+    task.add_done_callback(note)
+    await in_tasks(unwatch())
+    await task
+    return called
+
+
+async def tasks_are_taken_in_the_order_of_their_ends() -> list[str]:
+    order: list[str] = []
+
+    async def take() -> None:
+        order.extend([await it for it in asyncio.as_completed([first, second])])
+
+    async def name(it: str) -> str:
+        return it
+
+    first, second = (asyncio.create_task(name(it)) for it in "ab")
+    await in_tasks(take())
+    return order
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        a_callback_is_added_to_a_task,
+        a_queue_is_filled_by_a_callback_of_a_task,
+        a_callback_is_removed_from_a_task,
+        tasks_are_taken_in_the_order_of_their_ends,
+    ],
+)
+def test_a_callback_comes_before_and_after_the_end_of_its_task(program: Program) -> None:
+    assert len(assert_agrees(program)) == 2
+
+
+# --- what asyncio.gather returns
+
+
+async def the_first_of_two_gathers_is_waited_for() -> int:
+    gathers = [asyncio.gather(nothing()), asyncio.gather(nothing())]
+    done, _ = await asyncio.wait(gathers, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.sleep(1)
+    return len(done)
+
+
+async def a_gather_is_asked_whether_it_is_done() -> list[Any]:
+    seen: list[Any] = []
+
+    async def look() -> None:
+        seen.append((gather.done(), gather.cancelled()))
+
+    gather = asyncio.gather(nothing(), nothing())
+    await in_tasks(look())
+    await gather
+    return seen
+
+
+async def a_callback_is_added_to_a_gather() -> list[Any]:
+    event, seen = asyncio.Event(), list[bool]()
+
+    async def watch() -> None:
+        gather.add_done_callback(lambda _: event.set())
+
+    gather = asyncio.gather(nothing(), nothing())
+    await in_tasks(watch())
+    seen.append(event.is_set())
+    await gather
+    return seen
+
+
+async def a_gather_of_tasks_that_fail() -> str:
+    """The gathered tasks were made by different tasks."""
+    made: list[asyncio.Task[None]] = []
+
+    async def make(error: type[Exception]) -> None:
+        async def fail() -> None:
+            raise error
+
+        made.append(asyncio.create_task(fail()))
+
+    await make(OSError)
+    await in_tasks(make(ValueError))
+    try:
+        await asyncio.gather(*made)
+    except Exception as error:  # noqa: BLE001 - which one is what is compared
+        await asyncio.wait(made)
+        return type(error).__name__
+    return ""
+
+
+async def a_gather_of_gathers_is_cancelled() -> Any:
+    log: dict[Any, Any] = {}
+
+    async def work(number: int) -> None:
+        log[number] = "begun"
+        await asyncio.sleep(0)
+        log[number] = "over"
+
+    async def cancel() -> None:
+        log["cancel"] = gather.cancel()
+
+    async def look() -> None:
+        log["look"] = gather.done()
+
+    gather = asyncio.gather(asyncio.gather(work(1)), work(2))
+    others = [asyncio.create_task(cancel()), asyncio.create_task(look())]
+    try:
+        await gather
+    except asyncio.CancelledError:  # noqa: ASYNC103 - of the gather
+        log["gather"] = "cancelled"
+    await asyncio.wait(others)
+    return sorted(map(str, log.items()))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        the_first_of_two_gathers_is_waited_for,
+        a_gather_is_asked_whether_it_is_done,
+        a_callback_is_added_to_a_gather,
+        a_gather_of_tasks_that_fail,
+        a_gather_of_gathers_is_cancelled,
+    ],
+)
+def test_who_looks_at_a_gather_comes_before_and_after_the_ends_of_its_tasks(
+    program: Program,
+) -> None:
+    assert len(assert_agrees(program)) > 1
+
+
+def test_the_tasks_of_a_gather_that_nobody_looks_at_are_executed_in_one_order() -> None:
+    async def program() -> None:
+        await asyncio.gather(nothing(), nothing(), nothing())
+
+    found = lab.explore(program, strategy="dpor")
+    # The order of the event loop comes first, and dpor begins after it.
+    assert found.executions - found.redundant == 2
+
+
+# --- copies
+
+
+async def two_tasks_share(event: Any, look: Callable[[], Any], change: Callable[[], Any]) -> Any:
+    seen: list[Any] = []
+
+    async def write() -> None:
+        change()
+
+    async def read() -> None:
+        seen.append(look())
+
+    await in_tasks(write(), read())
+    return seen, event
+
+
+async def a_deep_copy_of_a_shared_value() -> Any:
+    shared = copy.deepcopy({"n": lab.Shared(0)})["n"]
+    return await two_tasks_share(1, lambda: shared.value, lambda: setattr(shared, "value", 1))
+
+
+async def a_copy_of_a_shared_value() -> Any:
+    shared, log = copy.copy(lab.Shared(0)), list[Any]()
+
+    async def change(digit: int) -> None:
+        for _ in range(2):
+            shared.update(lambda it: it * 10 + digit)
+            await asyncio.sleep(0)
+        log.append((digit, shared.value))
+
+    await asyncio.gather(change(1), change(2))
+    return sorted(log)
+
+
+async def an_unpickled_shared_value() -> Any:
+    shared = pickle.loads(pickle.dumps(lab.Shared(0)))
+    return await two_tasks_share(1, lambda: shared.value, lambda: setattr(shared, "value", 1))
+
+
+async def a_shared_value_is_copied() -> Any:
+    shared = lab.Shared(0)
+    return await two_tasks_share(
+        1, lambda: copy.copy(shared).value, lambda: setattr(shared, "value", 1)
+    )
+
+
+async def a_shared_value_is_printed() -> Any:
+    shared = lab.Shared(0)
+    return await two_tasks_share(1, lambda: f"{shared}", lambda: setattr(shared, "value", 1))
+
+
+async def a_copy_of_an_event() -> Any:
+    event = copy.deepcopy([asyncio.Event()])[0]
+    return await two_tasks_share(1, event.is_set, event.set)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        a_deep_copy_of_a_shared_value,
+        a_copy_of_a_shared_value,
+        an_unpickled_shared_value,
+        a_shared_value_is_copied,
+        a_shared_value_is_printed,
+        a_copy_of_an_event,
+    ],
+)
+def test_a_copy_has_the_same_name_in_each_execution_and_is_a_read(program: Program) -> None:
+    assert len(assert_agrees(program)) > 1
+
+
+# --- correct programs that are not refused
+
+
+async def a_task_of_a_group_fails_and_another_is_made_after_it() -> None:
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+            group.create_task(nothing())
+    except* OSError:
+        pass
+    await in_tasks(nothing())
+
+
+def test_a_group_of_asyncio_that_is_aborted_is_left_in_every_order() -> None:
+    assert_agrees(a_task_of_a_group_fails_and_another_is_made_after_it)
+
+
+@BACKENDS
+def test_a_group_of_anyio_that_is_cancelled_is_left_in_every_order(
+    backend: lab.BackendName,
+) -> None:
+    async def program() -> None:
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(fail)
+                group.start_soon(nothing)
+                await anyio.sleep(1)
+        except* OSError:
+            pass
+        async with anyio.create_task_group() as group:
+            group.start_soon(nothing)
+
+    assert_agrees(program, backend)
+
+
+@BACKENDS
+def test_a_group_whose_only_task_was_started_is_left_in_every_order(
+    backend: lab.BackendName,
+) -> None:
+    async def serve(*, task_status: Any) -> None:
+        task_status.started()
+        await checkpoint()
+
+    async def program() -> None:
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as group:
+                await group.start(serve)
+            scope.cancel()
+            await checkpoint()
+
+    assert_agrees(program, backend)
+
+
+async def a_task_sets_an_event_when_all_others_wait() -> str:
+    event, x = trio.Event(), lab.Shared("")
+
+    async def write(digit: str) -> None:
+        x.update(lambda it: it + digit)
+        await event.wait()
+        x.update(lambda it: it + digit)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(write, "1")
+        nursery.start_soon(write, "2")
+        await trio.testing.wait_all_tasks_blocked()
+        x.update(lambda it: it + "-")
+        event.set()
+    return x.value
+
+
+async def a_task_that_waits_for_the_others_to_wait_is_cancelled() -> str:
+    x = lab.Shared("")
+
+    async def wait() -> None:
+        with scope:
+            await trio.testing.wait_all_tasks_blocked()
+        x.update(lambda it: it + "w")
+
+    async def cancel() -> None:
+        scope.cancel()
+        await trio.lowlevel.checkpoint()
+        x.update(lambda it: it + "c")
+
+    scope = trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        nursery.start_soon(cancel)
+    return x.value
+
+
+@pytest.mark.parametrize(
+    ("program", "results"),
+    [
+        (a_task_sets_an_event_when_all_others_wait, 4),
+        (a_task_that_waits_for_the_others_to_wait_is_cancelled, 2),
+    ],
+)
+def test_a_task_waits_until_all_others_wait(program: Program, results: int) -> None:
+    assert len(assert_agrees(program, "trio")) == results
