@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import collections
+import dataclasses
 import datetime
+import functools
 import os
+import pickle
 import random
+import sched
 import secrets
 import sys
 import threading
 import time
+import timeit
 import types
 import uuid
+from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
 from mbufpools import lab
+from mbufpools.lab import _redirected
 from mbufpools.lab._clocks import EPOCH, SPINS
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -183,6 +191,7 @@ def test_clocks_can_be_left_real() -> None:
         await asyncio.sleep(3600)
         assert time.time() > EPOCH + 1_000_000
         assert time.monotonic() - begin < 3000
+        assert monotonic() - begin < 3000
 
     begin = time.monotonic()
     assert not lab.explore(program, clocks=False).failures
@@ -208,7 +217,177 @@ def test_a_timer_that_looks_at_the_clock_and_comes_again_ends() -> None:
     assert not found.failures
 
 
+# Copies of a clock: wherever a program holds it, it moves with the virtual clock
+
+
+class Pace:
+    clock: Any = time.monotonic
+    static = staticmethod(time.perf_counter)
+
+    def __init__(self) -> None:
+        self.own = time.time
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Job:
+    made: float = dataclasses.field(default_factory=time.time)
+    at: datetime.datetime = dataclasses.field(default_factory=datetime.datetime.now)
+
+
+class Ticks(NamedTuple):
+    source: Callable[[], float] = time.monotonic
+
+
+class Stamp(datetime.datetime):
+    pass
+
+
+def in_a_closure() -> Callable[[], float]:
+    clock = time.monotonic
+    return lambda: clock()
+
+
+def in_a_default(*, timer: Any = time.perf_counter) -> float:
+    return float(timer())
+
+
+PACE = Pace()
+BY_NAME = {"clock": time.monotonic}
+NOW, TODAY = datetime.datetime.now, Stamp.today
+CLOSURE = in_a_closure()
+TICKS = Ticks()
+COPIES: dict[str, Callable[[], Any]] = {
+    "a class": lambda: Pace.clock(),
+    "an instance of the class": lambda: PACE.clock(),
+    "a static method": lambda: PACE.static(),
+    "an instance": lambda: PACE.own(),
+    "a dict": lambda: BY_NAME["clock"](),
+    "a partial function": functools.partial(time.monotonic),
+    "a list": [time.monotonic][0],
+    "a deque": collections.deque([time.time])[0],
+    "a named tuple": TICKS.source,
+    "an iterator in C": lambda: next(iter(time.perf_counter, None)),
+    "a closure": CLOSURE,
+    "a default by keyword": in_a_default,
+    "a dataclass": lambda: Job().made,
+    "a dataclass of datetime": lambda: Job().at.timestamp(),
+    "a bound method": lambda: NOW().timestamp(),
+    "a bound method with a time zone": lambda: NOW(datetime.UTC).timestamp(),
+    "a bound method of a derived class": lambda: TODAY().timestamp(),
+    "timeit": lambda: timeit.default_timer(),
+    "sched": lambda: sched.scheduler().timefunc(),
+    "the clock by number": lambda: time.clock_gettime(time.CLOCK_MONOTONIC),
+    "the wall clock by number": lambda: time.clock_gettime(time.CLOCK_REALTIME),
+    "nanoseconds by number": lambda: time.clock_gettime_ns(time.CLOCK_REALTIME) / 1e9,
+}
+
+
+@pytest.mark.parametrize("where", COPIES)
+def test_a_copy_of_a_clock_moves_with_the_virtual_clock(where: str) -> None:
+    clock = COPIES[where]
+    passed = []
+
+    async def program() -> None:
+        begin = clock()
+        await asyncio.sleep(1000)
+        passed.append(clock() - begin)
+
+    assert not lab.explore(program, strategy="fifo").failures
+    assert passed == [1000.0] * len(passed)
+    assert passed
+    begin = clock()
+    assert 0 <= clock() - begin < 100  # seconds of real time again
+
+
+def test_a_copy_that_a_program_makes_in_an_execution_is_a_clock_like_any_other() -> None:
+    class Late:
+        clock: Any = time.monotonic
+
+    async def program() -> None:
+        class Local:
+            clock: Any = time.monotonic  # which is no method: it takes no self
+
+        assert Local().clock() == Late().clock() == time.monotonic()
+        kept.append(Local())
+
+    kept: list[Any] = []
+    assert not lab.explore(program).failures
+    assert abs(kept[0].clock() - time.monotonic()) < 100
+
+
+def test_a_clock_keeps_its_identity_and_its_name_while_the_lab_explores() -> None:
+    async def program() -> None:
+        assert repr(time.monotonic) == "<built-in function monotonic>"
+        assert time.monotonic.__qualname__ == "monotonic"
+        assert time.monotonic.__doc__
+        assert pickle.loads(pickle.dumps(time.monotonic)) is monotonic
+        with pytest.raises(TypeError, match="argument"):
+            time.monotonic(1)  # type: ignore[call-arg]  # what is tested
+
+    assert not lab.explore(program).failures
+
+
+def test_other_threads_read_the_clock_while_it_is_redirected_and_put_back() -> None:
+    over = threading.Event()
+    errors = []
+
+    def read() -> None:
+        while not over.is_set():
+            try:
+                if not time.time() > EPOCH + 1_000_000:
+                    errors.append("it is virtual")
+                time.sleep(0)
+                NOW()
+            except Exception as error:  # noqa: BLE001 - it is what the test looks for
+                errors.append(repr(error))
+
+    async def program() -> None:
+        time.time()
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for _ in range(10):
+            lab.explore(program, strategy="fifo")
+    finally:
+        sys.setswitchinterval(interval)
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert not errors
+
+
+def test_where_c_functions_are_unknown_the_copies_of_modules_are_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_redirected, "_CAN", False)
+
+    async def program() -> None:
+        begin = (time.monotonic(), monotonic(), begins())
+        await asyncio.sleep(1000)
+        assert [time.monotonic(), monotonic(), begins()] == [it + 1000 for it in begin]
+
+    before = time.monotonic
+    assert not lab.explore(program).failures
+    assert time.monotonic is before is monotonic
+
+
 # Chance
+
+
+def test_a_copy_of_urandom_gives_the_same_in_every_execution() -> None:
+    source = functools.partial(os.urandom, 8)
+    drawn = set()
+
+    async def program() -> None:
+        drawn.add(source())
+
+    lab.explore(program)
+    assert len(drawn) == 1
+    assert source() != source()
 
 
 def draw() -> list[Any]:

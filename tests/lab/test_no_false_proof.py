@@ -4,11 +4,13 @@ told, and a proof says what it is of."""
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import importlib
 import itertools
 import multiprocessing
 import re
 import sys
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -632,6 +634,22 @@ def test_a_proof_in_which_a_task_was_always_cancelled_before_it_began_says_so(
     assert found.remarks == (
         f"a task that was made never ran in any execution: 0.0 {never.__qualname__!r}",
     )
+
+
+@dataclasses.dataclass
+class Job:
+    made: float = dataclasses.field(default_factory=time.time)
+
+
+def test_a_job_that_is_too_old_is_found_where_a_dataclass_holds_the_clock() -> None:
+    async def program() -> None:
+        job = Job()
+        await asyncio.sleep(0.2)
+        if time.time() - job.made > 0.1:
+            raise TimeoutError("the job is too old")
+
+    (failure,) = lab.explore(program).failures
+    assert "the job is too old" in failure.report
 
 
 @BACKENDS

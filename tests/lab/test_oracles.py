@@ -133,6 +133,28 @@ def test_a_program_that_ends_before_it_comes_true_fails(backend: lab.BackendName
     assert "within 10 s, until 10 s: the program has ended" in failure.report
 
 
+def test_what_comes_true_at_the_last_moment_is_in_time_though_the_sum_of_the_waits_is_rounded() -> (
+    None
+):
+    async def program() -> None:
+        done: list[int] = []
+        lab.eventually(lambda: done, within=0.3)
+        for _ in range(3):
+            await anyio.sleep(0.1)
+        done.append(1)
+
+    assert not lab.explore(program).failures
+
+
+def test_a_promise_that_is_late_by_little_says_the_times_in_enough_digits() -> None:
+    async def program() -> None:
+        lab.eventually(lambda: False, within=1000)
+        await anyio.sleep(1000.0001)
+
+    (failure,) = lab.explore(program).failures
+    assert "within 1000 s, until 1000 s: it is 1000.0001 s now" in failure.report
+
+
 def test_oracles_of_one_execution_are_forgotten_in_the_next() -> None:
     number = 0
 

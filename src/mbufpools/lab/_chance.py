@@ -15,16 +15,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ._redirected import real
 from ._running import inside
 
-__all__ = ["CHANCE", "chance_is_kept", "restart_chance"]
+__all__ = ["CHANCE", "SYSTEM_CHANCE", "chance_is_kept", "restart_chance"]
 
 _system = random.Random(0)
 """Stands in for the chance of the operating system."""
 _FIRST = random.Random(1).getstate()
 _FIRST_OF_SYSTEM = random.Random(2).getstate()
 
-_urandom = os.urandom
+_urandom = real(os.urandom)
 _seed: Any = random.Random.seed
 _global: Any = random._inst  # the generator behind the module's functions
 
@@ -49,15 +50,17 @@ def _seeded_seed(generator: random.Random, a: Any = None, version: int = 2) -> N
     _seed(generator, a, version)
 
 
+SYSTEM_CHANCE: list[tuple[Any, str, Any]] = [(os, "urandom", _seeded_urandom)]
+"""The function that asks the operating system for chance, and its target (`redirected`)."""
 CHANCE: list[tuple[Any, str, Any]] = [
-    (os, "urandom", _seeded_urandom),
-    (random, "_urandom", _seeded_urandom),
     (random.Random, "seed", _seeded_seed),
     (random, "seed", _seeded_seed.__get__(_global)),
     # With it, `uuid1` asks the operating system for the time.
     (uuid, "_generate_time_safe", None),
 ]
-"""What takes chance from the operating system, and what is to stand in its place."""
+"""What else takes chance from the operating system, and what is to stand in its place."""
+if random._urandom is not os.urandom:  # type: ignore[attr-defined]  # its own
+    CHANCE.append((random, "_urandom", _seeded_urandom))
 
 
 def restart_chance() -> None:

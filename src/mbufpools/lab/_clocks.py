@@ -8,8 +8,14 @@ moves the virtual clock.
 A program may look at the clock again and again until it has moved. So after `SPINS` looks at one
 moment, each further look moves the clock by `TICK`.
 
+`redirected` makes the functions of `time` do so, and with them every copy that a program holds.
+
 The methods of `datetime` belong to a type that no assignment can change. On CPython they are
-replaced in the type's own dictionary; other implementations keep the real ones.
+replaced in the type's own dictionary; other implementations keep the real ones. A program may hold
+a method that is bound already, as in ``field(default_factory=datetime.now)``: these are looked for,
+once in an exploration, among all objects that refer to the types, and redirected.
+
+The clocks that measure the work of a process or a thread, such as `time.process_time`, stay real.
 """
 
 from __future__ import annotations
@@ -19,13 +25,15 @@ import datetime
 import gc
 import sys
 import time
+import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from ._redirected import calls_same, real, redirect
 from ._running import inside, moment, now, pass_time
 
-__all__ = ["CLOCKS", "EPOCH", "virtual_datetime"]
+__all__ = ["CLOCKS", "EPOCH", "copies_of_datetime", "virtual_datetime"]
 
 EPOCH = 1_700_000_000
 """The time at which every execution begins, in seconds since 1970: 2023-11-14 22:13:20 UTC."""
@@ -55,29 +63,32 @@ def _in_ns(seconds: float) -> int:
     return round(seconds * 1_000_000_000)
 
 
-def _virtual(real: Callable[..., Any], virtual: Callable[[], Any]) -> Callable[[], Any]:
-    def clock() -> Any:
-        return virtual() if inside() else real()
+def _virtual(function: Callable[..., Any], virtual: Callable[[], Any]) -> Callable[[], Any]:
+    really = real(function)
 
-    clock.__name__ = clock.__qualname__ = real.__name__
+    def clock() -> Any:
+        return virtual() if inside() else really()
+
+    clock.__name__ = clock.__qualname__ = function.__name__
     return clock
 
 
-def _with_time(real: Callable[..., Any]) -> Callable[..., Any]:
+def _with_time(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function of `time` that takes a time, and by default the present one."""
+    really = real(function)
 
-    def of_time(seconds: float | None = None) -> Any:
-        return real(EPOCH + _look() if seconds is None and inside() else seconds)
+    def of_time(seconds: float | None = None, /) -> Any:
+        return really(EPOCH + _look() if seconds is None and inside() else seconds)
 
-    of_time.__name__ = of_time.__qualname__ = real.__name__
+    of_time.__name__ = of_time.__qualname__ = function.__name__
     return of_time
 
 
-_asctime, _gmtime, _localtime = time.asctime, time.gmtime, time.localtime
-_sleep, _strftime = time.sleep, time.strftime
+_asctime, _localtime = real(time.asctime), real(time.localtime)
+_sleep, _strftime = real(time.sleep), real(time.strftime)
 
 
-def _virtual_sleep(seconds: float, /) -> None:
+def _virtual_sleep(seconds: float, /) -> Any:
     if not inside():
         return _sleep(seconds)
     if seconds < 0:
@@ -85,13 +96,43 @@ def _virtual_sleep(seconds: float, /) -> None:
     return pass_time(seconds)
 
 
-def _virtual_asctime(*args: Any) -> str:
+def _virtual_asctime(*args: Any) -> Any:
     return _asctime(*args) if args or not inside() else _asctime(_localtime(EPOCH + _look()))
 
 
-def _virtual_strftime(format: str, *args: Any) -> str:
+def _virtual_strftime(format: str, /, *args: Any) -> Any:
     virtual = () if args or not inside() else (_localtime(EPOCH + _look()),)
     return _strftime(format, *args, *virtual)
+
+
+_WALL = {"CLOCK_REALTIME", "CLOCK_TAI"}
+_STEADY = {
+    "CLOCK_BOOTTIME",
+    "CLOCK_HIGHRES",
+    "CLOCK_MONOTONIC",
+    "CLOCK_MONOTONIC_RAW",
+    "CLOCK_UPTIME",
+    "CLOCK_UPTIME_RAW",
+}
+_BEGINS = {
+    getattr(time, name): begin
+    for names, begin in ((_WALL, EPOCH), (_STEADY, 0))
+    for name in names
+    if hasattr(time, name)
+}
+"""The clocks of `time.clock_gettime` that are virtual, and where each begins."""
+
+
+def _clock_gettime(function: Callable[[int], Any], in_ns: bool) -> Callable[[int], Any]:
+    really = real(function)
+
+    def gettime(clock: int, /) -> Any:
+        begin = _BEGINS.get(clock)
+        if begin is None or not inside():
+            return really(clock)
+        return begin * 1_000_000_000 + _in_ns(_look()) if in_ns else begin + _look()
+
+    return gettime
 
 
 CLOCKS: list[tuple[Any, str, Any]] = [
@@ -102,51 +143,54 @@ CLOCKS: list[tuple[Any, str, Any]] = [
     (time, "time", _virtual(time.time, lambda: EPOCH + _look())),
     (time, "time_ns", _virtual(time.time_ns, lambda: EPOCH * 1_000_000_000 + _in_ns(_look()))),
     (time, "ctime", _with_time(time.ctime)),
-    (time, "gmtime", _with_time(_gmtime)),
-    (time, "localtime", _with_time(_localtime)),
+    (time, "gmtime", _with_time(time.gmtime)),
+    (time, "localtime", _with_time(time.localtime)),
     (time, "asctime", _virtual_asctime),
     (time, "strftime", _virtual_strftime),
     (time, "sleep", _virtual_sleep),
 ]
-
-
 """What tells the time in `time`, and what is to stand in its place."""
+if hasattr(time, "clock_gettime"):
+    CLOCKS.append((time, "clock_gettime", _clock_gettime(time.clock_gettime, False)))
+    CLOCKS.append((time, "clock_gettime_ns", _clock_gettime(time.clock_gettime_ns, True)))
 
 # datetime
 
 
-def _methods() -> dict[type, dict[str, Any]]:
-    """Return the methods of `datetime` that read the clock, in virtual time, by class and name."""
-    real = {
-        name: vars(cls)[name]
-        for cls, name in (
-            (datetime.datetime, "now"),
-            (datetime.datetime, "utcnow"),
-            (datetime.date, "today"),
-        )
-    }
+_real_methods: dict[str, Any] = {
+    "now": vars(datetime.datetime)["now"],
+    "utcnow": vars(datetime.datetime)["utcnow"],
+    "today": vars(datetime.date)["today"],
+}
 
-    def now_(cls: Any, tz: datetime.tzinfo | None = None) -> Any:
-        if not inside():
-            return real["now"].__get__(None, cls)(tz)
-        return cls.fromtimestamp(EPOCH + _look(), tz)
 
-    def utcnow(cls: Any) -> Any:
-        there = real["utcnow"].__get__(None, cls)()  # it warns, from Python 3.12 on
-        if not inside():
-            return there
-        return cls.fromtimestamp(EPOCH + _look(), datetime.UTC).replace(tzinfo=None)
+def _now(cls: Any, /, tz: datetime.tzinfo | None = None) -> Any:
+    if not inside():
+        return _real_methods["now"].__get__(None, cls)(tz)
+    return cls.fromtimestamp(EPOCH + _look(), tz)
 
-    def today(cls: Any) -> Any:
-        if not inside():
-            return real["today"].__get__(None, cls)()
-        return cls.fromtimestamp(EPOCH + _look())
 
-    now_.__name__ = "now"
-    return {
-        datetime.datetime: {"now": classmethod(now_), "utcnow": classmethod(utcnow)},
-        datetime.date: {"today": classmethod(today)},  # which datetime inherits
-    }
+def _utcnow(cls: Any, /) -> Any:
+    there = _real_methods["utcnow"].__get__(None, cls)()  # it warns, from Python 3.12 on
+    if not inside():
+        return there
+    return cls.fromtimestamp(EPOCH + _look(), datetime.UTC).replace(tzinfo=None)
+
+
+def _today(cls: Any, /) -> Any:
+    if not inside():
+        return _real_methods["today"].__get__(None, cls)()
+    return cls.fromtimestamp(EPOCH + _look())
+
+
+_VIRTUAL: dict[str, Callable[..., Any]] = {"now": _now, "utcnow": _utcnow, "today": _today}
+_METHODS: dict[type, dict[str, Any]] = {
+    datetime.datetime: {"now": classmethod(_now), "utcnow": classmethod(_utcnow)},
+    datetime.date: {"today": classmethod(_today)},  # which datetime inherits
+}
+"""The methods of `datetime` that read the clock, in virtual time, by class and name."""
+for _name, _function in _VIRTUAL.items():
+    _function.__name__ = _name
 
 
 @contextmanager
@@ -156,7 +200,7 @@ def virtual_datetime() -> Iterator[None]:
         yield
         return
     before: list[tuple[type, dict[str, Any], dict[str, Any]]] = []
-    for cls, methods in _methods().items():
+    for cls, methods in _METHODS.items():
         (namespace,) = gc.get_referents(vars(cls))
         before.append((cls, namespace, {name: namespace[name] for name in methods}))
         _update(cls, namespace, methods)
@@ -170,3 +214,41 @@ def virtual_datetime() -> Iterator[None]:
 def _update(cls: type, namespace: dict[str, Any], methods: dict[str, Any]) -> None:
     namespace.update(methods)
     ctypes.pythonapi.PyType_Modified(ctypes.py_object(cls))  # or a cache would keep the old ones
+
+
+_looking_for_copies = False
+
+
+@contextmanager
+def copies_of_datetime() -> Iterator[None]:
+    """Redirect the bound methods of `datetime` that a program holds; nothing if that is done.
+
+    Looking for them takes some milliseconds, so it is done once in an exploration.
+    """
+    global _looking_for_copies
+    if _looking_for_copies or sys.implementation.name != "cpython":
+        yield
+        return
+    _looking_for_copies = True
+    try:
+        with ExitStack() as stack:
+            for copy in _bound_methods():
+                target = types.MethodType(_VIRTUAL[copy.__name__], copy.__self__)
+                stack.callback(redirect(copy, target))
+            yield
+    finally:
+        _looking_for_copies = False
+
+
+def _bound_methods() -> Iterator[Any]:
+    """Yield the bound methods that read the clock, of `datetime` and of classes derived from it."""
+    classes: list[type] = [datetime.date]
+    for cls in classes:
+        classes += cls.__subclasses__()
+    for it in gc.get_referrers(*classes):
+        if type(it) is types.BuiltinFunctionType and it.__name__ in _VIRTUAL:
+            owner: Any = it.__self__
+            if isinstance(owner, type) and calls_same(
+                it, _real_methods[it.__name__].__get__(None, owner)
+            ):
+                yield it

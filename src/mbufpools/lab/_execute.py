@@ -14,8 +14,8 @@ from typing import cast
 from . import _interrupts
 from ._cancellable import Cancellable, Policy
 from ._cancelling import declaring_cancellations
-from ._chance import CHANCE, chance_is_kept, restart_chance
-from ._clocks import CLOCKS, virtual_datetime
+from ._chance import CHANCE, SYSTEM_CHANCE, chance_is_kept, restart_chance
+from ._clocks import CLOCKS, copies_of_datetime, virtual_datetime
 from ._declare import declaring, recorder
 from ._fresh import Renewal
 from ._leaks import Leaks, collect_unheard, listening
@@ -24,6 +24,7 @@ from ._options import BackendName, FailureKind, Options, Program
 from ._ordered_sets import sets_in_order
 from ._outcome import LabError, NotTheSame, Outcome, discard_refused, raise_refused, refuse
 from ._private_names import require
+from ._redirected import redirected
 from ._repetition import Record, Records, difference
 from ._replaced import replaced
 from ._report import report
@@ -34,7 +35,7 @@ from ._steps import Name, spell
 from ._story import steps_of
 from ._strategies import Exhaustive, Follow, Replay
 from ._strategy import Strategy
-from ._threads import THREADS, forget_executors
+from ._threads import THREADS, TIMEOUTS, forget_executors
 from ._token import spell_token
 
 __all__ = ["Executed", "Signature", "execute", "make_failure", "once"]
@@ -87,11 +88,14 @@ def _hooked(options: Options) -> Iterator[Leaks]:
         stack.callback(forget_executors)
         stack.enter_context(sets_in_order())
         if options.clocks:
+            stack.enter_context(copies_of_datetime())
             stack.enter_context(virtual_datetime())
+            stack.enter_context(redirected(CLOCKS))
         if options.chance:
             stack.enter_context(chance_is_kept())
-        functions = [*THREADS, *(CLOCKS if options.clocks else ())]
-        stack.enter_context(replaced([*functions, *(CHANCE if options.chance else ())]))
+            stack.enter_context(redirected(SYSTEM_CHANCE))
+        stack.enter_context(replaced(TIMEOUTS, copies=False))
+        stack.enter_context(replaced([*THREADS, *(CHANCE if options.chance else ())]))
         try:
             yield leaks
         except BaseException as error:
@@ -142,6 +146,21 @@ def execute(
         LabError: the program cannot be explored, or does not do the same in the same schedule.
         KeyboardInterrupt: Ctrl-C was pressed, or the program raised it.
     """
+    with ExitStack() as stack:
+        if options.clocks:
+            stack.enter_context(copies_of_datetime())
+        return _execute(program, strategy, options, on_progress, on_execution, known, whole)
+
+
+def _execute(
+    program: Program,
+    strategy: Strategy,
+    options: Options,
+    on_progress: Callable[[int], None] | None,
+    on_execution: Callable[[Schedule, Outcome], None] | None,
+    known: frozenset[Signature],
+    whole: bool,
+) -> Executed:
     result = Executed()
     found: list[tuple[int, Schedule, Outcome, bool]] = []
     # Many schedules lead to the same failure; it is reported once.

@@ -16,15 +16,16 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from time import monotonic  # the real one
 from types import FrameType
 from typing import Any
 
 from ._leaks import collect_unheard
+from ._redirected import real
 from ._running import inside
 
 __all__ = ["check", "drop_if_interrupted", "interrupt", "interruptible", "pending", "raised_by"]
@@ -39,6 +40,7 @@ _NOT_OURS = frozenset(
 """Packages in whose code nothing is raised: it would break their state, or, in a callback of a weak
 reference, be printed and lost."""
 
+_monotonic = real(time.monotonic)
 _active = False
 _stop: BaseException | None = None
 """What stops the exploration."""
@@ -168,13 +170,13 @@ def _in_program(frame: FrameType | None) -> bool:
 def _handle(signum: int, frame: FrameType | None) -> None:
     global _first, _stop
     if not _active:
-        if _first is None or monotonic() - _first > PATIENCE:
+        if _first is None or _monotonic() - _first > PATIENCE:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             raise KeyboardInterrupt
     elif _first is None:
-        _first = monotonic()
+        _first = _monotonic()
         _stop = KeyboardInterrupt()
         if _in_program(frame):
             raise _stop
-    elif monotonic() - _first > PATIENCE:
+    elif _monotonic() - _first > PATIENCE:
         raise KeyboardInterrupt

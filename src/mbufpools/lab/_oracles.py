@@ -16,6 +16,10 @@ from ._schedule import Schedule
 
 __all__ = ["Oracles", "Violated", "choose", "eventually", "invariant", "oracles"]
 
+SLACK = 1e-6
+"""Seconds by which what must come true may be late: the sum of three waits of 0.1 seconds is more
+than 0.3."""
+
 T = TypeVar("T")
 Check = Callable[[], Any]
 
@@ -95,11 +99,11 @@ class Oracles:
                 return _violated(f"{promise.name} raised {describe(error)}", error)
             if true:
                 self._promises.remove(promise)
-            elif over or now > promise.latest:
-                why = "the program has ended" if over else f"it is {now:g} s now"
+            elif over or now > promise.latest + SLACK:
+                why = "the program has ended" if over else f"it is {now:.10g} s now"
                 return Violated(
                     f"{promise.name} did not come true within {promise.within:g} s, until "
-                    f"{promise.latest:g} s: {why}"
+                    f"{promise.latest:.10g} s: {why}"
                 )
         return None
 

@@ -4,6 +4,9 @@ A module that says ``from time import monotonic`` holds a copy of the function, 
 function with the default argument ``timer=time.monotonic``. Copies are looked for in all imported
 modules but those of Python itself and of tools that have to know the real time. A module that is
 imported during the exploration copies the replacement; that copy is put back at the end, too.
+
+Copies elsewhere, such as in an instance or a list, are not found. So functions of C are redirected
+instead (`_redirected`).
 """
 
 from __future__ import annotations
@@ -42,16 +45,19 @@ _NOTHING: dict[str, Any] = {}
 
 
 @contextmanager
-def replaced(replacements: Iterable[tuple[Any, str, Any]]) -> Iterator[None]:
+def replaced(
+    replacements: Iterable[tuple[Any, str, Any]], *, copies: bool = True
+) -> Iterator[None]:
     """Replace attributes, each given by its owner, its name and the new value; and all copies."""
     wanted = [(owner, name, getattr(owner, name), new) for owner, name, new in replacements]
-    new_by_old = {id(old): new for _, _, old, new in wanted if callable(new)}
-    old_by_new = {id(new): old for _, _, old, new in wanted if callable(new)}
+    new_by_old = {id(old): new for _, _, old, new in wanted if copies and callable(new)}
+    old_by_new = {id(new): old for _, _, old, new in wanted if copies and callable(new)}
     functions = frozenset(new_by_old)
     if functions not in _scanned:
         _kept.extend(old for _, _, old, _ in wanted)
     scanned = _scanned.setdefault(functions, {})
-    _replace_copies(new_by_old, scanned)
+    if new_by_old:
+        _replace_copies(new_by_old, scanned)
     for owner, name, _, new in wanted:
         setattr(owner, name, new)
     try:
@@ -59,7 +65,8 @@ def replaced(replacements: Iterable[tuple[Any, str, Any]]) -> Iterator[None]:
     finally:
         for owner, name, old, _ in reversed(wanted):
             setattr(owner, name, old)
-        _replace_copies(old_by_new, scanned)
+        if old_by_new:
+            _replace_copies(old_by_new, scanned)
 
 
 def _replace_copies(table: dict[int, Any], scanned: _Scanned) -> None:

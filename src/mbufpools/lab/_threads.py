@@ -28,11 +28,12 @@ from . import _lockstep
 from ._declare import recorder
 from ._lockstep import LabThread, program_line
 from ._outcome import refuse
+from ._redirected import real
 from ._running import inside, now
 
-__all__ = ["THREADS", "forget_executors", "what_runs"]
+__all__ = ["THREADS", "TIMEOUTS", "forget_executors", "what_runs"]
 
-_monotonic = time.monotonic
+_monotonic = real(time.monotonic)
 _thread: Any = threading.Thread
 _start, _join = _thread.start, _thread.join
 _condition: Any = threading.Condition
@@ -279,8 +280,6 @@ THREADS: list[tuple[Any, str, Any]] = [
     (_thread, "join", _join_in_lockstep),
     (_condition, "wait", _wait_in_lockstep),
     (_condition, "notify", _notify_in_lockstep),
-    (threading, "_time", _now_in_lockstep),
-    (queue, "time", _now_in_lockstep),
     (threading, "Lock", _Lock),
     (threading, "RLock", _make_rlock),
     (_executor, "__init__", _init_in_lockstep),
@@ -289,6 +288,12 @@ THREADS: list[tuple[Any, str, Any]] = [
     (_loop, "__init__", _refuse_loop),
 ]
 """How threads begin and wait, and what is to stand in its place."""
+TIMEOUTS: list[tuple[Any, str, Any]] = [
+    (threading, "_time", _now_in_lockstep),
+    (queue, "time", _now_in_lockstep),
+]
+"""The clocks by which waits of threads end, and what is to stand in their place. They are copies of
+`time.monotonic`, of which others may have to stay real."""
 if hasattr(queue, "_PySimpleQueue"):
     THREADS.append((queue, "SimpleQueue", queue._PySimpleQueue))
 
