@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import anyio
@@ -153,6 +156,123 @@ def test_a_promise_that_is_late_by_little_says_the_times_in_enough_digits() -> N
 
     (failure,) = lab.explore(program).failures
     assert "within 1000 s, until 1000 s: it is 1000.0001 s now" in failure.report
+
+
+@BACKENDS
+@pytest.mark.parametrize("cleans_up_for", [0, 100])
+def test_a_program_that_ends_with_its_cancellation_need_not_keep_what_was_promised(
+    backend: lab.BackendName, cleans_up_for: float
+) -> None:
+    async def program() -> None:
+        done: list[int] = []
+        lab.eventually(lambda: done, within=60)
+        try:
+            await anyio.sleep(1)
+            done.append(1)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(cleans_up_for)
+
+    assert lab.explore(program, backend=backend, cancel="scope").verdict == "proved"
+
+
+@BACKENDS
+@pytest.mark.parametrize("goes_on_for", [0, 100])
+def test_a_program_that_goes_on_after_a_cancellation_has_to_keep_what_was_promised(
+    backend: lab.BackendName, goes_on_for: float
+) -> None:
+    async def program() -> None:
+        done: list[int] = []
+        lab.eventually(lambda: done, within=60)
+
+        async def finish() -> None:
+            await anyio.sleep(1)
+            done.append(1)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(finish)
+        await anyio.sleep(goes_on_for)
+
+    cancel = lab.cancellable("*finish", by="scope")
+    (failure,) = lab.explore(program, backend=backend, cancel=cancel).failures
+    why = "it is 10" if goes_on_for else "the program has ended"
+    assert f"did not come true within 60 s, until 60 s: {why}" in failure.report
+
+
+# The shutdown
+
+
+async def leaves_a_task(clean_up: Callable[[], None]) -> None:
+    """Leave a task that calls `clean_up` when `asyncio.run` cancels it."""
+
+    async def left() -> None:
+        try:
+            await asyncio.sleep(100)
+        finally:
+            clean_up()
+
+    task = asyncio.create_task(left())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not task.done()
+
+
+def take_a_value() -> None:
+    if lab.choose("good", "bad") == "bad":
+        raise ValueError("bad")
+
+
+@pytest.mark.parametrize("strategy", ["mixed", "exhaustive", "random", "pct"])
+def test_a_value_that_is_chosen_in_the_shutdown_is_explored_and_replayed(
+    strategy: lab.StrategyName,
+) -> None:
+    async def program() -> None:
+        await leaves_a_task(take_a_value)
+
+    (failure,) = lab.explore(program, strategy=strategy).failures
+    assert "unhandled exception during asyncio.run() shutdown: ValueError('bad')" in failure.report
+    assert "here lab.choose takes 'bad'" in failure.report
+    (again,) = lab.replay(program, failure.token).failures
+    assert again.report == failure.report
+    with pytest.raises(lab.LabError, match=r"calls lab.choose, and strategy 'dpor' cannot"):
+        lab.explore(program, strategy="dpor")
+
+
+def test_an_invariant_is_checked_in_the_shutdown() -> None:
+    async def program(at_first: bool) -> None:
+        free = [1]
+        if at_first:
+            lab.invariant(lambda: free)
+
+        def clean_up() -> None:
+            if not at_first:
+                lab.invariant(lambda: free)
+            free.clear()
+
+        await leaves_a_task(clean_up)
+
+    for at_first in (True, False):
+        (failure,) = lab.explore(partial(program, at_first)).failures
+        assert failure.report.startswith("exception: Violated: invariant")
+
+
+def test_an_invariant_is_checked_when_an_async_generator_is_closed_at_the_end() -> None:
+    async def program() -> None:
+        free = [1]
+        lab.invariant(lambda: free)
+
+        async def generator() -> AsyncIterator[int]:
+            try:
+                yield 1
+            finally:
+                free.clear()
+
+        it = generator()
+        await anext(it)
+        asyncio.current_task().it = it  # type: ignore[union-attr]  # so that it is not dropped
+
+    (failure,) = lab.explore(program).failures
+    assert failure.report.startswith("exception: Violated: invariant")
 
 
 def test_oracles_of_one_execution_are_forgotten_in_the_next() -> None:

@@ -579,10 +579,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         try:
             self._main = main = self.create_task(_call(program), name="main")
             outcome = self._drive(main)
-            violated = oracles.broken(over=True) if oracles.active else None
-            oracles.end()
-            if violated is not None and outcome.kind is None and not outcome.stopped:
-                outcome = self._violated(violated)
+            if oracles.active and outcome.kind is None and not outcome.stopped:
+                violated = oracles.over(cancelled=outcome.cancelled)
+                if violated is not None:
+                    outcome = self._violated(violated)
             if not outcome.stopped:  # else a task that would have looked did not get to it
                 self._look_for_services(leaks)
                 if outcome.kind is None:
@@ -909,8 +909,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         try:
             return Outcome(value=main.result())
         except asyncio.CancelledError as error:  # noqa: ASYNC103 - of another task
-            if self._schedule.injected:
-                return Outcome()  # noqa: ASYNC104 - the lab cancelled a task, and it ended
+            if self._schedule.injected:  # the lab cancelled a task, and the program ended
+                return Outcome(cancelled=True)  # noqa: ASYNC104 - as it says
             return Outcome(  # noqa: ASYNC104 - as above
                 "exception", "the program was cancelled, but not by the lab", error=error
             )
@@ -918,7 +918,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             raise
         except BaseException as error:  # noqa: BLE001 - it is what was found
             if only(asyncio.CancelledError, error) and self._schedule.injected:
-                return Outcome()
+                return Outcome(cancelled=True)
             return Outcome("exception", describe(error), error=error)
 
     # The end
@@ -935,7 +935,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
     def _shut_down(self, outcome: Outcome) -> Outcome:
         """Do what `asyncio.run` does when its main task is over: cancel the tasks that are left,
-        wait until they are over, and close the async generators. This happens in one order."""
+        wait until they are over, and close the async generators. This happens in one order. The
+        oracles are asked after each step, and `choose` offers its values, as before."""
         self._schedule.close()
         self._injecting = False
         recorder.forget()
@@ -950,6 +951,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             super(_Task, task).cancel()
         failed = self._finish(left)
         for task in left if failed is None else ():
+            if isinstance(task._exception, LabError):
+                raise task._exception
             if task.failed() and not _plain_future.cancelled(task):
                 self.call_exception_handler(
                     {
@@ -962,6 +965,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             failed = self._finish([self.create_task(self.shutdown_asyncgens())])
         if failed is None and self._default_executor is not None:
             failed = self._shut_down_executor()
+        if failed is None and oracles.active:
+            violated = oracles.over()
+            failed = None if violated is None else self._violated(violated)
         return outcome if failed is None else failed
 
     def _shut_down_executor(self) -> Outcome | None:
@@ -984,6 +990,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         kind, how = "livelock", "goes on for ever"
         while taken < self._schedule.step_limit:
             _interrupts.check()
+            violated = oracles.broken() if oracles.active and taken else None
+            if violated is not None:
+                return self._violated(violated)
             if all(map(_over, tasks)):
                 return None
             taken += 1

@@ -126,6 +126,8 @@ class Executed:
     """The failures of each kind that were passed over."""
     picked: bool = False
     """Whether the program was given values by `choose`."""
+    unscheduled: set[str] = field(default_factory=set)
+    """What the tasks of the program are called that no schedule chooses."""
 
 
 def execute(
@@ -204,6 +206,7 @@ def _execute(
         result.titles |= schedule.titles
         result.spared |= schedule.spared
         result.picked = result.picked or bool(schedule.picks)
+        result.unscheduled |= schedule.unscheduled
         if outcome.kind in options.ignore:
             result.ignored[outcome.kind] += 1
             outcome = Outcome()

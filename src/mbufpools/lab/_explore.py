@@ -221,7 +221,13 @@ def _remarks(program: Program, executed: Executed, options: Options) -> Iterator
             "this process has explored the program before, and refused it because state survived "
             "an execution: what is proved is only what happens once that state is there"
         )
-    if not executed.chose:
+    if executed.unscheduled:
+        names = ", ".join(map(repr, sorted(executed.unscheduled)))
+        yield (
+            f"the lab does not choose when the program's system tasks run ({names}): they run at "
+            f"once, in one order"
+        )
+    elif not executed.chose:
         yield "there was never a choice: one task at a time could run, so one schedule is all"
     never = executed.titles.keys() - executed.ran
     if never:

@@ -2,8 +2,8 @@
 
 A program calls `invariant` and `eventually` at its beginning, and `choose` wherever it likes. They
 belong to the execution in which they are called. The backend asks the oracles after each step, also
-after the last one, and when the clock moves. What a check reads of declared state counts as read by
-that step, so ``dpor`` tries a change before and after every other step.
+after the last one and in the shutdown, and when the clock moves. What a check reads of declared
+state counts as read by that step, so ``dpor`` tries a change before and after every other step.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class Oracles:
         self._now: Callable[[], float] = float
         self._invariants: list[tuple[Check, str]] = []
         self._promises: list[_Promise] = []
+        self._late: Violated | None = None
+        """The first promise that was late after the lab has cancelled a task."""
         self.active = False
         """True if there is anything to check."""
 
@@ -53,6 +55,7 @@ class Oracles:
         self._schedule, self._now = schedule, now
         self._invariants.clear()
         self._promises.clear()
+        self._late = None
         self.active = False
 
     def end(self) -> None:
@@ -82,15 +85,26 @@ class Oracles:
             return them[0]
         return them[self._schedule.pick([_shown(it) for it in them])]
 
-    def broken(self, *, over: bool = False) -> Violated | None:
-        """Return the error of the first oracle that does not hold, or None.
+    def broken(self) -> Violated | None:
+        """Return the error of the first oracle that does not hold, or None."""
+        return self._broken_invariant() or self._broken_promise(None)
 
-        If the program is `over`, what was promised does not come any more.
+    def over(self, *, cancelled: bool = False) -> Violated | None:
+        """Do what `broken` does; the program is over, so what was promised does not come any more.
+
+        If it ended with a cancellation by the lab, nothing that was promised is asked for.
         """
-        for check, name in self._invariants:
-            error = _error_of(check, name)
-            if error is not None:
-                return error
+        error = self._broken_invariant()
+        if error is None and not cancelled:
+            error = self._late or self._broken_promise("the program has ended")
+        self._promises.clear()
+        self._late = None
+        return error
+
+    def _broken_invariant(self) -> Violated | None:
+        return next(filter(None, (_error_of(*it) for it in self._invariants)), None)
+
+    def _broken_promise(self, over: str | None) -> Violated | None:
         now = self._now()
         for promise in list(self._promises):
             try:
@@ -100,11 +114,14 @@ class Oracles:
             if true:
                 self._promises.remove(promise)
             elif over or now > promise.latest + SLACK:
-                why = "the program has ended" if over else f"it is {now:.10g} s now"
-                return Violated(
+                self._promises.remove(promise)
+                late = Violated(
                     f"{promise.name} did not come true within {promise.within:g} s, until "
-                    f"{promise.latest:.10g} s: {why}"
+                    f"{promise.latest:.10g} s: {over or f'it is {now:.10g} s now'}"
                 )
+                if over or self._schedule is None or not self._schedule.injected:
+                    return late
+                self._late = self._late or late  # it counts unless the cancellation ends all
         return None
 
 
@@ -145,6 +162,8 @@ def _name(kind: str, check: Check) -> str:
 def invariant(check: Callable[[], Any]) -> Callable[[], Any]:
     """Call ``check()`` after every step of the execution from now on, and once at once.
 
+    The steps of the shutdown after the main task are among them.
+
     It holds if it returns None or something true. If it returns something false, or raises an
     exception, the execution fails with `Violated` in the step that broke it. Does not block.
     Returns `check`, so it can be used as a decorator. Outside of an exploration it is checked only
@@ -170,7 +189,8 @@ def eventually(check: Callable[[], Any], *, within: float) -> None:
 
     Does not block. It is called after every step until it is true once. The execution fails with
     `Violated` if the clock moves beyond that time before, or if the program ends before. A stall is
-    reported as a stall. Outside of an exploration nothing happens.
+    reported as a stall. A program that ends with a cancellation by the lab need not keep it.
+    Outside of an exploration nothing happens.
 
     Args:
         check: a plain function that changes nothing.
@@ -189,9 +209,10 @@ def choose(*values: T) -> T:
     """Return one of the values; the lab explores them all, as it explores schedules.
 
     Does not block. Use it for what the program does not decide: whether a server answers, which
-    reply comes. The first value belongs to the simplest execution: the first execution takes it,
-    and a failure is reported with as few other values as possible. `replay` takes the values of the
-    token. ``"random"`` and ``"pct"`` choose at random, ``"fifo"`` always takes the first; not with
+    reply comes. It may also be called while the tasks that are left are cancelled at the end. The
+    first value belongs to the simplest execution: the first execution takes it, and a failure is
+    reported with as few other values as possible. `replay` takes the values of the token.
+    ``"random"`` and ``"pct"`` choose at random, ``"fifo"`` always takes the first; not with
     ``"dpor"``. Outside of an exploration the first value is returned.
 
     Raises:

@@ -115,6 +115,8 @@ class Outcome:
     """What the program returned."""
     stopped: bool = False
     """True if the execution was given up because it could show nothing new."""
+    cancelled: bool = False
+    """True if the lab has cancelled a task, and the program ended with that cancellation."""
     causes: tuple[BaseException, ...] = ()
     """Errors from before the failure, which nothing has handled: of callbacks, and of tasks."""
     quiet_since: int | None = None

@@ -68,6 +68,7 @@ class _Done:
     cancelled_one: bool
     ignored: Counter[str]
     picked: bool
+    unscheduled: set[str]
 
 
 def workers(jobs: int) -> ProcessPoolExecutor:
@@ -136,6 +137,7 @@ def _work(part: _Part) -> _Done:
         result.cancelled_one,
         result.ignored,
         result.picked,
+        result.unscheduled,
     )
 
 
@@ -210,6 +212,7 @@ def execute_in_parallel(
         result.cancelled_one = result.cancelled_one or done.cancelled_one
         result.ignored += done.ignored
         result.picked = result.picked or done.picked
+        result.unscheduled |= done.unscheduled
         strategy.merge(done.strategy)
 
     try:

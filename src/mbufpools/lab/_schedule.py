@@ -213,6 +213,7 @@ class Schedule:
         "steps",
         "times",
         "titles",
+        "unscheduled",
     )
 
     def __init__(
@@ -269,6 +270,8 @@ class Schedule:
         """True once there was more than one possibility."""
         self.titles: dict[Name, str] = {}
         """What each task of the program is called."""
+        self.unscheduled: set[str] = set()
+        """What the tasks of the program are called that the schedule cannot choose."""
 
     def record(self) -> None:
         """Note, for each step, where its task stands, and for each choice what could run."""

@@ -50,6 +50,8 @@ _io_manager: Any = vars(_run).get("TheIOManager")
 
 EXECUTIONS = 500
 """Executions that share one run of trio."""
+CLOSES_GENERATOR = "close asyncgen "
+"""How trio begins the name of a task in which it closes an async generator."""
 TEARDOWN_BATCHES = 2000
 """Batches of tasks that trio may run after an execution, until its tasks have ended. A task that
 goes on after it was cancelled takes more; then the run of trio is given up."""
@@ -111,6 +113,8 @@ class _Backend(trio.abc.Instrument):
         self._scopes: dict[Name, trio.CancelScope] = {}
         self._services: dict[Name, trio.CancelScope | None] = {}
         """The services of libraries; with a scope of its own if it is a system task."""
+        self._system: dict[trio.lowlevel.Task, trio.CancelScope] = {}
+        """The system tasks of the program, each with its scope. Only trio chooses when they run."""
         self._serving: list[trio.CancelScope] = []
         """The scopes of the tasks that serve the program's threads."""
         self._until_idle: set[trio.lowlevel.Task] = set()
@@ -171,10 +175,13 @@ class _Backend(trio.abc.Instrument):
         ) -> trio.lowlevel.Task:
             schedule = self._schedule
             title = str(name or getattr(async_fn, "__name__", ""))
-            service = bool(options.get("system_task")) and is_service(title)
+            system = bool(options.get("system_task"))
+            service = system and is_service(title)
             thread = self._starting_thread
-            if schedule is None or not (
-                service or thread or (schedule.cancel_by and not options.get("system_task"))
+            if (
+                schedule is None
+                or not (system or thread or schedule.cancel_by)
+                or title.startswith(CLOSES_GENERATOR)
             ):
                 return spawn(runner, async_fn, args, nursery, name, **options)  # type: ignore[no-any-return]
             scope = trio.CancelScope()
@@ -183,11 +190,22 @@ class _Backend(trio.abc.Instrument):
                 with scope:
                     await async_fn(*arguments)
 
+            async def in_system_scope(*arguments: Any) -> None:
+                try:
+                    await in_scope(*arguments)
+                except BaseException as error:  # noqa: BLE001, ASYNC103 - it would end trio itself
+                    self._system_task_failed(title, error)
+
+            entered = in_system_scope if system and not thread else in_scope
             task: trio.lowlevel.Task = spawn(
-                runner, in_scope, args, nursery, name or async_fn, **options
+                runner, entered, args, nursery, name or async_fn, **options
             )
             path = self._names.get(task)
-            if thread:
+            if system and not thread and path is None:
+                self._system[task] = scope
+                if not async_fn.__module__.startswith("trio."):
+                    schedule.unscheduled.add(title)
+            elif thread:
                 self._serving.append(scope)
             elif path is not None:
                 self._scopes[path] = scope
@@ -196,6 +214,30 @@ class _Backend(trio.abc.Instrument):
             return task
 
         return spawn_impl
+
+    def _system_task_failed(self, title: str, error: BaseException) -> None:
+        """Note the error of a system task, with which `trio.run` would fail, and end the execution.
+
+        A function that was called by `run_sync_soon` and raises is one of them.
+        """
+        if isinstance(error, LabError):
+            self._broken = self._broken or error
+        elif self._is_clean():
+            what = (
+                "a function that run_sync_soon has called"
+                if title == "kill_everything"
+                else f"the system task {title!r}"
+            )
+            self._outcome = Outcome(
+                "exception",
+                f"{what} failed, and trio with it: {describe(error)}",
+                self._task_dump(),
+                error=error,
+            )
+        if self._ending:
+            oracles.end()
+        else:
+            self._end()
 
     def _refuse_io(self, wait: Callable[..., Any]) -> Callable[..., Any]:
         """Refuse to wait for I/O in a task of the program; trio's own tasks do."""
@@ -274,6 +316,7 @@ class _Backend(trio.abc.Instrument):
             self._scopes,
             self._services,
             self._errors,
+            self._system,
         ):
             table.clear()
         self._serving.clear()
@@ -299,18 +342,21 @@ class _Backend(trio.abc.Instrument):
                 nursery.start_soon(self._run_program, name="main")
             while self._others_are_left():  # noqa: ASYNC110 - trio tells of no end of a system task
                 await trio.lowlevel.checkpoint()
+            if oracles.active and self._is_clean():
+                self._note_violated(oracles.over())
         finally:
+            oracles.end()
             _lockstep.end()
             _running.end()
             self._schedule = None
 
     def _others_are_left(self) -> bool:
-        """Return True if tasks are left that are in no nursery of the program's: services, and
+        """Return True if tasks are left that are in no nursery of the program's: system tasks, and
         those in which trio closes the async generators that the program has dropped."""
         runner = _run.GLOBAL_RUN_CONTEXT.runner
         assert runner.system_nursery is not None
         return (
-            any(task in runner.tasks for task in self._tasks.values())
+            any(task in runner.tasks for task in (*self._tasks.values(), *self._system))
             or bool(runner.entry_queue.queue)
             or any(map(_closes_generator, runner.system_nursery.child_tasks))
         )
@@ -327,9 +373,13 @@ class _Backend(trio.abc.Instrument):
                 if self._outcome.error is not None:
                     how += f": it raised {first_line(describe(self._outcome.error))}"
                 self._schedule.stopped_at(how, self.clock.current_time())
-                if oracles.active and self._outcome.kind is None and not self._outcome.stopped:
-                    self._note_violated(oracles.broken(over=True))
+                if oracles.active and self._is_clean():
+                    self._note_violated(oracles.over(cancelled=self._outcome.cancelled))
             self._end()
+
+    def _is_clean(self) -> bool:
+        """Return True if nothing has failed in the execution, and it was not given up."""
+        return self._outcome.kind is None and not self._outcome.stopped and self._broken is None
 
     def _note_violated(self, error: Violated | None) -> bool:
         """Note that an oracle does not hold, if it does not; return True then."""
@@ -342,17 +392,22 @@ class _Backend(trio.abc.Instrument):
         if isinstance(error, LabError):
             self._broken = error
         elif schedule is not None and schedule.injected and only(trio.Cancelled, error):
-            pass  # the lab has cancelled a task, and the program ended
+            self._outcome.cancelled = True
         else:
             self._outcome = Outcome("exception", describe(error), error=error)
 
     def _end(self) -> None:
-        """End the execution: cancel the tasks that are left, in any order."""
+        """End the execution: cancel the tasks that are left, in any order.
+
+        If nothing has failed, this is the shutdown of the program, as at the end of `trio.run`:
+        the oracles are asked after each batch of tasks, and `choose` offers its values.
+        """
         if self._ending:
             return
         self._ending = True
         self._batches = 0
-        oracles.end()
+        if not self._is_clean():
+            oracles.end()
         recorder.forget()
         assert self._scope is not None
         self._scope.cancel()
@@ -364,6 +419,8 @@ class _Backend(trio.abc.Instrument):
             if scope is not None and self._tasks[path] in alive:
                 self._leaks.hear(f"the service {self._tasks[path].name!r} has outlived the program")
                 scope.cancel()
+        for scope in self._system.values():
+            scope.cancel()
 
     def _give_up(self) -> NoReturn:
         """Leave the run of trio, since a task goes on after it was cancelled.
@@ -455,6 +512,8 @@ class _Backend(trio.abc.Instrument):
             self._broken = _interrupts.interrupt()
             self._end()
         if self._ending:
+            if oracles.active and self._is_clean() and self._note_violated(oracles.broken()):
+                oracles.end()
             self._batches += 1
             if self._batches > TEARDOWN_BATCHES:
                 self._give_up()
@@ -682,7 +741,7 @@ def _error_of_exit() -> BaseException | None:
 
 def _closes_generator(task: trio.lowlevel.Task) -> bool:
     """Return True for a task in which trio closes an async generator that was dropped."""
-    return task.name.startswith("close asyncgen ")
+    return task.name.startswith(CLOSES_GENERATOR)
 
 
 class _Chooser(random.Random):
