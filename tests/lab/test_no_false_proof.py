@@ -204,6 +204,7 @@ from anyio.lowlevel import checkpoint
 cache = {}
 lock = asyncio.Lock()
 client = None
+kept = None
 requests = 0
 
 class Client:
@@ -241,6 +242,26 @@ async def module_lock():
         async with lock:
             await checkpoint()
     await two(use)
+
+async def lock_in_few_schedules():
+    """Two tasks meet at the lock only in schedules that are not the first."""
+    async def use(turns):
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        async with lock:
+            await asyncio.sleep(0)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(use(0))
+        group.create_task(use(3))
+
+async def future():
+    global kept
+    kept = kept or asyncio.get_running_loop().create_future()
+    wakes = asyncio.get_running_loop().call_soon(lambda: kept.done() or kept.set_result(None))
+    if not kept.done():
+        await kept
+        kept = asyncio.get_running_loop().create_future()
+    wakes.cancel()
 
 async def singleton():
     async def use():
@@ -352,6 +373,9 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTyp
 
 
 FIRST_STEP = r"Execution 1 was repeated: (before )?step \d of task 0\.\d "
+OTHER_LOOP = (
+    r"In execution \d the program uses an asyncio Lock that is bound to the event loop of an "
+)
 
 
 @WITH_STATE
@@ -362,7 +386,7 @@ def test_state_that_survives_an_execution_is_told_with_the_first_step_that_diffe
         lab.explore(getattr(state, name), backend=backend, strategy=strategy, max_executions=20)
     said = str(caught.value)
     assert "the program does not do the same in the same schedule, so nothing can be pro" in said
-    assert re.search(FIRST_STEP, said), said
+    assert re.search(OTHER_LOOP if name == "module_lock" else FIRST_STEP, said), said
     assert re.search(rf"state that changed since the .*: {state.__name__}\.{SURVIVES[name]}", said)
     assert "reset=" in said
     assert "fresh=" in said
@@ -379,6 +403,75 @@ def test_fresh_modules_and_a_reset_cure_what_survives(
     assert fresh == by_name == reset
     assert not fresh.failures
     assert fresh.complete or strategy in ("random", "pct")
+
+
+def test_a_lock_of_another_execution_is_told_and_is_no_failure(
+    state: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(lab.LabError, match=OTHER_LOOP) as caught:
+        lab.explore(state.lock_in_few_schedules)
+    assert f"{state.__name__}.lock (an asyncio Lock, bound to the event loop" in str(caught.value)
+    with pytest.raises(lab.LabError, match="the program uses an asyncio Lock that is bound"):
+        lab.replay(state.lock_in_few_schedules, "asyncio/run-on:0.0@1>0.1")
+    lab.explore(state.lock_in_few_schedules, fresh=[state]).assert_holds()
+    with pytest.raises(SystemExit) as ended:
+        main(["explore", f"{state.__file__}:lock_in_few_schedules"])
+    assert ended.value.code != 0
+    assert "is bound to the event loop of an earlier execution" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["Event", "Queue", "Semaphore", "Condition"])
+def test_each_primitive_of_another_execution_is_told(kind: str) -> None:
+    """A program that handles the error is refused, too."""
+    primitive: Any = getattr(asyncio, kind)()
+    bound: Any = getattr(primitive, "_lock", primitive)
+    before = asyncio.new_event_loop()
+    before.close()
+    bound._loop = before
+
+    async def program() -> None:
+        async with asyncio.timeout(1):
+            try:
+                await checkpoint()
+                bound._get_loop()
+            except RuntimeError:
+                await checkpoint()
+
+    with pytest.raises(lab.LabError, match="In execution 1 the program uses an asyncio "):
+        lab.explore(program)
+
+
+def test_a_future_of_another_execution_is_told(state: ModuleType) -> None:
+    with pytest.raises(lab.LabError, match="In execution 2 the program uses a future or a task "):
+        lab.explore(state.future, strategy="random", max_executions=5)
+
+
+def test_a_failure_of_what_earlier_executions_left_is_told() -> None:
+    """Some schedules leave a mark, and the third that does so fails."""
+    overlaps: list[int] = []
+
+    async def program() -> None:
+        inside: list[int] = []
+
+        async def use(turns: int) -> None:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            inside.append(1)
+            if len(inside) == 2:
+                overlaps.append(1)
+            if len(overlaps) > 2:
+                inside.clear()
+                overlaps.append(1)
+                raise KeyError("more overlaps than two tasks can have")
+            await asyncio.sleep(0)
+            inside.clear()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(use(0))
+            group.create_task(use(3))
+
+    with pytest.raises(lab.LabError, match="does not do the same in the same schedule"):
+        lab.explore(program)
 
 
 def test_state_in_a_closure_is_told_although_the_lab_cannot_name_it(state: ModuleType) -> None:

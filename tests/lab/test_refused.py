@@ -36,6 +36,12 @@ def test_a_program_that_waits_for_a_socket_is_refused(
 
 
 @both_backends
+def test_a_replay_refuses_what_an_exploration_does(backend: lab.BackendName) -> None:
+    with pytest.raises(lab.Unsupported, match="the program does I/O"):
+        lab.replay(waits_for_a_socket, f"{backend}:")
+
+
+@both_backends
 def test_after_a_refusal_trio_and_asyncio_do_io_again(backend: lab.BackendName) -> None:
     with pytest.raises(lab.Unsupported):
         lab.explore(waits_for_a_socket, backend=backend)

@@ -22,7 +22,16 @@ from ._leaks import Leaks, collect_unheard, listening
 from ._lock_holders import noting_holders
 from ._options import BackendName, FailureKind, Options, Program
 from ._ordered_sets import sets_in_order
-from ._outcome import LabError, NotTheSame, Outcome, discard_refused, raise_refused, refuse
+from ._other_loops import LOOP_BOUND, OLDER, is_of_other_loop
+from ._outcome import (
+    LabError,
+    NotFresh,
+    NotTheSame,
+    Outcome,
+    discard_refused,
+    raise_refused,
+    refuse,
+)
 from ._private_names import require
 from ._redirected import redirected
 from ._repetition import Record, Records, difference
@@ -51,6 +60,8 @@ SURVEYED = 0.1
 """The part of an exploration that may run out, at its end, in which the number of schedules that
 are left is estimated."""
 
+BEFORE_A_FAILURE = 2
+"""Schedules that are executed again, besides the first one, before a failure is reported."""
 SIMPLE = 30
 """Schedules with one deviation that are tried for a failure that was found by chance, at most."""
 
@@ -95,7 +106,7 @@ def _hooked(options: Options) -> Iterator[Leaks]:
             stack.enter_context(chance_is_kept())
             stack.enter_context(redirected(SYSTEM_CHANCE))
         stack.enter_context(replaced(TIMEOUTS, copies=False))
-        stack.enter_context(replaced([*THREADS, *(CHANCE if options.chance else ())]))
+        stack.enter_context(replaced([*THREADS, *LOOP_BOUND, *(CHANCE if options.chance else ())]))
         try:
             yield leaks
         except BaseException as error:
@@ -197,10 +208,12 @@ def _execute(
         return schedule
 
     def done(schedule: Schedule, outcome: Outcome) -> None:
+        result.executions += 1
         raise_refused()
         if _interrupts.raised_by(outcome.error):
             raise _interrupts.interrupt()
-        result.executions += 1
+        if is_of_other_loop(outcome.error):
+            raise NotFresh(f"the program uses a future or a task that {OLDER}")
         result.chose = result.chose or schedule.chose
         result.ran |= schedule.ran
         result.titles |= schedule.titles
@@ -231,6 +244,8 @@ def _execute(
                 stack.enter_context(declaring())
                 stack.enter_context(declaring_cancellations())
             backend(program, next_schedule, done, leaks)
+    except NotFresh as error:
+        raise records.error(result.executions, str(error), repeated=False) from None
     except NotTheSame:
         _repeat(program, options, records, None)  # it may say more: the step that differs, and why
         raise
@@ -261,12 +276,12 @@ def _repeat(program: Program, options: Options, records: Records, failed: int | 
     """Execute some schedules again. Raises LabError if one of them differs.
 
     If an execution failed, it may have failed because of what earlier ones left; so the first one
-    is repeated then. If the first one failed, it is repeated when it is shrunk.
+    and a few others are repeated then. If the first one failed, it is repeated when it is shrunk.
     """
     if failed == 1:
         return
     policy = None if options.cancelling is None else Policy(options.cancelling, program)
-    for record in records.again()[: None if failed is None else 1]:
+    for record in records.again()[: None if failed is None else 1 + BEFORE_A_FAILURE]:
         strategy = Replay(record.deviations, record.rule)
         outcome, schedule = _execute_one(
             program, strategy, options, lambda it: _schedule(it, options, policy)
@@ -329,11 +344,11 @@ def _execute_one(
         return schedule
 
     def done(schedule: Schedule, outcome: Outcome) -> None:
+        raise_refused()
         results.append((schedule, outcome))
 
     with _alone(), _hooked(options) as leaks, noting_holders():
         _backend(options.backend)(program, next_schedule, done, leaks)
-    raise_refused()
     schedule, outcome = results[0]
     if _interrupts.raised_by(outcome.error):
         raise _interrupts.interrupt()

@@ -15,6 +15,7 @@ from ._frames import caller
 __all__ = [
     "IO_REFUSED",
     "LabError",
+    "NotFresh",
     "NotRepeated",
     "NotTheSame",
     "Outcome",
@@ -42,6 +43,10 @@ class NotTheSame(LabError):
 
 class NotRepeated(LabError):
     """An execution that was repeated came out differently."""
+
+
+class NotFresh(NotRepeated):
+    """The program uses an object that belongs to another execution."""
 
 
 def describe(error: BaseException) -> str:
@@ -75,13 +80,13 @@ IO_REFUSED = (
     "(`anyio.create_memory_object_stream`, say)"
 )
 
-_refused: list[Unsupported] = []
+_refused: list[LabError] = []
 
 
-def refuse(message: str) -> Unsupported:
+def refuse(message: str, kind: type[LabError] = Unsupported) -> LabError:
     """Return the error to raise inside of the program, and remember it for `raise_refused`."""
     where = caller()
-    error = Unsupported(f"{message} (called at {where})" if where else message)
+    error = kind(f"{message} (called at {where})" if where else message)
     _refused.append(error)
     return error
 

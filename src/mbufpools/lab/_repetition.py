@@ -92,8 +92,9 @@ class Records:
         others = self.records[1:]
         return self.records[:1] + self._chance.sample(others, min(AGAIN, len(others)))
 
-    def error(self, number: int, how: str) -> NotRepeated:
-        """Make the error for an execution that came out differently the second time."""
+    def error(self, number: int, how: str, *, repeated: bool = True) -> NotRepeated:
+        """Make the error for an execution that came out differently the second time, or that shows
+        already the first time that something has survived."""
         after = dict(_state_of(self._program))
         changed = sorted(
             name for name, state in after.items() if self._before.get(name, state) != state
@@ -106,9 +107,10 @@ class Records:
             else "state that survives an execution (a module's variable, a cache, a singleton), "
             "real time, chance, or addresses"
         )
+        when = f"Execution {number} was repeated: " if repeated else f"In execution {number} "
         return NotRepeated(
             f"the program does not do the same in the same schedule, so nothing can be proved of "
-            f"it. Execution {number} was repeated: {how}. It is likely to depend on "
+            f"it. {when}{how}. It is likely to depend on "
             f"{likely}. Make it anew in the program, or give lab.explore reset= (a function that "
             f"is called before each execution) or fresh= (modules that are executed anew)."
         )
