@@ -28,7 +28,7 @@ from anyio.lowlevel import checkpoint
 
 from mbufpools import lab
 from mbufpools.lab import _redirected
-from mbufpools.lab._clocks import EPOCH, SPINS
+from mbufpools.lab._clocks import EPOCH, LOOKS, TURNS
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -48,18 +48,58 @@ def test_looks_at_a_clock_that_stands_still_are_counted_anew_in_each_execution(
     """A program that waits for the clock to move gets it moved, but not for the looks of others."""
 
     async def program() -> None:
-        async def look() -> None:
-            for _ in range(3):
-                assert time.monotonic() == 0
-                await checkpoint()
+        begin = time.monotonic()
+        for _ in range(TURNS // 4):
+            assert time.monotonic() == begin
+            await checkpoint()
 
-        async with anyio.create_task_group() as tasks:
-            for _ in range(2):
-                tasks.start_soon(look)
-
-    found = lab.explore(program, backend=backend, strategy="random", max_executions=SPINS // 6 + 20)
+    found = lab.explore(program, backend=backend, strategy="random", max_executions=6)
     assert not found.failures
-    assert found.executions > SPINS / 6
+
+
+@BACKENDS
+def test_a_program_that_notes_the_time_again_and_again_does_not_wait_for_it(
+    backend: lab.BackendName,
+) -> None:
+    """As logging does for each line."""
+
+    async def program() -> None:
+        with anyio.fail_after(1):
+            begin = time.perf_counter()
+            for _ in range(LOOKS // 10):
+                assert time.perf_counter() == begin
+            await anyio.sleep(0.01)
+
+    assert not lab.explore(program, backend=backend).failures
+
+
+@BACKENDS
+def test_steps_that_look_at_the_clock_until_it_has_moved_come_to_an_end(
+    backend: lab.BackendName,
+) -> None:
+    async def program() -> None:
+        begin = time.monotonic()
+        while time.monotonic() < begin + 0.01:  # noqa: ASYNC110 - what is tested
+            await checkpoint()
+
+    assert lab.explore(program, backend=backend, strategy="fifo").verdict != "found"
+
+
+def test_callbacks_that_look_at_the_clock_until_it_has_moved_come_to_an_end() -> None:
+    async def program() -> None:
+        loop, over = asyncio.get_running_loop(), asyncio.Event()
+        end = time.monotonic() + 0.01
+
+        def look() -> None:
+            if time.monotonic() < end:
+                loop.call_soon(look)
+            else:
+                over.set()
+
+        look()
+        await over.wait()
+
+    assert lab.explore(program, strategy="fifo").verdict != "found"
 
 
 @BACKENDS

@@ -352,6 +352,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._steps: dict[Name, tuple[asyncio.Handle, Ready]] = {}
         self._callbacks: deque[_Called] = deque()
         """Each with the steps because of which it was called for, and its place in the order."""
+        self._rounds = 0
+        """Of callbacks, while no task could run."""
         self._order = 0
         """How many callbacks and steps of tasks were called for so far."""
         self._stock = schedule.rule == "stock"
@@ -574,7 +576,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
     def execute(self, program: Program, leaks: Leaks) -> Outcome:
         """Run `program` until it ends, stalls, or reaches the step limit."""
         recorder.task_name = _name_of
-        _running.begin(self.time, self._pass_time)
+        _running.begin(self.time, self._pass_time, self._turn)
         _lockstep.begin(self)
         try:
             self._main = main = self.create_task(_call(program), name="main")
@@ -626,6 +628,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 if not steps and self._callbacks and idle < IDLE_PASSES:
                     idle += all(map(_is_retry, self._callbacks))
                     spins += 1
+                    self._rounds += 1
                     if spins > schedule.step_limit:
                         raise Livelock
                     continue
@@ -853,6 +856,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             )
         self._now += seconds
         self._time_passed = True
+
+    def _turn(self) -> int:
+        return len(self._schedule.steps) + self._rounds
 
     def _call_for_due_timers(self) -> None:
         """Call for the timers whose time has passed in the middle of a step."""

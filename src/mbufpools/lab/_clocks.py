@@ -5,8 +5,10 @@ which begins at 0.0 seconds, and `time.time` and `datetime.now` begin at `EPOCH`
 and on every day, so that a token means the same everywhere. `time.sleep` takes no real time: it
 moves the virtual clock.
 
-A program may look at the clock again and again until it has moved. So after `SPINS` looks at one
-moment, each further look moves the clock by `TICK`.
+A program may look at the clock again and again until it has moved. So after `LOOKS` looks in one
+step, each further look moves the clock by `TICK`; and when `TURNS` steps have looked at one moment,
+each further step that looks moves it once. A program that only notes the time, as for each line of
+a log, stays below both.
 
 `redirected` makes the functions of `time` do so, and with them every copy that a program holds.
 
@@ -31,29 +33,36 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from ._redirected import calls_same, real, redirect
-from ._running import inside, moment, now, pass_time
+from ._running import inside, moment, now, pass_time, turn
 
 __all__ = ["CLOCKS", "EPOCH", "copies_of_datetime", "virtual_datetime"]
 
 EPOCH = 1_700_000_000
 """The time at which every execution begins, in seconds since 1970: 2023-11-14 22:13:20 UTC."""
-SPINS = 1000
-"""Looks at the clock, at one moment, after which it is taken that the program waits for it."""
+LOOKS = 100_000
+"""Looks at the clock in one step, after which it is taken that the program waits for it. A real
+machine takes some milliseconds for as many."""
+TURNS = 1000
+"""Steps that looked at one moment, after which it is taken that the program waits for the next."""
 TICK = 0.001
 """Seconds of virtual time."""
 
 _looked_at = (0, 0.0)
+_turn = 0
+_turns = 0
 _looks = 0
 
 
 def _look() -> float:
     """Return the virtual time; a program that only waits for it to move gets it moved."""
-    global _looked_at, _looks
-    here = moment()
-    if here != _looked_at:
-        _looked_at, _looks = here, 0
+    global _looked_at, _looks, _turn, _turns
+    here, now_turn = moment(), turn()
+    if here != _looked_at:  # the clock has moved by itself, or another execution has begun
+        _looked_at, _turns, _turn, _looks = here, 1, now_turn, 0
+    elif now_turn != _turn:
+        _turns, _turn, _looks = _turns + 1, now_turn, 0
     _looks += 1
-    if _looks > SPINS:
+    if _looks > LOOKS or (_turns > TURNS and _looks == 1):
         pass_time(TICK)
         _looked_at = moment()
     return now()

@@ -20,33 +20,38 @@ __all__ = [
     "now",
     "pass_time",
     "remove_thread",
+    "turn",
 ]
 
 _threads: dict[int, Callable[[float], None]] = {}
 """For each thread that runs the program: how it lets time pass. Empty between executions."""
 _now: Callable[[], float] = float
+_turn: Callable[[], int] = int
 _number = 0
 """The number of the execution."""
 
 
-def begin(now: Callable[[], float], pass_time: Callable[[float], None]) -> None:
+def begin(
+    now: Callable[[], float], pass_time: Callable[[float], None], turn: Callable[[], int]
+) -> None:
     """Note that the calling thread begins an execution.
 
     Args:
         now: returns the time of the execution, in seconds of its virtual clock.
         pass_time: lets so many seconds pass in the middle of a step.
+        turn: returns a number that differs in each step of a task, and in each round of callbacks.
     """
-    global _now, _number
-    _now = now
+    global _now, _number, _turn
+    _now, _turn = now, turn
     _number += 1
     add_thread(pass_time)
 
 
 def end() -> None:
     """Note that the execution is over."""
-    global _now
+    global _now, _turn
     _threads.clear()
-    _now = float  # and with it goes what it belongs to
+    _now, _turn = float, int  # and with them goes what they belong to
 
 
 def inside() -> bool:
@@ -72,6 +77,11 @@ def now() -> float:
 def moment() -> tuple[int, float]:
     """Return which execution it is, and its time."""
     return _number, _now()
+
+
+def turn() -> int:
+    """Return a number that differs in each step of a task, and in each round of callbacks."""
+    return _turn()
 
 
 def pass_time(seconds: float) -> None:

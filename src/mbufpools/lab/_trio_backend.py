@@ -333,7 +333,7 @@ class _Backend(trio.abc.Instrument):
         self.clock.restart()
         oracles.begin(schedule, self.clock.current_time)
         self._leaks.begin()
-        _running.begin(self.clock.current_time, self.clock.pass_time)
+        _running.begin(self.clock.current_time, self.clock.pass_time, lambda: len(schedule.steps))
         _lockstep.begin(self)
         try:
             async with trio.open_nursery() as nursery:
