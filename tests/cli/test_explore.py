@@ -279,7 +279,8 @@ def mistake(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     return err.removeprefix("mbufpools explore: ").rstrip("\n")
 
 
-THERE = "There are sound, clocks, stall, wait, stuck, io, dies_elsewhere"
+THERE = "There are sound, race, clocks, stall, wait, stuck, io, dies_elsewhere"
+EXPECTED = "expected an `async def` without arguments"
 THERE_ARE = f"; there{THERE[5:]}"
 
 
@@ -315,12 +316,11 @@ THERE_ARE = f"; there{THERE[5:]}"
         ),
         (
             ["programs:sound", "--reset", "programs:plan"],
-            "argument --reset: programs has no function 'plan'; did you mean 'plain'? There are "
-            "plain",
+            "argument --reset: programs has no function 'plan'; did you mean 'plain'?",
         ),
         (
             ["programs:sound", "--reset", "programs:sound"],
-            "argument --reset: sound in programs is no plain function; there are plain",
+            "argument --reset: sound in programs is no plain function; there is only plain",
         ),
         (
             ["programs:sound", "--cancel-file", "program.py"],
@@ -335,9 +335,13 @@ THERE_ARE = f"; there{THERE[5:]}"
             "argument --ignore: 'stal'; did you mean 'stall'? Expected one of stall, livelock, "
             "exception, leak",
         ),
-        (["programs:plain"], f"plain in programs is no `async def`{THERE_ARE}"),
-        (["programs:number"], f"number in programs is no `async def`{THERE_ARE}"),
-        (["programs:two"], f"two in programs takes arguments (function){THERE_ARE}"),
+        (["programs:plain"], f"plain in programs is no `async def`; {EXPECTED}{THERE_ARE}"),
+        (["programs:number"], f"number in programs is no `async def`; {EXPECTED}{THERE_ARE}"),
+        (
+            ["programs:two"],
+            f"two in programs takes arguments (function); {EXPECTED}: write one that calls it"
+            f"{THERE_ARE}",
+        ),
         (
             ["programs:sound", "--strategy", "bfs"],
             "argument --strategy: 'bfs'; expected one of mixed, exhaustive, dpor, random, pct, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import re
 import subprocess
@@ -964,3 +965,51 @@ def test_progress_is_reported() -> None:
     )
     assert told == list(range(1, exploration.executions + 1))
     assert len(told) > 6
+
+
+async def with_arguments(n: int, of: int) -> None:
+    raise AssertionError(n, of)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: with_arguments,
+            r"the program with_arguments takes arguments \(n, of\); expected an `async def` "
+            r"without arguments: wrap it, as in `functools.partial\(with_arguments, ...\)`",
+        ),
+        (
+            lambda: functools.partial(with_arguments, 1),
+            r"the program with_arguments takes arguments \(of\)",
+        ),
+        (
+            lambda: with_arguments(1, 2),
+            "the program is a coroutine, which can run only once; expected an `async def` without "
+            r"arguments, because each execution calls it: pass `with_arguments`, not `with_arg.*\(",
+        ),
+        (lambda: 3, "the program is 3; expected an `async def` without arguments"),
+    ],
+)
+def test_what_is_no_program_is_a_mistake_of_the_caller(
+    make: Callable[[], Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        lab.explore(make())
+    with pytest.raises(ValueError, match=message):
+        lab.replay(make(), "asyncio:")
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_program_that_returns_no_awaitable_is_a_mistake_of_the_caller(
+    backend: lab.BackendName,
+) -> None:
+    program: Any = lambda: 3  # noqa: E731 - a lambda is what is tested
+    message = (
+        "^the program <lambda> returned a value that cannot be awaited, of the type int; expected "
+        "an `async def` without arguments$"
+    )
+    with pytest.raises(lab.LabError, match=message):
+        lab.explore(program, backend=backend)
+    with pytest.raises(lab.LabError, match=message):
+        lab.replay(program, f"{backend}:")

@@ -1238,6 +1238,18 @@ def test_the_fixture_says_what_cannot_be_explored_at_the_line_that_calls_it(
     result.stdout.no_fnmatch_line("*_asyncio_backend.py*")
 
 
+def test_the_fixture_says_that_a_program_takes_arguments(suite: pytest.Pytester) -> None:
+    source = """
+    def test_it(explore):
+        explore(two)
+    """
+    result = run(suite, _dedent(source))
+    result.stdout.fnmatch_lines(
+        [">       explore(two)", "E *ValueError: the program two takes arguments (function); *"]
+    )
+    result.stdout.no_fnmatch_line("*lab/*.py*")
+
+
 # --- processes
 
 

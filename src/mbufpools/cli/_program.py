@@ -25,6 +25,7 @@ __all__ = ["Program", "load_program", "load_reset", "missing"]
 Program = Callable[[], Any]
 
 FORM = "expected module:function or file.py:function"
+EXPECTED = "expected an `async def` without arguments"
 
 
 def load_program(target: str) -> Program:
@@ -32,18 +33,18 @@ def load_program(target: str) -> Program:
 
     Raises Mistake if there is none; the message lists those of the module.
     """
+    from mbufpools.lab.engine import needed_arguments
+
     found, module, place, name = _find(target, is_program)
     others = _others(module, is_program)
     if not inspect.iscoroutinefunction(found):
-        raise Mistake(f"{name} in {place} is no `async def`{others}")
-    needs = [
-        parameter.name
-        for parameter in inspect.signature(found).parameters.values()
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]
+        raise Mistake(f"{name} in {place} is no `async def`; {EXPECTED}{others}")
+    needs = needed_arguments(found)
     if needs:
-        raise Mistake(f"{name} in {place} takes arguments ({', '.join(needs)}){others}")
+        raise Mistake(
+            f"{name} in {place} takes arguments ({', '.join(needs)}); {EXPECTED}: write one that "
+            f"calls it{others}"
+        )
     program: Program = found
     return program
 
@@ -71,8 +72,10 @@ def missing(path: Path, pattern: str = "*") -> str:
 
 
 def is_program(value: Any) -> bool:
-    """True for an `async def` without arguments."""
-    return inspect.iscoroutinefunction(value) and not inspect.signature(value).parameters
+    """True for an `async def` that can be called without arguments."""
+    from mbufpools.lab.engine import needed_arguments
+
+    return inspect.iscoroutinefunction(value) and not needed_arguments(value)
 
 
 def is_plain(value: Any) -> bool:
@@ -128,8 +131,11 @@ def _others(module: ModuleType, wanted: Callable[[Any], bool], name: str = "") -
     if not names:
         return ""
     meant = closest(name, names) if name else None
-    there_are = f"did you mean {meant!r}? There are" if meant else "there are"
-    return f"; {there_are} {', '.join(names)}"
+    if meant and len(names) == 1:
+        return f"; did you mean {meant!r}?"
+    there = "is only" if len(names) == 1 else "are"
+    begin = f"did you mean {meant!r}? There" if meant else "there"
+    return f"; {begin} {there} {', '.join(names)}"
 
 
 def _import_module(name: str) -> ModuleType:

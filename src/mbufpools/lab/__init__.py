@@ -48,9 +48,10 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_run``              one run in virtual time: `run` and `backend_options`
 ``_schedule``         the choices of one execution, and the rules that decide by default
 ``_story``            the steps of a failing execution, as data
+``_program``          whether what `explore` is given is an `async def` without arguments
 ``_page``             a failure as an HTML page
-``_pages``            the pages of an exploration, as files
 ``_result``           `Failure` and `Exploration`
+``_pages``            the pages of an exploration, as files
 ``_oracles``          `invariant`, `eventually` and `choose`
 ``_token``            a schedule as one line of text
 ``_repetition``       whether the program does the same in the same schedule

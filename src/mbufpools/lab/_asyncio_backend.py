@@ -45,6 +45,7 @@ from ._lockstep import LabThread
 from ._options import Program
 from ._oracles import Violated, oracles
 from ._outcome import IO_REFUSED, LabError, Outcome, describe, first_line, only, refuse
+from ._program import awaitable_of
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._steps import CLOCK, MAIN, OVER, Name, spell
 from ._task_dump import location, task_dump
@@ -1202,7 +1203,7 @@ def _title(task: _Task) -> str:
 
 
 async def _call(program: Program) -> Any:
-    return await program()
+    return await awaitable_of(program)
 
 
 async def _in_scope(coroutine: Any, scope: _Scope) -> Any:

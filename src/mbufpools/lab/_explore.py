@@ -30,6 +30,7 @@ from ._options import (
 from ._outcome import LabError, NotRepeated
 from ._pages import with_pages
 from ._parallel import execute_in_parallel
+from ._program import check_program
 from ._repetition import note_refused, was_refused
 from ._result import Exploration, ExplorationIncomplete, Failure
 from ._steps import Name, spell
@@ -71,10 +72,10 @@ def explore(
     """Execute ``program()`` under many schedules, in virtual time, and say what fails.
 
     Blocks the calling thread. Each execution is a fresh call, so the program must make what it
-    uses, do the same in the same schedule, do no I/O, and start no threads. An execution fails if
-    it raises (`exception`), if every task waits and nothing can wake one (`stall`), if it takes
-    more than `step_limit` steps (`livelock`), or if a resource is dropped or left open at its end
-    (`leak`, from Python's warnings).
+    uses, do the same in the same schedule, and do no I/O. An execution fails if it raises
+    (`exception`), if every task waits and nothing can wake one (`stall`), if it takes more than
+    `step_limit` steps (`livelock`), or if a resource is dropped or left open at its end (`leak`,
+    from Python's warnings).
 
     The first execution, under every strategy, takes the order of the backend itself: on asyncio
     what `asyncio.run` does, on trio one of its random orders, that in which the tasks became ready.
@@ -130,17 +131,18 @@ def explore(
             its file); it is made if there is none. None writes no pages.
 
     Raises:
-        ValueError: an unknown strategy or backend, a number that cannot be, a way to cancel that
-            the backend does not have, a name of a task that the program does not have, a module
-            that cannot be executed again, or a program that the executor's processes could not
-            load.
-        LabError: the program cannot be explored: it does I/O or starts threads, does not do the
-            same in the same schedule, or calls the lab itself.
+        ValueError: a program that takes arguments, or a coroutine; an unknown strategy or backend,
+            a number that cannot be, a way to cancel that the backend does not have, a name of a
+            task that the program does not have, a module that cannot be executed again, or a
+            program that the executor's processes could not load.
+        LabError: the program cannot be explored: it does I/O, does not do the same in the same
+            schedule, returns what cannot be awaited, or calls the lab itself.
         ExplorationIncomplete: ``require_complete=True``, and there are more schedules.
         ImportError: trio is asked for and not installed.
         KeyboardInterrupt: Ctrl-C was pressed, or the program raised it. The exploration stops at
             once, and its workers end.
     """
+    check_program(program)
     if strategy not in STRATEGIES:
         raise ValueError(f"no strategy {strategy!r}: expected one of {', '.join(STRATEGIES)}")
     kind = STRATEGIES[strategy]
@@ -329,9 +331,10 @@ def replay(
         reset, fresh, clocks, chance, html: as in `explore`.
 
     Raises:
-        ValueError: no token.
+        ValueError: no token, a program that takes arguments, or a coroutine.
         LabError: the program cannot be executed in this schedule: it is another one by now.
     """
+    check_program(program)
     name, deviations, rule = parse_token(token)
     check_backend(name)
     backend = cast("BackendName", name)

@@ -37,6 +37,7 @@ from ._lockstep import LabThread
 from ._options import Program
 from ._oracles import Violated, oracles
 from ._outcome import IO_REFUSED, LabError, Outcome, describe, first_line, only, refuse
+from ._program import awaitable_of
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._steps import CLOCK, MAIN, OVER, Name
 from ._task_dump import location, task_dump
@@ -363,7 +364,7 @@ class _Backend(trio.abc.Instrument):
 
     async def _run_program(self) -> None:
         try:
-            self._outcome.value = await self._program()
+            self._outcome.value = await awaitable_of(self._program)
         except BaseException as error:  # noqa: BLE001, ASYNC103 - it is what was found
             if not self._ending:
                 self._note_error(error)

@@ -34,6 +34,7 @@ from ._dpor import Dpor
 from ._outcome import LabError, Outcome
 from ._pages import with_pages
 from ._parallel import kill_workers, workers
+from ._program import needed_arguments
 from ._schedule import (
     Anchor,
     Cancel,
@@ -80,6 +81,7 @@ __all__ = [
     "Stop",
     "Strategy",
     "kill_workers",
+    "needed_arguments",
     "parse_token",
     "shrink",
     "spell_token",

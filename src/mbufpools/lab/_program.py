@@ -1,0 +1,74 @@
+"""Looks at what `explore` is given: is it an `async def` without arguments?
+
+A call too many or too few (``explore(p())``, a `p` that takes arguments, a function that returns no
+awaitable) would be a failure of the program in every schedule. It is a mistake of the caller, so it
+is an error that says what was expected.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from ._options import Program
+from ._outcome import refuse
+
+__all__ = ["awaitable_of", "check_program", "needed_arguments"]
+
+EXPECTED = "expected an `async def` without arguments"
+
+
+def check_program(program: object) -> None:
+    """Raise ValueError if a program cannot be called without arguments."""
+    if inspect.iscoroutine(program):
+        name = program.__qualname__
+        program.close()  # or Python warns that it was never awaited
+        raise ValueError(
+            f"the program is a coroutine, which can run only once; {EXPECTED}, because each "
+            f"execution calls it: pass `{name}`, not `{name}()`"
+        )
+    if not callable(program):
+        raise ValueError(f"the program is {program!r}; {EXPECTED}")  # noqa: TRY004 - as elsewhere
+    needs = needed_arguments(program)
+    if needs:
+        name = _name(program)
+        raise ValueError(
+            f"the program {name} takes arguments ({', '.join(needs)}); {EXPECTED}: wrap it, as in "
+            f"`functools.partial({name}, ...)`"
+        )
+
+
+def needed_arguments(function: Callable[..., Any]) -> list[str]:
+    """Return the names of the arguments without which a function cannot be called."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a function in C need not have one
+        return []
+    return [
+        it.name
+        for it in parameters
+        if it.default is it.empty and it.kind not in (it.VAR_POSITIONAL, it.VAR_KEYWORD)
+    ]
+
+
+def awaitable_of(program: Program) -> Awaitable[Any]:
+    """Call the program, in an execution.
+
+    Raises:
+        Unsupported: what it returns cannot be awaited.
+    """
+    value: object = program()
+    if inspect.isawaitable(value):
+        return value
+    raise refuse(
+        f"the program {_name(program)} returned a value that cannot be awaited, of the type "
+        f"{type(value).__name__}; {EXPECTED}"
+    )
+
+
+def _name(program: Any) -> str:
+    while isinstance(program, partial):
+        program = program.func
+    return str(getattr(program, "__name__", type(program).__name__))
