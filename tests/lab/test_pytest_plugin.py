@@ -709,6 +709,45 @@ def test_fixtures_of_function_scope_are_made_anew_for_each_schedule(
     result.stdout.fnmatch_lines(["4 of 4 explorations were complete"])
 
 
+@pytest.mark.parametrize("value", ["[]", "asyncio.Lock()"])
+def test_a_fixture_of_a_wider_scope_that_keeps_state_is_named(
+    suite: pytest.Pytester, value: str
+) -> None:
+    source = f"""
+    @pytest.fixture(scope="module")
+    def shared():
+        return {value}
+
+    @pytest.fixture
+    def through(shared):
+        return shared
+
+    async def use(kept):
+        if isinstance(kept, list):
+            kept.append(0)
+            for _ in range(len(kept) % 3):
+                await asyncio.sleep(0)
+            return
+
+        async def take():
+            async with kept:
+                await asyncio.sleep(0)
+        await asyncio.gather(take(), take())
+
+    @pytest.mark.explore(backend="asyncio")
+    async def test_mark(through):
+        await use(through)
+
+    def test_fixture(explore, shared):
+        explore(lambda: use(shared))
+    """
+    result = run(suite, _dedent(source))
+    result.assert_outcomes(failed=2)
+    said = "*The test also has a fixture of a wider scope than function, made once for all exec*: "
+    name = "'shared' (scope module). One of scope function is made anew for each."
+    result.stdout.fnmatch_lines([said + name, f"E *{said}{name}"])
+
+
 def test_a_fixture_that_fails_for_a_later_schedule_is_an_error_of_its_own(
     suite: pytest.Pytester,
 ) -> None:

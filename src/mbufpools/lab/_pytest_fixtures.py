@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 
+from ._frames import is_installed
+
 __all__ = ["Fixtures"]
+
+EXPLORE = "_mbufpools_pytest"
+"""The module of the lab's own fixture, which holds no state of the program."""
 
 
 class Fixtures:
@@ -53,6 +58,19 @@ class Fixtures:
         """True if the test has a fixture of function scope."""
         fixtures = map(self._definition, self._item.fixturenames)
         return any(it is not None and it.scope == "function" for it in fixtures)
+
+    def shared(self) -> list[str]:
+        """Return the names of the project's fixtures that are the same in all executions, because
+        they have a wider scope than function, each with its scope."""
+        found = []
+        for name in self._item.fixturenames:
+            fixture = self._definition(name)
+            if fixture is None or fixture.scope == "function":
+                continue
+            code = getattr(inspect.unwrap(fixture.func), "__code__", None)
+            if fixture.func.__module__ != EXPLORE and code and not is_installed(code.co_filename):
+                found.append(f"{name!r} (scope {fixture.scope})")
+        return found
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of the test function, for the execution that begins."""

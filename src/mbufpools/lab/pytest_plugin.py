@@ -66,7 +66,7 @@ from _pytest._io import TerminalWriter
 
 from ._explore import explore, replay
 from ._options import Program
-from ._outcome import LabError
+from ._outcome import LabError, NotRepeated
 from ._pages import with_pages
 from ._parallel import kill_workers, workers
 from ._pickled import pack
@@ -516,9 +516,23 @@ class Explore:
                 return function(*args, **options)
             with _quiet(self._item):
                 return function(*args, **options)
+        except NotRepeated as error:
+            said: Exception = NotRepeated(f"{error}{self._shared()}")
         except (ImportError, LabError, ValueError) as error:
             said = type(error)(*error.args)
         raise said
+
+    def _shared(self) -> str:
+        """Say which fixtures survive an execution; "" if the test has none of those."""
+        item = self._item
+        shared = Fixtures(item).shared() if isinstance(item, pytest.Function) else []
+        if not shared:
+            return ""
+        number = "fixtures" if len(shared) > 1 else "a fixture"
+        return (
+            f" The test also has {number} of a wider scope than function, made once for all "
+            f"executions: {', '.join(shared)}. One of scope function is made anew for each."
+        )
 
     def _note(self, complete: bool, text: str) -> None:
         """Keep a line for the summary. Reports of pytest-xdist's workers carry it too."""
