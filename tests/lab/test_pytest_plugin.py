@@ -822,6 +822,28 @@ def test_each_example_of_hypothesis_is_explored(suite: pytest.Pytester) -> None:
     run(suite, _dedent(source), *arguments).assert_outcomes(failed=1)
 
 
+def test_all_examples_of_a_test_have_one_line(suite: pytest.Pytester) -> None:
+    source = """
+    from hypothesis import given, settings, strategies as st
+
+    @pytest.mark.explore(backend="asyncio", max_executions=3)
+    @settings(max_examples=4, database=None)
+    @given(users=st.sampled_from([1, 2]))
+    async def test_it(users):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(users):
+                tasks.start_soon(checkpoint)
+    """
+    result = run(suite, _dedent(source), "-v")
+    result.assert_outcomes(passed=1)
+    (line,) = [it for it in result.outlines if "executions" not in it and "ran out" in it]
+    assert line == (
+        "test_it.py::test_it[asyncio]: ran out: 2 examples, 1 proved, 1 ran out (mixed on asyncio),"
+        " of each the schedules of at most 2 preemptions, and those of at most 2 delays"
+    )
+    run(suite, _dedent(source), "-q").stdout.fnmatch_lines(["explored: 1 ran out"])
+
+
 # --- what failed before
 
 

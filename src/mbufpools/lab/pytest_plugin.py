@@ -52,20 +52,21 @@ import logging
 import os
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial, wraps
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import pytest
 from _pytest._code.code import ReprFileLocation, TerminalRepr
 from _pytest._io import TerminalWriter
 
 from ._explore import explore, replay
-from ._options import Program
+from ._options import Program, Verdict
 from ._outcome import LabError, NotRepeated
 from ._pages import with_pages
 from ._parallel import kill_workers, workers
@@ -93,12 +94,17 @@ RUNNERS = frozenset({"anyio", "asyncio", "trio"})
 """The marks by which other plugins select the tests that they run."""
 REPLAYED = frozenset({"chance", "clocks", "fresh", "reset", "step_limit"})
 """The options of `lab.explore` that `lab.replay` takes, too."""
+COMPLETE, IN_PART = "explored", "explored_in_part"
+"""The names of the lines that are kept for the summary."""
+WORST_FIRST: tuple[Verdict, ...] = ("found", "ran out", "proved")
 FOUND_AGAIN = "found again"
 NOT_FOUND = "the schedule of the token does not fail"
 
 _pool = pytest.StashKey[ProcessPoolExecutor]()
 _item = pytest.StashKey[pytest.Item]()
 """The test that runs."""
+_verdicts = pytest.StashKey[Counter[str]]()
+"""The verdicts of the examples of a test, counted."""
 _calls = pytest.StashKey[int]()
 """How many explorations a test has begun."""
 
@@ -140,6 +146,7 @@ def begin(item: pytest.Item) -> None:
     """Note that a test begins."""
     item.config.stash[_item] = item
     item.stash[_calls] = 0
+    item.stash[_verdicts] = Counter()
 
 
 def make_items(
@@ -376,7 +383,10 @@ class Explore:
         failures = tuple(self._again(program, failure, options) for failure in found.failures)
         if not self._examples:
             keep(self._item, self._call, [failure.token for failure in failures])
-        self._note(found.complete, f"{found}{note}")
+        if self._examples:
+            self._note_example(found)
+        else:
+            self._note(found.complete, f"{found}{note}")
         if failures:
             found = self._with_pages(replace(found, failures=failures), html)
             self._fail(found.failures, str(found))
@@ -534,10 +544,25 @@ class Explore:
             f"executions: {', '.join(shared)}. One of scope function is made anew for each."
         )
 
+    def _note_example(self, found: Exploration) -> None:
+        """Keep one line for all examples of a test: how many came to which verdict."""
+        counts = self._item.stash[_verdicts]
+        counts[found.verdict] += 1
+        verdicts = [it for it in get_args(Verdict) if counts[it]]
+        worst = next(it for it in WORST_FIRST if counts[it])
+        number = counts.total()
+        properties = self._item.user_properties
+        properties[:] = [it for it in properties if it[0] not in (COMPLETE, IN_PART)]
+        self._note(
+            worst == "proved",
+            f"{worst}: {number} example{'s' * (number > 1)}, "
+            f"{', '.join(f'{counts[it]} {it}' for it in verdicts)} "
+            f"({found.strategy} on {found.backend}), of each {found.bound}",
+        )
+
     def _note(self, complete: bool, text: str) -> None:
         """Keep a line for the summary. Reports of pytest-xdist's workers carry it too."""
-        name = "explored" if complete else "explored_in_part"
-        self._item.user_properties.append((name, text))
+        self._item.user_properties.append((COMPLETE if complete else IN_PART, text))
 
 
 def _for_replay(options: Mapping[str, Any]) -> dict[str, Any]:
