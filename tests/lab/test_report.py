@@ -62,6 +62,43 @@ def test_a_stall_tells_the_error_of_a_task_before_it() -> None:
     assert "it is over: it raised ValueError: the true cause" in failure.report
 
 
+def test_a_failure_of_the_shutdown_says_what_is_cancelled_and_which_task_raised() -> None:
+    async def worker(error: Exception | None) -> None:
+        try:
+            await asyncio.sleep(10)
+        finally:
+            if error is not None:
+                raise error
+
+    async def program() -> None:
+        tasks = [asyncio.create_task(worker(it), name=str(it)) for it in (None, ValueError(7))]
+        await asyncio.sleep(1)
+        del tasks
+
+    (failure,) = lab.explore(program).failures
+    lines = failure.report.splitlines()
+    assert lines[0] == (
+        "exception: unhandled exception during asyncio.run() shutdown: ValueError(7) (task 0.1 '7')"
+    )
+    assert (
+        "  from here on asyncio.run cancels 0.0 'None', 0.1 '7', and waits until they are over"
+    ) in lines
+
+
+def test_an_error_that_no_task_looks_at_names_the_task_that_raised() -> None:
+    async def fails() -> None:
+        raise ValueError(7)
+
+    async def program() -> None:
+        asyncio.create_task(fails(), name="lost").add_done_callback(lambda _: None)
+        await asyncio.sleep(1)
+
+    (failure,) = lab.explore(program).failures
+    assert failure.report.startswith(
+        "exception: Task exception was never retrieved: ValueError(7) (task 0.0 'lost')\n"
+    )
+
+
 def test_what_the_programs_own_handler_handles_is_no_cause() -> None:
     told: list[object] = []
 

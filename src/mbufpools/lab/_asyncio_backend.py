@@ -394,6 +394,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         """Whether the clock has moved in the middle of a step."""
         self._ticks = 0
         self._quiet_since = 0
+        self._cancelled_at_the_end: tuple[Name, ...] = ()
         self.complaint: Outcome | None = None
         """What asyncio, or a clean-up, has complained of first."""
         self._before: list[BaseException] = []
@@ -568,7 +569,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         if self.complaint is None and not isinstance(error, asyncio.CancelledError):
             self.complaint = Outcome(
                 "exception",
-                f"{context.get('message', 'a callback failed')}: {_shown(error)}",
+                f"{context.get('message', 'a callback failed')}: {_shown(error)}"
+                f"{_of_task(context)}",
                 error=error,
             )
 
@@ -596,9 +598,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             _running.end()
         if outcome.kind is not None:
             outcome.causes = tuple(it for it in self._before if it is not outcome.error)
-        if self.complaint is None or outcome.kind is not None or outcome.stopped:
-            return outcome
-        return self.complaint
+        if outcome.kind is None and not outcome.stopped and self.complaint is not None:
+            outcome = self.complaint
+        outcome.cancelled_at_the_end = self._cancelled_at_the_end
+        return outcome
 
     def _drive(self, main: asyncio.Task[Any]) -> Outcome:
         steps, schedule, stock = self._steps, self._schedule, self._stock
@@ -689,6 +692,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                         # asyncio's own words for a task that is collected
                         "message": "Task exception was never retrieved",
                         "exception": task.exception(),
+                        "future": task,
                     }
                 )
 
@@ -953,6 +957,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             for reference in self._tasks.values()
             if (task := reference()) is not None and not _over(task) and task not in serving
         ]
+        self._cancelled_at_the_end = tuple(sorted(task.lab_name for task in left))
         for task in left:
             _close_if_not_begun(task)
             super(_Task, task).cancel()
@@ -966,6 +971,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                         # asyncio's own words
                         "message": "unhandled exception during asyncio.run() shutdown",
                         "exception": task.exception(),
+                        "task": task,
                     }
                 )
         if failed is None and self._asyncgens:
@@ -1192,6 +1198,12 @@ def _close_if_not_begun(task: _Task) -> None:
         and inspect.getcoroutinestate(task.lab_body) == inspect.CORO_CREATED
     ):
         task.lab_body.close()
+
+
+def _of_task(context: dict[str, Any]) -> str:
+    """Return which task the context of an exception handler is about, if it is about one."""
+    task = context.get("task", context.get("future"))
+    return f" (task {spell(task.lab_name)} {_title(task)!r})" if isinstance(task, _Task) else ""
 
 
 def _title(task: _Task) -> str:

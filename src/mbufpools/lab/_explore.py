@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from types import ModuleType
 from typing import Any, cast
@@ -33,7 +33,8 @@ from ._parallel import execute_in_parallel
 from ._program import check_program
 from ._repetition import note_refused, was_refused
 from ._result import Exploration, ExplorationIncomplete, Failure
-from ._steps import Name, spell
+from ._steps import spell
+from ._story import named
 from ._strategies import Exhaustive, Fifo, Pct, Random, Replay
 from ._strategy import Strategy
 from ._token import parse_token
@@ -233,7 +234,7 @@ def _remarks(program: Program, executed: Executed, options: Options) -> Iterator
         yield "there was never a choice: one task at a time could run, so one schedule is all"
     never = executed.titles.keys() - executed.ran
     if never:
-        names = _named(never, executed.titles)
+        names = named(never, executed.titles)
         yield f"a task that was made never ran in any execution: {names}"
 
 
@@ -265,13 +266,6 @@ def _complain_of_names(rules: Cancellable, executed: Executed) -> None:
     )
 
 
-def _named(tasks: Iterable[Name], titles: Mapping[Name, str]) -> str:
-    """Return a list of tasks, of which the first five are named."""
-    them = sorted(tasks)
-    names = ", ".join(f"{spell(name)} {titles[name]!r}" for name in them[:5])
-    return names + (f" and {len(them) - 5} more" if len(them) > 5 else "")
-
-
 def _not_explored(strategy: Strategy, options: Options, executed: Executed) -> Iterator[str]:
     """Yield what was held fixed, so that nothing is said of it."""
     if not options.cancel_by:
@@ -279,7 +273,7 @@ def _not_explored(strategy: Strategy, options: Options, executed: Executed) -> I
     elif options.cancelling.by is None and options.cancel_by == ("native",):
         yield "cancellations by a scope, since nothing here uses anyio (cancel='scope')"
     if executed.spared:
-        tasks = _named(executed.spared, executed.titles)
+        tasks = named(executed.spared, executed.titles)
         yield f"cancellations of the tasks that a library made, or an object keeps: {tasks}"
     if executed.picked and strategy.name == "fifo":
         yield "other values of lab.choose than the first"

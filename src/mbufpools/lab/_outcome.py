@@ -126,3 +126,5 @@ class Outcome:
     """Errors from before the failure, which nothing has handled: of callbacks, and of tasks."""
     quiet_since: int | None = None
     """If only background services ran at the end: the number of steps before that; else None."""
+    cancelled_at_the_end: tuple[tuple[int, ...], ...] = ()
+    """The tasks that were left when the main task was over, and that `asyncio.run` cancels."""

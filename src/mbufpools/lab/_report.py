@@ -15,7 +15,7 @@ from ._frames import short_path
 from ._outcome import Outcome, describe, first_line
 from ._schedule import Schedule
 from ._steps import OVER
-from ._story import ScheduledStep, lanes_of, steps_of
+from ._story import ScheduledStep, lanes_of, named, steps_of
 
 __all__ = ["report"]
 
@@ -36,6 +36,9 @@ def report(token: str, schedule: Schedule, outcome: Outcome) -> str:
     story = list(_story(steps_of(schedule, outcome.quiet_since)))
     if outcome.quiet_since is not None:
         story.append("  from here on only background services run, and nothing comes of it")
+    if outcome.cancelled_at_the_end:
+        tasks = named(outcome.cancelled_at_the_end, schedule.titles)
+        story.append(f"  from here on asyncio.run cancels {tasks}, and waits until they are over")
     if len(story) > LONGEST:
         left_out = f"  ... {len(story) - LONGEST} more lines ..."
         story[LONGEST // 2 : -LONGEST // 2] = [left_out]

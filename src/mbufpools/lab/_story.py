@@ -6,13 +6,13 @@ where the task stopped, which task woke it, and where the schedule deviates from
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ._schedule import Anchor, Cancel, Pick, Schedule
 from ._steps import CLOCK, Name, spell
 
-__all__ = ["ScheduledStep", "lanes_of", "steps_of"]
+__all__ = ["ScheduledStep", "lanes_of", "named", "steps_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,13 @@ def steps_of(schedule: Schedule, length: int | None = None) -> tuple[ScheduledSt
 def lanes_of(steps: Iterable[ScheduledStep]) -> list[str]:
     """Return the tasks of a schedule, each after its parent, and the clock last."""
     return sorted({step.task for step in steps}, key=_order)
+
+
+def named(tasks: Iterable[Name], titles: Mapping[Name, str]) -> str:
+    """Return a list of tasks, of which the first five are named."""
+    them = sorted(tasks)
+    names = ", ".join(f"{spell(name)} {titles[name]!r}" for name in them[:5])
+    return names + (f" and {len(them) - 5} more" if len(them) > 5 else "")
 
 
 def _order(task: str) -> tuple[int, ...]:
