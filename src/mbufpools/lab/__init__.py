@@ -26,6 +26,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_steps``            steps, what each touched, and which step happens before which
 ``_ordered_sets``     sets of asyncio that are walked in a fixed order
 ``_running``          whether the calling thread runs the program, and what time it is there
+``_other_loops``      objects of asyncio that an earlier execution has bound to its event loop
 ``_replaced``         replaces functions of modules, and the copies that other modules hold
 ``_redirected``       makes a function of C a function in Python, wherever a program holds it
 ``_clocks``           the clocks of `time` and `datetime`, in virtual time

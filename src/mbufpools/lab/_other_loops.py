@@ -13,7 +13,7 @@ import asyncio.mixins
 from collections.abc import Iterator
 from typing import Any
 
-from ._outcome import NotFresh, refuse
+from ._outcome import NotFresh, describe, refuse
 from ._running import inside
 
 __all__ = ["LOOP_BOUND", "OLDER", "is_of_other_loop"]
@@ -49,7 +49,7 @@ LOOP_BOUND: list[tuple[Any, str, Any]] = [(_bound, "_get_loop", _get_own_loop)]
 def is_of_other_loop(error: BaseException | None) -> bool:
     """Return True if asyncio raised an error because a future belongs to another event loop."""
     return error is not None and any(
-        isinstance(it, RuntimeError | ValueError) and any(told in str(it) for told in TOLD)
+        isinstance(it, RuntimeError | ValueError) and any(told in describe(it) for told in TOLD)
         for it in _all(error)
     )
 
