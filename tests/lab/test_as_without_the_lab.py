@@ -10,6 +10,7 @@ import sys
 import warnings
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import anyio
@@ -447,3 +448,35 @@ def test_a_system_task_that_spins_is_a_livelock() -> None:
 
     (failure,) = lab.explore(program, backend="trio", step_limit=200).failures
     assert failure.kind == "livelock"
+
+
+# --- what a task is called, and what it runs
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+def test_a_task_of_asyncio_runs_the_coroutine_of_the_program(cancel: bool) -> None:
+    async def worker() -> None:
+        await asyncio.sleep(0)
+
+    async def program() -> None:
+        coroutine = worker()
+        task = asyncio.create_task(coroutine)
+        assert task.get_coro() is coroutine
+        await task
+
+    lab.explore(program, cancel=cancel).assert_holds()
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+def test_the_coroutine_of_a_task_of_trio_has_the_name_of_its_function(cancel: bool) -> None:
+    async def worker(_number: int) -> None:
+        coroutine: Any = trio.lowlevel.current_task().coro
+        assert coroutine.__name__ == "worker"
+        assert coroutine.__qualname__.endswith("<locals>.worker")
+
+    async def program() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(worker, 1)
+            nursery.start_soon(partial(worker, 2))
+
+    lab.explore(program, backend="trio", cancel=cancel).assert_holds()

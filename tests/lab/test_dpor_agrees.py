@@ -5,6 +5,7 @@ way in which it ends under some schedule.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import pickle
 from collections.abc import Awaitable, Callable, Coroutine
@@ -400,3 +401,217 @@ async def a_task_that_waits_for_the_others_to_wait_is_cancelled() -> str:
 )
 def test_a_task_waits_until_all_others_wait(program: Program, results: int) -> None:
     assert len(assert_agrees(program, "trio")) == results
+
+
+# --- cancel scopes, from the outside
+
+
+async def look_and_change(scope: anyio.CancelScope, look: Any, change: Any) -> list[Any]:
+    """Have one task wait in a scope, one look at the scope, and one change it."""
+    begun, seen = anyio.Event(), list[Any]()
+
+    async def wait() -> None:
+        with scope:
+            begun.set()
+            await anyio.sleep(1)
+
+    async def call(function: Callable[[], Any]) -> None:
+        await begun.wait()
+        function()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(wait)
+        group.start_soon(call, lambda: seen.append(look(scope)))
+        group.start_soon(call, lambda: change(scope))
+    return seen
+
+
+def set_deadline(scope: anyio.CancelScope) -> None:
+    scope.deadline = 99
+
+
+def set_shield(scope: anyio.CancelScope) -> None:
+    scope.shield = True
+
+
+@BACKENDS
+@pytest.mark.parametrize(
+    ("attribute", "change"),
+    [
+        ("deadline", set_deadline),
+        ("shield", set_shield),
+        ("cancel_called", anyio.CancelScope.cancel),
+        ("cancelled_caught", anyio.CancelScope.cancel),
+    ],
+)
+def test_another_task_looks_at_a_scope_before_and_after_it_changes(
+    attribute: str, change: Callable[[Any], None], backend: lab.BackendName
+) -> None:
+    async def program() -> list[Any]:
+        change_it = change if attribute in ("deadline", "shield") else lambda it: it.cancel()
+        scope = anyio.CancelScope()
+        return await look_and_change(scope, lambda it: getattr(it, attribute), change_it)
+
+    assert len(assert_agrees(program, backend)) == 2
+
+
+@BACKENDS
+def test_a_task_asks_whether_another_one_is_to_be_cancelled_before_and_after_it_is(
+    backend: lab.BackendName,
+) -> None:
+    async def program() -> list[Any]:
+        seen: list[Any] = []
+        ready = anyio.Event()
+
+        async def wait(*, task_status: Any) -> None:
+            task_status.started((anyio.get_current_task(), scope))
+            with scope:
+                await ready.wait()
+
+        async def look() -> None:
+            with contextlib.suppress(AttributeError):  # on trio, if the task is over
+                seen.append(info.has_pending_cancellation())
+            ready.set()
+
+        async def cancel() -> None:
+            scope.cancel()
+
+        scope = anyio.CancelScope()
+        async with anyio.create_task_group() as group:
+            info, _ = await group.start(wait)
+            group.start_soon(look)
+            group.start_soon(cancel)
+        return seen
+
+    assert len(assert_agrees(program, backend)) > 1
+
+
+# --- nurseries and lots of trio
+
+
+async def a_task_spawns_into_a_nursery_that_may_be_closed() -> list[str]:
+    seen: list[str] = []
+
+    async def own(task_status: Any) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.lowlevel.checkpoint)
+            task_status.started(nursery)
+
+    async def spawn(nursery: trio.Nursery) -> None:
+        try:
+            nursery.start_soon(trio.lowlevel.checkpoint)
+        except RuntimeError:
+            seen.append("closed")
+
+    async with trio.open_nursery() as outer:
+        outer.start_soon(spawn, await outer.start(own))
+    return seen
+
+
+async def a_task_counts_those_of_its_nursery() -> list[int]:
+    seen: list[int] = []
+
+    async def count() -> None:
+        seen.append(len(nursery.child_tasks))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        nursery.start_soon(nothing)
+        nursery.start_soon(trio.lowlevel.checkpoint)
+    return seen
+
+
+async def a_lot_is_broken() -> list[Any]:
+    lot, seen = trio.lowlevel.ParkingLot(), list[Any]()
+
+    async def look() -> None:
+        seen.append((len(lot.broken_by), lot.statistics().tasks_waiting))
+
+    async def break_it() -> None:
+        lot.break_lot()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        nursery.start_soon(break_it)
+    return seen
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        a_task_spawns_into_a_nursery_that_may_be_closed,
+        a_task_counts_those_of_its_nursery,
+        a_lot_is_broken,
+    ],
+)
+def test_a_task_looks_at_a_nursery_or_a_lot_before_and_after_it_changes(program: Program) -> None:
+    assert len(assert_agrees(program, "trio")) > 1
+
+
+def test_tasks_that_come_and_go_in_a_nursery_do_not_conflict() -> None:
+    async def program() -> None:
+        async def spawn() -> None:
+            nursery.start_soon(nothing)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(spawn)
+            nursery.start_soon(spawn)
+
+    assert lab.explore(program, strategy="dpor", backend="trio").executions == 2
+
+
+# --- names, timers and texts of asyncio
+
+
+async def a_timer_is_cancelled() -> list[bool]:
+    timer, seen = asyncio.get_running_loop().call_later(5, print), list[bool]()
+
+    async def cancel() -> None:
+        timer.cancel()
+
+    async def look() -> None:
+        seen.append(timer.cancelled())
+
+    await in_tasks(cancel(), look())
+    return seen
+
+
+async def a_task_is_renamed() -> list[str]:
+    seen: list[str] = []
+
+    async def rename() -> None:
+        task.set_name("renamed")
+
+    async def look() -> None:
+        seen.append(task.get_name())
+
+    task = asyncio.create_task(nothing(), name="first")
+    await in_tasks(rename(), look())
+    await task
+    return seen
+
+
+async def a_task_and_a_future_are_printed() -> list[str]:
+    seen: list[str] = []
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        future.set_result(None)
+
+    async def look() -> None:
+        seen.extend(str(it).partition(" name")[0].partition(">")[0] for it in (task, future))
+
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(work())
+    await in_tasks(look())
+    await task
+    return seen
+
+
+@pytest.mark.parametrize(
+    "program", [a_timer_is_cancelled, a_task_is_renamed, a_task_and_a_future_are_printed]
+)
+def test_a_task_looks_at_a_name_a_timer_or_a_text_before_and_after_it_changes(
+    program: Program,
+) -> None:
+    assert len(assert_agrees(program)) > 1

@@ -47,7 +47,7 @@ from ._oracles import Violated, oracles
 from ._outcome import IO_REFUSED, LabError, Outcome, describe, first_line, only, refuse
 from ._program import awaitable_of
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
-from ._steps import CLOCK, MAIN, OVER, Name, spell
+from ._steps import CLOCK, MAIN, OVER, Name, Resource, spell
 from ._task_dump import location, task_dump
 from ._virtual_time import OrderedTimer
 
@@ -181,10 +181,27 @@ class _Task(asyncio.Task[Any]):
     lab_body: Any = None
     """The coroutine that runs in that scope."""
 
+    def get_coro(self) -> Any:
+        """Return the program's coroutine, not the lab's around it."""
+        return self.lab_body or super().get_coro()
+
+    def get_name(self) -> str:
+        if recorder.active:
+            recorder.touch((self.lab_name, "name"), False)
+        return super().get_name()
+
     def set_name(self, value: object, /) -> None:
         """Set the name; before Python 3.12 `asyncio.create_task` gives it only now."""
+        if recorder.active:
+            recorder.touch((self.lab_name, "name"), True)
         super().set_name(value)
         self.lab_loop._named(self)
+
+    def __repr__(self) -> str:
+        if recorder.active:
+            # It says where the task stands, which each of its steps changes: as `cancel` would.
+            recorder.touch((self.lab_name, "cancel"), True)
+        return super().__repr__()
 
     def __hash__(self) -> int:
         """Make a set of tasks that the program fills come out in the same order every time."""
@@ -305,11 +322,30 @@ class _Future(asyncio.Future[Any]):
         self._touch(True)
         return super().remove_done_callback(function)
 
+    def __repr__(self) -> str:
+        self._touch(False)
+        return super().__repr__()
+
     def __await__(self) -> Any:
         self._touch(False)
         return super().__await__()
 
     __iter__ = __await__
+
+
+class _Timer(OrderedTimer):
+    """A timer that declares that it is cancelled, or that a step asks for it."""
+
+    __slots__ = ("lab_resource",)
+    lab_resource: Resource
+
+    def cancel(self) -> None:
+        recorder.touch(self.lab_resource, True)
+        super().cancel()
+
+    def cancelled(self) -> bool:
+        recorder.touch(self.lab_resource, False)
+        return super().cancelled()
 
 
 class _AnyFuture(type):
@@ -326,6 +362,7 @@ class _OwnFuture(_Future, metaclass=_AnyFuture):
         super().__init__(loop=loop or asyncio.get_running_loop())
 
 
+_Future.__name__ = _OwnFuture.__name__ = "Future"  # asyncio says it in its texts
 _plain_future = asyncio.Future
 
 
@@ -485,7 +522,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
     def _named(self, task: _Task) -> None:
         self._schedule.renamed(task.lab_name, _title(task))
-        if is_service(task.get_name()):
+        if is_service(_name(task)):
             self._services.add(task.lab_name)
             self._schedule.exempt(task.lab_name)
 
@@ -523,8 +560,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self, when: float, callback: Any, *args: Any, context: Context | None = None
     ) -> Any:
         self._order += 1
-        timer: Any = OrderedTimer(self._order, when, callback, args, self, context)
+        kind = _Timer if recorder.active else OrderedTimer
+        timer: Any = kind(self._order, when, callback, args, self, context)
         if recorder.active:
+            timer.lab_resource = recorder.made(timer, "timer")
             recorder.touch(("timer", when), True)  # which of two is first can matter
         if when <= self._now:  # asyncio looks at timers once in an iteration
             self._due.append((timer, self._origin, self._since))
@@ -700,7 +739,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         for name in sorted(self._services):
             task = self._task(name)
             if task is not None and not _over(task):
-                leaks.hear(f"the service {task.get_name()!r} has outlived the program")
+                leaks.hear(f"the service {_name(task)!r} has outlived the program")
 
     def _step(self, name: Name) -> None:
         handle, ready = self._steps[name]
@@ -744,7 +783,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 self._declare_end(name, task)
         if self._schedule.locations is not None:
             over = task is None or _over(task)
-            coroutine = None if task is None else task.get_coro()
+            coroutine = None if task is None else _coroutine(task)
             where = _end_of(task) if over else location(coroutine)
             self._schedule.stopped_at(where, self._now)
         self._ask_oracles()
@@ -938,7 +977,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         tasks = [task for reference in self._tasks.values() if (task := reference()) is not None]
         return task_dump(
             [
-                (task.lab_name, _title(task), task.get_coro(), task.lab_name in self._steps)
+                (task.lab_name, _title(task), _coroutine(task), task.lab_name in self._steps)
                 for task in tasks
                 if not _over(task)
             ]
@@ -1098,6 +1137,12 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self.close()
 
 
+_name: Any = asyncio.Task.get_name
+"""Returns the name of a task. For the lab's own use: records no access."""
+_coroutine: Any = asyncio.Task.get_coro
+"""Returns what a task runs, which may be the lab's coroutine around the program's."""
+
+
 def _over(task: asyncio.Future[Any]) -> bool:
     """Return True if a task is over. For the lab's own use: records no access."""
     return _plain_future.done(task)
@@ -1208,10 +1253,10 @@ def _of_task(context: dict[str, Any]) -> str:
 
 def _title(task: _Task) -> str:
     """Return a name for people: the given one, or that of the task's function."""
-    name = task.get_name()
+    name: str = _name(task)
     if name != f"Task-{spell(task.lab_name)}":
         return name
-    return getattr(task.lab_body or task.get_coro(), "__qualname__", name)
+    return str(getattr(task.get_coro(), "__qualname__", name))
 
 
 async def _call(program: Program) -> Any:

@@ -4,6 +4,9 @@ Each step of a task reads whether the task is cancelled. Cancelling a scope is a
 and to every task inside it. Entering or leaving a scope, spawning a task into its group and looking
 at it are reads of the scope. So partial-order reduction tries a cancellation before *and* after
 each step that it can affect.
+
+Whoever asks for the tasks of a nursery *writes* to them, and a task that comes or goes reads: so
+the tasks that come and go do not conflict with each other.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import Any
 
 from ._declare import recorder
 
-__all__ = ["declare_spawn", "declaring_cancellations"]
+__all__ = ["declare_member", "declare_spawn", "declaring_cancellations"]
 
 _CLASSES = {
     "anyio._backends._asyncio": {"cancel": ("cancel",), "look": ("__enter__", "__exit__")},
@@ -24,6 +27,11 @@ _CLASSES = {
 }
 _SETTERS = ("shield", "deadline")
 _GETTERS = ("cancel_called",)
+
+_TASK_INFOS = {
+    "anyio._backends._asyncio": "AsyncIOTaskInfo",
+    "anyio._backends._trio": "TrioTaskInfo",
+}
 
 _declaring = False
 
@@ -88,12 +96,25 @@ def declaring_cancellations() -> Iterator[None]:
             for name in methods["look"]:
                 put(cls, name, lambda function: _first(function, _look))
             for name in _SETTERS:
-                put(cls, name, lambda it: property(it.fget, _first(it.fset, _reach)))
+                put(cls, name, lambda it: property(_first(it.fget, _look), _first(it.fset, _reach)))
             for name in _GETTERS:
                 put(cls, name, lambda it: property(_first(it.fget, _look)))
         group = getattr(sys.modules.get("anyio._backends._asyncio"), "TaskGroup", None)
         if group is not None:
             put(group, "_spawn", lambda it: _first(it, lambda tg: declare_spawn(tg.cancel_scope)))
+        for module, name in _TASK_INFOS.items():
+            info = getattr(sys.modules.get(module), name, None)
+            if info is not None:
+                put(info, "__init__", _informed)
+                put(info, "has_pending_cancellation", lambda it: _first(it, _look_at_pending))
+        run = sys.modules.get("trio._core._run")
+        if run is not None:
+            nursery, status = vars(run)["Nursery"], vars(run)["_TaskStatus"]
+            put(nursery, "_check_nursery_closed", _closing)
+            put(nursery, "start_soon", lambda it: _first(it, _look_if_closed))
+            put(nursery, "start", lambda it: _first(it, _look_if_closed))
+            put(nursery, "child_tasks", lambda it: property(_first(it.fget, _look_at_members)))
+            put(status, "started", lambda it: _first(it, _declare_move))
         yield
     finally:
         _declaring = False
@@ -104,6 +125,71 @@ def declaring_cancellations() -> Iterator[None]:
 def _look(scope: Any) -> None:
     """Record a read of a scope."""
     recorder.touch(recorder.name(scope), False)
+
+
+# Nurseries of trio
+
+
+def declare_member(nursery: Any) -> None:
+    """Record that a task comes into a nursery, or leaves it."""
+    recorder.touch((*recorder.name(nursery.cancel_scope), "tasks"), False)
+
+
+def _declare_move(status: Any) -> None:
+    declare_member(vars(status)["_new_nursery"])
+
+
+def _look_at_members(nursery: Any) -> None:
+    recorder.touch((*recorder.name(nursery.cancel_scope), "tasks"), True)
+
+
+def _look_if_closed(nursery: Any) -> None:
+    """Record a read, unless the task that spawns is one for which the nursery is still open."""
+    run = sys.modules["trio._core._run"]
+    task = run.current_task()
+    while task is not None and task is not nursery.parent_task:
+        if task.parent_nursery is nursery:
+            return
+        task = None if task.parent_nursery is None else task.parent_nursery.parent_task
+    if task is None:
+        recorder.touch((*recorder.name(nursery.cancel_scope), "closed"), False)
+
+
+def _closing(function: Any) -> Any:
+    """Wrap what closes a nursery once nothing is left in it."""
+
+    @wraps(function)
+    def check_nursery_closed(nursery: Any) -> None:
+        before = nursery._closed
+        function(nursery)
+        if nursery._closed and not before:
+            recorder.touch((*recorder.name(nursery.cancel_scope), "closed"), True)
+
+    return check_nursery_closed
+
+
+# What anyio tells of tasks
+
+
+def _informed(function: Any) -> Any:
+    """Wrap the constructor of what anyio tells of a task, to remember which task it is."""
+
+    @wraps(function)
+    def init(info: Any, task: Any) -> None:
+        function(info, task)
+        info.lab_name = recorder.task_name(task)
+
+    return init
+
+
+def _look_at_pending(info: Any) -> None:
+    """Record that a step asks whether a task is to be cancelled, which each step of the task may
+    change: as if it cancelled the task."""
+    if info.lab_name is not None:
+        recorder.touch((info.lab_name, "cancel"), True)
+
+
+# How methods are wrapped
 
 
 def _made(function: Any) -> Any:

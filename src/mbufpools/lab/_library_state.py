@@ -38,6 +38,7 @@ STATE: State = {
     "asyncio.timeouts": {"Timeout": {"_state": VALUE, "_when": VALUE}},
     "asyncio.taskgroups": {"TaskGroup": {"_aborting": VALUE, "_exiting": VALUE}},
     "anyio._backends._asyncio": {
+        "CancelScope": {"_active": VALUE, "_cancelled_caught": VALUE},
         "Lock": {"_owner_task": VALUE, "_waiters": CHANGED},
         "Semaphore": {"_value": VALUE, "_waiters": CHANGED},
         "CapacityLimiter": {
@@ -91,7 +92,9 @@ STATE: State = {
             "_receiver_waiting": VALUE,
         },
     },
-    "trio._core._parking_lot": {"ParkingLot": {"_parked": CHANGED}},
+    "trio._core._parking_lot": {"ParkingLot": {"_parked": CHANGED, "broken_by": CHANGED}},
+    "trio._core._run": {"CancelScope": {"cancelled_caught": VALUE}},
+    "trio._core._unbounded_queue": {"UnboundedQueue": {"_data": CHANGED, "_can_get": VALUE}},
     "trio._channel": {
         "MemoryChannelState": {
             "data": CHANGED,

@@ -32,7 +32,7 @@ TRIO: dict[str, tuple[str, ...]] = {
     ),
     "trio._core._run.CancelStatus": ("_children", "_parent", "_scope", "_tasks"),
     "trio._core._run.Deadlines": ("_heap",),
-    "trio._core._run.Nursery": ("_cancel_status", "_closed"),
+    "trio._core._run.Nursery": ("_cancel_status", "_check_nursery_closed", "_closed"),
     "trio._core._run.Runner": (
         "_locals",
         "deadlines",
@@ -45,6 +45,7 @@ TRIO: dict[str, tuple[str, ...]] = {
         "wait_all_tasks_blocked",
         "waiting_for_idle",
     ),
+    "trio._core._run._TaskStatus": ("started",),
     "trio._core._run.TheIOManager": ("wait_readable", "wait_writable"),
     "trio._threads": ("_send_message_to_trio", "start_thread_soon"),
     "trio.CancelScope": ("_cancel", "_cancel_status", "_close", "_registered_deadline"),

@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError as FutureCancelled
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -30,7 +31,7 @@ from trio._core import _run
 from . import _interrupts, _lockstep, _running
 from ._background import TICKS, is_service, only_ticks_on_trio
 from ._cancellable import origin_of
-from ._cancelling import declare_spawn
+from ._cancelling import declare_member, declare_spawn
 from ._declare import recorder
 from ._leaks import Leaks, keep_for_good
 from ._lockstep import LabThread
@@ -201,6 +202,7 @@ class _Backend(trio.abc.Instrument):
             task: trio.lowlevel.Task = spawn(
                 runner, entered, args, nursery, name or async_fn, **options
             )
+            _name_coroutine(task.coro, async_fn)
             path = self._names.get(task)
             if system and not thread and path is None:
                 self._system[task] = scope
@@ -461,6 +463,7 @@ class _Backend(trio.abc.Instrument):
         schedule.spawned(path, task.name, exempt=service or self._starting_thread, origin=origin)
         if recorder.active:
             declare_spawn(nursery._cancel_status)
+            declare_member(nursery)
 
     def task_exited(self, task: trio.lowlevel.Task) -> None:
         """Called by trio in the last step of a task."""
@@ -475,6 +478,7 @@ class _Backend(trio.abc.Instrument):
         nursery = task.parent_nursery
         if recorder.active and nursery is not None:
             declare_spawn(nursery._cancel_status)  # a cancellation no longer reaches it
+            declare_member(nursery)
         if nursery is not None:
             self._ends[nursery] = self._ends.get(nursery, 0) | self._origin
             # `Nursery.start` may have moved the task here from another nursery.
@@ -728,6 +732,16 @@ class _Backend(trio.abc.Instrument):
                 if task in alive
             ]
         )
+
+
+def _name_coroutine(coroutine: Any, function: Any) -> None:
+    """Call the coroutine around what a task runs as what it runs, for a program that looks."""
+    while isinstance(function, partial):
+        function = function.func
+    name = getattr(function, "__name__", None)
+    if isinstance(name, str):
+        coroutine.__name__ = name
+        coroutine.__qualname__ = getattr(function, "__qualname__", name)
 
 
 def _error_of_exit() -> BaseException | None:
