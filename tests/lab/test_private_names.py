@@ -21,12 +21,12 @@ OF_PYTHON = {
     "_callback", "_GatheringFuture", "_locked",
     "_cancelled", "_exception", "_fut_waiter", "_get_running_loop", "_log_destroy_pending",
     "_log_traceback", "_must_cancel", "_run", "_scheduled", "_set_running_loop", "_task",
-    "_unregister_task", "_replace", "_when",
+    "_unregister_task", "_replace", "_when", "_LoopBoundMixin", "_get_loop",
     # of threads, executors and chance
     "_block", "_current_frames", "_daemonic", "_getframe", "_acquire_restore", "_is_owned",
     "_release_save", "_waiters", "_PySimpleQueue", "_RLock", "_at_fork_reinit", "_max_workers",
     "_shutdown", "_thread_name_prefix", "_threads", "_inst", "_last_timestamp", "_closed",
-    "_threads_queues",
+    "_threads_queues", "_urandom",
     # of pytest
     "_fixtureinfo", "_genfunctions", "_fillfixtures", "_initrequest", "_request", "_setupstate",
     "_storage",
