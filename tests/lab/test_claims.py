@@ -224,8 +224,11 @@ def test_a_task_can_run_for_longer_than_its_slice(backend: lab.BackendName) -> N
     assert not unbounded.failures
     assert unbounded.complete
     assert unbounded.bound == (
-        "the schedules in which no task that others wait for takes more than 20 steps in a row"
+        "the schedules in which no task takes more than 20 steps in a row while another could run"
     )
+    (failure,) = lab.explore(program, backend=backend, max_preemptions=0, slice_steps=40).failures
+    assert failure.token == f"{backend}/run-on:0.0@20>0.0"
+    assert lab.replay(program, failure.token).failures
 
 
 def test_a_task_that_another_has_made_is_awaited_in_every_order() -> None:

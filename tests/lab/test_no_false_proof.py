@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import importlib
+import inspect
 import itertools
 import multiprocessing
 import re
@@ -788,3 +789,132 @@ def test_what_is_no_proof_does_not_say_what_it_is_of(options: dict[str, Any]) ->
     assert "; " not in str(found)
     failed = lab.explore(writes("abababab"))
     assert "not explored" not in str(failed)
+
+
+# Slices
+
+
+def orders_within(lengths: tuple[int, ...], most: int) -> set[tuple[int, ...]]:
+    """Return every order of the steps of tasks that never wait, as the docs define the bound: those
+    of at most so many preemptions, and those of at most so many delays."""
+    orders: set[tuple[int, ...]] = set()
+
+    def run_on(left: tuple[int, ...], order: tuple[int, ...], cost: int) -> None:
+        if not any(left):
+            orders.add(order)
+        for task in range(len(left)):
+            preempts = bool(order) and left[order[-1]] > 0 and task != order[-1]
+            if left[task] and cost + preempts <= most:
+                run_on(_less(left, task), (*order, task), cost + preempts)
+
+    def stock(
+        queue: tuple[int, ...], left: tuple[int, ...], order: tuple[int, ...], cost: int
+    ) -> None:
+        if not queue:
+            orders.add(order)
+        for place, task in enumerate(queue):
+            delays = place > 0
+            if cost + delays <= most:
+                rest, less = queue[:place] + queue[place + 1 :], _less(left, task)
+                stock((*rest, task) if less[task] else rest, less, (*order, task), cost + delays)
+
+    run_on(lengths, (), 0)
+    stock(tuple(range(len(lengths))), lengths, (), 0)
+    return orders
+
+
+def _less(left: tuple[int, ...], task: int) -> tuple[int, ...]:
+    return (*left[:task], left[task] - 1, *left[task + 1 :])
+
+
+@BACKENDS
+def test_every_order_within_the_bound_is_executed_if_the_slice_is_long_enough(
+    backend: lab.BackendName,
+) -> None:
+    lengths = (24, 2)
+    executed: set[tuple[int, ...]] = set()
+
+    async def program() -> None:
+        order: list[int] = []
+
+        async def work(task: int) -> None:
+            for step in range(lengths[task]):
+                if step:
+                    await checkpoint()
+                order.append(task)
+
+        async with anyio.create_task_group() as group:
+            for task in range(len(lengths)):
+                group.start_soon(work, task)
+        executed.add(tuple(order))
+
+    options: Any = {"backend": backend, "strategy": "exhaustive", "max_preemptions": 1}
+    found = lab.explore(program, **options)
+    assert found.verdict == "proved"
+    assert found.bound == (
+        "the schedules of at most 1 preemption in which no task takes more than 20 steps in a row "
+        "while another could run, and those of at most 1 delay"
+    )
+    (remark,) = found.remarks
+    assert "raise slice_steps=" in remark
+    missing = orders_within(lengths, 1) - executed
+    assert missing
+    assert all("0" * 21 in "".join(map(str, order)) for order in missing)
+
+    found = lab.explore(program, **options, slice_steps=21)
+    assert found.bound == "the schedules of at most 1 preemption, and those of at most 1 delay"
+    assert not found.remarks
+    assert orders_within(lengths, 1) <= executed
+
+
+@pytest.mark.parametrize("strategy", ["mixed", "exhaustive"])
+@pytest.mark.parametrize("jobs", [None, 1])
+def test_a_task_that_ran_for_longer_than_its_slice_is_told_in_the_bound(
+    strategy: lab.StrategyName, jobs: int | None
+) -> None:
+    said = "in which no task takes more than 20 steps in a row while another could run"
+    executor = None if jobs is None else ProcessPoolExecutor(jobs)
+    options: Any = {"strategy": strategy, "max_preemptions": 0, "executor": executor}
+    found = lab.explore(long_and_short, **options)
+    assert said in found.bound
+    assert said in str(found)
+    (failure,) = lab.explore(long_and_short, **options, slice_steps=80).failures
+    assert lab.replay(long_and_short, failure.token).failures
+    if executor is not None:
+        executor.shutdown()
+
+
+async def long_and_short() -> None:
+    done = False
+
+    async def long() -> None:
+        nonlocal done
+        for _ in range(60):
+            await asyncio.sleep(0)
+        done = True
+
+    async def short() -> None:
+        assert not done, "the other was first"
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(long())
+        group.create_task(short())
+
+
+def test_a_slice_that_hides_a_livelock_is_refused() -> None:
+    with pytest.raises(ValueError, match="slice_steps is 6000, and step_limit 10000"):
+        lab.explore(long_and_short, slice_steps=6000)
+    with pytest.raises(ValueError, match="slice_steps is 0; expected an integer of at least 1"):
+        lab.explore(long_and_short, slice_steps=0)
+
+
+def test_the_command_raises_the_slice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = "import asyncio\n\n" + inspect.getsource(long_and_short)
+    (tmp_path / "slices.py").write_text(source, "utf-8")
+    options = ["--max-preemptions", "0"]
+    assert main(["explore", "slices.py:long_and_short", *options]) == 0
+    assert "more than 20 steps in a row while another could run" in capsys.readouterr().out
+    assert main(["explore", "slices.py:long_and_short", *options, "--slice-steps", "80"]) == 1

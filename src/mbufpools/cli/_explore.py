@@ -72,6 +72,12 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         ("max-executions", whole_number(1), "10000", "stop after so many (default: 10000)"),
         ("seed", whole_number(0), "0", "of the schedules by chance (default: 0)"),
         ("depth", whole_number(1), "3", "of mixed, pct: constraints of the bug (default: 3)"),
+        (
+            "slice-steps",
+            whole_number(1),
+            "20",
+            "of mixed, exhaustive: steps in a row after which a task gives way (default: 20)",
+        ),
         ("jobs", whole_number(1), "1", "processes (default: 1)"),
     ):
         parser.add_argument(f"--{name}", type=kind, metavar="N", default=default, help=purpose)
@@ -257,6 +263,7 @@ def _explore(program: Program, arguments: argparse.Namespace, backend: BackendNa
             max_seconds=arguments.max_seconds,
             seed=arguments.seed,
             depth=arguments.depth,
+            slice_steps=arguments.slice_steps,
             cancel=_cancel(arguments),
             ignore=arguments.ignore,
             executor=executor,

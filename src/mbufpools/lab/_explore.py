@@ -17,6 +17,7 @@ from ._interrupts import interruptible
 from ._leaks import collect_unheard
 from ._mixed import Mixed
 from ._options import (
+    SLICE_STEPS,
     STEP_LIMIT,
     BackendName,
     CancelWay,
@@ -62,6 +63,7 @@ def explore(
     depth: int = 3,
     max_failures: int | None = 1,
     step_limit: int = STEP_LIMIT,
+    slice_steps: int = SLICE_STEPS,
     on_progress: Callable[[int], None] | None = None,
     executor: Executor | None = None,
     reset: Callable[[], Any] | None = None,
@@ -116,6 +118,9 @@ def explore(
             are looked for.
         max_failures: stop after so many different ones; None is never.
         step_limit: the number of steps from which an execution is a livelock.
+        slice_steps: after so many steps in a row, in which another task could run, a task gives way
+            to it without a preemption, since it may wait in a loop; rounded up to a multiple of 20.
+            The bound says if a task had to. Only for ``"mixed"`` and ``"exhaustive"``.
         on_progress: called with the number of executions so far, after each execution or, with an
             executor, after each part that a worker has done. What it raises ends the exploration.
         executor: a `concurrent.futures.Executor` of processes, on this machine or on others. The
@@ -160,6 +165,7 @@ def explore(
         depth=depth,
         max_failures=max_failures,
         step_limit=step_limit,
+        slice_steps=slice_steps,
         reset=reset,
         fresh=module_names(fresh),
         clocks=clocks,
@@ -205,7 +211,7 @@ def explore(
         backend=backend,
         failures=tuple(failures.values()),
         redundant=chosen.redundant,
-        remarks=tuple(_remarks(program, executed, options)) if chosen.complete else (),
+        remarks=tuple(_remarks(program, chosen, executed, options)) if chosen.complete else (),
         not_explored=tuple(_not_explored(chosen, options, executed)),
         left=None if chosen.complete else chosen.left,
         seconds=executed.seconds,
@@ -217,7 +223,9 @@ def explore(
     return exploration
 
 
-def _remarks(program: Program, executed: Executed, options: Options) -> Iterator[str]:
+def _remarks(
+    program: Program, strategy: Strategy, executed: Executed, options: Options
+) -> Iterator[str]:
     """Yield what makes a proof say less than it seems to."""
     if was_refused(program) and options.reset is None and not options.fresh:
         yield (
@@ -232,6 +240,11 @@ def _remarks(program: Program, executed: Executed, options: Options) -> Iterator
         )
     elif not executed.chose:
         yield "there was never a choice: one task at a time could run, so one schedule is all"
+    if strategy.truncated:
+        yield (
+            "a task gave way to others after its slice of steps; if it can take more of them while "
+            "the others wait, raise slice_steps="
+        )
     never = executed.titles.keys() - executed.ran
     if never:
         names = named(never, executed.titles)

@@ -74,6 +74,10 @@ class Mixed(Strategy):
         return self._exhaustive.bound
 
     @property
+    def truncated(self) -> bool:  # type: ignore[override]  # it changes
+        return self._exhaustive.truncated
+
+    @property
     def left(self) -> int | None:
         return self._exhaustive.left
 

@@ -28,6 +28,8 @@ FailureKind = Literal["stall", "livelock", "exception", "leak"]
 Verdict = Literal["found", "proved", "ran out"]
 
 STEP_LIMIT = 10_000
+SLICE_STEPS = 20
+"""Steps in a row, in which another task could run, after which a task stands back by default."""
 WAYS: dict[str, tuple[CancelWay, ...]] = {"asyncio": ("scope", "native"), "trio": ("scope",)}
 """How a task can be cancelled on each backend."""
 
@@ -56,6 +58,8 @@ class Options:
     """After so many different failures the exploration stops; None is never."""
     step_limit: int = STEP_LIMIT
     """Steps of one execution; one that takes more is a livelock."""
+    slice_steps: int = SLICE_STEPS
+    """Steps in a row after which a task stands back under ``exhaustive``."""
     reset: Any = None
     """A function that is called before each execution, or a `PickledProgram` of it."""
     fresh: tuple[str, ...] = ()
@@ -75,12 +79,18 @@ class Options:
             ("max_executions", self.max_executions, 1),
             ("depth", self.depth, 1),
             ("step_limit", self.step_limit, 1),
+            ("slice_steps", self.slice_steps, 1),
         )
         for what, value, least in numbers:
             if value is None and what == "max_preemptions":
                 continue
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{what} is {value!r}; expected an integer of at least {least}")
+        if self.slice_steps > max(self.step_limit // 2, SLICE_STEPS):
+            raise ValueError(
+                f"slice_steps is {self.slice_steps}, and step_limit {self.step_limit}: a task that "
+                f"waits in a loop would look like a livelock; expected at most half of step_limit"
+            )
         for kind in self.ignore:
             if kind not in get_args(FailureKind):
                 kinds = ", ".join(map(repr, get_args(FailureKind)))

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 from ._cancellable import Origin, Policy
-from ._options import STEP_LIMIT, CancelWay
+from ._options import SLICE_STEPS, STEP_LIMIT, CancelWay
 from ._outcome import NotTheSame
 from ._steps import CLOCK, MAIN, Name, Step, spell
 
@@ -46,7 +46,7 @@ __all__ = [
 Rule = Literal["stock", "run-on"]
 """What decides where a strategy does not."""
 
-SLICE = 20
+SLICE = SLICE_STEPS
 """Steps in a row after which a task that is still ready stands back for the others."""
 
 TICK_LIMIT_FACTOR = 100
@@ -119,6 +119,8 @@ class Point:
     steps: list[Step]
     """The steps taken so far."""
     rule: Rule = "run-on"
+    slices: int = 0
+    """How many slices in a row `current` has used up, if `slice_used`."""
 
     def preempts(self, choice: Choice) -> bool:
         """Return True if the choice keeps a task from going on whose turn it is: the task that
@@ -193,6 +195,7 @@ class Schedule:
         "_origins",
         "_permitted",
         "_picked",
+        "_slices",
         "_strategy",
         "_ticks_taken",
         "cancel_by",
@@ -234,6 +237,8 @@ class Schedule:
         self._numbers: dict[Name, int] = {}
         self._current: Name | None = None
         self._in_a_row = 0
+        self._slices = 0
+        """Slices that the task that runs has used up in a row, and then gone on."""
         self._cancelled = 0
         self._known: set[Name] = set()
         self._exempt: set[Name] = set()
@@ -291,7 +296,7 @@ class Schedule:
         if len(ready) > 1 or cancellable:
             self.chose = True
         elif self._only_choices:
-            self._in_a_row = 0
+            self._in_a_row = self._slices = 0
             return next(iter(ready)) if ready else CLOCK
         current = self._current if self._current in ready else None
         last = self._current or CLOCK
@@ -302,9 +307,17 @@ class Schedule:
             slice_used = self._in_a_row >= SLICE and len(ready) > 1
             default = default_choice(ready, current, slice_used)
         if len(ready) <= 1:
-            self._in_a_row = 0  # no other task is kept waiting
+            self._in_a_row = self._slices = 0  # no other task is kept waiting
         point = Point(
-            anchor, ready, current, slice_used, default, cancellable, self.steps, self.rule
+            anchor,
+            ready,
+            current,
+            slice_used,
+            default,
+            cancellable,
+            self.steps,
+            self.rule,
+            self._slices + 1,
         )
         choice = self._strategy.choose(point)
         if choice != default:
@@ -313,6 +326,7 @@ class Schedule:
             self.preemptions += 1
             if slice_used:
                 self._in_a_row = 0  # the task goes on for another slice
+                self._slices += 1
         return choice
 
     def _deviates(self, point: Point, choice: Choice) -> None:
@@ -448,7 +462,10 @@ class Schedule:
         self._numbers[task] = number
         step = Step(task, number, causes)
         self.steps.append(step)
-        self._in_a_row = self._in_a_row + 1 if task == self._current else 1
+        if task == self._current:
+            self._in_a_row += 1
+        else:
+            self._in_a_row, self._slices = 1, 0
         self._current = task
         self._cancelled = self._picked = 0
         return step

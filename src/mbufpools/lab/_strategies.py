@@ -344,13 +344,15 @@ class Exhaustive(Strategy):
     each of these schedules is executed, and each again with one cancellation at every place for it,
     which is a deviation, too.
 
-    Without a bound on preemptions a task is not let go on beyond its slice, since a task that spins
-    could go on for ever: `truncated` is then True.
+    Without a bound on preemptions a task is not let go on beyond that, since a task that spins
+    could go on for ever. `truncated` is True once a task had to stand back: schedules may be left
+    out then in which it takes more steps in a row.
 
     Args:
         max_preemptions: the bound under the run-on rule; None is no bound.
         max_delays: the bound under the stock rule; None leaves these schedules out.
         prefixes: the parts of the schedules to execute; by default all.
+        slice_steps: rounded up to whole slices.
     """
 
     name = "exhaustive"
@@ -362,8 +364,12 @@ class Exhaustive(Strategy):
         max_preemptions: int | None,
         max_delays: int | None = None,
         prefixes: Iterable[Prefix] | None = None,
+        *,
+        slice_steps: int = SLICE,
     ) -> None:
         super().__init__()
+        self._slices = -(-slice_steps // SLICE)
+        """Slices after which a task stands back."""
         self._max_preemptions = max_preemptions
         self._max_delays = max_delays
         self._pending: list[deque[Prefix]] = []
@@ -379,14 +385,13 @@ class Exhaustive(Strategy):
         """Deviations of the prefix that are still to come."""
         self._cost = 0
         """Preemptions or delays of the execution so far."""
-        self.truncated: bool = False
-        """True if schedules were left out in which a task takes more steps in a row."""
         self._survey: _Survey | None = None
 
     @classmethod
     def of(cls, options: Options) -> Exhaustive:
         most = options.max_preemptions
-        return cls(most, UNBOUNDED_DELAYS if most is None else most)
+        delays = UNBOUNDED_DELAYS if most is None else most
+        return cls(most, delays, slice_steps=options.slice_steps)
 
     @property
     def rule(self) -> Rule:
@@ -398,12 +403,12 @@ class Exhaustive(Strategy):
         most = self._max_preemptions
         if most is not None:
             bound += f" of at most {plural(most, 'preemption')}"
-            if self._max_delays is not None:
-                bound += f", and those of at most {plural(self._max_delays, 'delay')}"
         if self.truncated:
-            bound += (
-                f" in which no task that others wait for takes more than {SLICE} steps in a row"
-            )
+            steps = self._slices * SLICE
+            bound += f" in which no task takes more than {steps} steps in a row while another could"
+            bound += " run"
+        if most is not None and self._max_delays is not None:
+            bound += f", and those of at most {plural(self._max_delays, 'delay')}"
         return bound
 
     def _push(self, prefix: Prefix) -> None:
@@ -437,13 +442,22 @@ class Exhaustive(Strategy):
         return max(self._survey.left, sum(map(len, self._pending)))
 
     def choose_own(self, point: Point) -> Choice:
-        choice: Choice = self._deviations.get(point.anchor, point.default)
+        default = self._default(point)
+        choice: Choice = self._deviations.get(point.anchor, default)
         if self._left:
-            self._left -= choice != point.default
+            self._left -= choice != default
         elif len(point.ready) > 1 or point.cancellable:
-            self._branch(point)
-        self._cost += self._cost_of(point, choice)
+            self._branch(point, default)
+        self._cost += self._costs(point, choice, default)
         return choice
+
+    def _default(self, point: Point) -> Name:
+        """Return what the rule chooses; but a task may go on for several slices."""
+        if point.slice_used and point.current is not None:
+            if point.slices < self._slices:
+                return point.current
+            self.truncated = True
+        return point.default
 
     def pick_own(self, anchor: Anchor, count: int) -> int:
         choice = self._deviations.get(anchor)
@@ -461,22 +475,29 @@ class Exhaustive(Strategy):
                 self._push((rule, (*deviations, (anchor, Pick(index)))))
         return 0
 
-    def _cost_of(self, point: Point, choice: Choice) -> bool:
+    def _costs(self, point: Point, choice: Choice, default: Name) -> bool:
+        """Return True if the choice is a preemption, or under the stock rule a delay."""
         if isinstance(choice, Cancel):
             return False
-        return choice != point.default if point.rule == "stock" else point.preempts(choice)
+        if point.rule == "stock":
+            return choice != default
+        if point.current is None:
+            return False
+        return (choice == point.current) != (default == point.current)
 
-    def _branch(self, point: Point) -> None:
+    def _branch(self, point: Point, default: Name) -> None:
         """Note what else can be chosen here, as far as the bound allows."""
         rule, deviations = self._prefix
         most = self._max_delays if rule == "stock" else self._max_preemptions
         choices: list[Choice] = [*point.cancellable, *sorted(point.ready, reverse=True)]
         for choice in choices:
-            if choice == point.default:
+            if choice == default:
                 continue
-            if most is None and point.slice_used and choice == point.current:
-                self.truncated = True
-            elif most is None or self._cost + self._cost_of(point, choice) <= most:
+            if most is None:
+                within = not (point.slice_used and choice == point.current)
+            else:
+                within = self._cost + self._costs(point, choice, default) <= most
+            if within:
                 self._push((rule, (*deviations, (point.anchor, choice))))
 
     def end_own(self, schedule: Schedule, failed: bool) -> None:
@@ -490,7 +511,8 @@ class Exhaustive(Strategy):
         if not part:
             return None
         part.reverse()  # so that it is executed in the order in which it would have been here
-        return Exhaustive(self._max_preemptions, self._max_delays, part)
+        steps = self._slices * SLICE
+        return Exhaustive(self._max_preemptions, self._max_delays, part, slice_steps=steps)
 
     def merge(self, part: Strategy) -> None:
         assert isinstance(part, Exhaustive)

@@ -52,6 +52,8 @@ class Strategy(ABC):
     """True while it chooses by chance, so that a simpler schedule may fail, too."""
     complete: bool = False
     """True once every schedule within its bound has been executed."""
+    truncated: bool = False
+    """True if schedules were left out in which a task takes more steps in a row."""
     redundant: int = 0
     """Executions that were given up because they could show nothing new."""
 
