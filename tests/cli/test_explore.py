@@ -108,8 +108,8 @@ def test_a_program_that_holds_is_one_line(target: str, capsys: pytest.CaptureFix
         0,
         "proved: no failure in 12 executions (exhaustive on asyncio): all of the schedules of at "
         "most 2 preemptions, and those of at most 2 delays; not explored: cancellations "
-        "(cancel=True), other orders of plain callbacks, or of a set of tasks, than first in, "
-        "first out, threads between two of their waits, I/O and real time\n",
+        "(cancel=True); other orders of plain callbacks, or of a set of tasks, than first in, "
+        "first out; threads between two of their waits, I/O and real time\n",
         "",
     )
 
@@ -133,14 +133,14 @@ def test_both_backends_are_explored_in_turn(capsys: pytest.CaptureFixture[str]) 
     assert status == 0
     assert out.splitlines() == [
         f"proved: no failure in 12 executions (exhaustive on {backend}): all of the schedules; "
-        f"not explored: cancellations (cancel=True), {callbacks}threads between two of "
+        f"not explored: cancellations (cancel=True); {callbacks}threads between two of "
         f"their waits, I/O and real time"
         for backend, callbacks in (
             (
                 "asyncio",
-                "other orders of plain callbacks, or of a set of tasks, than first in, first out, ",
+                "other orders of plain callbacks, or of a set of tasks, than first in, first out; ",
             ),
-            ("trio", "other orders of trio's own tasks, or of a set of tasks, "),
+            ("trio", "other orders of trio's own tasks, or of a set of tasks; "),
         )
     ]
 

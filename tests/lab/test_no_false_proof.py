@@ -777,7 +777,7 @@ def test_a_proof_says_what_was_not_explored(
     found = lab.explore(program, backend=backend, cancel=cancel)
     assert found.complete
     assert found.not_explored == expected
-    assert str(found).endswith(f"; not explored: {', '.join(expected)}")
+    assert str(found).endswith(f"; not explored: {'; '.join(expected)}")
 
 
 @pytest.mark.parametrize("options", [{"max_executions": 3}, {"strategy": "random"}])

@@ -36,6 +36,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_hooks``            finds the hooks of the imported libraries, and asks them
 ``_library_state``    the shared state in the primitives of asyncio, anyio and trio
 ``_declare``          records what each step touches; `Shared`
+``_joins``            declares who looks whether several tasks of asyncio are over
 ``_leaks``            hears the warnings of leaked resources
 ``_interrupts``       Ctrl-C while the lab explores
 ``_lockstep``         threads of the program, which run one at a time, step by step

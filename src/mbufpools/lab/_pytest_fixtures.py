@@ -31,18 +31,26 @@ class Fixtures:
         self._item: Any = item
         self._used = False
 
-    def refuse(self) -> None:
-        """Fail the test if an argument is a coroutine, which belongs to another event loop."""
-        for name in self._item._fixtureinfo.argnames:
+    def refuse(self, backend: str) -> None:
+        """Fail the test if an argument is a coroutine, which belongs to another event loop; or if a
+        fixture of function scope is one, and trio runs when it is to be made anew."""
+        for name in self._item.fixturenames:
             fixture = self._definition(name)
-            if fixture is not None and (
-                inspect.iscoroutinefunction(fixture.func)
-                or inspect.isasyncgenfunction(fixture.func)
-            ):
+            if fixture is None or not _is_coroutine(fixture.func):
+                continue
+            if name in self._item._fixtureinfo.argnames:
                 pytest.fail(
                     f"{self._item.name} is explored, and takes the fixture {name!r}, which is a "
                     f"coroutine and belongs to another event loop. Make it in the test, or explore "
                     f"a program of your own with the fixture `explore`.",
+                    pytrace=False,
+                )
+            if backend == "trio" and fixture.scope == "function":
+                pytest.fail(
+                    f"{self._item.name} is explored on trio, and has the fixture {name!r}, which "
+                    f"is a coroutine. Its own event loop cannot make it anew for each execution "
+                    f"while trio runs. Make it in the test, give it a wider scope, or explore the "
+                    f"test with backend='asyncio'.",
                     pytrace=False,
                 )
 
@@ -110,3 +118,8 @@ class Fixtures:
         item._request._fillfixtures()
         if "caplog" in item.funcargs:
             item.funcargs["caplog"].clear()
+
+
+def _is_coroutine(function: Any) -> bool:
+    function = inspect.unwrap(function)
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)

@@ -117,7 +117,7 @@ class Exploration:
         )
         if self.complete and not self.failures:
             text += "".join(f"; but {remark}" for remark in self.remarks)
-            text += f"; not explored: {', '.join(self.not_explored)}"
+            text += f"; not explored: {'; '.join(self.not_explored)}"
         if self.left is not None and not self.failures:
             duration = _duration(self.left * self.seconds / self.executions)
             text += f"; {_roughly(self.left)} more are left ({duration} at this rate)"

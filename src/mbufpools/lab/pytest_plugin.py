@@ -23,7 +23,8 @@ log of the test are shown only for the failing schedule. An exploration that sto
 **Fixtures.** The test function is called once for each schedule. Fixtures of function scope, such
 as ``tmp_path`` and ``monkeypatch``, are torn down and made anew before each. Those of a wider
 scope, which tests share anyway, parameters, and the instance of a test class are the same for all.
-Coroutine fixtures are refused as arguments, because they belong to another event loop.
+Coroutine fixtures are refused as arguments, because they belong to another event loop. Those that
+are no arguments (`autouse`) are made anew, too, but not on trio.
 
 **Failures come first.** The schedules that failed are kept in pytest's cache. The next time they
 are executed first, and the others only if none of them fails.
@@ -231,7 +232,7 @@ class Explored(pytest.Function):
     def setup(self) -> None:
         """Refuse the fixtures that executions must not share."""
         begin(self)
-        Fixtures(self).refuse()
+        Fixtures(self).refuse(str(self.callspec.params[BACKEND]))
         super().setup()
 
     def runtest(self) -> None:
