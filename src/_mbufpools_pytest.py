@@ -114,10 +114,16 @@ INI = (
 
 
 def _is_set(config: pytest.Config) -> bool:
-    """Return True if an option has a value that is to be checked."""
-    return any(config.getoption(name) != default for name, default in OPTIONS.items()) or any(
-        config.getini(f"explore_{name}") not in ("", []) for name in INI
-    )
+    """Return True if an option has a value that is to be checked.
+
+    Raises:
+        UsageError: an option of the ini file has a type that this pytest does not take.
+    """
+    try:
+        in_ini = any(config.getini(f"explore_{name}") not in ("", []) for name in INI)
+    except TypeError as error:  # before pytest 9.2
+        raise pytest.UsageError(f'{error}; write it as a string, as in "true"') from None
+    return in_ini or any(config.getoption(name) != default for name, default in OPTIONS.items())
 
 
 @pytest.hookimpl(tryfirst=True)  # plugins that come first can only have set marks
