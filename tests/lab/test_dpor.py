@@ -81,7 +81,7 @@ def compare(
     compared = exhaustive = reduced = 0
     for seed in seeds:
         generated = generate(seed, operations)
-        everything = see(generated, Exhaustive(None), backend, enough)
+        everything = see(generated, Exhaustive(None, prefixes=[("eager", ())]), backend, enough)
         if not everything.complete:
             continue
         dpor = Dpor()

@@ -460,7 +460,7 @@ def test_dpor_sees_what_every_order_of_generated_callbacks_shows(seeds: range) -
     for seed in seeds:
         callbacks = generated_callbacks.generate(seed)
         results: list[set[str]] = []
-        for strategy in (Exhaustive(None), Dpor()):
+        for strategy in (Exhaustive(None, prefixes=[("eager", ())]), Dpor()):
             seen: set[str] = set()
 
             def note(schedule: Schedule, outcome: Outcome, seen: set[str] = seen) -> None:

@@ -395,6 +395,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._order = 0
         """How many callbacks and steps of tasks were called for so far."""
         self._stock = schedule.rule == "stock"
+        self._eager = schedule.rule == "eager"
         self._due: list[tuple[OrderedTimer, int, int]] = []
         """Timers that are due and were not called for yet, what caused them, and since when."""
         self._iteration_end = 0
@@ -761,12 +762,6 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             step.accesses[MAIN, "end"] = False  # after it no task runs
         self._origin = 1 << len(self._schedule.steps) - 1
         self._since = len(self._schedule.steps)
-        if self._callbacks and recorder.active:
-            # Those that this step holds back come after it in every schedule.
-            self._callbacks = deque(
-                it._replace(origin=it.origin | self._origin) if _holds(handle, ready, it) else it
-                for it in self._callbacks
-            )
         self._running = name
         task = self._task(name)
         if step.number == 1 and task is not None and task._must_cancel:  # type: ignore[attr-defined]  # asyncio's own
@@ -799,8 +794,12 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             declare_spawn(state.cancel_scope)  # a cancellation no longer reaches it
 
     def _is_held(self, called: _Called) -> bool:
-        """Return True if a callback must wait for a step that was called for before it."""
-        return any(_holds(handle, ready, called) for handle, ready in self._steps.values())
+        """Return True if a callback must wait for a step that was called for before it: for the
+        only one that can run. If several can run, the task may be late."""
+        if len(self._steps) != 1 or self._eager:
+            return False
+        ((handle, ready),) = self._steps.values()
+        return _holds(handle, ready, called)
 
     def _run_chains(self) -> None:
         """Run all callbacks, those that they call for in turn, and so on; but not those that wait
@@ -1177,9 +1176,9 @@ def _is_step(callback: Any) -> bool:
 def _holds(handle: Any, ready: Ready, called: _Called) -> bool:
     """Return True if a step must come before a callback.
 
-    The next step of a task that has yielded, or the first one of a new task, comes before what was
-    called for after it and before any other step, as in asyncio. A task that was woken may be
-    late, so callbacks may overtake it.
+    The next step of a task that has yielded, or the first one of a new task, comes before what the
+    same step has called for after it, as in asyncio. A task that was woken may be late, so
+    callbacks may overtake it.
     """
     return (
         ready.order < called.order

@@ -49,6 +49,7 @@ class Dpor(Strategy):
 
     name = "dpor"
     bound = "the schedules that the declared accesses tell apart"
+    own_rule = "eager"
     can_cancel = False
     can_pick = False
     needs_declarations = True

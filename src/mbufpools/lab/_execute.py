@@ -410,7 +410,7 @@ def _shrunk(
     shortest = best
     if shortest is not None and len(shortest[0].deviations) > 1 and time.perf_counter() <= end:
         schedule = shortest[0]
-        other: Rule = "stock" if schedule.rule == "run-on" else "run-on"
+        other: Rule = "run-on" if schedule.rule == "stock" else "stock"
         follow = Follow([step.task for step in schedule.steps], schedule.deviations, other)
         again, followed = _execute_one(
             program, follow, options, lambda it: _given(it, schedule.deviations, options)
@@ -419,9 +419,9 @@ def _shrunk(
         if note(again, followed):
             replays += shorten(other, followed.deviations)
         # Of two that are equally short, the one counts that is told from the stock order.
-        if best is None or (len(best[0].deviations), best[0].rule == "run-on") >= (
+        if best is None or (len(best[0].deviations), best[0].rule != "stock") >= (
             len(schedule.deviations),
-            schedule.rule == "run-on",
+            schedule.rule != "stock",
         ):
             best = shortest
     if best is None:

@@ -65,7 +65,7 @@ def _cause(error: BaseException) -> str:
 def _rule(token: str, schedule: Schedule) -> str:
     """Say what the schedule follows, but for its deviations."""
     backend = token.partition(":")[0].partition("/")[0]
-    if schedule.rule == "run-on":
+    if schedule.rule != "stock":
         rule = "in which each task runs on for as long as it can"
     elif backend == "trio":
         rule = "in which the task runs that was ready first, one of the orders that trio takes"

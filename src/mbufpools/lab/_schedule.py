@@ -1,6 +1,6 @@
 """The schedule of one execution: which task runs next, asked of a strategy at every step.
 
-Where a strategy has no reason to choose otherwise, a *rule* decides. There are two:
+Where a strategy has no reason to choose otherwise, a *rule* decides. There are three:
 
 - ``stock`` is the order that the backend itself takes: the task runs that became ready first. On
   asyncio that is what `asyncio.run` does. trio runs the tasks that are ready at one time in a
@@ -9,6 +9,8 @@ Where a strategy has no reason to choose otherwise, a *rule* decides. There are 
   that a task that spins cannot keep out the others. If it cannot go on, the task runs that has been
   ready for the longest, and of those that became ready in the same step the one that was spawned
   first.
+- ``eager`` is the same, but callbacks of asyncio never wait for the step of a task. `Dpor` needs
+  that, because what a callback comes after must not depend on which other tasks can run.
 
 A schedule is given by its rule and by its *deviations* from the rule. Each deviation is anchored to
 a step of a task, not to a position in the schedule, so that the others keep their meaning when one
@@ -43,7 +45,7 @@ __all__ = [
     "stock_choice",
 ]
 
-Rule = Literal["stock", "run-on"]
+Rule = Literal["stock", "run-on", "eager"]
 """What decides where a strategy does not."""
 
 SLICE = SLICE_STEPS

@@ -11,15 +11,16 @@ from ._steps import CLOCK, MAIN, Name, spell
 __all__ = ["parse_token", "spell_token"]
 
 
-RUN_ON = "/run-on"
-"""Follows the backend in the token of a schedule under the run-on rule."""
+SUFFIXES: dict[Rule, str] = {"stock": "", "run-on": "/run-on", "eager": "/eager"}
+"""What follows the backend in the token of a schedule under each rule."""
 
 
 def spell_token(backend: str, deviations: Deviations, rule: Rule) -> str:
     """Return the token of a schedule, such as ``asyncio:0.1@2>0.2``.
 
     ``asyncio:`` alone is the order that asyncio itself takes; ``asyncio/run-on:`` begins the token
-    of a schedule in which, but for its deviations, each task runs on for as long as it can.
+    of a schedule in which, but for its deviations, each task runs on for as long as it can, and
+    ``asyncio/eager:`` one in which callbacks never wait for a task, besides.
     Each deviation is written as the step after which it comes, the number of cancellations that
     were injected there before it (as apostrophes), and ``>`` with the task that runs or ``!`` with
     the task that is cancelled and the way. A value that `choose` returned is written as the step
@@ -35,7 +36,9 @@ def spell_token(backend: str, deviations: Deviations, rule: Rule) -> str:
             parts.append(f"{where}!{spell(choice.task)}/{choice.by}")
         else:
             parts.append(f"{where}>{spell(choice)}")
-    return f"{backend}{RUN_ON if rule == 'run-on' else ''}:{','.join(parts)}"
+    if backend == "trio" and rule == "eager":
+        rule = "run-on"  # trio has no callbacks
+    return f"{backend}{SUFFIXES[rule]}:{','.join(parts)}"
 
 
 def parse_token(token: str) -> tuple[str, Deviations, Rule]:
@@ -73,8 +76,9 @@ def parse_token(token: str) -> tuple[str, Deviations, Rule]:
             f"{token!r} is no token; expected what a failure's `token` says, such as "
             f"'asyncio:0.1@2>0.2'"
         ) from None
-    if backend.endswith(RUN_ON):
-        return backend.removesuffix(RUN_ON), deviations, "run-on"
+    for rule, suffix in SUFFIXES.items():
+        if suffix and backend.endswith(suffix):
+            return backend.removesuffix(suffix), deviations, rule
     return backend, deviations, "stock"
 
 
