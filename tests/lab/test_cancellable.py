@@ -288,6 +288,49 @@ async def program():
     )
 
 
+IMPORTS_IN_A_FUNCTION = """
+import asyncio
+
+async def use(times):
+    import anyio
+    for _ in range(times):
+        await anyio.sleep(1)
+
+async def program():
+    await asyncio.sleep(1)
+    await use(1)
+
+async def closes_late():
+    closed = True
+    try:
+        try:
+            await use(1)
+        except asyncio.CancelledError:
+            closed = False
+            await asyncio.sleep(0)  # here a cancellation by a scope comes again
+            closed = True
+            raise
+    finally:
+        assert closed, "not closed"
+"""
+
+
+@pytest.mark.parametrize(
+    ("strategy", "jobs"), [("mixed", None), ("mixed", 1), ("exhaustive", 1), ("fifo", None)]
+)
+def test_a_program_that_imports_anyio_in_a_function_is_cancelled_by_a_scope(
+    installed: Path, strategy: lab.StrategyName, jobs: int | None
+) -> None:
+    module = load(installed, IMPORTS_IN_A_FUNCTION)
+    executor = None if jobs is None else AtOnce()
+    options: dict[str, Any] = {"cancel": True, "strategy": strategy, "executor": executor}
+    found = lab.explore(module.program, **options)
+    assert found.verdict == "proved"
+    assert not any("by a scope" in it for it in found.not_explored)
+    (failure,) = lab.explore(module.closes_late, **options).failures
+    assert failure.token.endswith("/scope")
+
+
 @BACKENDS
 @pytest.mark.parametrize("kind", ["leak", "stall", "exception", "livelock"])
 def test_a_kind_of_failure_is_passed_over(kind: lab.FailureKind, backend: lab.BackendName) -> None:

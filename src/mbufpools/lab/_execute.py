@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 
 from . import _interrupts
+from ._anyio_use import anyio_was_used, noting_anyio
 from ._cancellable import Cancellable, Policy
 from ._cancelling import declaring_cancellations
 from ._chance import CHANCE, SYSTEM_CHANCE, chance_is_kept, restart_chance
@@ -137,6 +138,8 @@ class Executed:
     """The failures of each kind that were passed over."""
     picked: bool = False
     """Whether the program was given values by `choose`."""
+    uses_anyio: bool = False
+    """Whether the program has used anyio, though it seemed that it does not. It stops then."""
     unscheduled: set[str] = field(default_factory=set)
     """What the tasks of the program are called that no schedule chooses."""
 
@@ -187,6 +190,9 @@ def _execute(
 
     def next_schedule() -> Schedule | None:
         discard_refused()
+        result.uses_anyio = options.without_anyio and anyio_was_used()
+        if result.uses_anyio:
+            return None
         full = options.max_failures is not None and len(found) >= options.max_failures
         now = time.perf_counter()
         if full or result.executions >= options.max_executions or now >= end:
@@ -243,12 +249,18 @@ def _execute(
             if strategy.needs_declarations:  # of what the backend has loaded, too
                 stack.enter_context(declaring())
                 stack.enter_context(declaring_cancellations())
+            if options.without_anyio:
+                stack.enter_context(noting_anyio())
             backend(program, next_schedule, done, leaks)
     except NotFresh as error:
         raise records.error(result.executions, str(error), repeated=False) from None
     except NotTheSame:
         _repeat(program, options, records, None)  # it may say more: the step that differs, and why
         raise
+    if result.uses_anyio:
+        found.clear()  # they are found again
+        result.signatures.clear()
+        collect_unheard()
     _repeat(program, options, records, found[0][0] if found else None)
     result.cancelled_one = policy is None or policy.matched
     result.failures = [_shrunk(program, options, records, *it, end=end) for it in found]

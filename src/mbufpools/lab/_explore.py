@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 from types import ModuleType
 from typing import Any, cast
 
@@ -30,7 +31,7 @@ from ._options import (
 )
 from ._outcome import LabError, NotRepeated
 from ._pages import with_pages
-from ._parallel import execute_in_parallel
+from ._parallel import LEAST_SECONDS, execute_in_parallel
 from ._program import check_program
 from ._repetition import note_refused, was_refused
 from ._result import Exploration, ExplorationIncomplete, Failure
@@ -108,8 +109,9 @@ def explore(
             code of its project made, and that no object keeps for itself (see `cancellable`).
             ``"scope"`` is by a cancel scope around the task, ``"native"`` by asyncio's own
             ``Task.cancel()``; True is by both, but on asyncio by a scope only if the program uses
-            anyio. A name of a task, several names,
-            or a function of a `TaskInfo` say which tasks are cancelled; `cancellable` says more.
+            anyio (if that shows only while it runs, the exploration begins again). A name of a
+            task, several names, or a function of a `TaskInfo` say which tasks are cancelled;
+            `cancellable` says more.
             ``"random"`` and ``"pct"`` cancel one task in each execution. Not with ``"dpor"``.
         ignore: kinds of failures that are passed over, such as ``["leak"]``, so that a library's
             unclosed generator does not hide what comes after it.
@@ -153,13 +155,15 @@ def explore(
         raise ValueError(f"no strategy {strategy!r}: expected one of {', '.join(STRATEGIES)}")
     kind = STRATEGIES[strategy]
     rules = cancelling(cancel)
+    ways = _ways(program, rules, backend)
     options = Options(
         backend=backend,
         max_preemptions=max_preemptions,
         max_executions=max_executions,
         max_seconds=max_seconds,
         cancelling=rules,
-        cancel_by=_ways(program, rules, backend),
+        cancel_by=ways,
+        without_anyio=rules is not None and rules.by is None and "scope" not in ways,
         ignore=_kinds(ignore),
         seed=seed,
         depth=depth,
@@ -181,10 +185,11 @@ def explore(
         _check_executor(executor, kind)
     try:
         with interruptible():
-            if executor is None:
-                executed = execute(program, chosen, options, on_progress=on_progress)
-            else:
-                executed = execute_in_parallel(program, chosen, executor, options, on_progress)
+            executed = _execute(program, chosen, options, executor, on_progress)
+            if executed.uses_anyio:  # so it can be cancelled by scopes, too
+                options = _with_scopes(options, executed.seconds)
+                chosen = kind.of(options)
+                executed = _execute(program, chosen, options, executor, on_progress)
     except NotRepeated:
         note_refused(program)
         raise
@@ -221,6 +226,30 @@ def explore(
     if require_complete and exploration.verdict == "ran out":
         raise ExplorationIncomplete(exploration)
     return exploration
+
+
+def _execute(
+    program: Program,
+    strategy: Strategy,
+    options: Options,
+    executor: Executor | None,
+    on_progress: Callable[[int], None] | None,
+) -> Executed:
+    """Execute the schedules of a strategy here, or in the processes of an executor."""
+    if executor is None:
+        return execute(program, strategy, options, on_progress=on_progress)
+    return execute_in_parallel(program, strategy, executor, options, on_progress)
+
+
+def _with_scopes(options: Options, seconds: float) -> Options:
+    """Return the options with cancellations by a scope, after so many seconds without them."""
+    left = options.max_seconds
+    return replace(
+        options,
+        cancel_by=cancel_ways(None, options.backend),
+        without_anyio=False,
+        max_seconds=None if left is None else max(left - seconds, LEAST_SECONDS),
+    )
 
 
 def _remarks(
@@ -283,7 +312,7 @@ def _not_explored(strategy: Strategy, options: Options, executed: Executed) -> I
     """Yield what was held fixed, so that nothing is said of it."""
     if not options.cancel_by:
         yield "cancellations (cancel=True)"
-    elif options.cancelling.by is None and options.cancel_by == ("native",):
+    elif options.without_anyio:
         yield "cancellations by a scope, since nothing here uses anyio (cancel='scope')"
     if executed.spared:
         tasks = named(executed.spared, executed.titles)

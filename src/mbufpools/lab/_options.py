@@ -50,6 +50,8 @@ class Options:
     """The kinds of failures that are passed over."""
     cancel_by: tuple[CancelWay, ...] = ()
     """The ways in which the lab cancels a task, once in an execution; none if it does not."""
+    without_anyio: bool = False
+    """Whether scopes are not among these ways because the program seems not to use anyio."""
     seed: int = 0
     """Of ``random`` and ``pct``."""
     depth: int = 3

@@ -27,7 +27,7 @@ from ._result import Failure
 from ._steps import Name
 from ._strategy import Strategy
 
-__all__ = ["execute_in_parallel", "kill_workers", "workers"]
+__all__ = ["LEAST_SECONDS", "execute_in_parallel", "kill_workers", "workers"]
 
 PART = 200
 """The number of schedules that a worker executes before it returns its part."""
@@ -68,6 +68,7 @@ class _Done:
     cancelled_one: bool
     ignored: Counter[str]
     picked: bool
+    uses_anyio: bool
     unscheduled: set[str]
 
 
@@ -137,6 +138,7 @@ def _work(part: _Part) -> _Done:
         result.cancelled_one,
         result.ignored,
         result.picked,
+        result.uses_anyio,
         result.unscheduled,
     )
 
@@ -212,11 +214,12 @@ def execute_in_parallel(
         result.cancelled_one = result.cancelled_one or done.cancelled_one
         result.ignored += done.ignored
         result.picked = result.picked or done.picked
+        result.uses_anyio = result.uses_anyio or done.uses_anyio
         result.unscheduled |= done.unscheduled
         strategy.merge(done.strategy)
 
     try:
-        while not enough() and not is_late():
+        while not enough() and not is_late() and not result.uses_anyio:
             submit_parts()
             if not running:
                 break
