@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import math
+import queue
+import signal
 import socket
-from collections.abc import Awaitable, Callable
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from mbufpools import lab
@@ -55,3 +64,105 @@ def test_after_a_refusal_trio_and_asyncio_do_io_again(backend: lab.BackendName) 
             return one.recv(1)
 
     assert anyio.run(program, backend=backend) == b"x"
+
+
+# --- threads that are older than the exploration, and timers of the operating system
+
+
+@pytest.fixture
+def server() -> Iterator[Callable[[Callable[[], object]], None]]:
+    """A thread that calls what it is given, 10 ms later."""
+    calls: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+
+    def serve() -> None:
+        while (call := calls.get()) is not None:
+            time.sleep(0.01)
+            with contextlib.suppress(lab.LabError):
+                call()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield calls.put
+    calls.put(None)
+    thread.join()
+
+
+@pytest.mark.parametrize("seconds", [math.inf, 5])
+def test_an_older_thread_that_answers_late_is_refused_on_asyncio(
+    seconds: float, server: Callable[[Callable[[], object]], None]
+) -> None:
+    async def program() -> None:
+        loop, answered = asyncio.get_running_loop(), asyncio.Event()
+        server(lambda: loop.call_soon_threadsafe(answered.set))
+        await asyncio.wait_for(answered.wait(), None if seconds == math.inf else seconds)
+
+    with pytest.raises(lab.Unsupported, match="a thread that the program has not started calls"):
+        lab.explore(program)
+    with pytest.raises(lab.Unsupported, match="a thread that the program has not started calls"):
+        lab.replay(program, "asyncio:")
+
+
+@pytest.mark.parametrize("seconds", [math.inf, 5])
+def test_an_older_thread_that_answers_late_is_refused_on_trio(
+    seconds: float, server: Callable[[Callable[[], object]], None]
+) -> None:
+    async def program() -> None:
+        answered = anyio.Event()
+        token: Any = anyio.lowlevel.current_token()
+        server(lambda: token.native_token.run_sync_soon(answered.set))
+        with anyio.fail_after(seconds):
+            await answered.wait()
+
+    with pytest.raises(lab.Unsupported, match="a thread that the program has not started calls"):
+        lab.explore(program, backend="trio")
+
+
+@both_backends
+def test_a_stall_stays_a_stall_beside_an_older_thread(
+    backend: lab.BackendName, server: Callable[[Callable[[], object]], None]
+) -> None:
+    async def program() -> None:
+        await anyio.Event().wait()
+
+    (failure,) = lab.explore(program, backend=backend).failures
+    assert failure.kind == "stall"
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no interval timer")
+@both_backends
+def test_a_program_that_waits_for_an_interval_timer_is_refused(backend: lab.BackendName) -> None:
+    async def program() -> None:
+        before = signal.signal(signal.SIGALRM, lambda *_: None)
+        signal.setitimer(signal.ITIMER_REAL, 60)
+        try:
+            await anyio.Event().wait()
+        finally:
+            signal.signal(signal.SIGALRM, before)
+
+    with timer_of_pytest(0), pytest.raises(lab.Unsupported, match="a timer of the operating sys"):
+        lab.explore(program, backend=backend)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no interval timer")
+@both_backends
+def test_a_timer_that_is_older_than_the_exploration_is_not_the_programs(
+    backend: lab.BackendName,
+) -> None:
+    async def program() -> None:
+        await anyio.Event().wait()
+
+    with timer_of_pytest(60):
+        (failure,) = lab.explore(program, backend=backend).failures
+    assert failure.kind == "stall"
+
+
+@contextlib.contextmanager
+def timer_of_pytest(seconds: float) -> Iterator[None]:
+    """Set the interval timer, as pytest-timeout does, and at the end put back what was set."""
+    handler = signal.signal(signal.SIGALRM, lambda *_: None)
+    left, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, left)
+        signal.signal(signal.SIGALRM, handler)

@@ -45,6 +45,7 @@ from ._lockstep import LabThread
 from ._options import Program
 from ._oracles import Violated, oracles
 from ._outcome import IO_REFUSED, LabError, Outcome, describe, first_line, only, refuse
+from ._outsiders import THREAD_REFUSED, refuse_timer
 from ._program import awaitable_of
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._steps import CLOCK, MAIN, OVER, Name, Resource, spell
@@ -551,10 +552,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self, callback: Any, *args: Any, context: Context | None = None
     ) -> Any:
         if threading.get_ident() != self._thread_id and _lockstep.current() is None:
-            raise refuse(
-                "a thread that the program has not started calls the event loop; start it in the "
-                "program, so that the lab can run it in lock-step"
-            )
+            raise refuse(THREAD_REFUSED)
         return self.call_soon(callback, *args, context=context)
 
     def call_at(
@@ -686,6 +684,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                         self._step(choice)
                         continue
                 if not self._jump():
+                    refuse_timer()
                     return Outcome(
                         "stall",
                         "every task waits, and nothing can wake one",
@@ -1063,6 +1062,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             elif self._is_timer_set():
                 self._fire()
             else:
+                refuse_timer()
                 kind, how = "stall", "waits, and nothing can wake it"
                 break
         return Outcome(

@@ -33,6 +33,7 @@ from ._outcome import (
     raise_refused,
     refuse,
 )
+from ._outsiders import forget_outsiders, wait_for_threads
 from ._private_names import require
 from ._redirected import redirected
 from ._repetition import Record, Records, difference
@@ -182,6 +183,7 @@ def _execute(
     # Many schedules lead to the same failure; it is reported once.
     seen: set[Signature] = set(known)
     begin = time.perf_counter()
+    forget_outsiders()
     backend = _backend(options.backend)
     renew = Renewal(options.reset, options.fresh)
     records = Records(program)
@@ -215,6 +217,8 @@ def _execute(
 
     def done(schedule: Schedule, outcome: Outcome) -> None:
         result.executions += 1
+        if outcome.kind is not None:
+            wait_for_threads()
         raise_refused()
         if _interrupts.raised_by(outcome.error):
             raise _interrupts.interrupt()
@@ -356,6 +360,8 @@ def _execute_one(
         return schedule
 
     def done(schedule: Schedule, outcome: Outcome) -> None:
+        if outcome.kind is not None:
+            wait_for_threads()
         raise_refused()
         results.append((schedule, outcome))
 

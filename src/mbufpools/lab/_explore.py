@@ -30,6 +30,7 @@ from ._options import (
     check_backend,
 )
 from ._outcome import LabError, NotRepeated
+from ._outsiders import forget_outsiders
 from ._pages import with_pages
 from ._parallel import LEAST_SECONDS, execute_in_parallel
 from ._program import check_program
@@ -384,6 +385,7 @@ def replay(
     )
     begin = time.perf_counter()
     with interruptible():
+        forget_outsiders()
         outcome, schedule, misfits = once(program, deviations, rule, options)
     if misfits:
         anchor = misfits[0]

@@ -26,6 +26,7 @@ __all__ = [
     "only",
     "raise_refused",
     "refuse",
+    "was_anything_refused",
 ]
 
 
@@ -94,6 +95,11 @@ def refuse(message: str, kind: type[LabError] = Unsupported) -> LabError:
 def discard_refused() -> None:
     """Forget what was refused, because another execution begins."""
     _refused.clear()
+
+
+def was_anything_refused() -> bool:
+    """Return True if something was refused in the execution that runs."""
+    return bool(_refused)
 
 
 def raise_refused() -> None:

@@ -38,6 +38,7 @@ from ._lockstep import LabThread
 from ._options import Program
 from ._oracles import Violated, oracles
 from ._outcome import IO_REFUSED, LabError, Outcome, describe, first_line, only, refuse
+from ._outsiders import THREAD_REFUSED, refuse_timer
 from ._program import awaitable_of
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._steps import CLOCK, MAIN, OVER, Name
@@ -147,7 +148,9 @@ class _Backend(trio.abc.Instrument):
         """Replace trio's own parts by the lab's, and put them back at the end."""
         spawn = _run.Runner.spawn_impl
         idle = _run.Runner.wait_all_tasks_blocked
+        token: Any = trio.lowlevel.TrioToken
         put: list[tuple[Any, str, Any]] = [
+            (token, "run_sync_soon", self._refuse_other_threads(token.run_sync_soon)),
             (_run, "_r", _Chooser(self)),
             (_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
             (trio._threads, "start_thread_soon", _start_thread),
@@ -241,6 +244,17 @@ class _Backend(trio.abc.Instrument):
             oracles.end()
         else:
             self._end()
+
+    def _refuse_other_threads(self, run_sync_soon: Any) -> Any:
+        """Refuse calls of trio by threads that the program has not started."""
+        explores = threading.get_ident()
+
+        def refuse_other_threads(token: Any, *args: Any, **options: Any) -> None:
+            if threading.get_ident() != explores and _lockstep.current() is None:
+                raise refuse(THREAD_REFUSED)
+            run_sync_soon(token, *args, **options)
+
+        return refuse_other_threads
 
     def _refuse_io(self, wait: Callable[..., Any]) -> Callable[..., Any]:
         """Refuse to wait for I/O in a task of the program; trio's own tasks do."""
@@ -701,6 +715,7 @@ class _Backend(trio.abc.Instrument):
         deadlines = _run.GLOBAL_RUN_CONTEXT.runner.deadlines
         quiet = self._ticks >= TICKS and only_ticks_on_trio(deadlines)
         if deadline == math.inf or quiet:
+            refuse_timer()
             self._outcome = Outcome(
                 "stall",
                 "every task waits, and nothing can wake one",
