@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -263,6 +264,59 @@ def test_a_task_is_cancelled_in_the_middle_of_its_wait_if_asked_for(
     for failure in found.failures:
         (again,) = lab.replay(program, failure.token).failures
         assert again.report == failure.report
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_task_that_was_woken_is_cancelled_until_one_other_step_has_run(steps: int) -> None:
+    async def program() -> None:
+        event = asyncio.Event()
+        done: list[int] = []
+
+        async def wait() -> None:
+            try:
+                await event.wait()
+            except asyncio.CancelledError:
+                assert not done, "cancelled after the other was done"
+                raise
+
+        async def give() -> None:
+            await asyncio.sleep(0)
+            event.set()
+            for _ in range(steps - 1):
+                await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            if not waiter.cancelling():
+                done.append(1)
+            await asyncio.sleep(0)
+
+        waiter, giver = asyncio.create_task(wait()), asyncio.create_task(give())
+        with contextlib.suppress(asyncio.CancelledError):
+            await waiter
+        await giver
+
+    seldom = lab.explore(program, cancel=lab.cancellable("*wait"))
+    assert seldom.verdict == ("found" if steps == 1 else "proved")
+    told = [it for it in seldom.not_explored if "once two other steps have run since the" in it]
+    assert len(told) == 1
+    found = lab.explore(program, cancel=lab.cancellable("*wait", mid_wait=True))
+    assert found.verdict == "found"
+    assert not any("two other steps" in it for it in found.not_explored)
+
+
+def test_tasks_that_cancel_does_not_name_are_no_library_tasks() -> None:
+    async def program() -> None:
+        async def waiter() -> None:
+            await checkpoint()
+
+        async def other() -> None:
+            await checkpoint()
+
+        await together(waiter, other)
+
+    for cancel in ("*waiter", lambda task: task.title.endswith("waiter")):
+        spared = lab.explore(program, cancel=cancel).not_explored
+        (told,) = [it for it in spared if "cancellations of the tasks" in it]
+        assert told.startswith("cancellations of the tasks that cancel= leaves out: 0 'main'")
 
 
 def test_without_anyio_a_task_is_cancelled_natively(installed: Path) -> None:

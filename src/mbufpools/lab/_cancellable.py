@@ -96,8 +96,9 @@ def cancellable(
             cancelled: on asyncio by a scope only if the program, or a library that it has imported,
             uses anyio.
         times: cancellations in one execution, at most.
-        mid_wait: also cancel a task in the middle of a wait, after other tasks have run, and not
-            only as soon as it waits and when it has been woken. This takes many more executions.
+        mid_wait: also cancel a task in the middle of a wait, after other tasks have run, and long
+            after it has been woken; and not only as soon as it waits, and when it has been woken
+            until one other step has run. This takes many more executions.
 
     Raises:
         ValueError: a way or a number that cannot be, or a file that does not exist.

@@ -50,6 +50,13 @@ STRATEGIES: dict[str, type[Strategy]] = {
 """The strategies that `explore` offers, the default first."""
 
 
+MID_WAIT = (
+    "cancellations in the middle of a wait, or once two other steps have run since the task was "
+    "woken (lab.cancellable(mid_wait=True))"
+)
+"""What is left out unless it is asked for."""
+
+
 def explore(
     program: Program,
     *,
@@ -106,8 +113,9 @@ def explore(
         require_complete: raise `ExplorationIncomplete` if nothing failed, and not every schedule
             within the bound was executed.
         cancel: also cancel each task of the program once at each of its await points: as soon as
-            it waits there, and when it has been woken. The tasks of the program are those that the
-            code of its project made, and that no object keeps for itself (see `cancellable`).
+            it waits there, and when it has been woken, until one other step has run. The tasks of
+            the program are those that the code of its project made, and that no object keeps for
+            itself (see `cancellable`).
             ``"scope"`` is by a cancel scope around the task, ``"native"`` by asyncio's own
             ``Task.cancel()``; True is by both, but on asyncio by a scope only if the program uses
             anyio (if that shows only while it runs, the exploration begins again). A name of a
@@ -315,9 +323,13 @@ def _not_explored(strategy: Strategy, options: Options, executed: Executed) -> I
         yield "cancellations (cancel=True)"
     elif options.without_anyio:
         yield "cancellations by a scope, since nothing here uses anyio (cancel='scope')"
+    if options.cancel_by and not options.cancelling.mid_wait:
+        yield MID_WAIT
     if executed.spared:
         tasks = named(executed.spared, executed.titles)
-        yield f"cancellations of the tasks that a library made, or an object keeps: {tasks}"
+        chosen = options.cancelling.names or options.cancelling.predicate is not None
+        why = "that cancel= leaves out" if chosen else "that a library made, or an object keeps"
+        yield f"cancellations of the tasks {why}: {tasks}"
     if executed.picked and strategy.name == "fifo":
         yield "other values of lab.choose than the first"
     if options.ignore:

@@ -351,7 +351,8 @@ class Schedule:
         """Return the cancellations that are possible here.
 
         The lab cancels a task as soon as it waits, or when it has been woken and has not run yet,
-        or anywhere in between if it was asked to. A task that has not begun waits nowhere yet.
+        until one other step has run; or anywhere in between if it was asked to. A task that has not
+        begun waits nowhere yet.
         """
         if len(self.injected) >= self.cancel_times:
             return ()
