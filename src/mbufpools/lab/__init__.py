@@ -27,6 +27,8 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_ordered_sets``     sets of asyncio that are walked in a fixed order
 ``_running``          whether the calling thread runs the program, and what time it is there
 ``_other_loops``      objects of asyncio that an earlier execution has bound to its event loop
+``_anyio_use``        whether the program uses anyio
+``_outsiders``        threads that the program has not started, and timers of the system
 ``_replaced``         replaces functions of modules, and the copies that other modules hold
 ``_redirected``       makes a function of C a function in Python, wherever a program holds it
 ``_clocks``           the clocks of `time` and `datetime`, in virtual time
@@ -44,7 +46,6 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_lock_holders``     which task holds a lock that others wait for
 ``_cancellable``      which tasks the lab cancels
 ``_cancelling``       records which tasks a cancellation can reach
-``_joins``            records who looks whether several tasks are over
 ``_background``       knows when only services that tick still run
 ``_virtual_time``     virtual time on asyncio, for `run` only; `Stalled`
 ``_virtual_clock``    virtual time on trio, for `run` only

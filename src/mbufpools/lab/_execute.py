@@ -142,7 +142,7 @@ class Executed:
     uses_anyio: bool = False
     """Whether the program has used anyio, though it seemed that it does not. It stops then."""
     unscheduled: set[str] = field(default_factory=set)
-    """What the tasks of the program are called that no schedule chooses."""
+    """What the program has called for that no schedule chooses, in words."""
 
 
 def execute(

@@ -271,11 +271,8 @@ def _remarks(
             "an execution: what is proved is only what happens once that state is there"
         )
     if executed.unscheduled:
-        names = ", ".join(map(repr, sorted(executed.unscheduled)))
-        yield (
-            f"the lab does not choose when the program's system tasks run ({names}): they run at "
-            f"once, in one order"
-        )
+        names = ", ".join(sorted(executed.unscheduled))
+        yield f"the lab does not choose when trio runs what it keeps to itself ({names})"
     elif not executed.chose:
         yield "there was never a choice: one task at a time could run, so one schedule is all"
     if strategy.truncated:

@@ -278,7 +278,7 @@ class Schedule:
         self.titles: dict[Name, str] = {}
         """What each task of the program is called."""
         self.unscheduled: set[str] = set()
-        """What the tasks of the program are called that the schedule cannot choose."""
+        """What the program has called for that the schedule cannot choose, in words."""
 
     def record(self) -> None:
         """Note, for each step, where its task stands, and for each choice what could run."""

@@ -210,7 +210,7 @@ class _Backend(trio.abc.Instrument):
             if system and not thread and path is None:
                 self._system[task] = scope
                 if not async_fn.__module__.startswith("trio."):
-                    schedule.unscheduled.add(title)
+                    schedule.unscheduled.add(f"system task {title!r}")
             elif thread:
                 self._serving.append(scope)
             elif path is not None:
@@ -246,12 +246,15 @@ class _Backend(trio.abc.Instrument):
             self._end()
 
     def _refuse_other_threads(self, run_sync_soon: Any) -> Any:
-        """Refuse calls of trio by threads that the program has not started."""
+        """Refuse calls of trio by threads that the program has not started, and note others."""
         explores = threading.get_ident()
 
         def refuse_other_threads(token: Any, *args: Any, **options: Any) -> None:
-            if threading.get_ident() != explores and _lockstep.current() is None:
+            explorer = threading.get_ident() == explores
+            if not explorer and _lockstep.current() is None:
                 raise refuse(THREAD_REFUSED)
+            if explorer and self._schedule is not None and _running.inside():
+                self._schedule.unscheduled.add("run_sync_soon")
             run_sync_soon(token, *args, **options)
 
         return refuse_other_threads
