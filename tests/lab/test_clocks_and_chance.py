@@ -19,6 +19,7 @@ import timeit
 import types
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -28,7 +29,8 @@ from anyio.lowlevel import checkpoint
 
 from mbufpools import lab
 from mbufpools.lab import _redirected
-from mbufpools.lab._clocks import EPOCH, LOOKS, TURNS
+from mbufpools.lab._clocks import EPOCH, LOOKS, TICK, TURNS
+from mbufpools.lab._instants import BEGIN, TOGETHER
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -107,10 +109,10 @@ def test_the_clocks_move_with_the_event_loops(backend: lab.BackendName) -> None:
     async def program() -> None:
         for passed in (0, 1.5):
             await anyio.sleep(passed)
-            now = anyio.current_time()
+            now = anyio.current_time() - BEGIN
             assert now == passed
-            assert time.monotonic() == time.perf_counter() == monotonic() == begins() == now
-            assert time.monotonic_ns() == time.perf_counter_ns() == now * 1_000_000_000
+            assert time.monotonic() == time.perf_counter() == monotonic() == begins() == BEGIN + now
+            assert time.monotonic_ns() == time.perf_counter_ns() == (BEGIN + now) * 1_000_000_000
             assert time.time() == EPOCH + now
             assert time.time_ns() == (EPOCH + now) * 1_000_000_000
             assert datetime.datetime.now(datetime.UTC).timestamp() == EPOCH + now
@@ -255,6 +257,136 @@ def test_a_timer_that_looks_at_the_clock_and_comes_again_ends() -> None:
     found = lab.explore(program)
     assert found.complete
     assert not found.failures
+
+
+# Where the clock begins, and when a deadline has come
+
+CLOCKS: dict[str, Callable[[], float]] = {
+    "monotonic": time.monotonic,
+    "perf_counter": time.perf_counter,
+    "nanoseconds": lambda: time.monotonic_ns() / 1e9,
+    "time": time.time,
+    "datetime": lambda: datetime.datetime.now().timestamp(),
+    "the event loop": anyio.current_time,
+}
+EACH_CLOCK = pytest.mark.parametrize("clock", CLOCKS.values(), ids=CLOCKS)
+
+
+@BACKENDS
+@EACH_CLOCK
+def test_a_clock_is_far_from_zero_at_the_begin_as_on_a_machine_that_is_up_for_days(
+    backend: lab.BackendName, clock: Callable[[], float]
+) -> None:
+    async def raises() -> None:
+        last = 0.0
+        if clock() - last > 60:
+            raise RuntimeError("the path that every real run takes")
+
+    async def caches() -> None:
+        refreshed, value = 0.0, None
+        if clock() - refreshed > 86_400:
+            refreshed, value = clock(), 1
+        assert refreshed
+        assert value
+
+    assert lab.explore(raises, backend=backend).failures
+    assert lab.explore(caches, backend=backend).complete
+
+
+@BACKENDS
+@EACH_CLOCK
+def test_at_least_as_much_time_has_passed_as_a_program_has_waited(
+    backend: lab.BackendName, clock: Callable[[], float]
+) -> None:
+    """A program that measures a wait would fail, or wait again for nothing, if it were less."""
+    delays = [0.1, 0.2, 0.3, 0.7, 0.05, 0.01, 0.001, 0.0123, 3.3, 1 / 3, 86_400.1]
+
+    async def program() -> None:
+        for delay in delays:
+            for number in range(3):
+                begin = clock()
+                if number == 0:
+                    await anyio.sleep(delay)
+                elif number == 1:
+                    time.sleep(delay)  # noqa: ASYNC251 - what is tested
+                else:
+                    with anyio.move_on_after(delay):
+                        await anyio.sleep_forever()
+                passed = round(clock() - begin, 6) if clock is CLOCKS["datetime"] else None
+                passed = clock() - begin if passed is None else passed
+                assert delay - 1e-6 < passed < delay + 1e-5, (delay, passed)
+                if clock not in (CLOCKS["datetime"], CLOCKS["nanoseconds"]):
+                    assert passed >= delay
+
+    assert not lab.explore(program, backend=backend, strategy="fifo").failures
+
+
+@BACKENDS
+def test_a_program_that_waits_for_what_is_left_comes_to_an_end(backend: lab.BackendName) -> None:
+    """As a limiter of rates does, whose waits are the smaller the nearer it is."""
+
+    async def program() -> None:
+        tokens, at = 0.0, time.monotonic()
+        for _ in range(20):
+            while tokens < 1:
+                await anyio.sleep((1 - tokens) / 7)
+                tokens, at = tokens + (time.monotonic() - at) * 7, time.monotonic()
+            tokens -= 1
+
+    found = lab.explore(program, backend=backend, strategy="fifo", step_limit=100)
+    assert not found.failures
+
+
+@pytest.mark.parametrize("strategy", ["exhaustive", "dpor"])
+@pytest.mark.parametrize("parts", [2, 3, 5])
+@BACKENDS
+def test_waits_that_mean_the_same_moment_end_in_either_order(
+    backend: lab.BackendName, parts: int, strategy: lab.StrategyName
+) -> None:
+    orders = set()
+
+    async def program() -> None:
+        order: lab.Shared[tuple[str, ...]] = lab.Shared(())
+
+        async def sleep(name: str, number: int, seconds: float) -> None:
+            for _ in range(number):
+                await anyio.sleep(seconds)
+            order.value = (*order.value, name)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(sleep, "parts", parts, 0.1)
+            tasks.start_soon(sleep, "whole", 1, parts / 10)
+        orders.add(order.value)
+
+    assert lab.explore(program, backend=backend, strategy=strategy).complete
+    assert orders == {("parts", "whole"), ("whole", "parts")}
+
+
+@BACKENDS
+def test_a_report_tells_seconds_since_the_begin_of_the_execution(backend: lab.BackendName) -> None:
+    async def program() -> None:
+        await anyio.sleep(0.2)
+        await anyio.sleep(0.2)
+        raise RuntimeError
+
+    (failure,) = lab.explore(program, backend=backend).failures
+    assert [step.time for step in failure.schedule] == [0.0, 0.2, 0.2, 0.4, 0.4]
+
+
+def test_the_page_of_the_lab_has_the_numbers_of_the_clock() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "lab.md").read_text(encoding="utf-8")
+    days = int(BEGIN / 86_400)
+    micro = round(TOGETHER * 1e6)
+    for said in (
+        f"It begins at {int(BEGIN):,} seconds",
+        {12: "twelve days"}[days],
+        f"less than {micro} microseconds apart",
+        f"after {LOOKS:,} in one step",
+        f"{TURNS:,} of them at one moment",
+        f"by {TICK * 1000:g} ms for each look",
+        f"{datetime.datetime.fromtimestamp(EPOCH, datetime.UTC):%Y-%m-%d %H:%M:%S} UTC",
+    ):
+        assert said in page.replace("\n", " ")
 
 
 # Copies of a clock: wherever a program holds it, it moves with the virtual clock

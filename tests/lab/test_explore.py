@@ -23,6 +23,7 @@ from trio._core import _run as trio_run
 
 from mbufpools import BufferPools, PoolSpec, lab
 from mbufpools.lab._execute import execute
+from mbufpools.lab._instants import BEGIN
 from mbufpools.lab._options import Options
 from mbufpools.lab._schedule import Anchor, Cancel, Schedule
 from mbufpools.lab._strategies import Exhaustive, Random
@@ -380,7 +381,7 @@ def test_equal_failures_are_reported_once_and_different_ones_each(backend: lab.B
 
 
 @BACKENDS
-def test_time_is_virtual_and_starts_at_zero_in_each_execution(backend: lab.BackendName) -> None:
+def test_time_is_virtual_and_begins_anew_in_each_execution(backend: lab.BackendName) -> None:
     seen = []
 
     async def program() -> None:
@@ -398,7 +399,7 @@ def test_time_is_virtual_and_starts_at_zero_in_each_execution(backend: lab.Backe
     exploration = lab.explore(two, backend=backend)
     assert exploration.complete
     assert exploration.executions > 1
-    assert set(seen) == {(0.0, 1_000_005.0, True)}
+    assert set(seen) == {(BEGIN, BEGIN + 1_000_005, True)}
 
 
 @BACKENDS

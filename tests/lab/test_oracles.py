@@ -152,10 +152,10 @@ def test_what_comes_true_at_the_last_moment_is_in_time_though_the_sum_of_the_wai
 def test_a_promise_that_is_late_by_little_says_the_times_in_enough_digits() -> None:
     async def program() -> None:
         lab.eventually(lambda: False, within=1000)
-        await anyio.sleep(1000.0001)
+        await anyio.sleep(1000.001)
 
     (failure,) = lab.explore(program).failures
-    assert "within 1000 s, until 1000 s: it is 1000.0001 s now" in failure.report
+    assert "within 1000 s, until 1000 s: it is 1000.001 s now" in failure.report
 
 
 @BACKENDS

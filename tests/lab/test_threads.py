@@ -23,6 +23,7 @@ import trio
 
 from mbufpools import lab
 from mbufpools.lab import _lockstep
+from mbufpools.lab._instants import BEGIN
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -110,7 +111,7 @@ async def timer() -> None:
     threading.Timer(5, done.set).start()
     assert not await asyncio.to_thread(done.wait, 4)
     assert await asyncio.to_thread(done.wait, 2)
-    assert asyncio.get_running_loop().time() == 5
+    assert asyncio.get_running_loop().time() == BEGIN + 5
 
 
 async def database() -> None:
@@ -224,7 +225,7 @@ def test_a_lock_keeps_threads_apart(backend: lab.BackendName) -> None:
 
         await in_two_threads(add)
         assert count == 2
-        assert anyio.current_time() == 2
+        assert anyio.current_time() == BEGIN + 2
 
     found = lab.explore(program, backend=backend, max_executions=200)
     assert not found.failures
@@ -290,7 +291,7 @@ def test_a_function_goes_on_in_its_thread_when_the_task_that_awaits_it_is_cancel
             ended.append(asyncio.get_running_loop().time())
 
     assert not lab.explore(program, cancel=True, max_executions=200).failures
-    assert set(ended) == {11}
+    assert set(ended) == {BEGIN + 11}
 
 
 @BACKENDS
@@ -298,7 +299,7 @@ def test_a_thread_that_is_abandoned_ends_with_its_execution(backend: lab.Backend
     async def program() -> None:
         with anyio.move_on_after(1):
             await anyio.to_thread.run_sync(nap, 5, abandon_on_cancel=True)
-        assert anyio.current_time() <= 1
+        assert anyio.current_time() <= BEGIN + 1
 
     found = lab.explore(program, backend=backend, cancel=True)
     assert found.complete
@@ -339,7 +340,7 @@ def test_an_executor_with_one_worker_runs_one_function_at_a_time_in_one_thread()
 
         await asyncio.gather(*(loop.run_in_executor(OLDER, function) for _ in range(3)))
         assert len(threads) == 1
-        assert loop.time() == 3
+        assert loop.time() == BEGIN + 3
 
     assert not lab.explore(program, max_executions=100).failures
 
@@ -375,7 +376,7 @@ def test_a_wait_in_the_event_loop_lets_only_threads_go_on() -> None:
         thread = threading.Thread(target=nap, args=(3,))
         thread.start()
         thread.join()
-        assert loop.time() == 3
+        assert loop.time() == BEGIN + 3
         assert steps == []
         await asyncio.sleep(0)
         await asyncio.sleep(0)

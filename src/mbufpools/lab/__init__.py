@@ -25,6 +25,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_options``          the options of an exploration, checked; the names of their values
 ``_steps``            steps, what each touched, and which step happens before which
 ``_ordered_sets``     sets of asyncio that are walked in a fixed order
+``_instants``         where the clock of an execution begins, and when a deadline has come
 ``_running``          whether the calling thread runs the program, and what time it is there
 ``_other_loops``      objects of asyncio that an earlier execution has bound to its event loop
 ``_anyio_use``        whether the program uses anyio

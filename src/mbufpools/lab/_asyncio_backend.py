@@ -24,6 +24,7 @@ from collections.abc import Callable, Set
 from concurrent.futures import CancelledError as FutureCancelled
 from contextlib import ExitStack
 from contextvars import Context
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from anyio._backends._asyncio import (  # scopes are made outside of a task, too
@@ -39,6 +40,7 @@ from ._background import TICKS, is_service, only_ticks_on_asyncio
 from ._cancellable import origin_of
 from ._cancelling import declare_spawn
 from ._declare import recorder
+from ._instants import BEGIN, TOGETHER, cells, not_before, since_begin
 from ._joins import declaring_joins
 from ._leaks import Leaks, keep_for_good
 from ._lockstep import LabThread
@@ -386,7 +388,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
     def __init__(self, schedule: Schedule) -> None:
         super().__init__()
-        self._now = 0.0
+        self._now = BEGIN
         self._schedule = schedule
         self._steps: dict[Name, tuple[asyncio.Handle, Ready]] = {}
         self._callbacks: deque[_Called] = deque()
@@ -563,7 +565,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         timer: Any = kind(self._order, when, callback, args, self, context)
         if recorder.active:
             timer.lab_resource = recorder.made(timer, "timer")
-            recorder.touch(("timer", when), True)  # which of two is first can matter
+            for cell in cells(when):  # which of two is first can matter
+                recorder.touch(("timer", cell), True)
         if when <= self._now:  # asyncio looks at timers once in an iteration
             self._due.append((timer, self._origin, self._since))
         else:
@@ -779,7 +782,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             over = task is None or _over(task)
             coroutine = None if task is None else _coroutine(task)
             where = _end_of(task) if over else location(coroutine)
-            self._schedule.stopped_at(where, self._now)
+            self._schedule.stopped_at(where, since_begin(self._now))
         self._ask_oracles()
 
     def _declare_end(self, name: Name, task: _Task | None) -> None:
@@ -871,6 +874,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             recorder.task = CLOCK
             recorder.accesses = self._schedule.steps[-1].accesses
         self._fire()
+        self._schedule.moved_to(since_begin(self._now))
         self._ask_oracles()
         return True
 
@@ -883,12 +887,16 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
     def _fire(self) -> None:
         """Move the clock to the first timer, and call for all timers of that time."""
         timers = self._scheduled
-        self._now = max(self._now, timers[0]._when)
-        while timers and timers[0]._when <= self._now:
+        until = max(self._now, timers[0]._when + TOGETHER)
+        due: list[Any] = []
+        while timers and timers[0]._when <= until:
             timer = heapq.heappop(timers)
             if not timer._cancelled:
-                self._order += 1
-                self._callbacks.append(_Called(timer, self._origin, self._order, self._since))
+                due.append(timer)
+        self._now = max(self._now, not_before(due[-1]._when))
+        for timer in sorted(due, key=attrgetter("number")):
+            self._order += 1
+            self._callbacks.append(_Called(timer, self._origin, self._order, self._since))
 
     def _pass_time(self, seconds: float) -> None:
         if recorder.active:
@@ -896,7 +904,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 "the program lets time pass in the middle of a step (time.sleep), which dpor "
                 "cannot follow; use another strategy"
             )
-        self._now += seconds
+        self._now = not_before(self._now + seconds)
         self._time_passed = True
 
     def _turn(self) -> int:

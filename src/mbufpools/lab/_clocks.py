@@ -1,7 +1,7 @@
 """The clocks of Python, in virtual time: `time` and `datetime` tell the time of the execution.
 
 In an execution, `time.monotonic` and `time.perf_counter` return what the event loop's clock does,
-which begins at 0.0 seconds, and `time.time` and `datetime.now` begin at `EPOCH`, in every process
+which begins at `BEGIN`, and `time.time` and `datetime.now` begin at `EPOCH`, in every process
 and on every day, so that a token means the same everywhere. `time.sleep` takes no real time: it
 moves the virtual clock.
 
@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from ._instants import BEGIN
 from ._redirected import calls_same, real, redirect
 from ._running import inside, moment, now, pass_time, turn
 
@@ -68,6 +69,15 @@ def _look() -> float:
     return now()
 
 
+def _wall() -> float:
+    """Return the virtual time in seconds since 1970."""
+    return EPOCH + (_look() - BEGIN)
+
+
+def _wall_in_ns() -> int:
+    return EPOCH * 1_000_000_000 + _in_ns(_look() - BEGIN)
+
+
 def _in_ns(seconds: float) -> int:
     return round(seconds * 1_000_000_000)
 
@@ -87,7 +97,7 @@ def _with_time(function: Callable[..., Any]) -> Callable[..., Any]:
     really = real(function)
 
     def of_time(seconds: float | None = None, /) -> Any:
-        return really(EPOCH + _look() if seconds is None and inside() else seconds)
+        return really(_wall() if seconds is None and inside() else seconds)
 
     of_time.__name__ = of_time.__qualname__ = function.__name__
     return of_time
@@ -106,11 +116,11 @@ def _virtual_sleep(seconds: float, /) -> Any:
 
 
 def _virtual_asctime(*args: Any) -> Any:
-    return _asctime(*args) if args or not inside() else _asctime(_localtime(EPOCH + _look()))
+    return _asctime(*args) if args or not inside() else _asctime(_localtime(_wall()))
 
 
 def _virtual_strftime(format: str, /, *args: Any) -> Any:
-    virtual = () if args or not inside() else (_localtime(EPOCH + _look()),)
+    virtual = () if args or not inside() else (_localtime(_wall()),)
     return _strftime(format, *args, *virtual)
 
 
@@ -123,23 +133,25 @@ _STEADY = {
     "CLOCK_UPTIME",
     "CLOCK_UPTIME_RAW",
 }
-_BEGINS = {
-    getattr(time, name): begin
-    for names, begin in ((_WALL, EPOCH), (_STEADY, 0))
+_IS_WALL = {
+    getattr(time, name): names is _WALL
+    for names in (_WALL, _STEADY)
     for name in names
     if hasattr(time, name)
 }
-"""The clocks of `time.clock_gettime` that are virtual, and where each begins."""
+"""The clocks of `time.clock_gettime` that are virtual, and whether they tell the time of day."""
 
 
 def _clock_gettime(function: Callable[[int], Any], in_ns: bool) -> Callable[[int], Any]:
     really = real(function)
 
     def gettime(clock: int, /) -> Any:
-        begin = _BEGINS.get(clock)
-        if begin is None or not inside():
+        is_wall = _IS_WALL.get(clock)
+        if is_wall is None or not inside():
             return really(clock)
-        return begin * 1_000_000_000 + _in_ns(_look()) if in_ns else begin + _look()
+        if is_wall:
+            return _wall_in_ns() if in_ns else _wall()
+        return _in_ns(_look()) if in_ns else _look()
 
     return gettime
 
@@ -149,8 +161,8 @@ CLOCKS: list[tuple[Any, str, Any]] = [
     (time, "monotonic_ns", _virtual(time.monotonic_ns, lambda: _in_ns(_look()))),
     (time, "perf_counter", _virtual(time.perf_counter, _look)),
     (time, "perf_counter_ns", _virtual(time.perf_counter_ns, lambda: _in_ns(_look()))),
-    (time, "time", _virtual(time.time, lambda: EPOCH + _look())),
-    (time, "time_ns", _virtual(time.time_ns, lambda: EPOCH * 1_000_000_000 + _in_ns(_look()))),
+    (time, "time", _virtual(time.time, lambda: _wall())),
+    (time, "time_ns", _virtual(time.time_ns, lambda: _wall_in_ns())),
     (time, "ctime", _with_time(time.ctime)),
     (time, "gmtime", _with_time(time.gmtime)),
     (time, "localtime", _with_time(time.localtime)),
@@ -176,20 +188,20 @@ _real_methods: dict[str, Any] = {
 def _now(cls: Any, /, tz: datetime.tzinfo | None = None) -> Any:
     if not inside():
         return _real_methods["now"].__get__(None, cls)(tz)
-    return cls.fromtimestamp(EPOCH + _look(), tz)
+    return cls.fromtimestamp(_wall(), tz)
 
 
 def _utcnow(cls: Any, /) -> Any:
     there = _real_methods["utcnow"].__get__(None, cls)()  # it warns, from Python 3.12 on
     if not inside():
         return there
-    return cls.fromtimestamp(EPOCH + _look(), datetime.UTC).replace(tzinfo=None)
+    return cls.fromtimestamp(_wall(), datetime.UTC).replace(tzinfo=None)
 
 
 def _today(cls: Any, /) -> Any:
     if not inside():
         return _real_methods["today"].__get__(None, cls)()
-    return cls.fromtimestamp(EPOCH + _look())
+    return cls.fromtimestamp(_wall())
 
 
 _VIRTUAL: dict[str, Callable[..., Any]] = {"now": _now, "utcnow": _utcnow, "today": _today}

@@ -11,14 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, TypeVar
 
+from ._instants import since_begin
 from ._outcome import describe
 from ._schedule import Schedule
 
 __all__ = ["Oracles", "Violated", "choose", "eventually", "invariant", "oracles"]
 
-SLACK = 1e-6
-"""Seconds by which what must come true may be late: the sum of three waits of 0.1 seconds is more
-than 0.3."""
+SLACK = 1e-4
+"""Seconds by which what must come true may be late, because the sum of three waits of 0.1 seconds
+is a little more than 0.3."""
 
 T = TypeVar("T")
 Check = Callable[[], Any]
@@ -115,9 +116,12 @@ class Oracles:
                 self._promises.remove(promise)
             elif over or now > promise.latest + SLACK:
                 self._promises.remove(promise)
+                latest, why = since_begin(promise.latest), over
+                if why is None:
+                    why = f"it is {since_begin(now):.10g} s now"
                 late = Violated(
                     f"{promise.name} did not come true within {promise.within:g} s, until "
-                    f"{promise.latest:.10g} s: {over or f'it is {now:.10g} s now'}"
+                    f"{latest:.10g} s: {why}"
                 )
                 if over or self._schedule is None or not self._schedule.injected:
                     return late

@@ -485,3 +485,8 @@ class Schedule:
         self.begin(CLOCK, 0)
         self.stopped_at("nothing else can run, so the clock moves on")
         return (1 << len(self.steps)) - 1
+
+    def moved_to(self, now: float) -> None:
+        """Note the virtual time after the step in which the clock moved."""
+        if self.times:
+            self.times[-1] = now

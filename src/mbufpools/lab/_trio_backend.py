@@ -33,6 +33,7 @@ from ._background import TICKS, is_service, only_ticks_on_trio
 from ._cancellable import origin_of
 from ._cancelling import declare_member, declare_spawn
 from ._declare import recorder
+from ._instants import BEGIN, TOGETHER, not_before, since_begin
 from ._leaks import Leaks, keep_for_good
 from ._lockstep import LabThread
 from ._options import Program
@@ -392,7 +393,7 @@ class _Backend(trio.abc.Instrument):
                 how = OVER
                 if self._outcome.error is not None:
                     how += f": it raised {first_line(describe(self._outcome.error))}"
-                self._schedule.stopped_at(how, self.clock.current_time())
+                self._schedule.stopped_at(how, since_begin(self.clock.current_time()))
                 if oracles.active and self._is_clean():
                     self._note_violated(oracles.over(cancelled=self._outcome.cancelled))
             self._end()
@@ -666,7 +667,7 @@ class _Backend(trio.abc.Instrument):
             task = self._tasks[self._running]
             over = task not in _run.GLOBAL_RUN_CONTEXT.runner.tasks
             where = self._end_of(self._running) if over else location(task.coro)
-            schedule.stopped_at(where, self.clock.current_time())
+            schedule.stopped_at(where, since_begin(self.clock.current_time()))
         self._running = None
         return oracles.active and self._note_violated(oracles.broken())
 
@@ -741,6 +742,11 @@ class _Backend(trio.abc.Instrument):
             recorder.accesses = schedule.steps[-1].accesses
         return True
 
+    def clock_moved(self) -> None:
+        """Called by the clock after it has moved."""
+        if self._schedule is not None:
+            self._schedule.moved_to(since_begin(self.clock.current_time()))
+
     def _task_dump(self) -> tuple[str, ...]:
         alive = _run.GLOBAL_RUN_CONTEXT.runner.tasks
         return task_dump(
@@ -795,12 +801,12 @@ class _Clock(trio.abc.Clock):
 
     def __init__(self, backend: _Backend) -> None:
         self._backend = backend
-        self._now = 0.0
+        self._now = BEGIN
         self.teardown_rounds = 0
 
     def restart(self) -> None:
-        """Another execution begins, at 0."""
-        self._now = 0.0
+        """Another execution begins."""
+        self._now = BEGIN
         self.teardown_rounds = 0
 
     def pass_time(self, seconds: float) -> None:
@@ -810,7 +816,7 @@ class _Clock(trio.abc.Clock):
                 "the program lets time pass in the middle of a step (time.sleep), which dpor "
                 "cannot follow; use another strategy"
             )
-        self._now += seconds
+        self._now = not_before(self._now + seconds)
 
     def start_clock(self) -> None:
         """Called by trio when a run begins."""
@@ -829,8 +835,21 @@ class _Clock(trio.abc.Clock):
         if runner.entry_queue.queue or runner.entry_queue.idempotent_queue:
             return 0  # a call by `run_sync_soon` has come
         if self._backend.nothing_can_run(deadline) and deadline < math.inf:
-            self._now = deadline
+            self._now = not_before(_last_of_time(runner.deadlines, deadline))
+            self._backend.clock_moved()
         return 0
+
+
+def _last_of_time(deadlines: _run.Deadlines, first: float) -> float:
+    """Return the last of the deadlines that come together with the first one."""
+    return max(
+        (
+            when
+            for when, _, scope in deadlines._heap
+            if when <= first + TOGETHER and scope._registered_deadline == when
+        ),
+        default=first,
+    )
 
 
 def _start_thread(
