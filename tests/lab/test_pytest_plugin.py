@@ -902,6 +902,25 @@ def test_schedules_that_failed_are_executed_first_the_next_time(suite: pytest.Py
     found.stdout.fnmatch_lines(["found: 1 failure in * executions *"])
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("strategy='bfs'", "no strategy 'bfs': expected one of *"),
+        ("max_executions=0", "max_executions is 0; expected an integer of at least 1"),
+        ("cancel=3", "cancel is 3; expected True, *"),
+    ],
+)
+def test_a_failure_that_is_kept_hides_no_invalid_option(
+    suite: pytest.Pytester, option: str, message: str
+) -> None:
+    source = HEAD + RACE.replace("explore\n", "explore(backend='asyncio')\n")
+    (suite.path / "test_it.py").write_text(source, "utf-8")
+    suite.runpytest_inprocess().stdout.fnmatch_lines(["found: 1 failure in * executions *"])
+    source = source.replace("backend='asyncio'", f"backend='asyncio', {option}")
+    (suite.path / "test_it.py").write_text(source, "utf-8")
+    suite.runpytest_inprocess().stdout.fnmatch_lines([message])
+
+
 # --- pages
 
 

@@ -16,6 +16,7 @@ from typing import Any, get_args
 
 import pytest
 
+from ._cancellable import cancelling
 from ._explore import STRATEGIES, explore
 from ._options import CancelWay, Options
 from ._token import parse_token
@@ -23,6 +24,7 @@ from ._token import parse_token
 __all__ = [
     "MARK",
     "backends_of",
+    "check_call",
     "check_options",
     "defaults",
     "numbered",
@@ -45,6 +47,7 @@ INI = {
 """The ini options that are defaults of options of `lab.explore`."""
 COMMAND = {"explore_html": "html", "explore_seconds": "max_seconds", "explore_seed": "seed"}
 """The options of the command line that take the place of options of `lab.explore`."""
+NUMBERS = ("depth", "max_executions", "max_preemptions", "max_seconds", "step_limit")
 SWITCH = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
@@ -122,6 +125,14 @@ def defaults(config: pytest.Config, options: Mapping[str, Any]) -> dict[str, Any
     }
 
 
+def check_call(options: Mapping[str, Any]) -> None:
+    """Raise ValueError if an option of a call is invalid, as `lab.explore` does. A schedule that is
+    executed because it failed the last time has no use for most options, so it would hide that."""
+    _strategy(options.get("strategy", "mixed"))
+    cancelling(options.get("cancel", False))
+    Options(**{name: options[name] for name in NUMBERS if name in options})
+
+
 def of_ini(config: pytest.Config) -> dict[str, Any]:
     """Return the options that the ini file sets.
 
@@ -135,7 +146,7 @@ def of_ini(config: pytest.Config) -> dict[str, Any]:
             continue
         try:
             options[name] = value = _READ[name](text)
-            if name in ("max_executions", "max_preemptions", "max_seconds"):
+            if name in NUMBERS:
                 Options(**{name: value})
         except ValueError as error:
             raise pytest.UsageError(f"ini option {option}: {error}") from None

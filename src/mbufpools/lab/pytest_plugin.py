@@ -60,7 +60,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial, wraps
 from types import TracebackType
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn, TypeVar, get_args
 
 import pytest
 from _pytest._code.code import ReprFileLocation, TerminalRepr
@@ -74,7 +74,15 @@ from ._parallel import kill_workers, workers
 from ._pickled import pack
 from ._pytest_cache import keep, kept
 from ._pytest_fixtures import Fixtures
-from ._pytest_options import MARK, backends_of, check_options, defaults, numbered, of_marks
+from ._pytest_options import (
+    MARK,
+    backends_of,
+    check_call,
+    check_options,
+    defaults,
+    numbered,
+    of_marks,
+)
 from ._pytest_progress import Progress
 from ._result import Exploration, ExplorationFailed, ExplorationIncomplete, Failure
 from ._token import parse_token
@@ -98,6 +106,7 @@ REPLAYED = frozenset({"chance", "clocks", "fresh", "reset", "step_limit"})
 COMPLETE, IN_PART = "explored", "explored_in_part"
 """The names of the lines that are kept for the summary."""
 WORST_FIRST: tuple[Verdict, ...] = ("found", "ran out", "proved")
+T = TypeVar("T")
 FOUND_AGAIN = "found again"
 NOT_FOUND = "the schedule of the token does not fail"
 
@@ -365,6 +374,7 @@ class Explore:
             return self._replay(program, *numbered(token), **options)
         options = defaults(self._config, options)
         html, whole = options.pop("html", None), options.pop("require_complete", False)
+        self._ask(check_call, options)
         self._replay_kept(program, options, html)
         executor, note = self._executor(program, options)
         progress = Progress(self._item)
@@ -519,11 +529,11 @@ class Explore:
             config.add_cleanup(partial(kill_workers, pool))
         return config.stash[_pool], ""
 
-    def _ask(self, function: Callable[..., Exploration], *args: Any, **options: Any) -> Exploration:
+    def _ask(self, function: Callable[..., T], *args: Any, **options: Any) -> T:
         """Call `explore` or `replay`; raise errors of the lab without its own traceback."""
         __tracebackhide__ = True
         try:
-            if function is replay:
+            if function is not explore:
                 return function(*args, **options)
             with _quiet(self._item):
                 return function(*args, **options)
