@@ -39,8 +39,8 @@ test: $(READY)  ## the tests, on asyncio and on trio, by two processes (JOBS=n f
 NOT_QUICK = tests/core/test_fork.py tests/core/test_stateful.py \
 	tests/core/test_stateful_planted.py tests/core/test_injection.py tests/core/test_threads.py \
 	tests/core/test_deadlocks.py tests/core/test_portability.py
-quick: $(READY)  ## the core's tests on asyncio, in seconds
-	$(BIN)/python -m pytest $(SPREAD) -k "not trio" tests/core \
+quick: $(READY)  ## the core's tests on asyncio, in a minute
+	$(BIN)/python -m pytest $(SPREAD) -k "not trio" tests/core tests/lab/test_declare.py \
 		$(NOT_QUICK:%=--ignore=%)
 
 prove: $(READY)  ## the long proofs, of which `make test` runs a quick form
