@@ -36,10 +36,9 @@ def class_of(schedule: Schedule) -> Any:
     resources: dict[Any, list[Any]] = {}
     for step in schedule.steps:
         for resource, write in step.accesses.items():
-            # Futures are set, and nurseries closed, by what counts tasks, and the last of them is
-            # as good as another. What was there before belongs to the lab.
-            counts = resource[1] == "future" or resource[-1] == "closed"
-            if not counts and resource[0] != "before":
+            # Futures are set by callbacks that count, and the last of them is as good as another.
+            # What was there before belongs to the lab.
+            if resource[1] != "future" and resource[0] != "before":
                 order = resources.setdefault(resource, [])
                 if write:
                     order.append((step.task, step.number))

@@ -508,6 +508,35 @@ async def a_task_spawns_into_a_nursery_that_may_be_closed() -> list[str]:
     return seen
 
 
+@BACKENDS
+def test_a_task_spawns_into_a_group_of_another_before_and_after_it_is_left(
+    backend: lab.BackendName,
+) -> None:
+    async def program() -> list[str]:
+        seen: list[str] = []
+
+        async def own(*, task_status: Any) -> None:
+            async with anyio.create_task_group() as group:
+                group.start_soon(nothing)
+                task_status.started(group)
+
+        async def spawn(group: Any) -> None:
+            coroutine = nothing()
+            try:
+                group.create_task(coroutine)
+            except RuntimeError:
+                coroutine.close()
+                seen.append("left")
+
+        async with anyio.create_task_group() as outer:
+            group = await outer.start(own)
+            outer.start_soon(spawn, group)
+            outer.start_soon(nothing)
+        return seen
+
+    assert len(assert_agrees(program, backend)) == 2
+
+
 async def a_task_counts_those_of_its_nursery() -> list[int]:
     seen: list[int] = []
 

@@ -38,7 +38,7 @@ from anyio._backends._asyncio import (
 from . import _interrupts, _lockstep, _running
 from ._background import TICKS, is_service, only_ticks_on_asyncio
 from ._cancellable import origin_of
-from ._cancelling import declare_spawn
+from ._cancelling import declare_member, declare_spawn
 from ._declare import recorder
 from ._instants import BEGIN, TOGETHER, cells, not_before, since_begin
 from ._joins import declaring_joins
@@ -794,6 +794,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         state = None if task is None else _task_states.get(task)
         if state is not None and state.cancel_scope is not None:
             declare_spawn(state.cancel_scope)  # a cancellation no longer reaches it
+            declare_member(state.cancel_scope)
 
     def _is_held(self, called: _Called) -> bool:
         """Return True if a callback must wait for a step that was called for before it: for the

@@ -11,11 +11,14 @@ the tasks that come and go do not conflict with each other.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
+
+from anyio._backends._asyncio import _task_states
 
 from ._declare import recorder
 
@@ -102,6 +105,9 @@ def declaring_cancellations() -> Iterator[None]:
         group = getattr(sys.modules.get("anyio._backends._asyncio"), "TaskGroup", None)
         if group is not None:
             put(group, "_spawn", lambda it: _first(it, lambda tg: declare_spawn(tg.cancel_scope)))
+            put(group, "__aexit__", lambda it: _first(it, _leave))
+            for name in ("create_task", "start_soon", "start"):
+                put(group, name, lambda it: _first(it, _look_if_left))
         for module, name in _TASK_INFOS.items():
             info = getattr(sys.modules.get(module), name, None)
             if info is not None:
@@ -110,7 +116,7 @@ def declaring_cancellations() -> Iterator[None]:
         run = sys.modules.get("trio._core._run")
         if run is not None:
             nursery, status = vars(run)["Nursery"], vars(run)["_TaskStatus"]
-            put(nursery, "_check_nursery_closed", _closing)
+            put(nursery, "_nested_child_finished", lambda it: _first(it, _leave))
             put(nursery, "start_soon", lambda it: _first(it, _look_if_closed))
             put(nursery, "start", lambda it: _first(it, _look_if_closed))
             put(nursery, "child_tasks", lambda it: property(_first(it.fget, _look_at_members)))
@@ -127,24 +133,31 @@ def _look(scope: Any) -> None:
     recorder.touch(recorder.name(scope), False)
 
 
-# Nurseries of trio
+# Nurseries of trio, and groups of anyio on asyncio
 
 
-def declare_member(nursery: Any) -> None:
-    """Record that a task comes into a nursery, or leaves it."""
-    recorder.touch((*recorder.name(nursery.cancel_scope), "tasks"), False)
+def declare_member(scope: Any) -> None:
+    """Record that a task comes into the nursery or the group that has this scope, or leaves it."""
+    recorder.touch((*recorder.name(getattr(scope, "_scope", scope)), "tasks"), False)
 
 
 def _declare_move(status: Any) -> None:
-    declare_member(vars(status)["_new_nursery"])
+    declare_member(vars(status)["_new_nursery"].cancel_scope)
 
 
-def _look_at_members(nursery: Any) -> None:
-    recorder.touch((*recorder.name(nursery.cancel_scope), "tasks"), True)
+def _leave(group: Any) -> None:
+    """Record that the task whose group it is leaves it."""
+    declare_member(group.cancel_scope)
+
+
+def _look_at_members(group: Any) -> None:
+    """Record that a step depends on which tasks there are in a group."""
+    recorder.touch((*recorder.name(group.cancel_scope), "tasks"), True)
 
 
 def _look_if_closed(nursery: Any) -> None:
-    """Record a read, unless the task that spawns is one for which the nursery is still open."""
+    """Record that a task spawns, for which the nursery may be closed: neither its own task, nor one
+    in it. If it is not, the new task keeps it open."""
     run = sys.modules["trio._core._run"]
     task = run.current_task()
     while task is not None and task is not nursery.parent_task:
@@ -152,20 +165,18 @@ def _look_if_closed(nursery: Any) -> None:
             return
         task = None if task.parent_nursery is None else task.parent_nursery.parent_task
     if task is None:
-        recorder.touch((*recorder.name(nursery.cancel_scope), "closed"), False)
+        _look_at_members(nursery)
 
 
-def _closing(function: Any) -> Any:
-    """Wrap what closes a nursery once nothing is left in it."""
-
-    @wraps(function)
-    def check_nursery_closed(nursery: Any) -> None:
-        before = nursery._closed
-        function(nursery)
-        if nursery._closed and not before:
-            recorder.touch((*recorder.name(nursery.cancel_scope), "closed"), True)
-
-    return check_nursery_closed
+def _look_if_left(group: Any) -> None:
+    """Record the same of a group of anyio on asyncio."""
+    task = asyncio.current_task()
+    state = _task_states.get(task) if task is not None else None
+    scope = None if state is None else state.cancel_scope
+    while scope is not None and scope is not group.cancel_scope:
+        scope = scope._parent_scope
+    if scope is None:
+        _look_at_members(group)
 
 
 # What anyio tells of tasks

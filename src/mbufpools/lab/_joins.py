@@ -22,6 +22,7 @@ from typing import Any
 
 from anyio._backends._asyncio import TaskGroup as _AnyioGroup
 
+from ._cancelling import declare_member
 from ._declare import recorder
 from ._steps import Name
 
@@ -76,8 +77,10 @@ class _GroupTasks(set[Any]):
     again if one is left; and another task may ask, too.
     """
 
-    def __init__(self, loop: Any) -> None:
+    def __init__(self, loop: Any, scope: Any) -> None:
         super().__init__()
+        self._scope = scope
+        """The scope of a group of anyio, or None."""
         self.names: list[Name] = []
         """Of all tasks that the group has made."""
         self._loop = weakref.ref(loop)
@@ -106,6 +109,8 @@ class _GroupTasks(set[Any]):
     def __bool__(self) -> bool:
         loop = self._loop()
         if loop is not None and loop.running is not None:
+            if self._scope is not None:
+                declare_member(self._scope)
             if self._asked_first is None and loop.running == self._maker:
                 self._asked_first = loop.steps_taken
             if self._asked_first != loop.steps_taken:
@@ -126,7 +131,7 @@ def _init_of(init: Any) -> Any:
         init(group, *args, **options)
         loop = asyncio._get_running_loop()
         if loop is not None:
-            group._tasks = _GroupTasks(loop)
+            group._tasks = _GroupTasks(loop, getattr(group, "cancel_scope", None))
 
     return init_ours
 

@@ -47,6 +47,7 @@ STATE: State = {
             "_wait_queue": CHANGED,
         },
     },
+    "anyio._backends._trio": {"TaskGroup": {"_active": VALUE}},
     "anyio._core._synchronization": {
         "Condition": {"_waiters": CHANGED},
         "ResourceGuard": {"_guarded": VALUE},

@@ -481,7 +481,7 @@ class _Backend(trio.abc.Instrument):
         schedule.spawned(path, task.name, exempt=service or self._starting_thread, origin=origin)
         if recorder.active:
             declare_spawn(nursery._cancel_status)
-            declare_member(nursery)
+            declare_member(nursery.cancel_scope)
 
     def task_exited(self, task: trio.lowlevel.Task) -> None:
         """Called by trio in the last step of a task."""
@@ -496,7 +496,7 @@ class _Backend(trio.abc.Instrument):
         nursery = task.parent_nursery
         if recorder.active and nursery is not None:
             declare_spawn(nursery._cancel_status)  # a cancellation no longer reaches it
-            declare_member(nursery)
+            declare_member(nursery.cancel_scope)
         if nursery is not None:
             self._ends[nursery] = self._ends.get(nursery, 0) | self._origin
             # `Nursery.start` may have moved the task here from another nursery.
