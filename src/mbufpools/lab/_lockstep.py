@@ -37,6 +37,7 @@ __all__ = [
     "Host",
     "LabThread",
     "begin",
+    "called_by_program",
     "current",
     "end",
     "execution",
@@ -254,6 +255,16 @@ class LabThread:
             raise ThreadEnded
         return not self._timed_out
 
+    def give_way(self) -> None:
+        """Let the event loop choose whether the thread goes on, before it takes a lock."""
+        if self._killed:
+            raise ThreadEnded
+        self.ready = True
+        self._back.release()
+        self._go.acquire()
+        if self._killed:
+            raise ThreadEnded
+
     def _sleep(self, seconds: float) -> None:
         self.park(_never, seconds)
 
@@ -304,8 +315,9 @@ class LabThread:
                 raise refuse(
                     f"{self.title} has run for {PATIENCE:g} seconds of real time, and is at "
                     f"{self.line()}: it waits for what the lab does not see, such as I/O or a lock "
-                    f"that was made before the exploration, or it takes too long. Give it a fake, "
-                    f"or make the lock in the program"
+                    f"that was made before the exploration, or by a threading.Lock that was copied "
+                    f"before it (into an object, say); or it takes too long. Give it a fake, or "
+                    f"make the lock in the program by threading.Lock()"
                 )
         if self.over:
             self._join()
@@ -369,6 +381,15 @@ def frames_of(thread: LabThread) -> list[str]:
     return list(map(_spell, _of_program(sys._current_frames().get(thread._ident or 0))))
 
 
+def called_by_program(inner: frozenset[str]) -> bool:
+    """Return True if the program's own code has called what asks, directly or by functions of these
+    names."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_name in inner:
+        frame = frame.f_back
+    return frame is not None and _is_of_program(frame)
+
+
 def program_line() -> str:
     """Return the program's innermost line in the calling thread."""
     return next(map(_spell, reversed(list(_of_program(sys._getframe(1))))), "an unknown line")
@@ -395,14 +416,14 @@ def _submitted_at(frame: FrameType) -> str | None:
 
 def _of_program(innermost: FrameType | None) -> Iterator[FrameType]:
     """Yield the frames that are neither of Python nor of the lab, the outermost first."""
-    frames = []
-    for frame in _outwards(innermost):
-        module = str(frame.f_globals.get("__name__", ""))
-        top = module.partition(".")[0]
-        ours = module.startswith(f"{__package__}.")
-        if not (ours or top in _LIBRARIES or (top in _STDLIB and top != "__main__")):
-            frames.append(frame)
-    yield from reversed(frames)
+    yield from reversed(list(filter(_is_of_program, _outwards(innermost))))
+
+
+def _is_of_program(frame: FrameType) -> bool:
+    module = str(frame.f_globals.get("__name__", ""))
+    top = module.partition(".")[0]
+    ours = module.startswith(f"{__package__}.")
+    return not (ours or top in _LIBRARIES or (top in _STDLIB and top != "__main__"))
 
 
 def _never() -> bool:

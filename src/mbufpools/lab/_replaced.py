@@ -1,9 +1,11 @@
 """Replaces functions of modules while the lab explores, and the copies that other modules hold.
 
 A module that says ``from time import monotonic`` holds a copy of the function, and so does a
-function with the default argument ``timer=time.monotonic``. Copies are looked for in all imported
-modules but those of Python itself and of tools that have to know the real time. A module that is
-imported during the exploration copies the replacement; that copy is put back at the end, too.
+function with the default argument ``timer=time.monotonic``, a class, a dataclass with a
+``default_factory=threading.Lock``, and a variable that is a ``defaultdict(threading.Lock)``. Copies
+are looked for in all imported modules but those of Python itself and of tools that have to know the
+real time. A module that is imported during the exploration copies the replacement; that copy is put
+back at the end, too.
 
 Copies elsewhere, such as in an instance or a list, are not found. So functions of C are redirected
 instead (`_redirected`).
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import sys
 import types
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -91,11 +94,32 @@ def _replace_in_module(name: str, variables: dict[str, Any], table: dict[int, An
             variables[variable] = table[id(value)]
             found = True
         elif isinstance(value, types.FunctionType):
-            found |= _replace_in_defaults(value, table)
+            found |= _replace_in_function(value, table)
+        elif isinstance(value, defaultdict) and id(value.default_factory) in table:
+            value.default_factory = table[id(value.default_factory)]
+            found = True
         elif isinstance(value, type) and value.__module__ == name:
-            for method in list(vars(value).values()):
-                if isinstance(method, types.FunctionType):
-                    found |= _replace_in_defaults(method, table)
+            for attribute, inner in list(vars(value).items()):
+                if isinstance(inner, types.FunctionType):
+                    found |= _replace_in_function(inner, table)
+                elif id(inner) in table:
+                    setattr(value, attribute, table[id(inner)])
+                    found = True
+    return found
+
+
+def _replace_in_function(function: types.FunctionType, table: dict[int, Any]) -> bool:
+    """Replace the copies in a function's defaults, and in the variables around it, such as the
+    default factories of a dataclass; return whether there were any."""
+    found = _replace_in_defaults(function, table)
+    for cell in function.__closure__ or ():
+        try:
+            held = cell.cell_contents
+        except ValueError:  # it is empty
+            continue
+        if id(held) in table:
+            cell.cell_contents = table[id(held)]
+            found = True
     return found
 
 

@@ -5,7 +5,8 @@ A thread begins by `threading.Thread.start`, also in a `ThreadPoolExecutor`, `as
 `threading.Condition`, of which Python's other primitives are made: `Event`, `Semaphore`, `Barrier`,
 `queue.Queue` and `concurrent.futures.Future`. The exceptions are `queue.SimpleQueue`, of which
 there is a version in Python, and plain locks. A lock that the program makes is a `_Lock`; one that
-is older is real, and a thread that waits for it is refused.
+is older is real, and a thread that waits for it is refused. Where the program's own code takes a
+lock, another thread or task may come first, also if the lock is free.
 
 An executor that is older than the execution has threads of its own by now, or of an execution
 before. A new one with the same options stands in for it.
@@ -26,7 +27,7 @@ from typing import Any
 
 from . import _lockstep
 from ._declare import recorder
-from ._lockstep import LabThread, program_line
+from ._lockstep import LabThread, called_by_program, program_line
 from ._outcome import refuse
 from ._redirected import real
 from ._running import inside, now
@@ -171,6 +172,10 @@ class _LockKind(type):
 _LOCK_TYPE = type(_real_lock())
 
 
+_TAKING = frozenset({"acquire", "__enter__"})
+"""The functions by which a lock is taken, of the lab and of `threading`'s classes around it."""
+
+
 class _Lock(metaclass=_LockKind):
     """A lock that the program has made, for which its threads wait in lock-step."""
 
@@ -180,6 +185,9 @@ class _Lock(metaclass=_LockKind):
         self._lock = _real_lock()
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        thread = _lockstep.current()
+        if thread is not None and inside() and called_by_program(_TAKING):
+            thread.give_way()
         if blocking and inside() and threading.get_ident() not in _starting:
             return _lockstep.wait(self._take, None if timeout == -1 else timeout)
         return bool(self._lock.acquire(blocking, timeout))
