@@ -11,8 +11,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +231,71 @@ def test_a_lock_keeps_threads_apart(backend: lab.BackendName) -> None:
 
     found = lab.explore(program, backend=backend, max_executions=200)
     assert not found.failures
+
+
+@BACKENDS
+@pytest.mark.parametrize("make", ["Lock", "RLock", "Condition"])
+def test_a_thread_may_be_late_where_it_takes_a_lock_that_is_free(
+    make: str, backend: lab.BackendName
+) -> None:
+    async def program() -> None:
+        lock, count = getattr(threading, make)(), [0]
+
+        def add() -> None:
+            with lock:
+                value = count[0]
+            with lock:
+                count[0] = value + 1
+
+        await in_two_threads(add)
+        assert count == [2]
+
+    (failure,) = lab.explore(program, backend=backend).failures
+    (again,) = lab.replay(program, failure.token).failures
+    assert again.report == failure.report
+
+
+MADE: defaultdict[str, Any] = defaultdict(threading.Lock)
+
+
+@dataclass
+class Account:
+    value: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Makes:
+    lock_type = threading.Lock
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: MADE["a"], lambda: Account().lock, lambda: Makes.lock_type()],
+    ids=["defaultdict", "dataclass", "class"],
+)
+def test_a_lock_of_a_default_factory_or_of_a_class_is_the_labs(make: Callable[[], Any]) -> None:
+    async def program() -> None:
+        MADE.clear()
+        lock, count = make(), [0]
+
+        def add() -> None:
+            with lock:
+                value = count[0]
+                time.sleep(0.1)
+                count[0] = value + 1
+
+        await in_two_threads(add)
+        assert count == [2]
+
+    found = lab.explore(program, strategy="exhaustive")
+    found.assert_holds()
+    assert found.complete
+    MADE.clear()
+    assert MADE.default_factory is threading.Lock
+    assert type(MADE["a"]) is type(Account().lock) is type(Makes.lock_type()) is type(_real_lock)
+
+
+_real_lock = threading.Lock()
 
 
 def test_a_deadlock_of_threads_is_a_stall_that_names_their_lines() -> None:
