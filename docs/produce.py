@@ -15,18 +15,19 @@ of the command::
     <!-- end -->
 
 `python docs/produce.py` updates all documents, or those that are named. With ``--check`` it only
-lists the documents that are out of date, and exits with 1 if there is one.
+shows which lines of the documents are out of date, and exits with 1 if there is one.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import difflib
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,17 +46,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("documents", nargs="*", type=Path, help="default: all")
     parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if stale")
     arguments = parser.parse_args(argv)
-    stale = []
+    stale = False
     for document in [path.resolve() for path in arguments.documents] or DOCUMENTS:
         text = document.read_text(encoding="utf-8")
         fresh = produce(text)
-        if fresh != text:
-            stale.append(document.relative_to(ROOT))
-            if not arguments.check:
-                document.write_text(fresh, encoding="utf-8")
-    for name in stale:
-        print(f"{name} was out of date" + ("; run `make docs`" if arguments.check else "; updated"))
+        if fresh == text:
+            continue
+        stale = True
+        name = document.relative_to(ROOT)
+        if arguments.check:
+            print(f"{name} was out of date; run `.venv/bin/python docs/produce.py {name}`")
+            print(*difference(text, fresh, str(name)), sep="\n")
+        else:
+            document.write_text(fresh, encoding="utf-8")
+            print(f"{name} was out of date; updated")
     return 1 if stale and arguments.check else 0
+
+
+def difference(text: str, fresh: str, name: str) -> Iterator[str]:
+    """Yield the lines of a unified diff from a document as it is to what would be produced."""
+    return difflib.unified_diff(
+        text.splitlines(), fresh.splitlines(), name, f"{name}, as produced", lineterm=""
+    )
 
 
 def produce(text: str) -> str:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,12 +58,40 @@ def test_the_output_in_a_document_is_the_output(document: str) -> None:
     assert check.returncode == 0, check.stdout + check.stderr
 
 
-def test_a_command_that_ends_in_a_traceback_produces_nothing() -> None:
+@pytest.fixture(scope="module")
+def produce() -> Any:
+    """The module docs/produce.py, which is in no package."""
     spec = importlib.util.spec_from_file_location("produce", ROOT / "docs" / "produce.py")
     assert spec is not None
     assert spec.loader is not None
-    produce = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(produce)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_check_shows_the_lines_that_are_out_of_date(
+    produce: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(produce, "ROOT", tmp_path)
+    page = tmp_path / "page.md"
+    begin = "<!-- produced by: python -c 'print(1)' -->\n```text\n"
+    page.write_text(f"{begin}2\n```\n<!-- end -->\n", encoding="utf-8")
+    assert produce.main(["--check", str(page)]) == 1
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "page.md was out of date; run `.venv/bin/python docs/produce.py page.md`"
+    assert [line for line in lines if line[0] in "-+"] == [
+        *("--- page.md", "+++ page.md, as produced", "-2", "+1")
+    ]
+    assert produce.main([str(page)]) == 0
+    assert capsys.readouterr().out == "page.md was out of date; updated\n"
+    assert produce.main(["--check", str(page)]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_a_command_that_ends_in_a_traceback_produces_nothing(produce: Any) -> None:
     assert produce.run("python -c 'print(1); raise SystemExit(1)'") == "1\n"
     with pytest.raises(RuntimeError, match="NameError"):
         produce.run("python -c unknown")
