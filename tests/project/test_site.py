@@ -7,11 +7,14 @@ Sphinx: they compare the sources of the reference with `__all__`.
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -67,6 +70,53 @@ def test_every_public_name_is_in_the_reference(module: str) -> None:
         if f"{module}.{name}" not in DOCUMENTED and id(value_of(f"{module}.{name}")) not in values
     ]
     assert not missing, f"add these to a page of docs/reference: {missing}"
+
+
+def undocumented(owner: object, names: Iterable[str]) -> Iterator[str]:
+    """Those of the names that are a class, a method, a property or a function without a docstring.
+    A method may have that of the base class."""
+    for name in names:
+        value = getattr(owner, name)
+        if inspect.isclass(value):
+            text = value.__doc__ or ""
+            if not text or text.startswith(f"{name}("):  # the one that a dataclass has by itself
+                yield name
+            public = [member for member in vars(value) if not member.startswith("_")]
+            yield from (f"{name}.{member}" for member in undocumented(value, public))
+        elif (inspect.isroutine(value) or isinstance(value, property)) and not inspect.getdoc(
+            value
+        ):
+            yield name
+
+
+@pytest.mark.parametrize("module", [*public_modules()])
+def test_every_public_name_and_method_has_a_docstring(module: str) -> None:
+    """Ruff cannot check it: it takes all that a module such as `_pool` defines for private."""
+    if module in NEEDS:
+        pytest.importorskip(NEEDS[module])
+    found = importlib.import_module(module)
+    missing = [*undocumented(found, getattr(found, "__all__", []))]
+    assert found.__doc__
+    assert not missing, f"write a docstring for each of these of {module}: {missing}"
+
+
+def test_a_missing_docstring_is_found() -> None:
+    @dataclass
+    class Plain:
+        number: int
+
+        def told(self) -> None:
+            """Has one."""
+
+        def untold(self) -> None:
+            pass
+
+        @property
+        def silent(self) -> None:
+            pass
+
+    names = [*undocumented(SimpleNamespace(Plain=Plain), ["Plain"])]
+    assert names == ["Plain", "Plain.untold", "Plain.silent"]
 
 
 def test_each_name_in_the_reference_is_public_and_there_once() -> None:
