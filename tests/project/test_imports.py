@@ -176,18 +176,50 @@ GRAPH_WITH_TYPES = import_graph(ROOT, for_types=True)
 
 
 def test_no_import_cycle() -> None:
-    graphlib.TopologicalSorter(GRAPH).prepare()
+    told = ""
+    try:
+        graphlib.TopologicalSorter(GRAPH).prepare()
+    except graphlib.CycleError as error:
+        # Each module of the cycle is imported by the next one.
+        told = ", which imports ".join(reversed(error.args[1])).replace(", which", "", 1)
+    if told:
+        pytest.fail(f"the imports have a cycle: {told}", pytrace=False)
 
 
 def test_the_type_checkers_imports_add_no_cycle() -> None:
-    assert cycles(GRAPH_WITH_TYPES) == []
+    found = [sorted(group) for group in cycles(GRAPH_WITH_TYPES)]
+    assert not found, f"these modules import each other, if only for the type checker: {found}"
 
 
 def test_the_package_says_what_each_module_holds() -> None:
-    text = mbufpools.__doc__ or ""
-    assert re.findall(r"^``(\w+)``", text, re.MULTILINE)[: len(CORE)] == CORE
-    on_top = re.findall(r"^``(\w+)``", text, re.MULTILINE)[len(CORE) :]
-    assert sorted(on_top) == sorted(set(ON_TOP) - {"__main__"})
+    told = re.findall(r"^``(\w+)``", mbufpools.__doc__ or "", re.MULTILINE)
+    missing = missing_rows(told)
+    assert not missing, f"in src/mbufpools/__init__.py, {'; '.join(missing)}"
+    assert told[: len(CORE)] == CORE, "the first table has the order of CORE, and nothing else"
+    assert sorted(told[len(CORE) :]) == sorted(set(ON_TOP) - {"__main__"})
+
+
+def missing_rows(told: list[str]) -> list[str]:
+    """Say where each row goes that the tables of the package's docstring lack."""
+    return [
+        f"add ``{name}`` to the table of the core, "
+        + (f"after ``{CORE[place - 1]}``" if place else "as its first row")
+        for place, name in enumerate(CORE)
+        if name not in told
+    ] + [
+        f"add ``{name}`` to the table of what is on top of the core"
+        for name in ON_TOP
+        if name not in (*told, "__main__")
+    ]
+
+
+def test_a_missing_row_is_told_with_its_place() -> None:
+    assert missing_rows([*CORE, *ON_TOP]) == []
+    told = missing_rows([name for name in [*CORE, *ON_TOP] if name not in ("_sizes", "net")])
+    assert told == [
+        "add ``_sizes`` to the table of the core, after ``_errors``",
+        "add ``net`` to the table of what is on top of the core",
+    ]
 
 
 def test_every_module_and_sub_package_has_its_place() -> None:
@@ -197,23 +229,26 @@ def test_every_module_and_sub_package_has_its_place() -> None:
 
 @pytest.mark.parametrize("module", GRAPH)
 def test_imports_point_down(module: str) -> None:
-    place = ORDER.index(part_of(module))
+    above = {*ORDER[: ORDER.index(part_of(module))], part_of(module)}
     for imported in filter(is_ours, GRAPH[module]):
-        if part_of(imported) != part_of(module):
-            assert ORDER.index(part_of(imported)) < place, f"{module} imports {imported}"
+        if part_of(imported) not in above:
+            told = f"`{part_of(imported)}` is below `{part_of(module)}` in ORDER of test_imports.py"
+            pytest.fail(f"{module} imports {imported}, but {told}", pytrace=False)
 
 
 @pytest.mark.parametrize("package", STANDS_ON)
 def test_a_sub_package_imports_only_what_it_stands_on(package: str) -> None:
     """`lab` imports nothing of mbufpools outside of lab, not for the type checker either."""
     others = {
-        (module, imported)
+        f"{module} imports {imported}"
         for module, names in GRAPH_WITH_TYPES.items()
         if part_of(module) == package
         for imported in filter(is_ours, names)
         if part_of(imported) not in STANDS_ON[package] | {package}
     }
-    assert not others
+    assert not others, (
+        f"{'; '.join(sorted(others))}; what `{package}` may import is in STANDS_ON of this file"
+    )
 
 
 def test_every_sub_package_says_what_it_stands_on() -> None:
