@@ -39,7 +39,6 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_hooks``            finds the hooks of the imported libraries, and asks them
 ``_library_state``    the shared state in the primitives of asyncio, anyio and trio
 ``_declare``          records what each step touches; `Shared`
-``_joins``            declares who looks whether several tasks of asyncio are over
 ``_leaks``            hears the warnings of leaked resources
 ``_interrupts``       Ctrl-C while the lab explores
 ``_lockstep``         threads of the program, which run one at a time, step by step
@@ -47,6 +46,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_lock_holders``     which task holds a lock that others wait for
 ``_cancellable``      which tasks the lab cancels
 ``_cancelling``       records which tasks a cancellation can reach
+``_joins``            declares who looks whether several tasks of asyncio are over
 ``_background``       knows when only services that tick still run
 ``_virtual_time``     virtual time on asyncio, for `run` only; `Stalled`
 ``_virtual_clock``    virtual time on trio, for `run` only
