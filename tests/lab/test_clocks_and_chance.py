@@ -602,6 +602,20 @@ def test_chance_is_the_same_in_every_execution_and_differs_within_one(
     assert all(it == drawn[0] for it in drawn)
 
 
+def test_a_file_that_outlives_an_execution_is_told_and_a_reset_removes_it(tmp_path: Path) -> None:
+    async def program() -> None:
+        (tmp_path / str(uuid.uuid4())).mkdir()  # noqa: ASYNC240 - what is tested
+
+    def empty() -> None:
+        for path in tmp_path.iterdir():
+            path.rmdir()
+
+    assert lab.explore(program, reset=empty).complete
+    (failure,) = lab.explore(program).failures  # after an earlier exploration, or process
+    assert failure.report.startswith("exception: FileExistsError")
+    assert "a file outlives an execution" in failure.report
+
+
 def test_chance_goes_on_after_an_exploration_as_if_there_had_been_none() -> None:
     async def program() -> None:
         random.random()

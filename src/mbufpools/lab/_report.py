@@ -46,6 +46,11 @@ def report(token: str, schedule: Schedule, outcome: Outcome) -> str:
     for error in (outcome.error, *outcome.causes):
         if error is not None:
             lines += _traceback(error)
+    if isinstance(outcome.error, FileExistsError):
+        lines.append(
+            "a file outlives an execution, and names by chance are the same in each; make them in "
+            "a temporary directory of the program, or remove them by reset="
+        )
     lines.append(f"replay: lab.replay(program, {token!r})")
     return "\n".join(lines)
 
