@@ -33,6 +33,7 @@ from mbufpools.lab._strategy import Strategy
 from mbufpools.lab._token import parse_token
 from tests.kit import generated_callbacks, generated_programs
 from tests.kit.generated_programs import NATIVE, PLAIN, WITH_CANCELLATION, generate
+from tests.lab.test_parallel import AtOnce
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 EACH_STRATEGY = pytest.mark.parametrize("strategy", list(STRATEGIES))
@@ -877,15 +878,13 @@ def test_a_task_that_ran_for_longer_than_its_slice_is_told_in_the_bound(
     strategy: lab.StrategyName, jobs: int | None
 ) -> None:
     said = "in which no task takes more than 20 steps in a row while another could run"
-    executor = None if jobs is None else ProcessPoolExecutor(jobs)
+    executor = None if jobs is None else AtOnce()
     options: Any = {"strategy": strategy, "max_preemptions": 0, "executor": executor}
     found = lab.explore(long_and_short, **options)
     assert said in found.bound
     assert said in str(found)
     (failure,) = lab.explore(long_and_short, **options, slice_steps=80).failures
     assert lab.replay(long_and_short, failure.token).failures
-    if executor is not None:
-        executor.shutdown()
 
 
 async def long_and_short() -> None:

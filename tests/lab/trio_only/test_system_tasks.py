@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
-
 import pytest
 import trio
 
 from mbufpools import lab
+from tests.lab.test_parallel import AtOnce
 
 
 def failure_of(program: lab.Program) -> lab.Failure:
@@ -94,10 +93,8 @@ async def races_with_a_system_task() -> None:
 
 @pytest.mark.parametrize("jobs", [None, 1])
 def test_a_proof_says_that_no_schedule_chooses_when_a_system_task_runs(jobs: int | None) -> None:
-    executor = None if jobs is None else ProcessPoolExecutor(jobs)
+    executor = None if jobs is None else AtOnce()
     found = lab.explore(races_with_a_system_task, backend="trio", executor=executor)
-    if executor is not None:
-        executor.shutdown()
     assert found.verdict == "proved"
     (remark,) = found.remarks
     assert remark.endswith("when trio runs what it keeps to itself (system task 'writes')")
