@@ -342,7 +342,7 @@ class Schedule:
                 f"task {spell(choice)} cannot run where it could before; the program does not do "
                 f"the same in the same schedule: does it depend on real time, on addresses, on "
                 f"what an earlier execution left, or, under dpor, on state that it does not "
-                f"declare?"
+                f"declare, such as which tasks there are (docs/lab.md has the list)?"
             )
         self.deviations[point.anchor] = choice
         self.defaults[point.anchor] = point.default
