@@ -14,8 +14,8 @@ dict that has the function as a key does not find it in an execution.
 Invariants:
 
 - The layout of the object is checked before. Where it is another one (another implementation than
-  CPython, or a release to come), the function is replaced by name, and so are the copies that
-  modules hold (`_replaced`).
+  CPython, or a release to come), or where there is no interpreter lock, the function is replaced by
+  name, and so are the copies that modules hold (`_replaced`).
 - The object is changed by one call in C, which does not release the interpreter lock. So a call in
   another thread sees the object before or after, never in between.
 - The lab itself holds `real` functions, which are never redirected.
@@ -63,6 +63,7 @@ _SIZE = ctypes.sizeof(_Function)
 _VARARGS_AND_KEYWORDS = 1 | 2  # METH_VARARGS and METH_KEYWORDS
 _CAN = (
     sys.implementation.name == "cpython"
+    and getattr(sys, "_is_gil_enabled", lambda: True)()
     and types.BuiltinFunctionType.__basicsize__ == _HEAD + _SIZE
 )
 _call = ctypes.cast(ctypes.pythonapi.PyObject_Call, ctypes.c_void_p).value if _CAN else None
