@@ -48,8 +48,9 @@ async def use(pool):
 async def a_cancelled_release(yields):
     """The pool has one connection. One task uses it and is cancelled after so many turns of the
     loop; the other one comes a turn later, and waits for the connection."""
+    options = {"min_size": 1, "max_size": 1, "num_workers": 1, "timeout": 1}
     async with psycopg_pool.AsyncConnectionPool(
-        "", connection_class=Connection, min_size=1, max_size=1, num_workers=1, open=False, timeout=1
+        "", connection_class=Connection, open=False, **options
     ) as pool:
         await pool.wait()
         first = asyncio.create_task(use(pool))
