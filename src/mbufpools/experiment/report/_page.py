@@ -48,7 +48,7 @@ def page(questions: Sequence[Question], results: Results, pictures: Mapping[str,
 <body>
 <h1>{TITLE}: the experiment</h1>
 <p class="faint">OpenBSD's mbuf pools under several wakeup policies, computed by the library
-mbufpools in virtual time. Nothing on this page was typed in by hand.</p>
+mbufpools in virtual time. Figures measured on the kernel's own code are named as such.</p>
 <nav>{links} <a href="#rerun">rerun</a></nav>
 {"".join(first)}
 <h2 id="story">One small run, before and after</h2>
