@@ -43,6 +43,16 @@ def releasing(lease: Any, outcomes: list[str]) -> Callable[[], None]:
     return release
 
 
+def no_memory_is_given_twice(pools: BufferPools) -> None:
+    """Check that eight owners at once, which are all that fit, have memory of their own."""
+    owners = [pools.get_nowait(2048) for _ in range(8)]
+    for number, owner in enumerate(owners):
+        owner.view[:1] = bytes([number])
+    assert [owner.view[0] for owner in owners] == list(range(8))
+    for owner in owners:
+        owner.release()
+
+
 class Interleaved:
     """Runs `call`, and at its n-th line inside the core `other`, to its end, on another thread."""
 
@@ -108,12 +118,7 @@ async def release_by_two_threads(what: str) -> int:
             pools.check()
             statistics = pools.statistics()
             assert (statistics.nout, statistics.reserved) == (0, 0)
-            owners = [pools.get_nowait(2048) for _ in range(8)]
-            for number, owner in enumerate(owners):
-                owner.view[:1] = bytes([number])
-            assert [owner.view[0] for owner in owners] == list(range(8)), "no memory twice"
-            for owner in owners:
-                owner.release()
+            no_memory_is_given_twice(pools)
         if stopped.lines < line:
             return line - 1
 
@@ -184,12 +189,7 @@ async def end_around_a_tick(what: str) -> int:
             await anyio.sleep(0.001)
             pools.check()
             assert pools.statistics().nout == 0
-            owners = [pools.get_nowait(2048) for _ in range(8)]
-            for number, owner in enumerate(owners):
-                owner.view[:1] = bytes([number])
-            assert [owner.view[0] for owner in owners] == list(range(8)), "no memory twice"
-            for owner in owners:
-                owner.release()
+            no_memory_is_given_twice(pools)
         if stopped.lines < line:
             return line - 1
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import warnings
 from collections.abc import Awaitable, Callable
 
 import anyio
 import pytest
+from anyio._backends._asyncio import _task_states
 from anyio.lowlevel import checkpoint
 
 from mbufpools import BufferPools, PoolSpec, lab
@@ -182,3 +184,21 @@ def _heard_when_all_is_collected() -> list[str]:
         warnings.simplefilter("always")
         gc.collect()
     return [str(each.message) for each in heard]
+
+
+def test_tasks_that_a_cycle_keeps_leave_the_tables_of_the_tasks() -> None:
+    """All tasks of one name have the same hash, so each that stays makes the next look slower."""
+    kept: list[asyncio.Task[None]] = []
+
+    async def program() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(checkpoint)
+        task = asyncio.create_task(asyncio.sleep(0))
+        await task
+        kept.append(task)
+
+    lab.explore(program, strategy="random", max_executions=5)
+    assert len(kept) > 5
+    tables = [*_task_states, *getattr(asyncio.tasks, "_all_tasks", ())]
+    tables += getattr(asyncio.tasks, "_scheduled_tasks", ())
+    assert not set(map(id, kept)) & set(map(id, tables))

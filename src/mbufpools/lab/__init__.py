@@ -46,7 +46,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_lock_holders``     which task holds a lock that others wait for
 ``_cancellable``      which tasks the lab cancels
 ``_cancelling``       records which tasks a cancellation can reach
-``_joins``            declares who looks whether several tasks of asyncio are over
+``_joins``            declares that a step looks whether several tasks of asyncio are over
 ``_background``       knows when only services that tick still run
 ``_virtual_time``     virtual time on asyncio, for `run` only; `Stalled`
 ``_virtual_clock``    virtual time on trio, for `run` only

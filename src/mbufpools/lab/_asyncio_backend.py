@@ -402,7 +402,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._due: list[tuple[OrderedTimer, int, int]] = []
         """Timers that are due and were not called for yet, what caused them, and since when."""
         self._iteration_end = 0
-        """Under the stock rule: the place in the order where the iteration of the loop ends."""
+        """The place in the order where the iteration of the loop ends."""
         self._origin = 0
         """The steps that caused what runs now, as a mask."""
         self._since = 0

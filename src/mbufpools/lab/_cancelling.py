@@ -5,8 +5,9 @@ and to every task inside it. Entering or leaving a scope, spawning a task into i
 at it are reads of the scope. So partial-order reduction tries a cancellation before *and* after
 each step that it can affect.
 
-Whoever asks for the tasks of a nursery *writes* to them, and a task that comes or goes reads: so
-the tasks that come and go do not conflict with each other.
+A step that asks which tasks a nursery has is taken to *write* to the nursery, and a step that
+starts a task there, or ends one, to read. So the starts and the ends do not conflict with each
+other, but each of them conflicts with the step that asks.
 """
 
 from __future__ import annotations

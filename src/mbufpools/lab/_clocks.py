@@ -41,8 +41,7 @@ __all__ = ["CLOCKS", "EPOCH", "copies_of_datetime", "virtual_datetime"]
 EPOCH = 1_700_000_000
 """The time at which every execution begins, in seconds since 1970: 2023-11-14 22:13:20 UTC."""
 LOOKS = 100_000
-"""Looks at the clock in one step, after which it is taken that the program waits for it. A real
-machine takes some milliseconds for as many."""
+"""Looks at the clock in one step, after which it is taken that the program waits for it."""
 TURNS = 1000
 """Steps that looked at one moment, after which it is taken that the program waits for the next."""
 TICK = 0.001

@@ -1,4 +1,4 @@
-"""Declares who looks whether several tasks of asyncio are over: at a group of tasks, or at what
+"""Declares that a step looks whether several tasks of asyncio are over: at a group, or at what
 `asyncio.gather` returns.
 
 A group drops each task that is over, and the future of a gather is set by the callbacks of its
@@ -40,8 +40,8 @@ _ABSENT = object()
 
 @contextmanager
 def declaring_joins(is_step: Callable[[Any], bool]) -> Iterator[None]:
-    """Make groups and gathers declare who looks at them. `is_step` says of a callback whether it
-    wakes a task."""
+    """Make groups and gathers declare that a step looks at them. `is_step` returns True for a
+    callback that wakes a task."""
     put: list[tuple[Any, str, Any]] = [
         (_own_group, "__init__", _init_of(_own_init)),
         (_own_group, "_abort", _abort_ours),

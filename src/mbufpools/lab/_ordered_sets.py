@@ -61,7 +61,7 @@ class _Members(MutableSet[Any], dict[Any, None]):  # type: ignore[misc]  # a dic
     """The same for the sets that scopes and task groups keep for themselves.
 
     No program is given one, so it need not be a `set`. The keys of a dict are in order, and its
-    methods are written in C: a program of four tasks runs about 5 % faster than with `_InOrder`.
+    methods are written in C. That saves time: every scope makes two of these sets.
     """
 
     __slots__ = ()
