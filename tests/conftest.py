@@ -17,6 +17,7 @@ and those under ``trio_only/`` run twice.
 from __future__ import annotations
 
 import inspect
+import signal
 from typing import Any
 
 import hypothesis
@@ -29,6 +30,11 @@ TRIO_ONLY = "trio_only"
 # How long an example takes in real time says nothing here; a failure prints how to repeat it.
 hypothesis.settings.register_profile("mbufpools", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("mbufpools")
+
+# A job that a script starts in the background ignores SIGINT, and so do its children. The tests of
+# Ctrl-C send it, and expect that it interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _is_coroutine_test(obj: Any) -> bool:

@@ -5,8 +5,9 @@ The search is seeded, so that it takes the same way each time, and what is found
 
 from __future__ import annotations
 
+import gc
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import hypothesis
@@ -36,6 +37,17 @@ SEARCH = settings(
     print_blob=False,
     report_multiple_bugs=False,
 )
+
+# A run that fails drops its leases. On Python 3.11 the report of that must not come from a
+# finalizer inside of `compile`, which Hypothesis calls: CPython then raises a SystemError.
+pytestmark = pytest.mark.filterwarnings("ignore:.* was dropped without a release:ResourceWarning")
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """What a failed run leaves is collected here, and not in a later test, which would fail."""
+    yield
+    gc.collect()
 
 
 lost: list[Any] = []
@@ -98,9 +110,6 @@ def the_impossible_sleep_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Waiters, "fail_impossible", lambda self: None)
 
 
-# A run that fails drops its leases. On Python 3.11 the report of that must not come from a
-# finalizer inside of `compile`, which Hypothesis calls: CPython then raises a SystemError.
-@pytest.mark.filterwarnings("ignore:.* was dropped without a release:ResourceWarning")
 @pytest.mark.parametrize(
     ("plant", "machine", "found"),
     [
