@@ -32,6 +32,8 @@ NARROW = {"SO_SNDBUF": 16384, "SO_RCVBUF": 16384}
 """Socket options that make the kernel take few bytes of a connection."""
 LARGE = 1 << 18
 """More bytes than the kernel takes of a narrow connection that no task reads."""
+SLICE = 65536
+"""The most bytes that a transport or a stream gets at once, as docs/howto/sockets.md says."""
 
 
 @asynccontextmanager

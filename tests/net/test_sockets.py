@@ -24,6 +24,7 @@ from tests.kit.network import (
     LARGE,
     LOOPS,
     NARROW,
+    SLICE,
     checked,
     connected,
     read,
@@ -718,6 +719,28 @@ async def test_an_anyio_stream_gets_copies_and_the_buffers_are_released() -> Non
             await send_all(stream, [(await pools.get(5), 0)])
         await anyio.sleep_forever()
     assert received == b"".join(contents)
+
+
+async def test_an_anyio_stream_gets_the_copy_of_a_large_buffer_in_slices() -> None:
+    """No pool counts the copy, so it is small."""
+    got: list[bytes] = []
+
+    class Keeping(anyio.abc.ByteSendStream):
+        async def send(self, item: bytes) -> None:
+            got.append(item)
+            assert pools.statistics().nout == 1
+
+        async def aclose(self) -> None:
+            pass
+
+    content = bytes(range(256)) * 800
+    async with checked("1 MiB", [PoolSpec(1 << 18, items_per_page=1)]) as pools:
+        buffer = await pools.get(1 << 18)
+        buffer.view[: len(content)] = content
+        await send_all(Keeping(), [(buffer, len(content))])
+        assert pools.statistics().nout == 0
+    assert b"".join(got) == content
+    assert [len(data) for data in got] == [SLICE, SLICE, SLICE, len(content) - 3 * SLICE]
 
 
 async def test_the_error_of_an_anyio_stream_says_how_many_bytes_had_gone() -> None:

@@ -13,10 +13,15 @@ from typing import Any
 from mbufpools import Buffer, UseAfterRelease
 from mbufpools._buffer import move
 
-__all__ = ["Piece", "Taken", "check_piece", "end_view", "give_up", "split"]
+__all__ = ["SLICE", "Piece", "Taken", "check_piece", "end_view", "give_up", "split"]
 
 Piece = Buffer | tuple[Buffer, int]
 """A buffer, for all its bytes, or a pair of a buffer and the number of its first bytes."""
+
+
+SLICE = 65536
+"""The most bytes that a transport or a stream gets at once, because it may copy them, and no pool
+counts the copy. asyncio's transports ask their users by default to pause at as many bytes."""
 
 
 class Taken:

@@ -148,6 +148,9 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         Never blocks, so the only backpressure is the buffers that it keeps; `send` waits. Writes
         go out in the order of the calls.
 
+        The transport gets at most 64 KiB at a time, because some transports copy what they cannot
+        send (those of Python 3.11, and TLS), and the limit of the pools does not count that copy.
+
         Raises:
             anyio.ClosedResourceError: the connection was closed on this side, or `write_eof` was
                 called.
@@ -164,7 +167,8 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         gone.
 
         The call takes the buffer as `write` does, also if it raises. Blocks until the kernel has
-        the last byte, which takes as long as the peer makes no room. Always a checkpoint.
+        the last byte, which takes as long as the peer makes no room. Over TLS the loop may then
+        still have the last 64 KiB, encrypted, in a buffer of its own. Always a checkpoint.
 
         A cancelled send only stops waiting. A transport cannot take back its bytes, so they still
         go out, and the memory comes home afterwards. (`send_all` stops sending.) So call `abort`

@@ -23,7 +23,7 @@ from anyio.lowlevel import checkpoint
 
 from mbufpools import Buffer
 
-from ._pieces import Piece, Taken, check_piece, give_up, split
+from ._pieces import SLICE, Piece, Taken, check_piece, give_up, split
 from ._sockets import Busy, attempt, socket_of
 
 if TYPE_CHECKING:
@@ -143,8 +143,9 @@ async def send_all(
     then, it waits in quarantine.
 
     ``sendmsg`` gathers the buffers without a copy. `sock` is any socket or stream that `recv_into`
-    accepts. The bytes of an anyio byte stream are copied, one buffer at a time, because on asyncio
-    such a stream keeps the rest of a cancelled send and would continue to send it.
+    accepts. The bytes of an anyio byte stream are copied, at most 64 KiB at a time, because on
+    asyncio such a stream keeps the rest of a cancelled send and would continue to send it. The
+    limit of the pools does not count the copy.
 
     Blocks until the kernel has all bytes, which takes as long as the peer makes no room. So give it
     a deadline, ``with anyio.fail_after(30):``, or a peer that does not read keeps the buffers.
@@ -206,7 +207,8 @@ async def _copy_and_send(stream: ByteSendStream, queue: _Queue) -> None:
     queue.gone(0)
     while queue.taken:
         with ExitStack() as stack:
-            data = bytes(queue.slices(stack)[0])
+            first = queue.slices(stack)[0]
+            data = bytes(stack.enter_context(first[:SLICE]))
         try:
             await stream.send(data)
         except (anyio.BrokenResourceError, OSError) as error:

@@ -6,6 +6,11 @@ empty (its high water mark is set to 0, so that the transport says when), or whe
 lost and nothing more will be sent. If something exports the memory even then, the item waits in
 quarantine: the end of a private lease raises nothing because of an export.
 
+On Python 3.11, and over TLS on every release, a transport keeps a copy of what it could not send,
+and no pool counts that copy. So a large buffer is given in slices, the next one when the transport
+keeps nothing of the last. Then the copy is no larger than a slice, however large the buffer is.
+(Over TLS there are two transports, and each keeps bytes.)
+
 Each `Outgoing` holds a private lease, so nothing else can release it. An error at the end of one
 lease, or of the transport itself, ends neither the queue nor the wait of a sender.
 
@@ -22,7 +27,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ._direction import Direction
-from ._pieces import Taken
+from ._pieces import SLICE, Taken, end_view
 
 __all__ = ["Outgoing", "Writing"]
 
@@ -30,22 +35,47 @@ __all__ = ["Outgoing", "Writing"]
 class Outgoing(Taken):
     """A buffer that has to be sent."""
 
-    __slots__ = ("awaited", "error", "event", "given", "pending", "sent")
+    __slots__ = ("_end", "_slice", "awaited", "error", "event", "given", "pending", "sent")
 
     def __init__(self, buffer: Any, nbytes: Any, awaited: bool) -> None:
         super().__init__(buffer, nbytes)
         self.awaited = awaited
         """True if a task gets the error of the release; else the loop's exception handler does."""
         self.given = False
-        """True once the transport has the bytes."""
+        """True once the transport has got all bytes."""
         self.pending = True
         """True until the lease has ended."""
         self.sent = False
         """True if all bytes have gone."""
         self.error: Exception | None = None
         """The error at the end of the lease."""
+        self._end = 0
+        """Where the last slice ends that the transport has got, if there are several."""
+        self._slice: memoryview | None = None
+        """That slice."""
         self.event: asyncio.Event | None = None
         """Set when the lease has ended, if a task waits for that."""
+
+    @property
+    def begun(self) -> bool:
+        """True if the transport has got a slice, and not all bytes."""
+        return self._end > 0
+
+    def give(self, transport: asyncio.Transport) -> None:
+        """Give `transport` the next slice, which may be all."""
+        data = self.data
+        if data is not None and self.nbytes > SLICE:
+            self._end_slice()
+            begin, self._end = self._end, self._end + SLICE
+            data = self._slice = data[begin : self._end]
+        self.given = self._end >= self.nbytes or self.nbytes <= SLICE
+        if data is not None:
+            transport.write(data)
+
+    def _end_slice(self) -> None:
+        part, self._slice = self._slice, None
+        if part is not None:
+            end_view(part)
 
     async def wait(self) -> None:
         """Wait until the lease has ended."""
@@ -55,6 +85,7 @@ class Outgoing(Taken):
 
     def end(self, *, sent: bool) -> None:
         """End the lease, and wake the tasks that wait for that."""
+        self._end_slice()
         try:
             self.finish()
         except Exception as error:  # noqa: BLE001 - told, or raised to the task that sends
@@ -140,7 +171,7 @@ class Writing:
             await self._queue[-1].wait()
 
     def pump(self, *, checked: bool = False) -> None:
-        """Give the transport one buffer after another, until it keeps bytes of one. `checked` says
+        """Give the transport one slice after another, until it keeps bytes of one. `checked` says
         that it was not taken away."""
         transport = self._transport
         if transport is None or self._pumping:  # TLS calls `resume_writing` inside `write`
@@ -152,15 +183,16 @@ class Writing:
                 if not head.given:
                     if not checked and self.taken_away:
                         return  # what is written now would be sent in plaintext
+                    if head.begun and transport.get_write_buffer_size():
+                        return  # it keeps bytes of the last slice, and another write has come
                     checked = False
-                    head.given = True
-                    if head.data is not None:
-                        transport.write(head.data)
+                    head.give(transport)
                 if transport.is_closing():
                     return  # the write failed; `connection_lost` follows
                 if transport.get_write_buffer_size():
                     return  # it keeps bytes; `resume_writing` follows
-                self._end_first(sent=True)
+                if head.given:
+                    self._end_first(sent=True)
         except Exception as error:  # noqa: BLE001 - the transport's own, whatever it is
             self._transport = None  # nothing more is given to it, nor counts as sent
             self._fail(error)
