@@ -48,7 +48,10 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
     connection if a cancellation or a TimeoutError leaves the block. If you catch that inside, call
     `abort`.
 
-    Close it before its pools: buffers that it still holds then are reported as a leak.
+    Close it before its pools: buffers that it still holds then are reported as a leak. A server
+    calls ``server.close()``, cancels the task of each connection, which aborts it, and then leaves
+    the pools. It does not await ``server.wait_closed()`` before these tasks have ended, because on
+    Python 3.12 and later that waits for the connections.
 
     Args:
         pools: the set that gives the buffers. It belongs to the same event loop.
