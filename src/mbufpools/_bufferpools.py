@@ -380,7 +380,10 @@ class BufferPools:
         request: Request[Reservation] = self._waiters.request(nbytes)
         reservation = self._waiters.try_acquire(self._waiters.bytes_queue, request)
         if reservation is None:
-            raise anyio.WouldBlock
+            raise anyio.WouldBlock(
+                f"{self.name} cannot reserve {nbytes} bytes now (they are not free, or older "
+                f"requests wait); `await reserve` waits for them"
+            )
         return reservation
 
     async def _reserve(self, nbytes: int) -> Reservation:
@@ -614,7 +617,7 @@ class BufferPools:
         """Explain each waiting request: its pool, its task, how long it has waited, which request
         goes before it, and which limit is short by how much. In debug mode also the holders of
         what it waits for, and whether every one of them waits itself. ``str()`` of the result is
-        the wait-for graph as text. Never blocks.
+        the wait-for graph as text, with at most 20 requests and 20 holders of each. Never blocks.
 
         Raises:
             UsageError: the pools are open on another thread.

@@ -11,6 +11,7 @@ Invariant: an explanation changes no state.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ._debug import Holder
@@ -21,6 +22,10 @@ from ._wait_queues import WaitQueue
 from ._waiters import Waiters
 
 __all__ = ["Explanation", "WaitingRequest", "explain"]
+
+
+SHOWN = 20
+"""The most requests that the text of an explanation tells of, and the most holders of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,7 @@ class WaitingRequest:
 
     def __str__(self) -> str:
         text = (
-            f"#{self.number} task {self.task!r} has waited {self.seconds:.6g} s "
+            f"#{self.number} task {self.task!r} has waited {_short(self.seconds)} s "
             f"for {self.nbytes} bytes{'' if self.what == 'bytes' else f' of {self.what}'}"
         )
         if self.behind is not None:
@@ -85,7 +90,8 @@ class WaitingRequest:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """All waiting requests, the oldest first; as text, the wait-for graph."""
+    """All waiting requests, the oldest first; as text, the wait-for graph, with at most 20 requests
+    and 20 holders of each."""
 
     limit: int
     """The limit of the budget, in bytes."""
@@ -142,16 +148,21 @@ class Explanation:
             )
             lines.append(f"{are.format(repr(pool))} in the caches of CPUs, where no request looks")
         told: tuple[Holder, ...] = ()
-        for waiter in self.waiters:
+        shown = self._shown()
+        for waiter in shown:
             lines.append(str(waiter))
             if waiter.holders and waiter.holders == told:
                 lines.append("    held: the same")
                 continue
             told = waiter.holders
-            for holder in waiter.holders:
+            for holder in waiter.holders[:SHOWN]:
                 number = waiting_tasks.get(holder.task_id)
                 waits = f", which waits itself (#{number})" if number is not None else ""
                 lines.append(f"    held: {holder}{waits}")
+            if len(told) > SHOWN:
+                lines.append(f"    and {len(told) - SHOWN} more (`holders` has all)")
+        if len(shown) < count:
+            lines.append(f"and {count - len(shown)} more requests wait (`waiters` has all)")
         if self.stuck:
             lines.append(
                 "deadlock: every holder waits itself, so no request is served until one of them is "
@@ -161,6 +172,17 @@ class Explanation:
         elif not self.debug:
             lines.append("debug=True records which task holds what")
         return "\n".join(lines)
+
+    def _shown(self) -> Sequence[WaitingRequest]:
+        """The requests that the text tells of. Of too many, those in a deadlock come first."""
+        if len(self.waiters) <= SHOWN:
+            return self.waiters
+        return sorted(self.waiters, key=lambda waiter: not waiter.stuck)[:SHOWN]
+
+
+def _short(seconds: float) -> str:
+    """`seconds` with three digits, or as many as the whole seconds have."""
+    return f"{seconds:.0f}" if seconds >= 1000 else f"{seconds:.3g}"
 
 
 def explain(state: SetState, waiters: Waiters, *, wakeup: bool) -> Explanation:

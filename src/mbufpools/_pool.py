@@ -148,7 +148,10 @@ class Pool:
                 waiters.refuse_impossible(queue, waiters.request(nbytes))
         if buffer is None:
             self._supply.nfail += 1
-            raise anyio.WouldBlock
+            raise anyio.WouldBlock(
+                f"pool {self.name!r} has no buffer to give now (none is free, or older requests "
+                f"wait); `await get` waits for one"
+            )
         return buffer
 
     # Putting

@@ -75,6 +75,20 @@ class WaitQueue:
             for supply, count in self.needs
         )
 
+    def why_too_large(self, request: Request[Any], limit: int, kept: int) -> str | None:
+        """Return why `request` can never be served under `limit`, of which the pools keep `kept`
+        bytes as their minimum; or None."""
+        least = self.least_bytes(request)
+        if not least or kept + least <= limit:
+            return None
+        return self._too_large(request, least, f"the limit is {limit} bytes{_minimum(kept)}")
+
+    def _too_large(self, request: Request[Any], least: int, limit: str) -> str:
+        return (
+            f"a request for {self.what} can never be served: it takes {least} bytes, and {limit}; "
+            f"raise the limit, or ask for less (smaller pages: items_per_page)"
+        )
+
     def take(self, request: Request[Any]) -> Any:
         """Take what `request` wants; its pages are there."""
         raise NotImplementedError
@@ -142,8 +156,18 @@ class BytesQueue(WaitQueue):
     def least_bytes(self, request: Request[Any]) -> int:
         return request.nbytes
 
+    def _too_large(self, request: Request[Any], least: int, limit: str) -> str:
+        return (
+            f"a reservation of {least} bytes can never be served: {limit}; raise the limit, or "
+            f"reserve less at a time"
+        )
+
     def take(self, request: Request[Any]) -> Reservation:
         return reserve(self._state, request.nbytes, request)
+
+
+def _minimum(kept: int) -> str:
+    return f", of which the pools keep {kept} as their minimum" if kept else ""
 
 
 def reserve(state: SetState, nbytes: int, request: Request[Any] | None = None) -> Reservation:

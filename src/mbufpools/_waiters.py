@@ -355,15 +355,7 @@ class Waiters:
                     f"{count} items of pool {supply.name!r} can never be had at once: at most "
                     f"{supply.max_items} may be out; ask for fewer, or raise the pool's maximum"
                 )
-        kept = self._state.reserved_min_bytes
-        least = queue.least_bytes(request)
-        if least and kept + least > self._budget.limit:
-            return (
-                f"a request for {queue.what} can never be served: it takes {least} bytes, and "
-                f"the limit is {self._budget.limit}, of which the pools keep {kept} as their "
-                f"minimum; raise the limit, or ask for less (smaller pages: items_per_page)"
-            )
-        return None
+        return queue.why_too_large(request, self._budget.limit, self._state.reserved_min_bytes)
 
     def fail_impossible(self) -> None:
         """Fail the requests that a new limit has made impossible, in the order of arrival; those

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import lzma
 import os
+import pydoc
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,6 +65,18 @@ def test_help_fits_the_terminal(command: list[str], capsys: pytest.CaptureFixtur
     out = capsys.readouterr().out
     assert out.startswith("usage: mbufpools")
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_the_help_says_what_an_application_and_a_tester_begin_with(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert exit_status("--help") == 0
+    out = capsys.readouterr().out
+    assert out.index("Buffer pools under one limit") < out.index("positional arguments")
+    assert "`explore` is the lab" in out
+    assert "  python -m mbufpools.examples " in out
+    (name,) = re.findall(r"python -m pydoc (\S+)", out)
+    assert pydoc.locate(name) is mbufpools.BufferPools
 
 
 def test_the_list_of_demos_has_those_of_applications_in_a_group_of_their_own(

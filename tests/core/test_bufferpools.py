@@ -429,8 +429,8 @@ async def test_a_request_that_can_never_be_served_fails_at_once(rules: dict[str,
         getter = await scene.get("impossible", 2048)
         assert isinstance(getter.error, ImpossibleRequest)
         assert re.search(
-            "2048'? can never be served: it takes 16384 bytes, and the limit is 16383, "
-            "of which the pools keep 0 as their minimum; raise the limit",
+            "2048'? can never be served: it takes 16384 bytes, and the limit is 16383 bytes; "
+            "raise the limit, or ask for less",
             str(getter.error),
         )
         with pytest.raises(ImpossibleRequest):  # WouldBlock would say: wait

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -411,6 +412,74 @@ async def test_a_task_that_hands_on_what_it_takes_looks_deadlocked_and_the_text_
         explained = pools.explain()
         assert explained.stuck
         assert "unless a holder has passed what it took on to another" in str(explained)
+
+
+# How much the text says
+
+
+async def test_the_text_tells_of_twenty_requests_and_counts_the_others() -> None:
+    pools = small_and_large(2)
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = [await pools.reserve(2 * PAGE)]
+        for number in range(58):
+            await asking(tasks, f"sleeper {number}", pools.get, 1000)
+        explained = pools.explain()
+        first, *lines, last, _ = str(explained).splitlines()
+        assert first.startswith("58 requests wait; ")
+        assert [line.split("'")[1] for line in lines] == [f"sleeper {n}" for n in range(20)]
+        assert last == "and 38 more requests wait (`waiters` has all)"
+        assert len(explained.waiters) == 58
+        tasks.cancel_scope.cancel()
+        release_all(held)
+
+
+async def test_those_in_a_deadlock_are_among_the_requests_that_the_text_tells_of() -> None:
+    few = PoolSpec(1000, name="few", items_per_page=4, min_items=1, max_items=1)
+    large = PoolSpec(4096, name="large", items_per_page=1)
+    pools = BufferPools(3 * PAGE, [few, large], memory=AccountedMemory(), debug=True)
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = [await pools.get(1000)]
+        for number in range(30):
+            await asking(tasks, f"sleeper {number}", pools.get, 1000)
+        await deadlock(pools, tasks, "one", "other")
+        explained = pools.explain()
+        stuck = [waiter.task for waiter in explained.waiters if waiter.stuck]
+        assert sorted(stuck) == ["one", "other"]
+        names = [line.split("'")[1] for line in str(explained).splitlines() if line[0] == "#"]
+        assert names == [*stuck, *(f"sleeper {number}" for number in range(18))]
+        tasks.cancel_scope.cancel()
+        release_all(held)
+
+
+async def test_the_text_names_twenty_holders_and_counts_the_others() -> None:
+    pools = small_and_large(8, debug=True)
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = [await pools.get(1000) for _ in range(32)]
+        await asking(tasks, "one", pools.get, 1000)
+        await asking(tasks, "other", pools.get, 1000)
+        text = str(pools.explain())
+        assert text.count("    held: 1000 bytes") == 20
+        assert text.count("    and 12 more (`holders` has all)\n") == 1
+        assert text.count("    held: the same") == 1
+        assert len(pools.explain().waiters[0].holders) == 32
+        tasks.cancel_scope.cancel()
+        release_all(held)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "says"), [(3.2419, "3.24"), (0.5, "0.5"), (60.06, "60.1"), (86400.4, "86400")]
+)
+async def test_a_time_has_three_digits_or_those_of_the_whole_seconds(
+    seconds: float, says: str
+) -> None:
+    pools = small_and_large(1)
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = [await pools.reserve(PAGE)]
+        await asking(tasks, "sleeper", pools.get, 1000)
+        (waiter,) = pools.explain().waiters
+        assert f"has waited {says} s for" in str(replace(waiter, seconds=seconds))
+        tasks.cancel_scope.cancel()
+        release_all(held)
 
 
 async def test_looking_changes_nothing() -> None:

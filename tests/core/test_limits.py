@@ -404,7 +404,7 @@ async def test_impossible_requests_are_refused_at_once() -> None:
         memory=AccountedMemory(),
     )
     async with entered(pools):
-        with pytest.raises(ImpossibleRequest, match="takes 32769 bytes, and the limit is 32768"):
+        with pytest.raises(ImpossibleRequest, match=r"of 32769 bytes .* the limit is 32768"):
             await pools.reserve(8 * PAGE + 1)
         with pytest.raises(ImpossibleRequest):
             pools.reserve_nowait(8 * PAGE + 1)
@@ -576,9 +576,28 @@ async def test_a_reservation_is_released_when_the_body_raises() -> None:
         assert pools.budget.allocated == 0
 
 
+@pytest.mark.parametrize("nowait", [False, True])
+async def test_a_reservation_that_the_limit_cannot_hold_is_told_of_the_limit_and_of_no_page(
+    nowait: bool,
+) -> None:
+    async with entered(small_and_large(2)) as pools:
+        with pytest.raises(ImpossibleRequest) as refusal:
+            if nowait:
+                pools.reserve_nowait(2 * PAGE + 1)
+            else:
+                await pools.reserve(2 * PAGE + 1)
+    assert str(refusal.value) == (
+        "a reservation of 8193 bytes can never be served: the limit is 8192 bytes; raise the "
+        "limit, or reserve less at a time"
+    )
+
+
 async def test_reserve_nowait_takes_at_once_or_not_at_all() -> None:
     async with entered(small_and_large(1)) as pools:
-        with pools.reserve_nowait(PAGE), pytest.raises(anyio.WouldBlock):
+        with (
+            pools.reserve_nowait(PAGE),
+            pytest.raises(anyio.WouldBlock, match=r"cannot reserve 1 bytes now .* `await reserve`"),
+        ):
             pools.reserve_nowait(1)
         with pools.reserve_nowait(1):
             assert pools.budget.allocated == 1

@@ -466,7 +466,7 @@ async def test_whom_a_new_limit_makes_impossible_is_told_why() -> None:
         await settle()
         assert isinstance(waiter.error, ImpossibleRequest)
         assert str(waiter.error).startswith(
-            "a request for bytes can never be served: it takes 8192"
+            "a reservation of 8192 bytes can never be served: the limit is 4096 bytes;"
         )
         held.release()
 

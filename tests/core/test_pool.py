@@ -176,7 +176,7 @@ async def test_get_nowait_counts_its_failures_and_a_waiting_get_does_not() -> No
         pool = scene.pools.pools["4096"]
         with pool.get_nowait():
             for failures in (1, 2):
-                with pytest.raises(anyio.WouldBlock):
+                with pytest.raises(anyio.WouldBlock, match="pool '4096' has no buffer to give"):
                     pool.get_nowait()
                 scene.check()
                 assert pool.statistics().nfail == failures

@@ -222,12 +222,12 @@ async def test_a_small_item_does_not_pass_a_large_one() -> None:
         await send.send(bytes(10_000))
         tasks.start_soon(send.send, bytes(LIMIT))
         await anyio.wait_all_tasks_blocked()
-        with pytest.raises(anyio.WouldBlock):
+        with pytest.raises(anyio.WouldBlock, match=r"an item of 5 bytes now .* `await send`"):
             send.send_nowait(b"small")
         tasks.start_soon(send.send, b"small")
         await anyio.wait_all_tasks_blocked()
-        with pytest.raises(anyio.WouldBlock):
-            assert len(receive.receive_nowait()) == 10_000
+        assert len(receive.receive_nowait()) == 10_000
+        with pytest.raises(anyio.WouldBlock, match="no item to receive now; `await receive`"):
             receive.receive_nowait()
         assert [len(await receive.receive()) for _ in range(2)] == [LIMIT, 5]
 

@@ -13,6 +13,7 @@ should has exit status 1.
 
 from __future__ import annotations
 
+import argparse
 import signal
 from collections.abc import Sequence
 from functools import partial
@@ -26,6 +27,18 @@ __all__ = ["main"]
 
 VERBS = (_demo, _stat, _replay, _explore, _smp, _compare)
 """In the order in which ``--help`` lists them."""
+
+DESCRIPTION = """\
+Buffer pools under one limit for async Python, modelled on OpenBSD's mbuf pools,
+and a lab that runs async programs in every schedule. `explore` is the lab, for
+any program. The other commands show what a wakeup policy costs in the pools.
+"""
+EPILOG = """\
+An application uses the pools from Python, and its tests the lab from pytest:
+
+  python -m mbufpools.examples          programs to begin with
+  python -m pydoc mbufpools.BufferPools the reference of one name
+"""
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "mbufpools") -> int:
@@ -46,7 +59,9 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "mbufpools") -> int:
 def _run(argv: Sequence[str] | None, prog: str) -> int:
     parser = Parser(
         prog=prog,
-        description="OpenBSD's mbuf pools as a library: see what a wakeup policy costs.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=DESCRIPTION,
+        epilog=EPILOG,
     )
     parser.add_argument("--version", action="version", version=f"mbufpools {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="command")

@@ -120,8 +120,12 @@ class ByteBoundSendStream(_End, ObjectSendStream[T_contra]):
             ImpossibleRequest, anyio.BrokenResourceError, anyio.ClosedResourceError, TypeError,
                 ValueError: as from `send`.
         """
-        if not self._send_at_once(self._entry(item)):
-            raise anyio.WouldBlock
+        entry = self._entry(item)
+        if not self._send_at_once(entry):
+            raise anyio.WouldBlock(
+                f"the stream cannot take an item of {entry.nbytes} bytes now (they are not free, "
+                f"or older requests wait); `await send` waits for them"
+            )
 
     def _entry(self, item: T_contra) -> Entry[T_contra]:
         if self._closed:
@@ -238,7 +242,9 @@ class ByteBoundReceiveStream(_End, ObjectReceiveStream[T_co]):
             return item
         if queue.ended:
             raise anyio.EndOfStream
-        raise anyio.WouldBlock
+        raise anyio.WouldBlock(
+            "the stream has no item to receive now; `await receive` waits for one"
+        )
 
     def clone(self) -> Self:
         """Return another receiving end of the same stream, which must be closed separately.
