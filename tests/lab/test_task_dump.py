@@ -94,7 +94,7 @@ def test_a_wait_for_a_lock_says_which_task_has_it(
                 pass
 
     dump = task_dump_of(program, backend)
-    assert any(f"release() was never called since; task 0.0 has it{line}" in it for it in dump)
+    assert any(f"release() was not called after that; task 0.0 has it{line}" in it for it in dump)
 
 
 def test_a_lock_of_asyncio_that_was_released_has_no_holder() -> None:
@@ -160,10 +160,11 @@ def test_in_debug_mode_a_stall_says_which_task_holds_what_and_which_holder_waits
             tasks.start_soon(reserve, name="b")
             tasks.start_soon(hold_one_and_ask_another, name="c")
 
+    event = "anyio's Event: set() was not called after that"
     assert task_dump_of(program, backend) == [
         f"task 0 'main' waits at HERE, in program, for {GROUP}",
-        "task 0.1 'a' waits at HERE, in hold, for anyio's Event: set() was never called since",
-        "task 0.2 'b' waits at HERE, in reserve, for anyio's Event: set() was never called since",
+        f"task 0.1 'a' waits at HERE, in hold, for {event}",
+        f"task 0.2 'b' waits at HERE, in reserve, for {event}",
         f"task 0.3 'c' waits at HERE, in hold_one_and_ask_another, for pool 'large': {SERVE}",
         "lake: 8288 of 12288 bytes are allocated, 96 of them reserved",
         "  pool 'small': 4096 bytes of pages, 4 items out, 0 free",
@@ -327,8 +328,8 @@ def test_a_task_dump_does_not_depend_on_the_time_or_the_number_of_a_wait(
 @pytest.mark.parametrize(
     ("function", "queue", "expected"),
     [
-        ("get", asyncio.Queue, "asyncio's Queue: put() was never called since"),
-        ("put", asyncio.LifoQueue, "asyncio's LifoQueue: get() was never called since"),
+        ("get", asyncio.Queue, "asyncio's Queue: put() was not called after that"),
+        ("put", asyncio.LifoQueue, "asyncio's LifoQueue: get() was not called after that"),
         ("join", asyncio.Queue, "asyncio's Queue: task_done() was not called for every item"),
     ],
 )
@@ -381,9 +382,9 @@ CONDITIONS = pytest.mark.parametrize(
 @pytest.mark.parametrize(
     ("notify", "lock", "expected"),
     [
-        (False, False, "Condition: notify() was never called since"),
-        (True, False, "Lock: release() was never called since"),
-        (False, True, "Lock: release() was never called since"),
+        (False, False, "Condition: notify() was not called after that"),
+        (True, False, "Lock: release() was not called after that"),
+        (False, True, "Lock: release() was not called after that"),
     ],
     ids=["waits", "was notified", "has not begun"],
 )
@@ -419,7 +420,7 @@ def test_a_task_that_comes_while_a_barrier_lets_others_out_waits_for_no_further_
         await barrier.wait()
 
     told = waits_for(program, "asyncio")
-    assert told == "asyncio's Condition: notify() was never called since"
+    assert told == "asyncio's Condition: notify() was not called after that"
 
 
 async def drained(limiter: Any) -> None:
@@ -450,7 +451,7 @@ def test_a_wait_for_a_permit_names_release(
         await drained(make())
 
     for backend in backends:
-        assert waits_for(program, backend) == f"{expected}: release() was never called since"
+        assert waits_for(program, backend) == f"{expected}: release() was not called after that"
 
 
 def test_a_strict_fifo_lock_of_trio_is_known_as_a_lock() -> None:
@@ -462,7 +463,7 @@ def test_a_strict_fifo_lock_of_trio_is_known_as_a_lock() -> None:
             await trio.Event().wait()
 
     told = waits_for(program, "trio", "0.0")
-    assert told == "trio's StrictFIFOLock: release() was never called since"
+    assert told == "trio's StrictFIFOLock: release() was not called after that"
 
 
 def test_a_primitive_of_the_program_is_described_by_what_it_is_made_of() -> None:
@@ -473,7 +474,7 @@ def test_a_primitive_of_the_program_is_described_by_what_it_is_made_of() -> None
         await Turnstile(0).acquire()
 
     told = waits_for(program, "asyncio")
-    assert told == "asyncio's Semaphore: release() was never called since"
+    assert told == "asyncio's Semaphore: release() was not called after that"
 
 
 @BACKENDS
@@ -496,11 +497,11 @@ def test_a_wait_for_a_stream_or_channel_names_the_other_end(
         other = "send(), or the close of the senders"
     side = end.capitalize()
     assert waits_for(streams, backend) == (
-        f"anyio's MemoryObject{side}Stream: {other} was never called since"
+        f"anyio's MemoryObject{side}Stream: {other} was not called after that"
     )
     if backend == "trio":
         assert waits_for(channels, backend) == (
-            f"trio's Memory{side}Channel: {other} was never called since"
+            f"trio's Memory{side}Channel: {other} was not called after that"
         )
 
 
@@ -574,7 +575,7 @@ def test_the_start_of_a_task_waits_for_started(backend: lab.BackendName) -> None
         async with trio.open_nursery() as nursery:
             await nursery.start(never_started)
 
-    expected = "a task that it starts: started() was never called since"
+    expected = "a task that it starts: started() was not called after that"
     assert waits_for(of_anyio, backend) == expected
     if backend == "trio":
         assert waits_for(of_trio, backend) == expected
@@ -600,12 +601,12 @@ def test_calls_are_followed_through_generators_and_dunder_await(backend: lab.Bac
     async def another() -> None:
         await Eventually()
 
-    what = "for anyio's Event: set() was never called since"
+    what = "for anyio's Event: set() was not called after that"
     assert task_dump_of(program, backend) == [
         f"task 0 'main' waits at HERE, in events, {what}",
-        "  called at HERE, in program",
+        "  by way of HERE, in program",
     ]
     assert task_dump_of(another, backend) == [
         f"task 0 'main' waits at HERE, in forever, {what}",
-        "  called at HERE, in another",
+        "  by way of HERE, in another",
     ]

@@ -143,7 +143,7 @@ SPECIMENS = (
         partial(two_layers, LocalPool),
         partial(two_layers, LocalPoolThatTells),
         kind="stall",
-        told="for anyio's Event: set() was never called since",
+        told="for anyio's Event: set() was not called after that",
         found=1,
         proved=6,
     ),

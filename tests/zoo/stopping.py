@@ -230,7 +230,7 @@ SPECIMENS = (
         partial(one_after_the_other, Room),
         partial(one_after_the_other, RoomLeftInAnyCase),
         kind="stall",
-        told="for anyio's Event: set() was never called since",
+        told="for anyio's Event: set() was not called after that",
         found=7,
         proved=195,
         cancel=True,

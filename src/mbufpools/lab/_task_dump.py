@@ -38,7 +38,7 @@ _NOTIFIERS = {
 """What wakes a task that waits for a primitive, or in that function of the primitive."""
 _UNFINISHED = "a future or task that is not done"
 _GROUP = "the tasks of its group"
-_STARTING = "a task that it starts: started() was never called since"
+_STARTING = "a task that it starts: started() was not called after that"
 _OTHERS = {
     "TaskGroup.__aexit__": _GROUP,
     "NurseryManager.__aexit__": _GROUP,
@@ -72,7 +72,7 @@ def task_dump(tasks: Iterable[tuple[Name, str, Any, bool]]) -> tuple[str, ...]:
                     waiting[wait.task_id] = spell(name)
         at = f" at {calls.pop()}" if calls else ""
         lines.append(f"task {spell(name)} {title!r} {state}{at}{waits_for}")
-        lines += [f"  called at {call}" for call in reversed(calls)]
+        lines += [f"  by way of {call}" for call in reversed(calls)]
     for (hooks, resource), names in resources.items():
         heading, *others = _hooks.holders(hooks, resource, names) or [""]
         lines += [heading, *(f"  {other}" for other in others)] if heading else []
@@ -152,7 +152,7 @@ def _primitive(frame: Any, inner: list[Any]) -> str:
         if name in ("Condition", "Barrier") and _is_told_below(function, inner):
             return ""
         if name == "Condition" and _has_moved_to_the_lock(inner):
-            return f"{library}'s Lock: release() was never called since"
+            return f"{library}'s Lock: release() was not called after that"
         if name == "Barrier":
             return f"{library}'s Barrier: {this.n_waiting} of {this.parties} have called wait()"
         if f"{name}.{function}" == "Queue.join":
@@ -161,7 +161,7 @@ def _primitive(frame: Any, inner: list[Any]) -> str:
             return _OTHERS[f"{name}.{function}"]
         notifier = _NOTIFIERS.get(f"{name}.{function}") or _NOTIFIERS.get(name)
         if notifier is not None:
-            return f"{library}'s {kind}: {notifier} was never called since"
+            return f"{library}'s {kind}: {notifier} was not called after that"
     return ""
 
 
