@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import pydoc
 import re
 import subprocess
 import sys
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from mbufpools.lab import _pytest_options
+from mbufpools.lab._token import parse_token, spell_token
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -97,9 +101,85 @@ def test_a_command_that_ends_in_a_traceback_produces_nothing(produce: Any) -> No
         produce.run("python -c unknown")
 
 
+# What a reader needs to go on from a page
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        *("application.md", "pytest.md", "tutorials/app.md", "tutorials/race.md"),
+        *(f"howto/{page.name}" for page in sorted((ROOT / "docs" / "howto").glob("*.md"))),
+    ],
+)
+def test_a_page_for_users_leads_to_the_reference(page: str) -> None:
+    assert re.search(r"\]\((?:\.\./)?reference/", (ROOT / "docs" / page).read_text("utf-8"))
+
+
+def test_each_name_that_pydoc_is_to_print_exists() -> None:
+    found = 0
+    for page in PAGES:
+        for name in re.findall(r"python -m pydoc\s+([\w.]+)", page.read_text("utf-8")):
+            assert pydoc.locate(name) is not None, f"{page.name}: {name}"
+            found += 1
+    assert found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_page_that_uses_the_lab_by_its_short_name_says_how_to_import_it(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    if re.search(r"(?:^|`|= )lab\.[a-zA-Z]", text, re.MULTILINE):
+        assert re.search(r"from mbufpools import (?:\w+, )*lab\b|`mbufpools\.lab", text)
+
+
+def test_each_program_that_a_page_explores_is_an_example_or_is_shown() -> None:
+    found = 0
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for file, name in re.findall(r"^\$ mbufpools explore (\S+\.py):(\w+)", text, re.MULTILINE):
+            source = (ROOT / "docs" / "examples" / file).read_text(encoding="utf-8")
+            assert f"\nasync def {name}(" in source, f"{page.name}: {file}:{name}"
+            found += 1
+    assert found > 3
+
+
+def test_the_tokens_that_the_page_of_the_lab_explains_are_tokens() -> None:
+    text = (ROOT / "docs" / "lab.md").read_text(encoding="utf-8")
+    section = text[text.index("## What a token says") :].partition("\n## ")[0]
+    deviations = re.findall(r"`([\d.]+@\d+[^`]*[>!=][^`]+)`", section)
+    assert {"0.0@2>0.1", "0.0@3!0.1/scope", "0.0@3'>0.1", "0@2?=1"} <= set(deviations)
+    for deviation in deviations:
+        assert spell_token(*parse_token(f"asyncio:{deviation}")) == f"asyncio:{deviation}"
+    for rule in re.findall(r"`(asyncio/[\w-]+:)`", section):
+        assert spell_token(*parse_token(rule)) == rule
+
+
+def test_the_options_in_the_table_of_explored_tests_are_those_of_the_plugin(
+    pytestconfig: pytest.Config,
+) -> None:
+    text = (ROOT / "docs" / "pytest.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| (?:`--([\w-]+)[^`]*`)? ?\| (?:`(\w+)`)? ?\| (?:`(\w+)`)? ?\|", text, re.MULTILINE
+    )
+    in_ini = {ini: mark for _, mark, ini in rows if ini}
+    assert in_ini == {**_pytest_options.INI, "explore_backends": "backends"}
+    commanded = {option.replace("-", "_"): mark for option, mark, _ in rows if option}
+    assert {it: mark for it, mark in commanded.items() if mark} == _pytest_options.COMMAND
+    for option in commanded:
+        pytestconfig.getoption(option)  # raises ValueError if there is none
+    marks = {mark: None for _, mark, _ in rows if mark}
+    assert _pytest_options.of_marks([pytest.mark.explore(**marks).mark]) == marks
+
+
+# The programs of the pages
+
+
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize(
-    ("document", "prints"), [("README.md", ""), ("docs/application.md", "b'hello'\n")]
+    ("document", "prints"),
+    [("README.md", "1048576 bytes at most\n"), ("docs/application.md", "b'hello'\n")],
 )
 def test_the_application_in_a_document_runs(document: str, prints: str, backend: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
