@@ -6,7 +6,7 @@ when pages come back, one serialized background task wakes the pools that can us
 The modules of the core. Each imports only those above it:
 
 ==================  ====================================================================
-``_errors``         the errors, sorted by what can be done about them
+``_errors``         the classes of the errors, sorted by what can be done about them
 ``_sizes``          sizes in bytes, as integers or as ``"64 MiB"``
 ``_log``            the logger, which is imported when a pool set is entered
 ``_statistics``     frozen snapshots of the counters

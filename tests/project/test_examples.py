@@ -22,6 +22,7 @@ import anyio
 import pytest
 
 from mbufpools import BufferPools, examples
+from mbufpools.experiment import _findings
 from tests.kit.network import NARROW
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -273,7 +274,7 @@ def test_the_tests_of_the_desk_end_as_the_tutorial_says(tmp_path: Path) -> None:
     )
 
 
-def test_there_are_as_many_recordings_as_the_tutorial_says() -> None:
+def test_there_are_as_many_recordings_as_the_tutorial_and_the_findings_say() -> None:
     counts = []
     for name in ("kernel-traces", "kernel-traces-caches"):
         with tarfile.open(ROOT / "tests" / "data" / f"{name}.tar.xz") as archive:
@@ -281,6 +282,7 @@ def test_there_are_as_many_recordings_as_the_tutorial_says() -> None:
     tutorial = (ROOT / "docs" / "tutorials" / "stall.md").read_text(encoding="utf-8")
     says = re.findall(r"(\d+) recordings of the real kernel code, and (\d+) of it", tutorial)
     assert says == [tuple(map(str, counts))]
+    assert sum(counts) == _findings.RECORDINGS
 
 
 def test_the_recording_is_one_of_those_that_are_tested() -> None:

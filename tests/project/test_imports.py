@@ -199,6 +199,23 @@ def test_the_package_says_what_each_module_holds() -> None:
     assert sorted(told[len(CORE) :]) == sorted(set(ON_TOP) - {"__main__"})
 
 
+def test_in_the_table_of_the_design_each_module_imports_only_those_above_it() -> None:
+    page = (ROOT.parents[1] / "docs" / "design.md").read_text(encoding="utf-8")
+    table = page[page.index("\n## Modules\n") :]
+    rows = [
+        re.findall(r"`(_\w+)`", names)
+        for names in re.findall(r"^\| (`_.*?) \|", table, re.MULTILINE)
+    ]
+    listed = [name for row in rows for name in row]
+    assert len(listed) > 10
+    above: set[str] = set()
+    for row in rows:
+        above.update(row)
+        for name in row:
+            imported = set(map(part_of, filter(is_ours, GRAPH_WITH_TYPES[f"mbufpools.{name}"])))
+            assert not imported & set(listed) - above, name
+
+
 def missing_rows(told: list[str]) -> list[str]:
     """Say where each row goes that the tables of the package's docstring lack."""
     return [

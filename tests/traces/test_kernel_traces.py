@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import lzma
 import tarfile
 import tracemalloc
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +42,19 @@ both_backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 # The recordings agree
 
 
-def test_there_are_twelve_recordings_of_each_rule() -> None:
-    assert len(RECORDINGS) == 72
-    rules = [name.removesuffix(".jsonl").split("-")[1:] for name in RECORDINGS]
-    for wakeup in ("none", "deferred", "direct"):
-        for curpage in ("refreshed", "stale"):
-            assert rules.count([wakeup, curpage]) == 12
+def rules_of(names: Iterable[str]) -> Counter[tuple[str, ...]]:
+    """How many recordings there are of each pair of rules, by their names."""
+    return Counter(tuple(name.removesuffix(".jsonl").split("-")[1:]) for name in names)
+
+
+RULES = {*itertools.product(("none", "deferred", "direct"), ("refreshed", "stale"))}
+
+
+def test_there_are_as_many_recordings_of_each_rule() -> None:
+    """How many in all: `tests/project/test_examples.py` knows what the documents say."""
+    rules = rules_of(RECORDINGS)
+    assert set(rules) == RULES
+    assert len(set(rules.values())) == 1, rules
 
 
 def test_the_header_of_each_recording_agrees_with_its_name() -> None:
