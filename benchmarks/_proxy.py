@@ -11,7 +11,7 @@ import gc
 import time
 import tracemalloc
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import NamedTuple
 
 import anyio
@@ -112,7 +112,7 @@ async def _by_streams(clients: Load) -> AsyncIterator[Proxy]:
         upstream.close()
         writer.close()
 
-    async with await asyncio.start_server(serve, HOST, 0, backlog=1024) as server:
+    with closing(await asyncio.start_server(serve, HOST, 0, backlog=1024)) as server:
         yield Proxy(server.sockets[0].getsockname()[1], lambda: 0)
 
 
@@ -137,9 +137,6 @@ async def _by_pools(clients: Load, limit: int) -> AsyncIterator[Proxy]:
         tasks.start_soon(serve, protocol)
         return protocol
 
-    async with (
-        BufferPools(limit, [BUFFER]) as pools,
-        anyio.create_task_group() as tasks,
-        await loop.create_server(connected, HOST, 0, backlog=1024) as server,
-    ):
-        yield Proxy(server.sockets[0].getsockname()[1], lambda: pools.budget.peak)
+    async with BufferPools(limit, [BUFFER]) as pools, anyio.create_task_group() as tasks:
+        with closing(await loop.create_server(connected, HOST, 0, backlog=1024)) as server:
+            yield Proxy(server.sockets[0].getsockname()[1], lambda: pools.budget.peak)
