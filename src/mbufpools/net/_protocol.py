@@ -171,7 +171,8 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
 
         The call takes the buffer as `write` does, also if it raises. Blocks until the kernel has
         the last byte, which takes as long as the peer makes no room. Over TLS the loop may then
-        still have the last 64 KiB, encrypted, in a buffer of its own. Always a checkpoint.
+        still have the last of them, less than 256 KiB, encrypted, in buffers of its own. Always a
+        checkpoint.
 
         A cancelled send only stops waiting. A transport cannot take back its bytes, so they still
         go out, and the memory comes home afterwards. (`send_all` stops sending.) So call `abort`

@@ -6,10 +6,10 @@ empty (its high water mark is set to 0, so that the transport says when), or whe
 lost and nothing more will be sent. If something exports the memory even then, the item waits in
 quarantine: the end of a private lease raises nothing because of an export.
 
-On Python 3.11, and over TLS on every release, a transport keeps a copy of what it could not send,
-and no pool counts that copy. So a large buffer is given in slices, the next one when the transport
-keeps nothing of the last. Then the copy is no larger than a slice, however large the buffer is.
-(Over TLS there are two transports, and each keeps bytes.)
+On Python 3.11, and over TLS or on Windows on every release, a transport keeps a copy of what it
+could not send, and no pool counts that copy. So a large buffer is given in slices, the next one
+when the transport keeps nothing of the last. Then the copy is no larger than a slice, however large
+the buffer is. (Over TLS there are two transports, and each keeps bytes.)
 
 Each `Outgoing` holds a private lease, so nothing else can release it. An error at the end of one
 lease, or of the transport itself, ends neither the queue nor the wait of a sender.
