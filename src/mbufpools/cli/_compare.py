@@ -224,7 +224,7 @@ def _measure(questions: tuple[Question, ...], arguments: argparse.Namespace) -> 
                 folder=folder,
                 progress=progress,
             )
-            results.changes = changes
+            results.changes, results.cpus = changes, arguments.cpus
             return results
     except ConnectionError as error:
         raise Mistake(f"argument --dask: {error}") from error
@@ -265,9 +265,9 @@ def _print(question: Question, results: Results, arguments: argparse.Namespace) 
         title = f"{question.letter}. {question.asked}"
         paragraphs = [
             f"{title}\n{'-' * len(title)}",
-            fill(question.how),
+            fill(question.how(results)),
             *map(str, question.tables(results)),
-            *map(fill, question.notes),
+            *map(fill, question.notes(results)),
             fill(_terms(question, results, arguments)),
             fill(f"Verdict: {verdict}"),
         ]

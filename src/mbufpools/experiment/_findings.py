@@ -26,6 +26,7 @@ from .questions._incidents import (
     refused_share,
     slept_seconds,
     slept_share,
+    slept_sums,
 )
 from .questions._page import PAGE
 from .questions._question import kernel, mean, never, seconds
@@ -105,9 +106,11 @@ def _drained(results: Results) -> str:
     cells = (BEFORE, CURPAGE, ALL_THREE)
     told = [
         f"{slept_share(results, cell):.1%} of the gets sleep, "
-        + (f"{wait:,.0f} ms on average" if (wait := mean_wait(results, cell)) else "and sleep on")
+        + (f"{wait:,.0f} ms on average" if (wait := mean_wait(results, cell)) else "none is served")
         for cell in cells
     ]
+    if sums := slept_sums(results, BEFORE, CURPAGE):
+        told[1] += f" ({sums[1]:,.0f} s instead of {sums[0]:,.0f}, added up)"
     nine = [nine_share(results, cell) for cell in (BEFORE, DRAINED)]
     visits = mean(results, DRAINED, "cpu_visits") / mean(results, DRAINED, "seconds")
     cold = [seconds(results.values(cell, "served_after")) for cell in COLD_DRAINED]
@@ -143,7 +146,7 @@ def _cost(results: Results) -> str:
 
 
 def findings(results: Results) -> list[str]:
-    """Return five sentences, the one-line cure first."""
+    """Return five sentences, the curpage line first."""
     return [make(results) for make in (_hidden, _cold, _drained, _grabbed, _cost)]
 
 
@@ -155,7 +158,8 @@ CURPAGE_LINE = """\
 @@ pool_do_put(), once a page that was full is on pr_partpages @@
 +\t\tif (pp->pr_curpage == NULL)
 +\t\t\tpp->pr_curpage = ph;"""
-"""The one-line cure, as in a diff; the kernel's own lines are left out."""
+"""The curpage line, an assignment and its condition, as in a diff; the kernel's own lines are left
+out."""
 LATE = (
     "behind 5 s of other work on systqmp the first sleeper is served 4.9 s late, and 508 processes "
     "sleep meanwhile; with a direct wakeup it is not late, and 18 sleep"
@@ -170,13 +174,16 @@ def _why(results: Results) -> str:
     cold, small = (
         [refused_share(results, cell, pool) for cell in cells] for pool in ("mcl4k", "mcl2k")
     )
-    asleep = [slept_seconds(results, cell) for cell in cells]
+    slept, asleep = (
+        [figure(results, cell) for cell in cells] for figure in (slept_share, slept_seconds)
+    )
     real = (INCIDENT["as it is"], INCIDENT["curpage"])
     return (
-        f"With the curpage line more gets sleep, for a shorter time: {asleep[1]:,.0f} s instead of "
-        f"{asleep[0]:,.0f}, added up. Who no longer sleeps asks for more, and {refused[1]:.1%} of "
-        f"the M_DONTWAIT gets are refused instead of {refused[0]:.1%}: of those for 4k clusters, "
-        f"whose pool is cold, {cold[0]:.0%} without the line and {cold[1]:.0%} with it; of those "
+        f"With the curpage line {'more' if slept[1] > slept[0] else 'fewer'} gets sleep, and for "
+        f"{'less' if asleep[1] < asleep[0] else 'more'} time in all. Who no longer sleeps asks for "
+        f"more, and {refused[1]:.1%} of the M_DONTWAIT gets are refused instead of "
+        f"{refused[0]:.1%}: of those for 4k clusters, whose pool is cold, {cold[0]:.0%} without "
+        f"the line and {cold[1]:.0%} with it; of those "
         f"for 2k clusters {small[0]:.1%} and {small[1]:.1%}. On the real code, with more load, "
         f"{real[1].refused:.1%} are refused instead of {real[0].refused:.1%}, with "
         f"{real[1].done:,} requests instead of {real[0].done:,} and a mean wait of {real[1].wait} "
@@ -214,7 +221,7 @@ def _replies(results: Results) -> list[str]:
 
 
 def mail(results: Results) -> str:
-    """Return the mail that one would send to the list: at most 72 columns, the one-line cure
+    """Return the mail that one would send to the list: at most 72 columns, the curpage line
     first."""
     table, _ = PAGE.tables(results)
     table.title = ""
@@ -225,19 +232,20 @@ def mail(results: Results) -> str:
         "space, says so.",
         "Begin with pool_do_put: let a put that makes a full page partial set pr_curpage to that "
         "page if pr_curpage is NULL. Today it does not: pool_do_get then sees no free item, asks "
-        "m_pool_alloc for a page, and is refused at the limit. These two lines stand without the "
-        "patch:",
+        "m_pool_alloc for a page, and is refused at the limit. These two lines, called the curpage "
+        "line below, stand without the patch:",
         CURPAGE_LINE,
         "The model with per-CPU caches on 8 CPUs, but for `hidden`, which is without caches:",
         str(table),
-        PAGE.how,
+        PAGE.how(results),
         *findings(results)[:3],
         _why(results),
         _objections(),
         *_replies(results),
         f"Means of {plural(results.seeds_of(PAGE.cells), 'seed')}. The model is a Python library, "
         "mbufpools, which has no public address yet; in its source, `make report` computes all "
-        "this again, with a page on each question of the thread.",
+        "this again, with a page on each question of the thread, but for what was measured on the "
+        "real code: that is data there, and the harness that measured it is not in the tree.",
     ]
     text = "\n\n".join(
         paragraph

@@ -83,6 +83,8 @@ class Results:
     runs: dict[str, dict[int, Figures]] = field(default_factory=dict)
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Parameters by workload that every cell was run with, whatever the cell itself says."""
+    cpus: int | None = None
+    """The CPUs whose caches the cells had that have those of `CPUS`; None if these."""
 
     def add(self, cell: Cell, seed: int, figures: Figures) -> None:
         """Note the figures of one run."""
@@ -91,6 +93,10 @@ class Results:
     def has(self, cell: Cell, seed: int) -> bool:
         """Return True if this run was measured."""
         return seed in self.runs.get(cell.key, {})
+
+    def measured(self, cell: Cell) -> Cell:
+        """Return the cell as it was run, with `changes` and `cpus`: what a table says of it."""
+        return cell.changed(self.changes.get(cell.workload, {}), self.cpus)
 
     def all(self, cell: Cell) -> list[Figures]:
         """Return the figures of all runs of a cell, in the order of their seeds. Raises LookupError

@@ -5,7 +5,8 @@ from __future__ import annotations
 from mbufpools.demokit import Table
 
 from .._results import Cell, Results
-from ._question import Question, kernel, mean
+from ._incidents import at_the_limit
+from ._question import Question, given, kernel, mean, memory
 
 __all__ = ["BACKLOG", "BACKLOGS", "BLOCKED", "BLOCKS", "BY_PUTS", "most_saved_by_direct"]
 
@@ -28,9 +29,15 @@ BY_PUTS = tuple(
 
 
 def _backlog_tables(results: Results) -> list[Table]:
+    load = given(results, BACKLOGS[0])
     tables = []
     for field, digits, title in (
-        ("sleeper_seconds", 0, "Backlog: seconds slept by all 60 processes, in 60 seconds"),
+        (
+            "sleeper_seconds",
+            0,
+            f"Backlog: seconds slept by all {load['processes']} processes, in {load['end']:g} "
+            "seconds",
+        ),
         ("peak", 1, "Peak: the most that slept at one time"),
         ("at_end", 1, "Asleep at the end; 0 is a backlog that has drained"),
     ):
@@ -63,17 +70,20 @@ def _backlog_verdict(results: Results) -> str:
     def figure(name: str, block: float, field: str) -> float:
         return mean(results, Cell.of("backlog", kernel(name), block=block), field)
 
+    if not at_the_limit(results, BACKLOG.cells):
+        return "In these runs the limit was never reached, so no process slept."
+    processes = given(results, BACKLOGS[0])["processes"]
     at_end = {block: figure("patch", block, "at_end") for block in BLOCKS}
     knee = next((block for block in BLOCKS if at_end[block] >= 1), None)
     drained = [block for block in BLOCKS if knee is None or block < knee]
     if len(drained) > 1:  # the first is no block
         slept = [figure("patch", block, "sleeper_seconds") for block in drained]
-        grows = max(slept) / slept[0] - 1
+        grows = max(slept) / slept[0] - 1 if slept[0] else float(max(slept) > 0)
         held = (
             f"No doom spiral: blocks up to {max(drained):g} s drain, and slept time "
             + (f"grows by {grows:.0%}" if grows > 0.1 else "does not grow")
             + (
-                f"; at {knee:g} s, {at_end[knee]:.0f} of 60 still asleep"
+                f"; at {knee:g} s, {at_end[knee]:.0f} of {processes} still asleep"
                 if knee is not None
                 else ""
             )
@@ -96,7 +106,22 @@ def most_saved_by_direct(results: Results) -> float:
         cell = Cell.of("backlog", kernel(name), block=block, keep=0)
         return mean(results, cell, "sleeper_seconds")
 
-    return max(1 - slept("direct", block) / slept("patch", block) for block in BLOCKS)
+    return max(
+        1 - slept("direct", block) / patch if (patch := slept("patch", block)) else 0.0
+        for block in BLOCKS
+    )
+
+
+def _how(results: Results) -> str:
+    load = given(results, BACKLOGS[0])
+    return (
+        f"{load['processes']} processes take an mbuf and then want a cluster while they hold the "
+        "mbuf; after about a second they free both. Every 15 seconds the size of the clusters "
+        "changes, so pages must move between the pools of a budget of "
+        f"{memory(load['nmbclust'])}. Work on systqmp blocks the gc and the wakeup for "
+        "the stated time, again one second after its end, or once, when the first page is due; in "
+        "the kernel it could be pf_purge, unp_gc, sched_barrier or another tenant of that queue."
+    )
 
 
 BACKLOG = Question(
@@ -106,12 +131,8 @@ BACKLOG = Question(
     (*BACKLOGS, *ONCE, *BY_PUTS),
     _backlog_tables,
     _backlog_verdict,
-    "60 processes take an mbuf and then want a cluster while they hold the mbuf; after about a "
-    "second they free both. Every 15 seconds the size of the clusters changes, so pages must move "
-    "between the pools of a budget of 272 KiB. Work on systqmp blocks the gc and the wakeup for "
-    "the stated time, again one second after its end, or once, when the first page is due; in the "
-    "kernel it could be pf_purge, unp_gc, sched_barrier or another tenant of that queue.",
-    (
+    _how,
+    lambda results: (
         "Only the gc frees pages here, because no pool ever has more idle pages than it may keep. "
         "The gc is on systqmp, too, so in these rows the direct wakeup cannot be earlier than the "
         "task. In the rows with a * a pool may keep no idle page, so a put frees one that has been "

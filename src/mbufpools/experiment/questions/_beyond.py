@@ -9,14 +9,14 @@ from .._kernels import CPUS
 from .._results import Cell, Results
 from ._incidents import (
     INCIDENT_CELLS,
-    INCIDENT_NOTES,
     VARIED_CELLS,
     at_the_limit,
     changed,
     incident_cell,
+    incident_notes,
     incident_tables,
 )
-from ._question import Question, kernel, mean, seconds
+from ._question import Question, given, kernel, mean, memory, seconds
 
 __all__ = ["BEYOND", "IDLE"]
 
@@ -78,7 +78,8 @@ def _beyond_verdict(results: Results) -> str:
     plain, cached = (median(results.values(IDLE[at], "left_50")) for at in (0, 1))
 
     def text(value: float | None) -> str:
-        return "over 4,500 s" if value is None else f"{value:,.0f} s"
+        longest = max(given(results, cell)["horizon"] for cell in IDLE[:2])
+        return f"over {longest:,g} s" if value is None else f"{value:,.0f} s"
 
     cells = [incident_cell(name, 0) for name in ("as it is", "patch", "patch + curpage")]
     done = [mean(results, cell, "done_after") for cell in cells]
@@ -95,6 +96,20 @@ def _beyond_verdict(results: Results) -> str:
     )
 
 
+def _how(results: Results) -> str:
+    load = given(results, INCIDENT_CELLS[0])
+    full = at_the_limit(results, INCIDENT_CELLS)
+    return (
+        "Idle pages: items are taken, put back, each on any CPU, and then nothing happens. Trim "
+        "frees every idle page of every pool each ten seconds; reclaim under pressure does nothing "
+        f"here, because nobody waits. The incident: receive rings, {load['senders']} senders, "
+        f"{load['nfs']} NFS clients; {load['hogs']:,} hogs {'fill' if full else 'do not fill'} the "
+        f"budget of {memory(load['nmbclust'])} with data that nobody reads for "
+        f"{load['resume'] - load['stop']:g} seconds; then the peers read, {load['small']} small "
+        "senders come, and each second a process asks for a 9k cluster."
+    )
+
+
 BEYOND = Question(
     "g",
     "beyond",
@@ -102,10 +117,7 @@ BEYOND = Question(
     (*IDLE, *INCIDENT_CELLS, *VARIED_CELLS),
     _beyond_tables,
     _beyond_verdict,
-    "Idle pages: items are taken, put back, each on any CPU, and then nothing happens. Trim frees "
-    "every idle page of every pool each ten seconds; reclaim under pressure does nothing here, "
-    "because nobody waits. The incident: receive rings, 64 senders, 8 "
-    "NFS clients; 200 hogs fill the budget of 16 MiB with data that nobody reads for ten seconds; "
-    "then the peers read, 50 small senders come, and each second a process asks for a 9k cluster.",
-    INCIDENT_NOTES,
+    _how,
+    incident_notes,
+    relabelled=("incident.nmbclust", "incident.hogs"),
 )

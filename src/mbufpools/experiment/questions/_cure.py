@@ -9,7 +9,7 @@ from mbufpools.demokit import Table
 from .._intervals import spread
 from .._measured import SPINS
 from .._results import Cell, Results
-from ._question import Question, kernel, mean, never, percent, seconds
+from ._question import Question, given, kernel, mean, never, percent, seconds
 
 __all__ = ["COLD", "CURE", "HIDDEN", "POOLS"]
 
@@ -64,8 +64,8 @@ def _cure_tables(results: Results) -> list[Table]:
     )
     for stale, fresh in zip(HIDDEN[: len(HIDDEN) // 2], HIDDEN[len(HIDDEN) // 2 :], strict=True):
         shares.add(
-            pool=stale.parameters["pool"],
-            pages=stale.parameters["pages"],
+            pool=given(results, stale)["pool"],
+            pages=given(results, stale)["pages"],
             calculated=f"{100 * _calculated(results, stale):.0f}",
             stale=percent(results.values(stale, "share")),
             fresh=", ".join(sorted({f"{put} put" for put in results.values(fresh, "put")})),
@@ -93,13 +93,14 @@ def _cure_tables(results: Results) -> list[Table]:
                 for load in (0, 30, 100)
             },
         },
-        title="Cold pool: median seconds that a get sleeps in an empty pool (45 s are simulated)",
+        title="Cold pool: median seconds that a get sleeps in an empty pool "
+        f"({given(results, COLD[0])['horizon']:g} s are simulated)",
     )
     for group in range(0, len(COLD), 6):
         cells = COLD[group : group + 6]
         cold.add(
             kernel=cells[0].kernel.name,
-            caches=cells[0].kernel.caches > 0,
+            caches=results.measured(cells[0]).kernel.caches > 0,
             **{
                 f"{cell.parameters['request']} {cell.parameters['load']}": seconds(
                     results.values(cell, "served_after")
@@ -126,7 +127,7 @@ def share_until_a_page_is_empty(items: int, pages: int) -> float:
 
 
 def _calculated(results: Results, cell: Cell) -> float:
-    pages = int(cell.parameters["pages"])
+    pages = int(given(results, cell)["pages"])
     return share_until_a_page_is_empty(results.values(cell, "items")[0] // pages, pages)
 
 
@@ -159,6 +160,15 @@ def _cure_verdict(results: Results) -> str:
     )
 
 
+HOW = (
+    "Hidden items: all items of a pool are out and the budget is full; processes sleep; the items "
+    "are put back one by one, and after each put one get without waiting is tried. Cold pool: the "
+    "budget is full of receive clusters, of which a share is in use again and again; after one "
+    "second one process asks an empty pool for a 9k cluster (bpf_movein), or for a 2k cluster with "
+    "an mbuf in its hand (nfsm_reqhead)."
+)
+
+
 CURE = Question(
     "a",
     "cure",
@@ -166,12 +176,8 @@ CURE = Question(
     (*HIDDEN, *ORDERS, *COLD),
     _cure_tables,
     _cure_verdict,
-    "Hidden items: all items of a pool are out and the budget is full; processes sleep; the items "
-    "are put back one by one, and after each put one get without waiting is tried. Cold pool: the "
-    "budget is full of receive clusters, of which a share is in use again and again; after one "
-    "second one process asks an empty pool for a 9k cluster (bpf_movein), or for a 2k cluster with "
-    "an mbuf in its hand (nfsm_reqhead).",
-    (
+    lambda results: HOW,
+    lambda results: (
         "Calculated: as long as the pool sees no free item, a sleeper is served when some page has "
         "got all its items back. If a page has n items, a share f of all is put at random and the "
         "pool has p pages, none has with probability (1 - f^n)^p; the column is the mean.",

@@ -10,16 +10,16 @@ from mbufpools.demokit import Table, plural
 from .._intervals import spread
 from .._kernels import CPUS
 from .._results import Cell, Results
-from ._question import kernel, mean, percent
+from ._question import given, kernel, mean, percent
 
 __all__ = [
     "FOUR",
     "INCIDENT_CELLS",
-    "INCIDENT_NOTES",
     "VARIED_CELLS",
     "at_the_limit",
     "changed",
     "incident_cell",
+    "incident_notes",
     "incident_tables",
     "mean_wait",
     "more_and_fewer",
@@ -27,6 +27,8 @@ __all__ = [
     "refused_share",
     "slept_seconds",
     "slept_share",
+    "slept_sums",
+    "wait_text",
 ]
 
 INCIDENTS = (
@@ -87,27 +89,37 @@ VARIED_CELLS = tuple(
 OUTCOME = ("done_after", "refused_after", "wait_after", "never", "nine_served")
 """The figures that tell what the users of the pools went through after the incident."""
 
-INCIDENT_NOTES = (
-    "Done: sends and rounds of NFS. Slept: of the gets that may sleep. Refused: of the gets that "
-    "may not (M_DONTWAIT). Waits are those of gets that began to sleep after the peers had read "
-    "again, and were served; those for 9k clusters are left out. Asleep at the end are all, of "
-    "both.",
-    "Pages freed, puts, wakeups and takers are counted from the beginning. A page counts for the "
-    "request that takes the last of its bytes; the rest of the freed pages nobody has taken.",
-    "1 CPU is a multiprocessor kernel on one CPU; a kernel for a single processor has no caches. "
-    "512 MiB is nmbclust 262,144, the default of amd64: 200 hogs do not fill it, 8,192 do.",
-    "So that a run takes seconds, the phases are shorter and the rates lower than in the "
-    "measurements of the kernel's own code: one ring, in turn, receives each 4 ms (there each ring "
-    "each 2 ms), and a sender thinks for 60 ms (there 20). mbufpools compare --list names the "
-    "parameters, and --set changes them.",
-)
+
+def incident_notes(results: Results) -> tuple[str, ...]:
+    """Return what the tables of the incident mean, with the parameters of these results."""
+    load = given(results, INCIDENT_CELLS[0])
+    return (
+        "Done: sends and rounds of NFS. Slept: of the gets that may sleep. Refused: of the gets "
+        "that may not (M_DONTWAIT). Waits are those of gets that began to sleep after the peers "
+        "had read again, and were served; those for 9k clusters are left out. Asleep at the end "
+        "are all, of both.",
+        "Pages freed, puts, wakeups, takers and visits are counted from the beginning, in "
+        f"{load['end']:g} s; a visit to a CPU, to drain its caches, is what draining costs. A page "
+        "counts for the request that takes the last of its bytes; the rest of the freed pages "
+        "nobody has taken.",
+        "1 CPU is a multiprocessor kernel on one CPU; a kernel for a single processor has no "
+        "caches. 512 MiB is nmbclust 262,144, the default of amd64: 200 hogs do not fill it, 8,192 "
+        "do.",
+        "So that a run takes seconds, the phases are shorter and the rates lower than in the "
+        "measurements of the kernel's own code: one ring, in turn, receives each "
+        f"{1000 * load['rx_period']:g} ms (there each ring each 2 ms), and a sender thinks for "
+        f"{1000 * load['think']:g} ms (there 20). mbufpools compare --list names the parameters, "
+        "and --set changes them.",
+    )
 
 
 def incident_tables(results: Results) -> list[Table]:
     """Return the tables of the incident: its users, its pages, and other machines and loads."""
+    load = given(results, INCIDENT_CELLS[0])
     users = Table(
         {"kernel": "kernel", "cpus": "CPUs with\ncaches", **USERS},
-        title="The incident: its users, in the fourteen seconds after the peers read again",
+        title=f"The incident: its users, in the {load['end'] - load['resume']:g} seconds after the "
+        "peers read again",
         right=USERS.keys() - SPREAD,
     )
     pages = Table(
@@ -122,12 +134,13 @@ def incident_tables(results: Results) -> list[Table]:
             "vain": "served\nnobody",
             "visits": "visits to\nCPUs",
         },
-        title="The same runs: pages that were freed, who took them, wakeups, and the cost of "
-        "draining",
+        title=f"The same runs, all {load['end']:g} seconds: pages that were freed, who took them, "
+        "wakeups",
         right=("cpus", "freed", "ratio", "sleeper", "newcomer", "runs", "vain", "visits"),
     )
     for cell in INCIDENT_CELLS:
-        machine = {"kernel": cell.kernel.name, "cpus": cell.kernel.caches or "-"}
+        caches = results.measured(cell).kernel.caches
+        machine = {"kernel": cell.kernel.name, "cpus": caches or "-"}
         users.add(**machine, **_users(results, cell))
         freed = mean(results, cell, "pages_freed")
         pages.add(
@@ -147,13 +160,13 @@ def incident_tables(results: Results) -> list[Table]:
     )
     cells = iter(VARIED_CELLS)
     changes = results.changes.get("incident", {})
-    for what, parameters, caches, names in VARIED:
+    for what, parameters, _, names in VARIED:
         told = [f"{name}={changes[name]}" for name in parameters if name in changes]
         for _ in names:
             cell = next(cells)
             varied.add(
                 what=f"{what}, but {', '.join(told)}" if told else what,
-                cpus=caches or "-",
+                cpus=results.measured(cell).kernel.caches or "-",
                 kernel=cell.kernel.name,
                 **_users(results, cell),
             )
@@ -177,10 +190,11 @@ SPREAD = {"wait", "refused"}
 
 def _users(results: Results, cell: Cell) -> dict[str, str]:
     runs = results.all(cell)
+    waits = spread([1000 * run["wait_after"] for run in runs], "{:.0f}")
     return {
         "done": f"{mean(results, cell, 'done_after'):,.0f}",
         "slept": f"{100 * slept_share(results, cell):.2f}",
-        "wait": spread([1000 * run["wait_after"] for run in runs], "{:.0f}"),
+        "wait": wait_text(results, cell, waits),
         "p99": f"{1000 * mean(results, cell, 'p99_after'):,.0f}",
         "refused": spread([100 * run["refused_after"] for run in runs]),
         "never": f"{mean(results, cell, 'never'):.1f}",
@@ -217,10 +231,27 @@ def mean_wait(results: Results, cell: Cell) -> float | None:
     return 1000 * mean(results, cell, "wait_after")
 
 
+def wait_text(results: Results, cell: Cell, served: str = "") -> str:
+    """The cell of a table for the mean wait in milliseconds: `served`, by default the mean; or that
+    no sleeper was served."""
+    wait = mean_wait(results, cell)
+    if wait is None and any(results.values(cell, "never_after")):
+        return "none served"
+    return served or ("-" if wait is None else f"{wait:,.0f}")
+
+
 def slept_seconds(results: Results, cell: Cell) -> float:
     """The mean over the seeds of the seconds slept after the stop by all that were served."""
     runs = results.all(cell)
     return sum(float(run["slept_after"] * run["wait_after"]) for run in runs) / len(runs)
+
+
+def slept_sums(results: Results, one: Cell, other: Cell) -> tuple[float, float] | None:
+    """The `slept_seconds` of two cells; None if a sleeper of one was not served, because it is not
+    known how long that one would sleep."""
+    if any(any(results.values(cell, "never_after")) for cell in (one, other)):
+        return None
+    return slept_seconds(results, one), slept_seconds(results, other)
 
 
 def refused_share(results: Results, cell: Cell, pool: str) -> float:

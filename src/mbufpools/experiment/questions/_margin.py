@@ -6,7 +6,7 @@ from mbufpools.demokit import Table, conjunction
 
 from .._results import Cell, Results
 from ._incidents import incident_cell
-from ._question import Question, kernel, mean, never, seconds
+from ._question import Question, given, kernel, mean, memory, never, seconds
 
 __all__ = ["MARGIN", "MARGINS", "MARGIN_CELLS"]
 
@@ -43,17 +43,19 @@ def _margin_tables(results: Results) -> list[Table]:
             "nfs": "2k cluster\n(16 KiB page)",
             "bpf": "9k\n(128 KiB)",
             "64k": "64k\n(512 KiB)",
-            "adds": "adds saved\n%",
+            "adds": "adds*",
+            "saved": "saved\n%",
         },
         title="A get in a cold pool, by the margin of near-limit: seconds until it is served",
-        right=("margin", "nfs", "bpf", "64k"),
+        right=("margin", "nfs", "bpf", "64k", "adds"),
     )
     adds = _adds(results, MARGIN_CELLS[0])
     for margin in (None, *MARGINS):
         cells = [cell for cell in MARGIN_CELLS if cell.kernel.margin == margin]
         table.add(
             margin="patch" if margin is None else str(margin // 1024),
-            adds=round(100 * (1 - _adds(results, cells[0]) / adds)),
+            adds=f"{_adds(results, cells[0]):.0f}",
+            saved=round(100 * (1 - _adds(results, cells[0]) / adds)) if adds else None,
             **{
                 cell.parameters["request"]: seconds(results.values(cell, "served_after"))
                 for cell in cells
@@ -102,9 +104,9 @@ def _margin_verdict(results: Results) -> str:
         return "No margin up to 2 MiB is safe: under each of them some get is not served."
     least = min(safe)
     adds = _adds(results, MARGIN_CELLS[0])
-    saved = next(
-        1 - _adds(results, cell) / adds for cell in MARGIN_CELLS if cell.kernel.margin == least
-    )
+    with_margin = next(cell for cell in MARGIN_CELLS if cell.kernel.margin == least)
+    saved = 1 - _adds(results, with_margin) / adds if adds else 0.0
+    horizon = given(results, with_margin)["horizon"]
     outcomes = [
         value
         for cell in MARGIN_CELLS
@@ -124,7 +126,19 @@ def _margin_verdict(results: Results) -> str:
         unsafe = f"{least // 2048} KiB does not serve every {conjunction(failing)} get"
     return (
         f"A margin of {least // 1024} KiB serves every get ({unsafe}); it saves {saved:.0%} of the "
-        f"{adds:.0f} adds of 80 s, and a margin of 4 KiB leaves {lost} of {of} gets asleep."
+        f"{adds:.0f} adds of {horizon:g} s, and a margin of 4 KiB leaves {lost} of {of} gets "
+        "asleep."
+    )
+
+
+def _how(results: Results) -> str:
+    cold = given(results, MARGIN_CELLS[0])
+    load = f"a load of {cold['load']} %" if cold["load"] else "no load"
+    return (
+        f"The cold pool of question a with {load} and a budget of {memory(cold['nmbclust'])}: a "
+        "get sleeps for a page that is as large as many of those that leave. The wakeup is added "
+        "only if fewer bytes than the margin are then available. The pages leave one a second, so "
+        f"each is an add of its own. {cold['horizon']:g} s are simulated."
     )
 
 
@@ -135,7 +149,9 @@ MARGIN = Question(
     (*MARGIN_CELLS, *LOADED),
     _margin_tables,
     _margin_verdict,
-    "The cold pool of question a without load, with a budget of 4 MiB: a get sleeps for a page "
-    "that is as large as many of those that leave. The wakeup is added only if fewer bytes than "
-    "the margin are then available. The pages leave one a second, so each is an add of its own.",
+    _how,
+    lambda results: (
+        "*: how often the task is added, while a get for a 2k cluster sleeps and afterwards; the "
+        "last column is the share of the patch's adds that the margin saves.",
+    ),
 )

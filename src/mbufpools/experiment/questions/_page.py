@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
 from mbufpools.demokit import Table
 
 from .._kernels import CPUS
 from .._measured import INCIDENT
 from .._results import Cell, Results
-from ._incidents import at_the_limit, changed, incident_cell, mean_wait, nine_share, slept_share
-from ._question import Question, kernel, mean, seconds
+from ._incidents import (
+    at_the_limit,
+    changed,
+    incident_cell,
+    mean_wait,
+    nine_share,
+    slept_share,
+    slept_sums,
+    wait_text,
+)
+from ._question import Question, given, kernel, mean, memory, seconds
 
 __all__ = ["PAGE", "SHOWN"]
 
@@ -20,7 +31,7 @@ SHOWN = {
     "drained + patch": "draining + patch",
     "drained + patch + curpage": "all three",
 }
-"""The kernels as the table of one page names them, the one-line cure first."""
+"""The kernels as the table of one page names them, the curpage line first."""
 UNDRAINED = {
     "drained": "as it is",
     "drained + patch": "patch",
@@ -48,7 +59,8 @@ def _page_tables(results: Results) -> list[Table]:
             "freed": "pages\nfreed",
             "nine": "9k\nserved",
         },
-        title="The kernel and its cures, with caches on 8 CPUs (but for hidden)",
+        title=f"The kernel and its cures, with caches on {results.cpus or CPUS} CPUs (but for "
+        "hidden)",
         right=("hidden", "cold", "refused", "slept", "wait", "freed", "nine"),
     )
     for name, shown in SHOWN.items():
@@ -59,7 +71,7 @@ def _page_tables(results: Results) -> list[Table]:
             cold=seconds(results.values(cold, "served_after")),
             refused=f"{100 * mean(results, incident, 'refused_after'):.1f}",
             slept=f"{100 * slept_share(results, incident):.2f}",
-            wait="-" if (wait := mean_wait(results, incident)) is None else f"{wait:,.0f}",
+            wait=wait_text(results, incident),
             freed=f"{mean(results, incident, 'freed_after'):.1f}",
             nine=f"{nine_share(results, incident):.0%}",
         )
@@ -89,20 +101,65 @@ def _page_verdict(results: Results) -> str:
     after = [AFTER_CELLS[name] for name in names]
     slept = [slept_share(results, cell) for cell in after]
     waits = [
-        "on" if wait is None else f"{wait:,.0f} ms"
+        ", none served" if wait is None else f" {wait:,.0f} ms"
         for wait in (mean_wait(results, cell) for cell in after)
     ]
-    helps = "helps" if hidden[1] < 0.1 * hidden[0] else "does not help"
+    helps = "helps" if hidden[1] < 0.5 * hidden[0] else "does not help"
+    asleep = f"{slept[0]:.1%} of gets sleep{waits[0]} → {slept[1]:.1%}{waits[1]}"
+    if sums := slept_sums(results, *after):
+        asleep += f", {sums[0]:,.0f} → {sums[1]:,.0f} s in all"
     runs = changed(results, after[0], AFTER_CELLS["patch"])
     nines = nine_share(results, AFTER_CELLS["drained"])
     ending = (
-        f"{slept[0]:.1%} of gets sleep {waits[0]} → {slept[1]:.1%} {waits[1]}; with caches the "
-        f"patch alone changes {runs}, and draining alone serves {nines:.0%} of 9k."
+        f"{asleep}; with caches the patch alone changes {runs}; draining serves {nines:.0%} of 9k."
     )
     if not at_the_limit(results, AFTER_CELLS.values()):
         ending = "in the incident the limit was never reached."
     return (
         f"The curpage line {helps} alone: {hidden[0]:.0%} → {hidden[1]:.2%} of a pool put, {ending}"
+    )
+
+
+def _how(results: Results) -> str:
+    hidden, cold, incident = (
+        given(results, cells["as it is"]) for cells in (HIDDEN_CELLS, COLD_CELLS, AFTER_CELLS)
+    )
+    asleep = hidden["sleepers"]
+    busy = f"receive clusters, {cold['load']} % of them in use," if cold["load"] else ""
+    full = at_the_limit(results, AFTER_CELLS.values())
+    return (
+        f"hidden: share of the items of a full 2k pool of {hidden['pages']} pages that are put "
+        f"back, in random order, until {'a' if asleep == 1 else f'one of {asleep}'} "
+        f"sleeper{'s' * (asleep > 1)} is served (without caches). cold 9k: median seconds that a "
+        f"get for a 9k cluster sleeps in an empty pool, while {busy or 'idle receive clusters'} "
+        "hold all memory. The "
+        f"others are an incident: for {incident['resume'] - incident['stop']:g} seconds "
+        f"{incident['hogs']:,} peers do not read, and 64 KiB for each "
+        f"{'fill' if full else 'do not fill'} the budget of {memory(incident['nmbclust'])}; "
+        f"receive rings, {incident['senders']} senders and NFS go on. Counted are the "
+        f"{incident['end'] - incident['resume']:g} seconds after the peers read again. refused: of "
+        "the M_DONTWAIT gets; slept: of the M_WAIT gets, and how long on average, without those "
+        "for 9k; 9k: one is asked for each second. Draining: before a get sleeps, and at each run "
+        "of the gc while one sleeps, the caches of all CPUs and the depots go back to the pages, "
+        "and the requests of all pools are tried again."
+    )
+
+
+def _notes(results: Results) -> tuple[str, ...]:
+    """Why more gets sleep with the curpage line, if the figures show it."""
+    cells = [AFTER_CELLS[name] for name in ("as it is", "curpage")]
+    slept = [slept_share(results, cell) for cell in cells]
+    refused = [mean(results, cell, "refused_after") for cell in cells]
+    waits = [mean_wait(results, cell) or math.inf for cell in cells]
+    sums = slept_sums(results, *cells)
+    more, shorter = slept[0] < slept[1], waits[1] < waits[0]
+    if not (more and shorter and refused[0] < refused[1] and sums):
+        return ()
+    return (
+        "With the curpage line more gets sleep, each for a shorter time: added up, they sleep for "
+        f"{sums[1]:,.0f} s instead of {sums[0]:,.0f}. Who no longer sleeps asks for more, so a few "
+        "more M_DONTWAIT gets are refused here; on the kernel's own code, with more load, fewer "
+        "are.",
     )
 
 
@@ -113,18 +170,7 @@ PAGE = Question(
     (*HIDDEN_CELLS.values(), *COLD_CELLS.values(), *AFTER_CELLS.values()),
     _page_tables,
     _page_verdict,
-    "hidden: share of the items of a full 2k pool of 256 pages that are put back, in random order, "
-    "until a sleeper is served (without caches). cold 9k: median seconds that a get for a 9k "
-    "cluster sleeps in an empty pool, while idle receive clusters hold all memory. The others are "
-    "an incident: for ten seconds 200 peers do not read, and 64 KiB for each fill the budget of "
-    "16 MiB; receive rings, 64 senders and NFS go on. Counted are the fourteen seconds after the "
-    "peers read again. refused: of the M_DONTWAIT gets; slept: of the M_WAIT gets, and how long on "
-    "average, without those for 9k; 9k: one is asked for each second. Draining: before a get "
-    "sleeps, and at each run of the gc while one sleeps, the caches of all CPUs and the depots go "
-    "back to the pages, and the requests of all pools are tried again.",
-    (
-        "With the curpage line more gets sleep, each for a shorter time. Who no longer sleeps asks "
-        "for more, so a few more M_DONTWAIT gets are refused here; on the kernel's own code, with "
-        "more load, fewer are.",
-    ),
+    _how,
+    _notes,
+    fixed=("hidden.pool", "hidden.order", "cold.request"),
 )

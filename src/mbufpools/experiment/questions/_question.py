@@ -6,17 +6,29 @@ question can come out the other way, and then its sentence says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mbufpools.demokit import Table
+from mbufpools.mbufs import MCLBYTES
 
 from .._intervals import median, spread
 from .._kernels import KERNELS, Kernel
 from .._results import Cell, Results
+from .._workloads import PARAMETERS
 
-__all__ = ["LONGEST", "Question", "kernel", "mean", "never", "percent", "seconds"]
+__all__ = [
+    "LONGEST",
+    "Question",
+    "given",
+    "kernel",
+    "mean",
+    "memory",
+    "never",
+    "percent",
+    "seconds",
+]
 
 LONGEST = 200
 """Characters of a verdict, at most."""
@@ -34,15 +46,52 @@ class Question:
     cells: tuple[Cell, ...]
     tables: Callable[[Results], list[Table]]
     verdict: Callable[[Results], str]
-    how: str
-    """What is simulated, and how the table is read, for the reader of the report."""
-    notes: tuple[str, ...] = field(default=())
+    how: Callable[[Results], str]
+    """What is simulated, with the parameters of these results, and how the table is read, for the
+    reader of the report."""
+    notes: Callable[[Results], Sequence[str]] = field(default=lambda results: ())
     """What the answer leaves out."""
+    fixed: Collection[str] = ()
+    """Parameters, as ``workload.name``, that the words of the tables or of the verdict stand for,
+    although all cells have the same value."""
+    relabelled: Collection[str] = ()
+    """Parameters that differ between the cells, and whose rows say so if they were changed."""
+
+    @property
+    def stated(self) -> list[str]:
+        """The parameters, as ``workload.name``, that this question states: its cells differ in
+        them, or its words stand for them. If one were changed in every cell, the rows and columns
+        would say what was not run."""
+        values: dict[str, list[Any]] = {}
+        for cell in self.cells:
+            for name, value in (PARAMETERS[cell.workload] | cell.parameters).items():
+                found = values.setdefault(f"{cell.workload}.{name}", [])
+                if value not in found:
+                    found.append(value)
+        return [
+            name
+            for name, found in values.items()
+            if name in self.fixed or (len(found) > 1 and name not in self.relabelled)
+        ]
 
 
 def kernel(name: str, caches: int = 0) -> Kernel:
     """Return a kernel by its name, with the caches of so many CPUs."""
     return KERNELS[name].on(caches)
+
+
+def given(results: Results, cell: Cell) -> dict[str, Any]:
+    """Return all parameters with which a cell was run."""
+    return PARAMETERS[cell.workload] | results.measured(cell).parameters
+
+
+def memory(nmbclust: int) -> str:
+    """Return the limit as text: "16 MiB", "272 KiB"."""
+    kibibytes = nmbclust * MCLBYTES / 1024
+    if kibibytes < 1024:
+        return f"{kibibytes:g} KiB"
+    mebibytes = kibibytes / 1024
+    return f"{mebibytes:,.0f} MiB" if mebibytes >= 100 else f"{mebibytes:.3g} MiB"
 
 
 def mean(results: Results, cell: Cell, name: str) -> float:

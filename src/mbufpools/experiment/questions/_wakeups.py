@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mbufpools import MbufPools
 from mbufpools.demokit import Table
+from mbufpools.mbufs import MCLBYTES
 
 from .._kernels import CPUS
 from .._measured import microseconds_a_second
 from .._results import Cell, Results
 from ._incidents import incident_cell
-from ._question import Question, kernel, mean
+from ._question import Question, given, kernel, mean
 
 __all__ = ["STORMS", "WAKEUPS", "price"]
 
+PAGE = MbufPools(1).mbpool.page_size
+"""Bytes of a page of mbufs."""
 STORMS = tuple(
     Cell.of("storm", kernel(name), sleepers=sleepers)
     for name in ("patch", "direct", "near-limit", "wanted")
@@ -95,6 +99,20 @@ def _wakeup_verdict(results: Results) -> str:
     )
 
 
+def _how(results: Results) -> str:
+    storm = given(results, STORMS[0])
+    asleep = max(cell.parameters["sleepers"] for cell in STORMS)
+    pages = storm["nmbclust"] * MCLBYTES // PAGE
+    return (
+        f"Storm: {pages:,} idle pages of mbufs, more than the pool may keep, so each of "
+        f"{storm['rate']:,g} puts a second frees one until they are gone; {asleep} processes sleep "
+        "for 64k clusters meanwhile, or nobody. Incident: as in g. The counts are simulated; each "
+        "is multiplied by the most nanoseconds that a call of the kernel's own code takes, and a "
+        "run that finds somebody asleep is priced as one that eight pools refuse. In a storm, a "
+        "second is one of the storm. The dearest run counts."
+    )
+
+
 WAKEUPS = Question(
     "d",
     "wakeups",
@@ -102,12 +120,8 @@ WAKEUPS = Question(
     (*STORMS, *STEADY),
     _wakeup_tables,
     _wakeup_verdict,
-    "Storm: 1,024 idle pages of mbufs, more than the pool may keep, so each of 2,000 puts a second "
-    "frees one until they are gone; 20 processes sleep for 64k clusters meanwhile, or nobody. "
-    "Incident: as in g. The counts are simulated; each is multiplied by the most nanoseconds that "
-    "a call of the kernel's own code takes, and a run that finds somebody asleep is priced as one "
-    "that eight pools refuse. In a storm, a second is one of the storm. The dearest run counts.",
-    (
+    _how,
+    lambda results: (
         "In vain: runs that served nobody. Where nobody sleeps all are in vain, and wanted has "
         "none.",
     ),

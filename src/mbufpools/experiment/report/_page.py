@@ -85,7 +85,7 @@ mbufpools compare --list        # the parameters, for --set</pre>
 
 def _section(question: Question, results: Results, picture: str) -> str:
     tables = "".join(html_table(table) for table in question.tables(results))
-    notes = "".join(f'<p class="faint">{_text(note)}</p>' for note in question.notes)
+    notes = "".join(f'<p class="faint">{_text(note)}</p>' for note in question.notes(results))
     order = (tables, f"<figure>{picture}</figure>")
     if question.name != "page":
         order = (order[1], order[0])
@@ -93,7 +93,7 @@ def _section(question: Question, results: Results, picture: str) -> str:
 <h2>{question.letter}. {_text(question.asked)}</h2>
 <p class="verdict">{_text(question.verdict(results))}</p>
 {order[0]}
-<p>{_text(question.how)}</p>
+<p>{_text(question.how(results))}</p>
 {order[1]}
 {notes}
 <p class="faint">{plural(results.seeds_of(question.cells), "seed")} a cell; in brackets 95 % of the
