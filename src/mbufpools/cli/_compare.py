@@ -71,7 +71,8 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         action="append",
         default=[],
         metavar="WORKLOAD.NAME=VALUE",
-        help="change a parameter of a workload, such as incident.nmbclust=16384",
+        help="change a parameter of a workload, such as incident.nmbclust=16384; one that the "
+        "question varies cannot be changed",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep figures; write report.html")
     parser.add_argument(
@@ -164,11 +165,12 @@ def _check(arguments: argparse.Namespace) -> None:
             raise Mistake(f"argument --out: {arguments.out} is a file; expected a directory")
     if arguments.dask is not None and find_spec("distributed") is None:
         raise Mistake("--dask needs Dask: pip install 'mbufpools[dask]'")
-    if arguments.pack is not None:
-        if arguments.set or arguments.cpus:
+    for option in ("pack", "mail", "findings"):
+        if getattr(arguments, option) and (arguments.set or arguments.cpus):
             raise Mistake(
-                "--pack keeps the results of the stated parameters; leave --set and --cpus out"
+                f"--{option} is for results of the stated parameters; leave --set and --cpus out"
             )
+    if arguments.pack is not None:
         if arguments.pack.is_dir():
             raise Mistake(f"argument --pack: {arguments.pack} is a directory; expected a file")
         if not arguments.pack.absolute().parent.is_dir():
@@ -200,12 +202,7 @@ def _measure(questions: tuple[Question, ...], arguments: argparse.Namespace) -> 
     cells: list[Cell] = [cell for question in questions for cell in question.cells]
     if arguments.findings or arguments.mail:
         cells += experiment.MAIL_CELLS
-    asked = questions[0].letter if len(questions) == 1 else None
-    changes = read_settings(
-        arguments.set,
-        {cell.workload for cell in cells},
-        f"question {asked}" if asked else "the experiment",
-    )
+    changes = read_settings(arguments.set, questions)
     folder = None
     if arguments.out is not None:
         folder = experiment.Folder(arguments.out / "results")
@@ -288,7 +285,7 @@ def _terms(question: Question, results: Results, arguments: argparse.Namespace) 
 
 
 def _list(questions: tuple[Question, ...], *, as_json: bool) -> None:
-    """List the questions, and the parameters of their workloads."""
+    """List the questions, the parameters of their workloads, and which of these are stated."""
     from mbufpools.experiment import PARAMETERS
 
     used = {cell.workload for question in questions for cell in question.cells}
@@ -305,6 +302,7 @@ def _list(questions: tuple[Question, ...], *, as_json: bool) -> None:
                     "letter": question.letter,
                     "asked": question.asked,
                     "workloads": sorted({cell.workload for cell in question.cells}),
+                    "stated": question.stated,
                 }
             )
             for question in questions
@@ -318,4 +316,9 @@ def _list(questions: tuple[Question, ...], *, as_json: bool) -> None:
         for workload, parameters in workloads.items():
             given = ", ".join(f"{name}={json.dumps(value)}" for name, value in parameters.items())
             lines.append(f"{workload}: {given}")
+        lines += [
+            "",
+            "What a question states in its rows or words; --set cannot change it there:",
+        ]
+        lines += [f"{it.letter}  {', '.join(it.stated)}" for it in questions if it.stated]
     sys.stdout.write("\n".join(lines) + "\n")

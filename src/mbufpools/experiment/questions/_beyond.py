@@ -59,13 +59,13 @@ def _beyond_tables(results: Results) -> list[Table]:
         title="Idle pages: seconds until so many have left; nothing else happens",
     )
     for cell in IDLE:
-        given = cell.parameters
-        order = "random" if given.get("shuffled") else "in order"
+        parameters = cell.parameters
+        order = "random" if parameters.get("shuffled") else "in order"
         idle.add(
-            what=f"{given['items']:,} of {given['pool']}, {order}",
+            what=f"{parameters['items']:,} of {parameters['pool']}, {order}",
             kernel=cell.kernel.name,
             caches=cell.kernel.caches > 0,
-            trim=f"{given['trim']:g} s" if "trim" in given else "-",
+            trim=f"{parameters['trim']:g} s" if "trim" in parameters else "-",
             **{
                 str(part): seconds(results.values(cell, f"left_{part}"))
                 for part in (1, 50, 90, 100)

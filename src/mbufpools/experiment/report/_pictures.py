@@ -14,7 +14,7 @@ from ..questions._grab import DELAYS, GRABBERS, GRABS, sleepers_share
 from ..questions._incidents import FOUR, INCIDENT_CELLS, incident_cell
 from ..questions._margin import MARGIN_CELLS, MARGINS
 from ..questions._page import SHOWN
-from ..questions._question import mean
+from ..questions._question import given, mean
 from ..questions._ratio import RATIOS
 from ..questions._wakeups import STORMS, price
 from ._drawing import COLOURS, INK, figure, style, svg
@@ -49,10 +49,11 @@ def _page(results: Results) -> Any:
             )
     axes[0].set_title("Asleep at the end of each second (grey: the peers do not read)")
     axes[1].set_title("M_DONTWAIT gets refused in each second")
+    load = given(results, INCIDENT_CELLS[0])
     for each in axes:
         each.set_xlabel("seconds of virtual time")
         each.set_ylim(bottom=0)
-        each.axvspan(0.5, 10.5, color=INK, alpha=0.06, lw=0)
+        each.axvspan(load["stop"], load["resume"], color=INK, alpha=0.06, lw=0)
     axes[1].legend(fontsize=9)
     return made
 
@@ -113,7 +114,8 @@ def _backlog(results: Results) -> Any:
         each.set_xticks(places, [f"{1000 * block:g}" for block in BLOCKS])
         each.set_xlabel("ms that systqmp is blocked each second")
         each.set_ylim(bottom=0)
-    axes[0].set_title("Seconds slept by 60 processes in 60 s")
+    load = given(results, BACKLOGS[0])
+    axes[0].set_title(f"Seconds slept by {load['processes']} processes in {load['end']:g} s")
     axes[1].set_title("Processes asleep at the end")
     axes[1].legend(fontsize=8)
     return made
@@ -173,7 +175,8 @@ def _ratio(results: Results) -> Any:
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("seconds slept by all in 12 seconds")
+    seconds = given(results, RATIOS[0])["end"]
+    axes.set_xlabel(f"seconds slept by all in {seconds:g} seconds")
     axes.set_title("Does the policy matter?")
     axes.legend(fontsize=9)
     return made
@@ -189,11 +192,11 @@ def _beyond(results: Results) -> Any:
     for number, cell in enumerate(IDLE[: len(MARKERS) - 1]):
         times = [median(results.values(cell, f"left_{part}")) for part in parts]
         points = [(time, part) for time, part in zip(times, parts, strict=True) if time is not None]
-        given = cell.parameters
-        label = f"{given['items']:,} {given['pool']}"
-        label += ", random" if given.get("shuffled") else ""
+        parameters = cell.parameters
+        label = f"{parameters['items']:,} {parameters['pool']}"
+        label += ", random" if parameters.get("shuffled") else ""
         label += ", caches" if cell.kernel.caches else ""
-        label += ", trim" if given.get("trim") else ""
+        label += ", trim" if parameters.get("trim") else ""
         if not points:
             points, label = [(float("nan"), 0)], f"{label}: never"
         axes[0].plot(*zip(*points, strict=True), marker=MARKERS[number], label=label)
