@@ -3,8 +3,8 @@
 Eight 2k clusters come from one page, which is the whole budget. A ninth process sleeps.
 Then the clusters are put back, one a second. In the kernel, a put that makes a full
 page partial does not update the pool's current page (`stale`). So the pool asks for
-another page, and is refused, until its own page is entirely empty. One line of code
-cures it (`refreshed`). Do the wakeup policies cure it too?
+another page, and is refused, until its own page is entirely empty. Two lines of code
+cure it (`refreshed`). Do the wakeup policies cure it too?
 """
 
 from __future__ import annotations

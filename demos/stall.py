@@ -5,7 +5,8 @@ cluster, and with it the page. Process 2 asks for an mbuf and sleeps. Process 1 
 its cluster back. The page is now idle, until the gc lets it go. Then the whole budget
 is free: is process 2 woken? `none` is the kernel without the patch, `deferred` is the
 patch, `direct` and `near-limit` were proposed in the thread about it, and `wanted` is
-what a comment of 2007 in the kernel describes.
+what a comment of 2007 in the kernel describes. The drops are the pages that the
+budget refused: process 2 asks for one, and once more before it sleeps.
 """
 
 from __future__ import annotations

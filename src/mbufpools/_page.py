@@ -289,7 +289,7 @@ class PageLists:
             page.alarm = page.made
             self._move(page, self._partial)
             if self.curpage is None and self._refresh:
-                self._set_curpage(page)  # the one line that the kernel lost in 2014
+                self._set_curpage(page)  # which a refactoring of 2014 left out in the kernel
         if page.idle:
             page.empty_since = self._now()
             self._move(page, self._empty)

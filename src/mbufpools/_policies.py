@@ -107,8 +107,8 @@ class CurPage(enum.StrEnum):
     no other free item."""
 
     REFRESHED = "refreshed"
-    """Yes: the cure. Implemented in `PageLists.settle`. *What it would cost the kernel*: one line,
-    under a lock that the put holds anyway."""
+    """Yes: the cure. Implemented in `PageLists.settle`. *What it would cost the kernel*: two lines,
+    an assignment and its condition, under a lock that the put holds anyway."""
     STALE = "stale"
     """No: the kernel as it is. The items stay hidden until the page is empty. Implemented in
     `PageLists.settle`, which leaves ``curpage`` as it is."""

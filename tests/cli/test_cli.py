@@ -9,6 +9,7 @@ import pydoc
 import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 import mbufpools
 from mbufpools.cli import main
 from mbufpools.cli._demos import NAMES, find_demo, load
+from mbufpools.cli._replay import EXPECTED
 from mbufpools.demokit import Mistake, run_command
 
 BACKENDS = ["asyncio", "trio"]
@@ -483,9 +485,30 @@ def test_replay_of_several_files_goes_on_and_counts(
     ]
     assert exit_status("replay", *files) == 2
     out, err = capsys.readouterr()
-    assert out.splitlines()[-1] == "2 of 4 files agree, 12 lines in all"
+    assert out.splitlines()[-1] == "2 of 4 recordings agree, 12 lines in all"
     assert err.count("\n") == 1
     assert exit_status("replay", *files[:2]) == 1
+
+
+def test_replay_of_an_archive_replays_every_recording_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = recording()
+    wrong[1]["mem_limit"] = 1
+    for name, lines in (("a", recording()), ("b", wrong), ("c", [{"seed": 1}]), ("d", recording())):
+        write(tmp_path / f"{name}.jsonl", lines)
+    archive = tmp_path / "all.tar.xz"
+    with tarfile.open(archive, "w:xz") as files:
+        for file in sorted(tmp_path.glob("*.jsonl")):
+            files.add(file, file.name)
+    assert exit_status("replay", str(archive)) == 2
+    out, err = capsys.readouterr()
+    assert out.startswith("a.jsonl: 6 lines agree in every field\nb.jsonl, line 2: ")
+    assert out.splitlines()[-1] == "2 of 4 recordings agree, 12 lines in all"
+    assert err.startswith("mbufpools replay: c.jsonl, line 1: expected a header")
+    assert exit_status("replay", str(archive), "--json") == 2
+    objects = [json.loads(each) for each in capsys.readouterr().out.splitlines()]
+    assert [each["recording"] for each in objects] == ["a.jsonl", "b.jsonl", "d.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -552,7 +575,7 @@ def test_a_file_that_cannot_be_read_is_one_line(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     complaint = mistake("replay", str(tmp_path / name), capsys=capsys)
-    assert complaint.endswith("expected a .jsonl, .jsonl.xz or .jsonl.gz file")
+    assert complaint.endswith(f"expected {EXPECTED}")
 
 
 def test_replay_refuses_an_unknown_backend(

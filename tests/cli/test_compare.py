@@ -57,6 +57,7 @@ def test_it_runs_a_question_with_other_parameters_and_keeps_the_figures(
     printed = capsys.readouterr()
     said = " ".join(printed.out.split())
     assert "Changed in every row, whatever it says: cold.horizon=20, incident.resume=1.0," in said
+    assert "The pages leave one a second, so each is an add of its own. 20 s are simulated." in said
     assert "No margin up to 2 MiB is safe" in printed.out
     assert "No margin up to 2 MiB is safe" in (tmp_path / "report.html").read_text("utf-8")
     assert (tmp_path / "margin.svg").exists()
@@ -74,6 +75,7 @@ def test_it_lists_questions_and_parameters(capsys: pytest.CaptureFixture[str]) -
     printed = capsys.readouterr().out
     assert "c  backlog" in printed
     assert "nmbclust=8192" in printed
+    assert "\nb  grab.delay\n" in printed, "what a question states"
 
 
 @pytest.mark.parametrize(
@@ -82,8 +84,25 @@ def test_it_lists_questions_and_parameters(capsys: pytest.CaptureFixture[str]) -
         (["nothing"], "no question 'nothing'; expected one of 0 (page), a (cure)"),
         (["cure", "--set", "cold.x=1"], "no parameter 'cold.x'; expected one of hidden.pool"),
         (["cure", "--set", "cold.load=much"], "'much' is no value; expected a whole number"),
-        (["cure", "--set", "cold.load=-1"], "expected a whole number from 0 up"),
-        (["cure", "--set", "cold.hold=NaN"], "expected a number from 0 up"),
+        (["cure", "--set", "cold.load=-1"], "expected a whole number from 0 to 100"),
+        (["margin", "--set", "cold.load=101"], "expected a whole number from 0 to 100"),
+        (["cure", "--set", "cold.hold=NaN"], "expected a number above 0"),
+        (["page", "--set", "hidden.sleepers=0"], "expected a whole number from 1 up"),
+        (["page", "--set", "hidden.pages=0"], "expected a whole number from 1 up"),
+        (["grab", "--set", "grab.rate=0"], "expected a number above 0"),
+        (["page", "--set", "incident.rx_period=0"], "expected a number above 0"),
+        (["page", "--set", "incident.hogs=0"], "expected a whole number from 1 up"),
+        (["page", "--set", "cold.nmbclust=17"], "expected a whole number from 18 up"),
+        (["margin", "--set", "cold.horizon=1"], "expected a number above 1"),
+        (["g", "--set", "incident.stop=-1"], "expected a number from 0 up"),
+        (["g", "--set", "incident.resume=30"], "expected stop < resume < end; they would be "),
+        (["cure", "--set", "hidden.pages=16"], "by question a (cure), whose rows and words would"),
+        (["cure", "--set", "hidden.pages=16"], "leave it out, or ask `mbufpools compare page`"),
+        (["grab", "--set", "grab.delay=0.005"], "would then say what was not run; leave it out\n"),
+        (["page", "--set", "cold.request=nfs"], "'cold.request' is stated by question 0 (page)"),
+        (["--set", "cold.request=nfs"], "by question 0 (page), a (cure) and e (margin), whose"),
+        (["--mail", "--set", "grab.rate=1"], "--mail is for results of the stated parameters"),
+        (["--findings", "--cpus", "4"], "--findings is for results of the stated parameters"),
         (["cure", "--set", "hidden.pool=mcl3k"], "expected one of mbufpl, mcl2k"),
         (["cure", "--set", "hidden.order=sorted"], "expected one of random, first, last"),
         (["backlog", "--set", "backlog.once=1"], "expected true or false"),

@@ -139,11 +139,12 @@ def test_a_file_that_cannot_be_written_is_one_line(
 def test_parameters_with_which_a_workload_fails_are_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    options = ("--set", "cold.hold=0", "--seeds", "1", "--workers", "1")
+    options = ("--set", "cold.nmbclust=9999999999999999", "--seeds", "1", "--workers", "1")
     line = mistake(capsys, "compare", "margin", *options)
     assert line == (
         "mbufpools compare: argument --set: a workload fails with these parameters: "
-        "ZeroDivisionError: division by zero"
+        "LimitRangeError: nmbclust is 9999999999999999; expected 1 to 4503599627370495 clusters of "
+        "2048 bytes"
     )
 
 

@@ -123,7 +123,16 @@ def changed(results: Results, question: str, **figures: object) -> Results:
         ("beyond", {"left_50": None}, "over 4,500 s", "136 s"),
         ("beyond", {"refused": 0, "slept": 0}, "the limit was never reached", "the patch changes"),
         ("page", {"refused": 0, "slept": 0}, "the limit was never reached", "of gets sleep"),
-        ("page", {"slept_after": 0}, "of gets sleep on", "of gets sleep 269 ms"),
+        (
+            "page",
+            {"slept_after": 0, "never_after": 9},
+            "of gets sleep, none served →",
+            "of gets sleep 269 ms",
+        ),
+        ("page", {"slept_after": 0, "never_after": 0}, "0.0% of gets sleep →", "of gets sleep 269"),
+        ("page", {"never_after": 1}, "47 ms; with caches", "47 ms, 53 → 31 s in all; with caches"),
+        ("backlog", {"refused": 0, "slept": 0}, "the limit was never reached", "direct saves"),
+        ("grab", {"taken_by_newcomer": 0, "taken_by_sleeper": 0}, "nothing to compare", "Yes, if"),
         ("page", {"share": 0.5}, "does not help alone", "helps alone"),
     ],
 )
@@ -134,6 +143,119 @@ def test_a_verdict_can_come_out_the_other_way(
     assert else_says in verdict(committed)
     assert says in verdict(changed(committed, question, **figures))
     assert len(verdict(changed(committed, question, **figures))) <= LONGEST
+
+
+def with_changes(results: Results, **changes: dict[str, object]) -> Results:
+    """The same results, as if they had been run with these parameters of each workload."""
+    return replace(results, changes=changes)
+
+
+def test_the_calculated_share_is_that_of_the_pages_that_were_run(committed: Results) -> None:
+    """The committed rows of 16 pages stand for a run in which each row has 16."""
+    copy = with_changes(deepcopy(committed), hidden={"pages": 16})
+    for cell in HIDDEN:
+        copy.runs[cell.key] = committed.runs[copy.measured(cell).key]
+    shares, *_ = find_question("cure").tables(copy)
+    rows = [row for row in shares.rows if row["pool"] == "mcl2k"]
+    assert {(row["pages"], row["calculated"]) for row in rows} == {(16, "67")}
+
+
+@pytest.mark.parametrize(
+    ("question", "changes", "says"),
+    [
+        ("page", {"incident": {"nmbclust": 4096}}, "fill the budget of 8 MiB"),
+        ("page", {"incident": {"hogs": 1000, "end": 40.5}}, "for 10 seconds 1,000 peers"),
+        ("page", {"hidden": {"pages": 8, "sleepers": 3}}, "pool of 8 pages"),
+        ("page", {"hidden": {"pages": 8, "sleepers": 3}}, "until one of 3 sleepers is served"),
+        ("page", {"cold": {"load": 30}}, "receive clusters, 30 % of them in use, hold all memory"),
+        ("cure", {"cold": {"horizon": 100.0}}, "(100 s are simulated)"),
+        ("grab", {"grab": {"sleepers": 8, "rate": 5.5}}, "8 processes sleep"),
+        ("backlog", {"backlog": {"processes": 7, "end": 30.0}}, "slept by all 7 processes, in 30 "),
+        ("backlog", {"backlog": {"processes": 7}}, "of 7 still asleep"),
+        ("wakeups", {"storm": {"nmbclust": 512}}, "Storm: 256 idle pages"),
+        ("margin", {"cold": {"horizon": 60.0}}, "adds of 60 s, and"),
+        ("margin", {"cold": {"horizon": 60.0}}, "60 s are simulated"),
+        ("ratio", {"load": {"end": 5.0}}, "seconds slept by all, in 5 s"),
+        ("beyond", {"incident": {"resume": 4.5, "end": 9.0}}, "the 4.5 seconds after the peers"),
+        ("beyond", {"incident": {"resume": 4.5, "end": 9.0}}, "The same runs, all 9 seconds:"),
+    ],
+)
+def test_the_words_of_a_question_are_those_of_the_parameters_that_were_run(
+    question: str, changes: dict[str, dict[str, object]], says: str, committed: Results
+) -> None:
+    def told(results: Results) -> str:
+        asked = find_question(question)
+        tables = [table.title for table in asked.tables(results)]
+        parts = [asked.how(results), *tables, *asked.notes(results), asked.verdict(results)]
+        return " ".join(" ".join(parts).split())
+
+    assert says not in told(committed)
+    assert says in told(with_changes(committed, **changes))
+
+
+def test_the_rows_name_the_cpus_whose_caches_were_run(committed: Results) -> None:
+    copy = replace(committed, cpus=4)
+    users, pages, varied = find_question("beyond").tables(copy)[1:]
+    assert {row["cpus"] for row in (*users.rows, *pages.rows)} == {"-", 4}
+    assert {row["cpus"] for row in varied.rows} == {"-", 1, 4}
+    assert "with caches on 4 CPUs" in find_question("page").tables(copy)[0].title
+
+
+def test_a_mean_wait_of_which_none_was_served_says_so(committed: Results) -> None:
+    unserved = {"slept_after": 0, "wait_after": 0.0, "never_after": 9}
+    for question, at in (("page", 0), ("beyond", 1)):
+        tables = find_question(question).tables(changed(committed, question, **unserved))
+        assert {row["wait"] for row in tables[at].rows} == {"none served"}
+    nobody = changed(committed, "page", **unserved | {"never_after": 0})
+    assert {row["wait"] for row in find_question("page").tables(nobody)[0].rows} == {"-"}
+
+
+@pytest.mark.parametrize(
+    ("question", "figures"),
+    [
+        ("margin", {"runs": 0, "coalesced": 0}),
+        ("backlog", {"sleeper_seconds": 0}),
+        ("ratio", {"puts": 0, "pages_freed": 0}),
+        ("wakeups", {"runs": 0, "runs_idle": 0, "coalesced": 0, "storm_seconds": 0.0}),
+        ("beyond", {"pages_freed": 0}),
+    ],
+)
+def test_figures_of_zero_are_told_too(
+    question: str, figures: dict[str, object], committed: Results
+) -> None:
+    asked, copy = find_question(question), changed(committed, question, **figures)
+    assert asked.tables(copy)
+    assert asked.verdict(copy).endswith(".")
+
+
+def test_a_question_states_what_its_cells_differ_in(committed: Results) -> None:
+    stated = {question.name: question.stated for question in QUESTIONS}
+    assert stated["grab"] == ["grab.delay"]
+    assert stated["cure"] == [
+        *(f"hidden.{name}" for name in ("pool", "pages", "order", "sleepers")),
+        *("cold.request", "cold.load"),
+    ]
+    assert "cold.request" in stated["page"], "its column is that of a 9k cluster"
+    assert "incident.nmbclust" not in stated["beyond"], "its rows say so if it was changed"
+
+
+def test_the_table_of_the_margins_has_the_adds_of_the_verdict(committed: Results) -> None:
+    table, _ = find_question("margin").tables(committed)
+    adds = {row["margin"]: row["adds"] for row in table.rows}
+    verdict = find_question("margin").verdict(committed)
+    assert f"the {adds['patch']} adds of 80 s" in verdict
+    saved = 1 - int(str(adds["1024"])) / int(str(adds["patch"]))
+    assert f"saves {saved:.0%} of" in verdict
+
+
+def test_what_is_slept_in_all_is_told_only_if_every_sleeper_was_served(
+    committed: Results,
+) -> None:
+    assert "31 s instead of 53, added up" in findings(committed)[2]
+    copy = changed(committed, "page", never_after=1)
+    assert "added up" not in findings(copy)[2]
+    assert "more gets sleep" in find_question("page").notes(committed)[0]
+    assert not find_question("page").notes(copy)
 
 
 def test_a_question_is_found_by_its_name_and_by_its_letter() -> None:

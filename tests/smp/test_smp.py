@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from dataclasses import asdict, replace
@@ -584,7 +585,27 @@ def test_the_ending_counts_what_was_explored(capsys: pytest.CaptureFixture[str])
     total = sum(verdict(name).schedules() for name in HOLDING)
     assert ending.startswith(f"Verdict: {len(HOLDING)} variants leave no process asleep ")
     assert f"in any of {total} schedules" in ending
+    rules = {name for name, it in VARIANTS.items() if it.in_kernel and not it.combination}
+    assert rules.isdisjoint({"kernel", "kernel-caches"}), "they combine rules of other rows"
+    assert f"{len(rules) - 1} rules of the kernel, with the patch or before it, can each" in ending
+    assert ending.endswith("; 1 makes the patch's task spin."), "header-refused is a livelock"
     assert len(ending) <= len("Verdict: ") + 200
+
+
+def test_a_story_says_that_the_start_of_a_token_is_no_preemption() -> None:
+    found = verdict("unlocked-look")
+    assert found.findings[0].token.startswith("put-get:clock@0>")
+    assert found.findings[0].preemptions == 1, "the token has two deviations"
+    assert found.story.splitlines()[-1].startswith("clock@0 is the start: ")
+    assert "clock@0" not in verdict("stale").story
+
+
+def test_a_combination_differs_from_the_cured_kernel_in_several_rules() -> None:
+    for name, variant in VARIANTS.items():
+        fields = dataclasses.fields(variant.rules)
+        cured = VARIANTS["cured"].rules
+        differ = [it for it in fields if getattr(variant.rules, it.name) != getattr(cured, it.name)]
+        assert (len(differ) > 2) == variant.combination, name
 
 
 @pytest.mark.usefixtures("quick")

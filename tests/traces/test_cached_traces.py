@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mbufpools import lab
-from mbufpools.traces import Disagreement, Trace, TraceError, replay
-from mbufpools.traces._recording import MOST_CPUS, OPERATIONS, parse_trace
+from mbufpools.traces import Disagreement, Trace, TraceError, parse_trace, replay
+from mbufpools.traces._recording import MOST_CPUS, OPERATIONS
 from tests.traces.test_kernel_traces import RULES, read_archive, rules_of
 
 RECORDINGS = read_archive("kernel-traces-caches.tar.xz")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import itertools
 import json
 import lzma
@@ -11,26 +12,29 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from mbufpools import CurPage, Wakeup, lab
-from mbufpools.traces import Disagreement, Trace, TraceError, read_trace, replay
-from mbufpools.traces._recording import OPERATIONS, parse_trace
+from mbufpools.traces import (
+    Disagreement,
+    Trace,
+    TraceError,
+    parse_trace,
+    read_recordings,
+    read_trace,
+    replay,
+)
+from mbufpools.traces._files import LARGEST, LARGEST_ARCHIVE
+from mbufpools.traces._recording import OPERATIONS
 
 DATA = Path(__file__).parents[1] / "data"
 
 
 def read_archive(name: str) -> dict[str, str]:
     """The recordings in an archive, by their names."""
-    texts = {}
-    with tarfile.open(DATA / name) as archive:
-        for member in archive:
-            file = archive.extractfile(member)
-            assert file is not None
-            texts[Path(member.name).name] = file.read().decode()
-    return texts
+    return dict(read_recordings(DATA / name))
 
 
 RECORDINGS = read_archive("kernel-traces.tar.xz")
@@ -424,12 +428,84 @@ def test_a_small_compressed_file_cannot_take_much_memory(tmp_path: Path, suffix:
     path.write_bytes(compressed)
     tracemalloc.start()
     try:
-        with pytest.raises(TraceError, match="it has more than 16777216 characters; split it"):
+        with pytest.raises(TraceError, match="it has more than 16777216 bytes; split it"):
             read_trace(path)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 100 * 1024 * 1024
+
+
+def archive_of(path: Path, contents: dict[str, bytes], mode: Literal["w", "w:xz"] = "w") -> Path:
+    with tarfile.open(path, mode) as archive:
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.xz", "txz", "tar.gz", "tgz"])
+def test_an_archive_has_the_texts_of_its_recordings_and_of_no_other_file(
+    tmp_path: Path, suffix: str
+) -> None:
+    contents = {"one.jsonl": b"1", "README": b"", "in/two.jsonl": b"2"}
+    plain = archive_of(tmp_path / "plain", contents).read_bytes()
+    packed = {".xz": lzma.compress(plain), "txz": lzma.compress(plain), "tar": plain}
+    path = tmp_path / f"all.{suffix}"
+    path.write_bytes(packed.get(suffix[-3:], gzip.compress(plain)))
+    assert list(read_recordings(path)) == [("one.jsonl", "1"), ("in/two.jsonl", "2")]
+    with pytest.raises(TraceError, match="is an archive; expected one recording"):
+        read_trace(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{}\n", "is no archive of recordings: .*; expected a tar archive of .jsonl files"),
+        (b"\0" * 10240, "has no recording; expected a tar archive"),
+    ],
+)
+def test_an_archive_without_a_recording_is_refused(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    (tmp_path / "bad.tar").write_bytes(content)
+    with pytest.raises(TraceError, match=message):
+        list(read_recordings(tmp_path / "bad.tar"))
+
+
+def test_an_archive_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+    path = archive_of(tmp_path / "cut.tar", {"one.jsonl": b"1" * 2000})
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(TraceError, match="unexpected end of data"):
+        list(read_recordings(path))
+
+
+def test_a_file_in_an_archive_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    path = archive_of(tmp_path / "all.tar", {"one.jsonl": b"\xff"})
+    with pytest.raises(TraceError, match=r"all.tar: one.jsonl is not a recording"):
+        list(read_recordings(path))
+
+
+@pytest.mark.parametrize("what", ["the archive", "a file in it", "a header in it"])
+def test_a_small_archive_cannot_take_much_memory(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "bomb.tar.xz"
+    if what == "a header in it":  # a file name of a gigabyte, as the header of the name says
+        member = tarfile.TarInfo("././@LongLink")
+        member.type, member.size = tarfile.GNUTYPE_LONGNAME, 1 << 30
+        path.write_bytes(lzma.compress(member.tobuf() + b"a" * LARGEST, preset=0))
+    else:
+        size = (LARGEST_ARCHIVE if what == "the archive" else LARGEST) + 1
+        plain = archive_of(tmp_path / "plain", {"one.jsonl": b" " * size})
+        path.write_bytes(lzma.compress(plain.read_bytes(), preset=0))
+    tracemalloc.start()
+    try:
+        with pytest.raises(TraceError):
+            list(read_recordings(path))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 150 * 1024 * 1024
 
 
 def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
         description="Explore the orders of steps in a model of the kernel's protocol on several "
         "CPUs, and on one CPU with an interrupt. Prints the verdict on each rule of the protocol, "
         "how narrow the window of each fault is, what ends the stall, and what each cure costs; or "
-        "the story of one variant.",
+        "the story of one variant. The table takes about a minute; with --deep, many minutes.",
     )
     parser.add_argument(
         "variant", nargs="?", metavar="VARIANT", help="one variant; by default all, in a table"
@@ -37,7 +37,9 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument("--list", action="store_true", help="list the variants, and explore none")
     parser.add_argument("--token", help="tell the schedule of this token of VARIANT")
     parser.add_argument(
-        "--deep", action="store_true", help="explore also more operations and more CPUs"
+        "--deep",
+        action="store_true",
+        help="explore also more operations and more CPUs; takes many minutes",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
     parser.set_defaults(run=run)
@@ -105,6 +107,7 @@ def _list_variants(*, as_json: bool) -> None:
                 "rule": variant.rule,
                 "in_kernel": variant.in_kernel,
                 "in_kernel_if": variant.in_kernel_if,
+                "combination": variant.combination,
             }
             _write(json.dumps(listed))
         else:
@@ -275,12 +278,18 @@ def _cost(verdicts: list[Verdict]) -> list[str]:
 
 def _ending(verdicts: list[Verdict]) -> list[str]:
     holding = [found for found in verdicts if found.holds]
-    kernel = [found.variant.name for found in verdicts if found.fails and found.variant.in_kernel]
+    kinds = [
+        found.findings[0].kind
+        for found in verdicts
+        if found.fails and found.variant.in_kernel and not found.variant.combination
+    ]
+    spinning = kinds.count("livelock")
     total = sum(found.schedules() for found in holding)
     ending = (
         f"Verdict: {len(holding)} variants leave no process asleep in any of {total} schedules; "
-        f"{len(kernel)} of the kernel's own rules, with the patch or before it, can leave one "
-        f"asleep until something else happens."
+        f"{len(kinds) - spinning} rules of the kernel, with the patch or before it, can each leave "
+        f"one asleep until something else happens"
+        + (f"; {spinning} makes the patch's task spin." if spinning else ".")
     )
     if not all(found.as_expected for found in verdicts):
         wrong = [found.variant.name for found in verdicts if not found.as_expected]
@@ -304,6 +313,7 @@ def _plain(found: Verdict) -> dict[str, Any]:
         "rule": variant.rule,
         "in_kernel": variant.in_kernel,
         "in_kernel_if": variant.in_kernel_if,
+        "combination": variant.combination,
         "fails": found.fails,
         "holds": found.holds,
         "as_expected": found.as_expected,

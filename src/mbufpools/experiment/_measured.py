@@ -3,7 +3,8 @@
 The figures come from OpenBSD's own ``subr_pool.c`` (1.243), ``kern_task.c`` and the mbuf parts of
 ``uipc_mbuf.c``, compiled for user space and run on one machine on 2026-11-28. The nanoseconds are
 a range over the runs. A kernel on another machine has other figures; the counts by which they are
-multiplied come from the simulation.
+multiplied come from the simulation. All of this is data: the harness that measured it is not in the
+tree, so nothing here computes it again.
 """
 
 from __future__ import annotations

@@ -27,6 +27,8 @@ class Variant:
     """The scenarios that are known to fail; if empty, all are explored, and none may fail."""
     in_kernel: bool = False
     """True if the real kernel has this rule, with the patch or without."""
+    combination: bool = False
+    """True if it is no rule of its own, but combines rules that have variants of their own."""
     in_kernel_if: str = ""
     """On which machines the real kernel may have this rule, if not on all."""
     cost: str = ""
@@ -48,7 +50,7 @@ VARIANTS: dict[str, Variant] = {
             "the patch, with a cure for every fault of the kernel below but those of a system that "
             "is short of memory",
             CURED,
-            cost="the one line of curpage; a count of the requests not served yet, beside their "
+            cost="the two lines of curpage; a count of the requests not served yet, beside their "
             "list; a compare-and-swap for each page; a wakeup of the pool by a get that adds a "
             "page",
         ),
@@ -59,12 +61,14 @@ VARIANTS: dict[str, Variant] = {
             KERNEL,
             ("put-get", "put-gets"),
             in_kernel=True,
+            combination=True,
         ),
         Variant(
             "kernel-refreshed",
-            "`kernel` with the one-line cure of `stale`: a put shows the pool its item",
+            "`kernel` with the cure of `stale`, two lines: a put shows the pool its item",
             replace(KERNEL, stale=False),
             ("put-get", "gc-get", "put-gets"),
+            combination=True,
         ),
         Variant(
             "kernel-caches",
@@ -72,6 +76,7 @@ VARIANTS: dict[str, Variant] = {
             replace(KERNEL, caches=Caches.KERNEL),
             ("put-get", "put-gets"),
             in_kernel=True,
+            combination=True,
         ),
         # The wakeup
         Variant(
@@ -238,6 +243,7 @@ VARIANTS: dict[str, Variant] = {
                 given_back_wakes=False,
                 gc_retries=True,
             ),
+            combination=True,
             cost="a look at each pool in each second; a lost wakeup is late by up to a second",
         ),
         Variant(

@@ -29,6 +29,8 @@ MANY = 1_000
 ALL = 200_000
 """The most schedules of a scenario if none may fail; more than there are."""
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
+START = "clock@0 is the start: what runs first. It stops none, so it is no preemption."
+"""What a story says of the tokens that begin so."""
 SEARCHED = 20_000
 """The most executions in the search for the shortest failing schedule."""
 SMALLEST = ("half-page", "put-frees")
@@ -141,6 +143,10 @@ class Verdict:
         lines.append(f"{kind}: {first.length}; its token is")
         lines.append(first.token)
         lines += [f"In {each.scenario}: {each.length}; {each.token}" for each in others]
+        if any("clock@0>" in each.token for each in self.findings):
+            lines.append(
+                "clock@0 is the start: the CPU that is first. It stops none: no preemption."
+            )
         return "\n".join(lines)
 
 

@@ -12,18 +12,14 @@ lists of each CPU).
 
 from __future__ import annotations
 
-import gzip
 import json
-import lzma
-import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from mbufpools import CurPage, Wakeup
 
-__all__ = ["OPERATIONS", "Step", "Trace", "TraceError", "read_trace"]
+__all__ = ["OPERATIONS", "Step", "Trace", "TraceError", "parse_trace"]
 
 OPERATIONS: Mapping[str, tuple[type, ...]] = {
     "get": (int, str),
@@ -45,9 +41,6 @@ MOST_CPUS = 1024
 
 LONGEST = 1_000_000
 """The most seconds that one step may advance, as each second costs a run of the gc."""
-
-LARGEST = 16 * 1024 * 1024
-"""The most characters that a recording may have: a small compressed file can hold gigabytes."""
 
 _STATE = (
     "t",
@@ -90,39 +83,11 @@ class Trace:
     """The number of CPUs that have caches; 0 if there are none."""
 
 
-def read_trace(path: str | Path) -> Trace:
-    """Read a recording from a ``.jsonl`` file, or a compressed ``.jsonl.xz`` or ``.jsonl.gz``.
-
-    Raises:
-        TraceError: the file is not a recording.
-        OSError: the file cannot be read.
-    """
-    path = Path(path)
-    try:
-        openers: dict[str, Callable[..., IO[Any]]] = {".xz": lzma.open, ".gz": gzip.open}
-        opener = openers.get(path.suffix, open)
-        with opener(path, "rt", encoding="utf-8") as file:
-            text = file.read(LARGEST + 1)
-    except (
-        UnicodeDecodeError,
-        lzma.LZMAError,
-        gzip.BadGzipFile,
-        zlib.error,
-        EOFError,
-    ) as error:
-        raise TraceError(
-            f"{path} is not a recording: {error}; expected JSON, one object a line"
-        ) from error
-    if len(text) > LARGEST:
-        raise TraceError(
-            f"{path} is no recording that can be replayed: it has more than {LARGEST} characters; "
-            f"split it into several recordings"
-        )
-    return parse_trace(text, path.name)
-
-
 def parse_trace(text: str, name: str) -> Trace:
-    """Parse the `text` of a recording; `name` appears in messages. Raises TraceError."""
+    """Return the recording whose text is `text`; `name` is its name, also in messages.
+
+    Raises TraceError if it is not a recording.
+    """
     lines = text.splitlines()
     if not lines:
         raise TraceError(f"{name} is empty; expected a header and one operation a line")

@@ -101,18 +101,16 @@ def _page_verdict(results: Results) -> str:
     after = [AFTER_CELLS[name] for name in names]
     slept = [slept_share(results, cell) for cell in after]
     waits = [
-        ", none served" if wait is None else f" {wait:,.0f} ms"
-        for wait in (mean_wait(results, cell) for cell in after)
+        f" {wait:,.0f} ms" if wait is not None else ", none served" if share else ""
+        for share, wait in zip(slept, (mean_wait(results, cell) for cell in after), strict=True)
     ]
     helps = "helps" if hidden[1] < 0.5 * hidden[0] else "does not help"
     asleep = f"{slept[0]:.1%} of gets sleep{waits[0]} → {slept[1]:.1%}{waits[1]}"
-    if sums := slept_sums(results, *after):
+    if (sums := slept_sums(results, *after)) and any(sums):
         asleep += f", {sums[0]:,.0f} → {sums[1]:,.0f} s in all"
     runs = changed(results, after[0], AFTER_CELLS["patch"])
     nines = nine_share(results, AFTER_CELLS["drained"])
-    ending = (
-        f"{asleep}; with caches the patch alone changes {runs}; draining serves {nines:.0%} of 9k."
-    )
+    ending = f"{asleep}; with caches the patch changes {runs}; draining serves {nines:.0%} of 9k."
     if not at_the_limit(results, AFTER_CELLS.values()):
         ending = "in the incident the limit was never reached."
     return (
