@@ -144,9 +144,7 @@ class Verdict:
         lines.append(first.token)
         lines += [f"In {each.scenario}: {each.length}; {each.token}" for each in others]
         if any("clock@0>" in each.token for each in self.findings):
-            lines.append(
-                "clock@0 is the start: the CPU that is first. It stops none: no preemption."
-            )
+            lines.append(START)
         return "\n".join(lines)
 
 
