@@ -422,7 +422,8 @@ put-get:clock@0>0.2,0.2@15>0.1
 In put-gets: 1 preemption, 28 steps; put-gets:clock@0>0.3,0.3@15>0.1
 In gc-get: 1 preemption, 35 steps; gc-get:clock@0>0.1,0.1@15>0.0
 In put-get-1: 1 preemption, 22 steps; put-get-1:clock@0>0.2,0.2@15>0.1
-In three-puts-1: 1 preemption, 28 steps; three-puts-1:clock@0>0.2,0.2@15>0.1"""
+In three-puts-1: 1 preemption, 28 steps; three-puts-1:clock@0>0.2,0.2@15>0.1
+clock@0 is the start: what runs first. It stops none, so it is no preemption."""
     )
 
 
