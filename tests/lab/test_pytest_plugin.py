@@ -427,6 +427,67 @@ def test_a_cancellation_is_replayed(suite: pytest.Pytester) -> None:
     again.stdout.fnmatch_lines(["E *ValueError: cancelled"])
 
 
+AROUND = """
+import functools
+
+def around(function):
+    @functools.wraps(function)
+    async def wrapper():
+        return await function()
+    return wrapper
+
+def unnamed(function):
+    return lambda: function()
+"""
+
+
+@pytest.mark.parametrize("how", ["", "tmp_path", "mine", "decorated", "by_a_lambda"])
+def test_the_tasks_of_a_test_are_cancelled_whatever_is_around_it(
+    suite: pytest.Pytester, how: str
+) -> None:
+    """Around the test are the fixtures of the plugin, or a decorator of an installed package."""
+    installed = suite.mkdir("site-packages") / "around_it.py"
+    installed.write_text(AROUND, "utf-8")
+    fixture = how if how in ("tmp_path", "mine") else ""
+    source = f"""
+    import sys
+    sys.path.append({str(installed.parent)!r})
+    import around_it
+
+    @pytest.fixture
+    def mine():
+        return 1
+
+    async def race():
+        lock = anyio.Lock()
+
+        async def customer():
+            await lock.acquire()
+            await checkpoint()
+            lock.release()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(customer)
+            group.start_soon(customer)
+    """
+    if how == "by_a_lambda":
+        source += """
+    def test_it(explore):
+        explore(around_it.unnamed(race), backend="asyncio", cancel=True)
+    """
+    else:
+        decorator = "@around_it.around" if how == "decorated" else ""
+        source += f"""
+    @pytest.mark.explore(backend="asyncio", cancel=True)
+    {decorator}
+    async def test_it({fixture}):
+        await race()
+    """
+    result = run(suite, _dedent(source))
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*stall: *"])
+
+
 def test_all_failures_asked_for_are_reported_each_with_its_command(suite: pytest.Pytester) -> None:
     source = """
     @pytest.mark.explore(backend="asyncio", max_failures=None)

@@ -34,6 +34,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_redirected``       makes a function of C a function in Python, wherever a program holds it
 ``_clocks``           the clocks of `time` and `datetime`, in virtual time
 ``_chance``           `random`, `secrets` and `uuid`, the same in every execution
+``_program``          whether what `explore` is given is an `async def` without arguments
 ``_pickled``          a program on its way to a worker process
 ``hooks``             the protocol by which a library tells the lab about itself
 ``_hooks``            finds the hooks of the imported libraries, and asks them
@@ -53,7 +54,6 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_run``              one run in virtual time: `run` and `backend_options`
 ``_schedule``         the choices of one execution, and the rules that decide by default
 ``_story``            the steps of a failing execution, as data
-``_program``          whether what `explore` is given is an `async def` without arguments
 ``_page``             a failure as an HTML page
 ``_result``           `Failure` and `Exploration`
 ``_pages``            the pages of an exploration, as files

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, cast
 
 from ._frames import is_installed, own_frame
 from ._options import CancelWay
+from ._program import function_of
 from ._steps import MAIN, Name, spell
 
 __all__ = [
@@ -151,9 +152,7 @@ def uses_anyio(program: Any) -> bool:
     Only anyio cancels by a scope on asyncio, and it cancels again at each await of the clean-up. A
     library of asyncio's own cannot clean up then, and it need not.
     """
-    while hasattr(program, "func"):
-        program = program.func
-    pending = [getattr(program, "__module__", None)]
+    pending = [getattr(function_of(program), "__module__", None)]
     seen = set(pending)
     if pending[0] not in sys.modules:
         return True
@@ -226,11 +225,10 @@ class Policy:
 
     def __init__(self, rules: Cancellable, program: Any) -> None:
         self._rules = rules
-        while hasattr(program, "func"):  # functools.partial
-            program = program.func
-        self._code = getattr(program, "__code__", None)
+        self._code = getattr(function_of(program), "__code__", None)
         file = getattr(self._code, "co_filename", "")
-        self._root = "" if not os.path.isfile(file) else _root(file)
+        own = os.path.isfile(file) and not is_installed(file)
+        self._root = _root(file) if own else ""
         self.matched: bool = False
         """True once a task was permitted."""
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from ._outcome import describe
 from ._page import write_page
+from ._program import function_of
 from ._result import Exploration
 
 __all__ = ["with_pages"]
@@ -58,6 +58,5 @@ def with_pages(
 
 
 def _name(program: Any) -> str:
-    while isinstance(program, partial):
-        program = program.func
-    return str(getattr(program, "__qualname__", "program")).replace("<locals>.", "")
+    function = function_of(program)
+    return str(getattr(function, "__qualname__", "program")).replace("<locals>.", "")

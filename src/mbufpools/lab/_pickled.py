@@ -12,12 +12,12 @@ import importlib.util
 import pickle
 import sys
 from dataclasses import dataclass
-from functools import partial
 from types import ModuleType
 from typing import Any
 
 from ._options import Program
 from ._outcome import LabError
+from ._program import function_of
 
 __all__ = ["PickledProgram", "pack"]
 
@@ -64,21 +64,14 @@ def pack(program: Program) -> PickledProgram:
             f"{title} cannot be given to other processes ({type(error).__name__}: {error}); make "
             f"it a function of a module, with arguments that can be pickled, or use no executor"
         ) from error
-    name: str = _function(program).__module__
+    name: str = function_of(program).__module__
     module = sys.modules.get(name)
     return PickledProgram(title, pickled, name, getattr(module, "__file__", None), tuple(sys.path))
 
 
-def _function(program: Any) -> Any:
-    """Return the function inside of any `functools.partial` objects."""
-    while isinstance(program, partial):
-        program = program.func
-    return program
-
-
 def _title(program: Program) -> str:
     """Return the program's name for error messages."""
-    function = _function(program)
+    function = function_of(program)
     return str(getattr(function, "__qualname__", repr(function)))
 
 

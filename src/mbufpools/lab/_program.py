@@ -1,4 +1,4 @@
-"""Looks at what `explore` is given: is it an `async def` without arguments?
+"""Looks at what `explore` is given: is it an `async def` without arguments, and which one?
 
 A call too many or too few (``explore(p())``, a `p` that takes arguments, a function that returns no
 awaitable) would be a failure of the program in every schedule. It is a mistake of the caller, so it
@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 from ._options import Program
 from ._outcome import refuse
 
-__all__ = ["awaitable_of", "check_program", "needed_arguments"]
+__all__ = ["awaitable_of", "check_program", "function_of", "needed_arguments"]
 
 EXPECTED = "expected an `async def` without arguments"
 
@@ -38,6 +37,19 @@ def check_program(program: object) -> None:
             f"the program {name} takes arguments ({', '.join(needs)}); {EXPECTED}: wrap it, as in "
             f"`functools.partial({name}, ...)`"
         )
+
+
+def function_of(program: Any) -> Any:
+    """Return the program's own function, inside of `functools.partial` and of decorators that say
+    what they wrap.
+
+    Where its file is decides which code is the program's own; a decorator may be anyone's.
+    """
+    while True:
+        inner = getattr(program, "func", None) or getattr(program, "__wrapped__", None)
+        if not callable(inner):
+            return program
+        program = inner
 
 
 def needed_arguments(function: Callable[..., Any]) -> list[str]:
@@ -69,6 +81,5 @@ def awaitable_of(program: Program) -> Awaitable[Any]:
 
 
 def _name(program: Any) -> str:
-    while isinstance(program, partial):
-        program = program.func
-    return str(getattr(program, "__name__", type(program).__name__))
+    function = function_of(program)
+    return str(getattr(function, "__name__", type(function).__name__))

@@ -17,11 +17,11 @@ import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from typing import Any
 
 from ._outcome import NotRepeated, Outcome
+from ._program import function_of
 from ._schedule import Deviations, Rule, Schedule
 from ._steps import OVER, spell
 
@@ -151,21 +151,15 @@ _refused: weakref.WeakSet[Any] = weakref.WeakSet()
 def note_refused(program: Any) -> None:
     """Note that a program did not do the same in the same schedule. What had changed stays changed,
     so a second exploration in this process may not see it."""
-    code = getattr(_function(program), "__code__", None)
+    code = getattr(function_of(program), "__code__", None)
     if code is not None:
         _refused.add(code)
 
 
 def was_refused(program: Any) -> bool:
     """Return True if `note_refused` was called for this program."""
-    code = getattr(_function(program), "__code__", None)
+    code = getattr(function_of(program), "__code__", None)
     return code is not None and code in _refused
-
-
-def _function(program: Any) -> Any:
-    while isinstance(program, partial):
-        program = program.func
-    return program
 
 
 # --- what may have survived
@@ -183,7 +177,7 @@ def _state_of(program: Any) -> Iterator[tuple[str, object]]:
 def _variables(program: Any) -> Iterator[tuple[str, Any]]:
     """Yield the variables of the program's module, and of the modules that it has imported from, by
     name."""
-    program = _function(program)
+    program = function_of(program)
     own = getattr(program, "__module__", None)
     names = {own}
     for value in list(vars(sys.modules[own]).values()) if own in sys.modules else ():

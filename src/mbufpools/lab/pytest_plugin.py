@@ -276,8 +276,11 @@ class Explored(pytest.Function):
             Explore(self.config, alone=False)(program, **options)
             return
 
+        @wraps(function)  # so that it is known whose code the program is
         def with_fixtures() -> Any:
             return function(**fixtures.arguments())
+
+        with_fixtures.__signature__ = inspect.Signature()  # type: ignore[attr-defined]  # it needs none
 
         options["reset"] = fixtures.renewal(options.get("reset"))
         Explore(self.config)(with_fixtures, **options)
