@@ -761,7 +761,7 @@ MID_WAIT = (
     "cancellations in the middle of a wait, or once two other steps have run since the task was "
     "woken (lab.cancellable(mid_wait=True))"
 )
-THREADS = "threads between two of their waits, I/O and real time"
+THREADS = "threads in the middle of a step (their own, or one of the event loop), I/O and real time"
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ from ._declare import recorder
 from ._instants import BEGIN, TOGETHER, cells, not_before, since_begin
 from ._joins import declaring_joins
 from ._leaks import Leaks, keep_for_good
-from ._lockstep import LabThread
+from ._lockstep import LabThread, program_line
 from ._options import Program
 from ._oracles import Violated, oracles
 from ._outcome import IO_REFUSED, LabError, Outcome, describe, first_line, only, refuse
@@ -401,6 +401,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._eager = schedule.rule == "eager"
         self._due: list[tuple[OrderedTimer, int, int]] = []
         """Timers that are due and were not called for yet, what caused them, and since when."""
+        self._deadlines: dict[int, tuple[float, int]] = {}
+        """For each object that is the deadline of a timer, by identity: the object, and the place
+        in the order of the first timer."""
         self._iteration_end = 0
         """The place in the order where the iteration of the loop ends."""
         self._origin = 0
@@ -431,6 +434,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         """The services of libraries."""
         self._threads: dict[LabThread, _Task] = {}
         """The threads of the program, each with the task that serves it."""
+        self._is_threadsafe = False
+        """Whether what runs has been called by `call_soon_threadsafe`."""
         self._time_passed = False
         """Whether the clock has moved in the middle of a step."""
         self._ticks = 0
@@ -446,7 +451,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
     # What asyncio asks of a loop
 
     def time(self) -> float:
-        return self._now
+        return self._now + _running.since_looked()
 
     def get_debug(self) -> bool:
         return False
@@ -531,6 +536,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             self._schedule.exempt(task.lab_name)
 
     def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:
+        if self._threads and not self._is_threadsafe:
+            self._note_unsafe("call_soon")
         handle = asyncio.Handle(callback, args, self, context)
         task = getattr(callback, "__self__", None)
         self._order += 1
@@ -555,19 +562,39 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
     ) -> Any:
         if threading.get_ident() != self._thread_id and _lockstep.current() is None:
             raise refuse(THREAD_REFUSED)
-        return self.call_soon(callback, *args, context=context)
+        self._is_threadsafe = True
+        try:
+            return self.call_soon(callback, *args, context=context)
+        finally:
+            self._is_threadsafe = False
+
+    def _note_unsafe(self, method: str) -> None:
+        """Complain if a thread of the program calls the loop while the loop may be asleep."""
+        if self.complaint is None and _lockstep.runs_beside_the_loop():
+            error = RuntimeError(
+                f"a thread calls {method} of the event loop, at {program_line()}, which only the "
+                f"loop's own thread may: a loop that sleeps is not woken by it. Call "
+                f"loop.call_soon_threadsafe or asyncio.run_coroutine_threadsafe in the thread"
+            )
+            self.complaint = Outcome("exception", describe(error), error=error)
 
     def call_at(
         self, when: float, callback: Any, *args: Any, context: Context | None = None
     ) -> Any:
+        if self._threads:
+            self._note_unsafe("call_at")
         self._order += 1
         kind = _Timer if recorder.active else OrderedTimer
-        timer: Any = kind(self._order, when, callback, args, self, context)
+        # Timers of one deadline, such as those of `asyncio.timeout_at(deadline)`, come out of
+        # asyncio's heap in an order of the heap's own. Of two deadlines that are only equal, since
+        # virtual time has stood still, the one that was computed later would be later.
+        _, number = self._deadlines.setdefault(id(when), (when, self._order))
+        timer: Any = kind(number, when, callback, args, self, context)
         if recorder.active:
             timer.lab_resource = recorder.made(timer, "timer")
             for cell in cells(when):  # which of two is first can matter
                 recorder.touch(("timer", cell), True)
-        if when <= self._now:  # asyncio looks at timers once in an iteration
+        if when <= self.time():  # asyncio looks at timers once in an iteration
             self._due.append((timer, self._origin, self._since))
         else:
             heapq.heappush(self._scheduled, timer)
@@ -607,7 +634,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         error = context.get("exception")
         if isinstance(error, Exception) and len(self._before) < CAUSES:
             self._before.append(error)
-        if self.complaint is None and not isinstance(error, asyncio.CancelledError):
+        is_end = isinstance(error, asyncio.CancelledError) and "handle" not in context
+        if self.complaint is None and not is_end:
             self.complaint = Outcome(
                 "exception",
                 f"{context.get('message', 'a callback failed')}: {_shown(error)}"
@@ -620,7 +648,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
     def execute(self, program: Program, leaks: Leaks) -> Outcome:
         """Run `program` until it ends, stalls, or reaches the step limit."""
         recorder.task_name = _name_of
-        _running.begin(self.time, self._pass_time, self._turn)
+        _running.begin(lambda: self._now, self._pass_time, self._turn)
         _lockstep.begin(self)
         try:
             self._main = main = self.create_task(_call(program), name="main")
@@ -632,7 +660,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             if not outcome.stopped:  # else a task that would have looked did not get to it
                 self._look_for_services(leaks)
                 if outcome.kind is None:
-                    outcome = self._shut_down(outcome)
+                    try:
+                        outcome = self._shut_down(outcome)
+                    except SystemExit as error:  # of a callback
+                        self._note_exit(error)
                 self._look_for_lost_errors()
         finally:
             self._tear_down()
@@ -678,6 +709,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                         raise Livelock
                     continue
                 idle = spins = 0
+                if steps and schedule.stands_still and not recorder.active:
+                    if self._jump():
+                        continue
+                    self._pass_time(schedule.patience)
                 if steps or schedule.may_cancel:
                     choice = schedule.choose(ready, self._starting_now())
                     if isinstance(choice, Cancel):
@@ -886,15 +921,17 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         return bool(timers) and timers[0]._when < math.inf
 
     def _fire(self) -> None:
-        """Move the clock to the first timer, and call for all timers of that time."""
+        """Move the clock to the first timer, and call for all timers of that time, in the order in
+        which they were set; those that have the same object as their deadline as the heap has them.
+        """
         timers = self._scheduled
-        until = max(self._now, timers[0]._when + TOGETHER)
+        until = max(self.time(), timers[0]._when + TOGETHER)
         due: list[Any] = []
         while timers and timers[0]._when <= until:
             timer = heapq.heappop(timers)
             if not timer._cancelled:
                 due.append(timer)
-        self._now = max(self._now, not_before(due[-1]._when))
+        self._now = max(self._now, not_before(due[-1]._when - _running.since_looked()))
         for timer in sorted(due, key=attrgetter("number")):
             self._order += 1
             self._callbacks.append(_Called(timer, self._origin, self._order, self._since))
@@ -915,7 +952,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         """Call for the timers whose time has passed in the middle of a step."""
         self._time_passed = False
         timers = self._scheduled
-        while timers and timers[0]._when <= self._now:
+        while timers and timers[0]._when <= self.time():
             timer = heapq.heappop(timers)
             if timer._cancelled:
                 continue
@@ -1024,6 +1061,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             failed = self._finish([self.create_task(self.shutdown_asyncgens())])
         if failed is None and self._default_executor is not None:
             failed = self._shut_down_executor()
+        if failed is None:
+            failed = self._run_out(2 * (3 if left else 2))
         if failed is None and oracles.active:
             violated = oracles.over()
             failed = None if violated is None else self._violated(violated)
@@ -1038,6 +1077,26 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             [task for thread, task in self._threads.items() if thread in threads],
             "it waits for the threads of the loop's executor, and one of them",
         )
+
+    def _run_out(self, iterations: int) -> Outcome | None:
+        """Run what is still called for, as `asyncio.run` does: it runs the loop until the tasks are
+        over that are left, again for the async generators, and again for the executor, each time
+        for two iterations at least. Return what fails."""
+        for _ in range(iterations):
+            if not self._steps and not self._due and all(map(_is_retry, self._callbacks)):
+                break
+            self._begin_iteration()
+            end = self._order
+            while self._steps:
+                name = min(self._steps, key=lambda name: self._steps[name][1].order)
+                if self._steps[name][1].order > end:
+                    break
+                self._run_step_at_the_end(name)
+            self._run_callbacks(end)
+            violated = oracles.broken() if oracles.active else None
+            if violated is not None:
+                return self._violated(violated)
+        return None
 
     def _finish(
         self,
@@ -1058,12 +1117,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             if self._due:
                 self._begin_iteration()
             if self._steps:
-                name = min(self._steps, key=lambda name: self._steps[name][1].order)
-                handle, ready = self._steps[name]
-                self._run_callbacks(ready.order)
-                if self._steps.get(name, (None,))[0] is handle:
-                    del self._steps[name]
-                    self._run_at_the_end(handle)
+                self._run_step_at_the_end(
+                    min(self._steps, key=lambda name: self._steps[name][1].order)
+                )
                 idle = 0
             elif self._callbacks and idle < IDLE_PASSES:
                 idle += all(map(_is_retry, self._callbacks))
@@ -1079,6 +1135,14 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             f"the main task has ended, but asyncio.run would not: {what} {how}",
             self._task_dump(),
         )
+
+    def _run_step_at_the_end(self, name: Name) -> None:
+        """Let a task take its step, after the callbacks that were called for before it."""
+        handle, ready = self._steps[name]
+        self._run_callbacks(ready.order)
+        if self._steps.get(name, (None,))[0] is handle:
+            del self._steps[name]
+            self._run_at_the_end(handle)
 
     def _run_at_the_end(self, handle: Any) -> None:
         try:

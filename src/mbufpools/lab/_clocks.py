@@ -5,6 +5,9 @@ which begins at `BEGIN`, and `time.time` and `datetime.now` begin at `EPOCH`, in
 and on every day, so that a token means the same everywhere. `time.sleep` takes no real time: it
 moves the virtual clock.
 
+A look takes a time, nearly two nanoseconds, so a program that divides by what has passed between
+two looks can do so. Under dpor it takes none, because steps that look would depend on each other.
+
 A program may look at the clock again and again until it has moved. So after `LOOKS` looks in one
 step, each further look moves the clock by `TICK`; and when `TURNS` steps have looked at one moment,
 each further step that looks moves it once. A program that only notes the time, as for each line of
@@ -32,9 +35,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from ._declare import recorder
 from ._instants import BEGIN
 from ._redirected import calls_same, real, redirect
-from ._running import inside, moment, now, pass_time, turn
+from ._running import inside, looked, moment, now, pass_time, turn
 
 __all__ = ["CLOCKS", "EPOCH", "copies_of_datetime", "virtual_datetime"]
 
@@ -56,6 +60,8 @@ _looks = 0
 def _look() -> float:
     """Return the virtual time; a program that only waits for it to move gets it moved."""
     global _looked_at, _looks, _turn, _turns
+    if not recorder.active:
+        looked()
     here, now_turn = moment(), turn()
     if here != _looked_at:  # the clock has moved by itself, or another execution has begun
         _looked_at, _turns, _turn, _looks = here, 1, now_turn, 0

@@ -337,7 +337,7 @@ def _not_explored(strategy: Strategy, options: Options, executed: Executed) -> I
         yield "other orders of plain callbacks, or of a set of tasks, than first in, first out"
     else:
         yield "other orders of trio's own tasks, or of a set of tasks"
-    yield "threads between two of their waits, I/O and real time"
+    yield "threads in the middle of a step (their own, or one of the event loop), I/O and real time"
 
 
 def _check_executor(executor: Executor, kind: type[Strategy]) -> None:

@@ -44,6 +44,7 @@ __all__ = [
     "frames_of",
     "program_line",
     "recheck",
+    "runs_beside_the_loop",
     "start",
     "wait",
 ]
@@ -82,6 +83,8 @@ _threads: list[LabThread] = []
 _by_ident: dict[int, LabThread] = {}
 _to_start: list[LabThread] = []
 _to_wake: list[LabThread] = []
+_loop_waits = False
+"""Whether the thread of the event loop waits for others, in the middle of a step."""
 
 
 def begin(host: Host) -> None:
@@ -125,6 +128,12 @@ def current() -> LabThread | None:
     return _by_ident.get(threading.get_ident())
 
 
+def runs_beside_the_loop() -> bool:
+    """Return True if the calling thread is not that of the event loop, which meanwhile may sleep,
+    and not only wait for threads in the middle of a step."""
+    return current() is not None and not _loop_waits
+
+
 def recheck() -> None:
     """Look again which threads can go on, because something has changed."""
     for thread in _threads:
@@ -145,10 +154,15 @@ def wait(condition: Callable[[], bool], timeout: float | None = None) -> bool:
         return True
     if timeout is not None and timeout <= 0:
         return False
+    global _loop_waits
     thread = current()
     if thread is not None:
         return thread.park(condition, timeout)
-    return _wait_in_the_loop(condition, timeout)
+    _loop_waits = True
+    try:
+        return _wait_in_the_loop(condition, timeout)
+    finally:
+        _loop_waits = False
 
 
 def _wait_in_the_loop(condition: Callable[[], bool], timeout: float | None) -> bool:

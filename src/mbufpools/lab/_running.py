@@ -16,17 +16,25 @@ __all__ = [
     "begin",
     "end",
     "inside",
+    "looked",
     "moment",
     "now",
+    "since_looked",
     "pass_time",
     "remove_thread",
     "turn",
 ]
 
+LOOK = 2.0**-29
+"""Seconds that a look at the clock takes, nearly two nanoseconds: two looks differ in nanoseconds,
+too. `_instants` says how exact the numbers are."""
+
 _threads: dict[int, Callable[[float], None]] = {}
 """For each thread that runs the program: how it lets time pass. Empty between executions."""
 _now: Callable[[], float] = float
 _turn: Callable[[], int] = int
+_looks = 0.0
+"""Seconds that the looks at the clock have taken in this execution."""
 _number = 0
 """The number of the execution."""
 
@@ -37,12 +45,13 @@ def begin(
     """Note that the calling thread begins an execution.
 
     Args:
-        now: returns the time of the execution, in seconds of its virtual clock.
+        now: returns the time of the execution, in seconds of its virtual clock, but for what the
+            looks at it have taken.
         pass_time: lets so many seconds pass in the middle of a step.
         turn: returns a number that differs in each step of a task, and in each round of callbacks.
     """
-    global _now, _number, _turn
-    _now, _turn = now, turn
+    global _looks, _now, _number, _turn
+    _now, _turn, _looks = now, turn, 0.0
     _number += 1
     add_thread(pass_time)
 
@@ -71,11 +80,22 @@ def remove_thread() -> None:
 
 def now() -> float:
     """Return the time of the execution, in seconds of its virtual clock."""
-    return _now()
+    return _now() + _looks
+
+
+def looked() -> None:
+    """Note that the program looks at the clock. That takes time, so the next look is later."""
+    global _looks
+    _looks += LOOK
+
+
+def since_looked() -> float:
+    """Return the seconds that the looks at the clock have taken in this execution."""
+    return _looks
 
 
 def moment() -> tuple[int, float]:
-    """Return which execution it is, and its time."""
+    """Return which execution it is, and its time, but for what the looks at it have taken."""
     return _number, _now()
 
 

@@ -48,6 +48,11 @@ __all__ = [
 Rule = Literal["stock", "run-on", "eager"]
 """What decides where a strategy does not."""
 
+TICK = 0.001
+"""Seconds."""
+TICK_GROWTH = 1.001
+STILL = 1000
+"""Steps at one moment after which the clock moves, if a timer is set, although tasks can run."""
 SLICE = SLICE_STEPS
 """Steps in a row after which a task that is still ready stands back for the others."""
 
@@ -197,6 +202,7 @@ class Schedule:
         "_origins",
         "_permitted",
         "_picked",
+        "_moved_at",
         "_slices",
         "_strategy",
         "_ticks_taken",
@@ -241,6 +247,8 @@ class Schedule:
         self._in_a_row = 0
         self._slices = 0
         """Slices that the task that runs has used up in a row, and then gone on."""
+        self._moved_at = 0
+        """The number of steps up to the last one that moved the clock."""
         self._cancelled = 0
         self._known: set[Name] = set()
         self._exempt: set[Name] = set()
@@ -400,6 +408,18 @@ class Schedule:
         return index
 
     @property
+    def stands_still(self) -> bool:
+        """True if so many steps have passed at one moment that the program is taken to wait for the
+        clock, by asking again and again whether something has happened."""
+        return len(self.steps) - self._moved_at >= STILL
+
+    @property
+    def patience(self) -> float:
+        """Seconds by which the clock moves before the next step, if the program waits for it and no
+        timer is set: more and more, so that a wait of an hour ends before the step limit."""
+        return TICK * TICK_GROWTH ** (len(self.steps) - self._moved_at - STILL)
+
+    @property
     def may_cancel(self) -> bool:
         """True if the lab may still cancel a task in this execution."""
         return bool(self.cancel_by) and len(self.injected) < self.cancel_times
@@ -483,6 +503,7 @@ class Schedule:
         """Note that the clock moves, because nothing else can run; return the mask of all steps so
         far, which come before whatever the jump makes ready."""
         self.begin(CLOCK, 0)
+        self._moved_at = len(self.steps)
         self.stopped_at("nothing else can run, so the clock moves on")
         return (1 << len(self.steps)) - 1
 

@@ -354,7 +354,7 @@ class _Backend(trio.abc.Instrument):
         self.clock.restart()
         oracles.begin(schedule, self.clock.current_time)
         self._leaks.begin()
-        _running.begin(self.clock.current_time, self.clock.pass_time, lambda: len(schedule.steps))
+        _running.begin(self.clock.moment, self.clock.pass_time, lambda: len(schedule.steps))
         _lockstep.begin(self)
         try:
             async with trio.open_nursery() as nursery:
@@ -588,6 +588,8 @@ class _Backend(trio.abc.Instrument):
                         taken = len(schedule.steps)
                         causes = self._causes_of(task, taken)
                         self._ready[path] = task, Ready(taken, causes, taken)
+                if schedule.stands_still and not recorder.active:
+                    self._move_clock(schedule)
                 ready_now = {path: it[1] for path, it in self._ready.items()}
                 choice = schedule.choose(ready_now, self._starting(schedule))
                 if isinstance(choice, Cancel):
@@ -614,6 +616,19 @@ class _Backend(trio.abc.Instrument):
         self._ready.clear()
         self._end()
         return None
+
+    def _move_clock(self, schedule: Schedule) -> None:
+        """Move the clock although tasks can run: to the next deadline, if it is not only that of a
+        service that ticks, or else by a little."""
+        deadlines = _run.GLOBAL_RUN_CONTEXT.runner.deadlines
+        deadline = deadlines.next_deadline()
+        ticks = self._ticks >= TICKS and only_ticks_on_trio(deadlines)
+        if self.clock.current_time() < deadline < math.inf and not ticks:
+            self._ticks += 1
+            self._origin = schedule.jumped()
+            self.clock.jump(deadline)
+        else:
+            self.clock.pass_time(schedule.patience)
 
     def _causes_of(self, task: trio.lowlevel.Task, taken: int) -> int:
         """Return the steps because of which a task became ready, as a mask."""
@@ -823,11 +838,15 @@ class _Clock(trio.abc.Clock):
 
     def current_time(self) -> float:
         """Seconds of virtual time."""
+        return self._now + _running.since_looked()
+
+    def moment(self) -> float:
+        """Seconds of virtual time, but for what the looks at the clock have taken."""
         return self._now
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
         """Called by trio when no task can run."""
-        if deadline <= self._now:
+        if deadline <= self.current_time():
             return 0
         runner = _run.GLOBAL_RUN_CONTEXT.runner
         if runner.waiting_for_idle:
@@ -835,9 +854,14 @@ class _Clock(trio.abc.Clock):
         if runner.entry_queue.queue or runner.entry_queue.idempotent_queue:
             return 0  # a call by `run_sync_soon` has come
         if self._backend.nothing_can_run(deadline) and deadline < math.inf:
-            self._now = not_before(_last_of_time(runner.deadlines, deadline))
-            self._backend.clock_moved()
+            self.jump(deadline)
         return 0
+
+    def jump(self, deadline: float) -> None:
+        """Move to a deadline that has not come yet, and to those that come together with it."""
+        deadlines = _run.GLOBAL_RUN_CONTEXT.runner.deadlines
+        self._now = not_before(_last_of_time(deadlines, deadline) - _running.since_looked())
+        self._backend.clock_moved()
 
 
 def _last_of_time(deadlines: _run.Deadlines, first: float) -> float:
