@@ -109,7 +109,8 @@ def test_a_program_that_holds_is_one_line(target: str, capsys: pytest.CaptureFix
         "proved: no failure in 12 executions (exhaustive on asyncio): all of the schedules of at "
         "most 2 preemptions, and those of at most 2 delays; not explored: cancellations "
         "(cancel=True); other orders of plain callbacks, or of a set of tasks, than first in, "
-        "first out; threads in the middle of a step (their own, or one of the event loop), I/O and real time\n",
+        "first out; threads in the middle of a step (their own, or one of the event loop), I/O and "
+        "real time\n",
         "",
     )
 

@@ -68,7 +68,9 @@ def test_a_look_at_the_clock_is_later_than_the_one_before(
         assert time.time() - last >= 0.2
         assert time.perf_counter() - looks[-1] >= 0.2
 
-    assert lab.explore(program, backend=backend, strategy=strategy, max_executions=10).failures == ()
+    assert (
+        lab.explore(program, backend=backend, strategy=strategy, max_executions=10).failures == ()
+    )
 
 
 @BACKENDS

@@ -32,7 +32,6 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_outsiders``        threads that the program has not started, and timers of the system
 ``_replaced``         replaces functions of modules, and the copies that other modules hold
 ``_redirected``       makes a function of C a function in Python, wherever a program holds it
-``_clocks``           the clocks of `time` and `datetime`, in virtual time
 ``_chance``           `random`, `secrets` and `uuid`, the same in every execution
 ``_program``          whether what `explore` is given is an `async def` without arguments
 ``_pickled``          a program on its way to a worker process
@@ -40,9 +39,11 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_hooks``            finds the hooks of the imported libraries, and asks them
 ``_library_state``    the shared state in the primitives of asyncio, anyio and trio
 ``_declare``          records what each step touches; `Shared`
+``_clocks``           the clocks of `time` and `datetime`, in virtual time
 ``_leaks``            hears the warnings of leaked resources
 ``_interrupts``       Ctrl-C while the lab explores
 ``_lockstep``         threads of the program, which run one at a time, step by step
+``_locks``            the locks of the program's threads, also those that are older
 ``_threads``          makes the program's threads run in lock-step
 ``_lock_holders``     which task holds a lock that others wait for
 ``_cancellable``      which tasks the lab cancels

@@ -511,6 +511,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         """Make the task that serves a thread of the program. The lab does not cancel it."""
         self._threads[thread] = self.create_task(thread.serve(), name=thread.title, thread=thread)
 
+    def begins_at_once(self, thread: LabThread) -> bool:
+        """Choose whether a new thread runs in the middle of the step that has started it."""
+        return self._running is not None and self._schedule.begins_at_once(thread.title)
+
     def thread_failed(self, thread: LabThread, error: BaseException) -> None:
         """Complain of an exception that has ended a thread, but not if the lab has cancelled what
         the thread waited for."""
@@ -631,6 +635,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 context = {"message": "the program's exception handler failed", "exception": failed}
             else:
                 return
+        self.default_exception_handler(context)
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        """Complain, instead of a line in the log. A handler of the program may call this."""
         error = context.get("exception")
         if isinstance(error, Exception) and len(self._before) < CAUSES:
             self._before.append(error)
@@ -1157,6 +1165,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
     def _tear_down(self) -> None:
         """Cancel the tasks that are left, so that their clean-up runs, and drop them."""
+        self._schedule.note_left(_lockstep.left())
         _lockstep.end()
         oracles.end()
         left = [

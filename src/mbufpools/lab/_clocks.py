@@ -15,8 +15,8 @@ a log, stays below both.
 
 `redirected` makes the functions of `time` do so, and with them every copy that a program holds.
 
-The methods of `datetime` belong to a type that no assignment can change. On CPython they are
-replaced in the type's own dictionary; other implementations keep the real ones. A program may hold
+The methods of `datetime` belong to a type that no assignment can change; `methods_replaced` does.
+A program may hold
 a method that is bound already, as in ``field(default_factory=datetime.now)``: these are looked for,
 once in an exploration, among all objects that refer to the types, and redirected.
 
@@ -25,7 +25,6 @@ The clocks that measure the work of a process or a thread, such as `time.process
 
 from __future__ import annotations
 
-import ctypes
 import datetime
 import gc
 import sys
@@ -37,7 +36,7 @@ from typing import Any
 
 from ._declare import recorder
 from ._instants import BEGIN
-from ._redirected import calls_same, real, redirect
+from ._redirected import calls_same, methods_replaced, real, redirect
 from ._running import inside, looked, moment, now, pass_time, turn
 
 __all__ = ["CLOCKS", "EPOCH", "copies_of_datetime", "virtual_datetime"]
@@ -222,24 +221,8 @@ for _name, _function in _VIRTUAL.items():
 @contextmanager
 def virtual_datetime() -> Iterator[None]:
     """Make `datetime` tell the time of the execution, in the program alone."""
-    if sys.implementation.name != "cpython":
+    with methods_replaced(_METHODS):
         yield
-        return
-    before: list[tuple[type, dict[str, Any], dict[str, Any]]] = []
-    for cls, methods in _METHODS.items():
-        (namespace,) = gc.get_referents(vars(cls))
-        before.append((cls, namespace, {name: namespace[name] for name in methods}))
-        _update(cls, namespace, methods)
-    try:
-        yield
-    finally:
-        for cls, namespace, methods in before:
-            _update(cls, namespace, methods)
-
-
-def _update(cls: type, namespace: dict[str, Any], methods: dict[str, Any]) -> None:
-    namespace.update(methods)
-    ctypes.pythonapi.PyType_Modified(ctypes.py_object(cls))  # or a cache would keep the old ones
 
 
 _looking_for_copies = False

@@ -21,6 +21,7 @@ from ._declare import declaring, recorder
 from ._fresh import Renewal
 from ._leaks import Leaks, collect_unheard, listening
 from ._lock_holders import noting_holders
+from ._locks import older_locks
 from ._options import BackendName, FailureKind, Options, Program
 from ._ordered_sets import sets_in_order
 from ._other_loops import LOOP_BOUND, OLDER, is_of_other_loop
@@ -107,6 +108,7 @@ def _hooked(options: Options) -> Iterator[Leaks]:
         if options.chance:
             stack.enter_context(chance_is_kept())
             stack.enter_context(redirected(SYSTEM_CHANCE))
+        stack.enter_context(older_locks())
         stack.enter_context(replaced(TIMEOUTS, copies=False))
         stack.enter_context(replaced([*THREADS, *LOOP_BOUND, *(CHANCE if options.chance else ())]))
         try:
@@ -141,6 +143,8 @@ class Executed:
     """Whether the program was given values by `choose`."""
     uses_anyio: bool = False
     """Whether the program has used anyio, though it seemed that it does not. It stops then."""
+    outlived: set[str] = field(default_factory=set)
+    """The threads that had not ended when the program had."""
     unscheduled: set[str] = field(default_factory=set)
     """What the program has called for that no schedule chooses, in words."""
 
@@ -229,6 +233,7 @@ def _execute(
         result.titles |= schedule.titles
         result.spared |= schedule.spared
         result.picked = result.picked or bool(schedule.picks)
+        result.outlived |= schedule.outlived
         result.unscheduled |= schedule.unscheduled
         if outcome.kind in options.ignore:
             result.ignored[outcome.kind] += 1

@@ -275,6 +275,9 @@ def _remarks(
         yield f"the lab does not choose when trio runs what it keeps to itself ({names})"
     elif not executed.chose:
         yield "there was never a choice: one task at a time could run, so one schedule is all"
+    if executed.outlived:
+        names = ", ".join(sorted(executed.outlived))
+        yield f"what a thread does after the main task has ended was not executed ({names})"
     if strategy.truncated:
         yield (
             "a task gave way to others after its slice of steps; if it can take more of them while "

@@ -23,6 +23,7 @@ import math
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Protocol
 
@@ -42,10 +43,13 @@ __all__ = [
     "end",
     "execution",
     "frames_of",
+    "is_starting",
+    "left",
     "program_line",
     "recheck",
     "runs_beside_the_loop",
     "start",
+    "starting",
     "wait",
 ]
 
@@ -69,6 +73,9 @@ class Host(Protocol):
     def start_thread(self, thread: LabThread) -> None:
         """Make a task that serves the thread."""
 
+    def begins_at_once(self, thread: LabThread) -> bool:
+        """Choose whether a new thread runs in the middle of the step that has started it."""
+
     def thread_failed(self, thread: LabThread, error: BaseException) -> None:
         """Note that an exception has ended the thread."""
 
@@ -78,24 +85,34 @@ class ThreadEnded(SystemExit):
 
 
 _host: Host | None = None
+_excepthook: Any = None
+"""`threading.excepthook` as it was when the execution began."""
 _execution: object = None
 _threads: list[LabThread] = []
 _by_ident: dict[int, LabThread] = {}
 _to_start: list[LabThread] = []
 _to_wake: list[LabThread] = []
+_starting: set[int] = set()
 _loop_waits = False
 """Whether the thread of the event loop waits for others, in the middle of a step."""
 
 
 def begin(host: Host) -> None:
     """Note that an execution begins."""
-    global _host, _execution
-    _host, _execution = host, object()
+    global _excepthook, _host, _execution
+    _host, _execution, _excepthook = host, object(), threading.excepthook
 
 
 def execution() -> object:
     """Return an object that stands for the present execution."""
     return _execution
+
+
+def left() -> set[str]:
+    """Return what the threads are called that Python would wait for at its exit, and which have not
+    ended."""
+    waited_for = (thread for thread in _threads if thread.keeps_python and not thread.over)
+    return {thread.title for thread in waited_for}
 
 
 def end() -> None:
@@ -119,13 +136,35 @@ def start(thread: LabThread) -> None:
     """Take over a thread whose `run` has been called, or is about to be."""
     _threads.append(thread)
     _to_start.append(thread)
-    if current() is None:
-        _tell_the_loop()
+    starter = current()
+    if starter is not None:
+        starter.give_way()
+        return
+    _tell_the_loop()
+    if _host is not None and _host.begins_at_once(thread):
+        with _waiting():
+            thread.step()
 
 
 def current() -> LabThread | None:
     """Return the thread that calls, or None if it is that of the event loop."""
     return _by_ident.get(threading.get_ident())
+
+
+@contextmanager
+def starting() -> Iterator[None]:
+    """Note that the calling thread starts another one, and waits in real time until it is there."""
+    ident = threading.get_ident()
+    _starting.add(ident)
+    try:
+        yield
+    finally:
+        _starting.discard(ident)
+
+
+def is_starting() -> bool:
+    """Return True in a thread that starts another one."""
+    return threading.get_ident() in _starting
 
 
 def runs_beside_the_loop() -> bool:
@@ -154,13 +193,20 @@ def wait(condition: Callable[[], bool], timeout: float | None = None) -> bool:
         return True
     if timeout is not None and timeout <= 0:
         return False
-    global _loop_waits
     thread = current()
     if thread is not None:
         return thread.park(condition, timeout)
+    with _waiting():
+        return _wait_in_the_loop(condition, timeout)
+
+
+@contextmanager
+def _waiting() -> Iterator[None]:
+    """Note that the thread of the event loop waits for others in the middle of a step."""
+    global _loop_waits
     _loop_waits = True
     try:
-        return _wait_in_the_loop(condition, timeout)
+        yield
     finally:
         _loop_waits = False
 
@@ -209,6 +255,8 @@ class LabThread:
         over: True if it has ended.
         condition: what it waits for, or None.
         deadline: when its wait ends, in seconds of virtual time.
+        keeps_python: True if Python does not exit before the thread has ended, because it is no
+            daemon.
 
     Args:
         title: as above.
@@ -225,6 +273,7 @@ class LabThread:
         self.over = False
         self.condition: Callable[[], bool] | None = None
         self.deadline = math.inf
+        self.keeps_python = False
         self._join, self._let_go, self._began = join, let_go, began
         self._go, self._back = _make_lock(), _make_lock()
         self._go.acquire()
@@ -249,7 +298,11 @@ class LabThread:
         except SystemExit:
             pass
         except BaseException as error:  # noqa: BLE001, ASYNC103 - the host tells it
-            self._error = error
+            if threading.excepthook is _excepthook:
+                self._error = error
+            else:  # the program handles it
+                told = (type(error), error, error.__traceback__, threading.current_thread())
+                threading.excepthook(threading.ExceptHookArgs(told))
         finally:
             _running.remove_thread()
             _by_ident.pop(self._ident, None)

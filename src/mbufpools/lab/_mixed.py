@@ -103,8 +103,8 @@ class Mixed(Strategy):
     def choose_own(self, point: Point) -> Choice:
         return self._current.choose(point)
 
-    def pick_own(self, anchor: Anchor, count: int) -> int:
-        return self._current.pick(anchor, count)
+    def pick_own(self, anchor: Anchor, count: int, *, costs: bool) -> int:
+        return self._current.pick(anchor, count, costs=costs)
 
     def end_own(self, schedule: Schedule, failed: bool) -> None:
         if self._current is self._exhaustive:

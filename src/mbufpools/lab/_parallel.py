@@ -69,6 +69,7 @@ class _Done:
     ignored: Counter[str]
     picked: bool
     uses_anyio: bool
+    outlived: set[str]
     unscheduled: set[str]
 
 
@@ -139,6 +140,7 @@ def _work(part: _Part) -> _Done:
         result.ignored,
         result.picked,
         result.uses_anyio,
+        result.outlived,
         result.unscheduled,
     )
 
@@ -215,6 +217,7 @@ def execute_in_parallel(
         result.ignored += done.ignored
         result.picked = result.picked or done.picked
         result.uses_anyio = result.uses_anyio or done.uses_anyio
+        result.outlived |= done.outlived
         result.unscheduled |= done.unscheduled
         strategy.merge(done.strategy)
 

@@ -13,7 +13,6 @@ import pickle
 import sys
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
 
 from ._options import Program
 from ._outcome import LabError

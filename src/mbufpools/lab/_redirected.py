@@ -11,6 +11,9 @@ of the lab, whose C function is `PyObject_Call`, and as the first argument a cal
 The identity of the object, its name, and how it is pickled stay. Its hash differs meanwhile, so a
 dict that has the function as a key does not find it in an execution.
 
+The methods of a class that is written in C, which no assignment can change, are replaced in the
+dictionary of the class, on CPython; other implementations keep the real ones.
+
 Invariants:
 
 - The layout of the object is checked before. Where it is another one (another implementation than
@@ -24,15 +27,16 @@ Invariants:
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from ._replaced import replaced
 
-__all__ = ["calls_same", "real", "redirect", "redirected"]
+__all__ = ["calls_same", "methods_replaced", "real", "redirect", "redirected"]
 
 
 class _MethodDef(ctypes.Structure):
@@ -155,3 +159,27 @@ def redirected(replacements: Iterable[tuple[Any, str, Any]]) -> Iterator[None]:
         if others:
             stack.enter_context(replaced(others))
         yield
+
+
+@contextmanager
+def methods_replaced(replacements: Mapping[type, Mapping[str, Any]]) -> Iterator[None]:
+    """Replace methods of classes that are written in C, by class and name; nothing if this is not
+    CPython."""
+    if sys.implementation.name != "cpython":
+        yield
+        return
+    before: list[tuple[type, dict[str, Any], dict[str, Any]]] = []
+    for cls, methods in replacements.items():
+        (namespace,) = gc.get_referents(vars(cls))
+        before.append((cls, namespace, {name: namespace[name] for name in methods}))
+        _update(cls, namespace, methods)
+    try:
+        yield
+    finally:
+        for cls, namespace, methods in before:
+            _update(cls, namespace, methods)
+
+
+def _update(cls: type, namespace: dict[str, Any], methods: Mapping[str, Any]) -> None:
+    namespace.update(methods)
+    ctypes.pythonapi.PyType_Modified(ctypes.py_object(cls))  # or a cache would keep the old ones

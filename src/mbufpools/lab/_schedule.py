@@ -19,7 +19,7 @@ is left out. This is what a token spells.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
@@ -151,8 +151,9 @@ class Chooser(Protocol):
     def choose(self, point: Point) -> Choice:
         """Choose at one point. May raise `Stop`."""
 
-    def pick(self, anchor: Anchor, count: int) -> int:
-        """Choose one of `count` values that the program offers; return its index."""
+    def pick(self, anchor: Anchor, count: int, *, costs: bool = False) -> int:
+        """Choose one of `count` values; return its index. The program offers them, or the lab
+        does; then each but the first may cost a preemption, or a delay."""
 
 
 def stock_choice(ready: Mapping[Name, Ready]) -> Name:
@@ -196,13 +197,13 @@ class Schedule:
         "_in_a_row",
         "_known",
         "_mid_wait",
+        "_moved_at",
         "_not_entered",
         "_numbers",
         "_only_choices",
         "_origins",
         "_permitted",
         "_picked",
-        "_moved_at",
         "_slices",
         "_strategy",
         "_ticks_taken",
@@ -214,12 +215,14 @@ class Schedule:
         "injected",
         "left",
         "locations",
+        "outlived",
         "picks",
         "policy",
         "preemptions",
         "ready_sets",
         "rule",
         "spared",
+        "starts",
         "step_limit",
         "steps",
         "times",
@@ -268,6 +271,8 @@ class Schedule:
         """The tasks that could have been cancelled, but not under the policy."""
         self.picks: dict[Anchor, str] = {}
         """The values that the program was given by `choose`."""
+        self.starts: dict[Anchor, str] = {}
+        """The threads that began in the middle of the step that started them."""
         self.steps: list[Step] = []
         self.deviations: Deviations = {}
         self.defaults: dict[Anchor, Name] = {}
@@ -285,6 +290,8 @@ class Schedule:
         """True once there was more than one possibility."""
         self.titles: dict[Name, str] = {}
         """What each task of the program is called."""
+        self.outlived: set[str] = set()
+        """The threads that had not ended when the program had."""
         self.unscheduled: set[str] = set()
         """What the program has called for that the schedule cannot choose, in words."""
 
@@ -407,6 +414,20 @@ class Schedule:
         self.picks[anchor] = values[index]
         return index
 
+    def begins_at_once(self, thread: str) -> bool:
+        """Choose whether a thread runs in the middle of the step that starts it."""
+        if self._closed:
+            return False
+        task = self._current or MAIN
+        self._picked += 1
+        anchor = Anchor(task, self._numbers.get(task, 0), -self._picked)
+        self.chose = True
+        if not self._strategy.pick(anchor, 2, costs=True):
+            return False
+        self.deviations[anchor] = Pick(1)
+        self.starts[anchor] = f"{thread} begins at once"
+        return True
+
     @property
     def stands_still(self) -> bool:
         """True if so many steps have passed at one moment that the program is taken to wait for the
@@ -462,6 +483,10 @@ class Schedule:
     def exempt(self, task: Name) -> None:
         """Note that the lab does not cancel a task."""
         self._exempt.add(task)
+
+    def note_left(self, threads: Iterable[str]) -> None:
+        """Note which threads had not ended when the program had."""
+        self.outlived.update(threads)
 
     def ended(self, task: Name) -> None:
         """Note that a task is over."""

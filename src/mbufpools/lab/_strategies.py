@@ -64,7 +64,7 @@ class Replay(Strategy):
             return point.default
         return choice
 
-    def pick_own(self, anchor: Anchor, count: int) -> int:
+    def pick_own(self, anchor: Anchor, count: int, *, costs: bool) -> int:
         choice = self._deviations.get(anchor)
         if not isinstance(choice, Pick):
             return 0
@@ -110,7 +110,7 @@ class Follow(Strategy):
         task = self._order[step] if step < len(self._order) else point.default
         return task if task in point.ready else point.default
 
-    def pick_own(self, anchor: Anchor, count: int) -> int:
+    def pick_own(self, anchor: Anchor, count: int, *, costs: bool) -> int:
         choice = self._deviations.get(anchor)
         return choice.which if isinstance(choice, Pick) and choice.which < count else 0
 
@@ -202,7 +202,7 @@ class _Seeded(Strategy):
         self._cancel_at = taken + self._random.randrange(max(self._length, FIRST_LENGTH))
         return self._random.choice(point.cancellable)
 
-    def pick_own(self, anchor: Anchor, count: int) -> int:
+    def pick_own(self, anchor: Anchor, count: int, *, costs: bool) -> int:
         return self._random.randrange(count)
 
     def _part(self, executions: int, seed: int) -> _Seeded:
@@ -459,21 +459,27 @@ class Exhaustive(Strategy):
             self.truncated = True
         return point.default
 
-    def pick_own(self, anchor: Anchor, count: int) -> int:
+    def pick_own(self, anchor: Anchor, count: int, *, costs: bool) -> int:
         choice = self._deviations.get(anchor)
         if isinstance(choice, Pick):
             self._left -= 1
+            self._cost += costs
             if choice.which >= count:
                 raise NotTheSame(
                     f"task {spell(anchor.task)} offers {plural(count, 'value')} to lab.choose, and "
                     f"in the same schedule it offered more before"
                 )
             return choice.which
-        if not self._left:
+        if not self._left and not (costs and self._bound_is_reached()):
             rule, deviations = self._prefix
             for index in range(count - 1, 0, -1):
                 self._push((rule, (*deviations, (anchor, Pick(index)))))
         return 0
+
+    def _bound_is_reached(self) -> bool:
+        """Return True if no more preemption is allowed, or under the stock rule no more delay."""
+        most = self._max_delays if self.rule == "stock" else self._max_preemptions
+        return most is not None and self._cost >= most
 
     def _costs(self, point: Point, choice: Choice, default: Name) -> bool:
         """Return True if the choice is a preemption, or under the stock rule a delay."""

@@ -90,17 +90,18 @@ class Strategy(ABC):
         """Choose at one point. May raise `Stop`."""
         return point.default if self._in_stock else self.choose_own(point)
 
-    def pick(self, anchor: Anchor, count: int) -> int:
-        """Choose one of `count` values that the program offers; return its index. The first value
-        belongs to the stock schedule."""
+    def pick(self, anchor: Anchor, count: int, *, costs: bool = False) -> int:
+        """Choose one of `count` values; return its index. The program offers them, or the lab
+        does; then each but the first may cost a preemption. The first value belongs to the stock
+        schedule."""
         if not self.can_pick:
             raise refuse(
                 f"the program calls lab.choose, and strategy {self.name!r} cannot choose values; "
                 f"use 'exhaustive' or the default"
             )
-        return 0 if self._in_stock else self.pick_own(anchor, count)
+        return 0 if self._in_stock else self.pick_own(anchor, count, costs=costs)
 
-    def pick_own(self, anchor: Anchor, count: int) -> int:
+    def pick_own(self, anchor: Anchor, count: int, *, costs: bool) -> int:
         """Choose one of `count` values in an execution after the stock one; by default the
         first."""
         return 0

@@ -4,9 +4,7 @@ A thread begins by `threading.Thread.start`, also in a `ThreadPoolExecutor`, `as
 `anyio.to_thread.run_sync` and the worker threads of libraries. A thread waits by a
 `threading.Condition`, of which Python's other primitives are made: `Event`, `Semaphore`, `Barrier`,
 `queue.Queue` and `concurrent.futures.Future`. The exceptions are `queue.SimpleQueue`, of which
-there is a version in Python, and plain locks. A lock that the program makes is a `_Lock`; one that
-is older is real, and a thread that waits for it is refused. Where the program's own code takes a
-lock, another thread or task may come first, also if the lock is free.
+there is a version in Python, and plain locks (`_locks`).
 
 An executor that is older than the execution has threads of its own by now, or of an execution
 before. A new one with the same options stands in for it.
@@ -27,7 +25,8 @@ from typing import Any
 
 from . import _lockstep
 from ._declare import recorder
-from ._lockstep import LabThread, called_by_program, program_line
+from ._locks import LOCKS
+from ._lockstep import LabThread, is_starting, program_line, starting
 from ._outcome import refuse
 from ._redirected import real
 from ._running import inside, now
@@ -39,6 +38,7 @@ _thread: Any = threading.Thread
 _start, _join = _thread.start, _thread.join
 _condition: Any = threading.Condition
 _wait, _notify = _condition.wait, _condition.notify
+_worker: Any = concurrent.futures.thread._worker
 _executor: Any = ThreadPoolExecutor
 _init, _submit = _executor.__init__, _executor.submit
 _workers_at_exit: Any = concurrent.futures.thread._threads_queues
@@ -48,9 +48,6 @@ _submit_to_process: Any = _process_executor.submit
 _loop: Any = asyncio.BaseEventLoop
 _init_loop = _loop.__init__
 _real_lock: Any = threading.Lock
-
-_starting: set[int] = set()
-"""Threads that start another one: they wait in real time until it is there."""
 _called: list[str] = []
 """What the thread that is started next will run, if the lab knows."""
 
@@ -67,6 +64,7 @@ def _start_in_lockstep(thread: Any) -> None:
     lab_thread = LabThread(
         _title(thread), partial(_join, thread), partial(_let_go, thread), program_line()
     )
+    lab_thread.keeps_python = not thread.daemon and not _is_worker(thread)
     run = thread.run
 
     def in_lockstep() -> None:
@@ -77,14 +75,17 @@ def _start_in_lockstep(thread: Any) -> None:
 
     thread.run = in_lockstep
     thread._daemonic = True  # if it does not end, Python does all the same, see `_let_go`
-    ident = threading.get_ident()
-    _starting.add(ident)
-    try:
+    with starting():
         _start(thread)
-    finally:
-        _starting.discard(ident)
     thread.lab_thread = lab_thread
     _lockstep.start(lab_thread)
+
+
+def _is_worker(thread: Any) -> bool:
+    """Return True for a thread of an executor, or of anyio, which ends when there is no work."""
+    return getattr(thread, "_target", None) is _worker or type(thread).__module__.startswith(
+        "anyio."
+    )
 
 
 def _let_go(thread: Any) -> None:
@@ -129,7 +130,7 @@ def _join_in_lockstep(thread: Any, timeout: float | None = None) -> None:
 
 
 def _wait_in_lockstep(condition: Any, timeout: float | None = None) -> bool:
-    if not inside() or threading.get_ident() in _starting:
+    if not inside() or is_starting():
         return bool(_wait(condition, timeout))
     if not condition._is_owned():
         raise RuntimeError("cannot wait on un-acquired lock")
@@ -156,76 +157,7 @@ def _notify_in_lockstep(condition: Any, n: int = 1) -> None:
 
 def _now_in_lockstep() -> float:
     """Return the time that timeouts of `threading` and `queue` are measured by."""
-    return now() if inside() and threading.get_ident() not in _starting else _monotonic()
-
-
-class _LockKind(type):
-    """Makes ``threading.Lock()`` a real lock outside of the program; both kinds are instances."""
-
-    def __call__(cls) -> Any:
-        return super().__call__() if inside() else _real_lock()
-
-    def __instancecheck__(cls, instance: object) -> bool:
-        return type(instance) in (cls, _LOCK_TYPE)
-
-
-_LOCK_TYPE = type(_real_lock())
-
-
-_TAKING = frozenset({"acquire", "__enter__"})
-"""The functions by which a lock is taken, of the lab and of `threading`'s classes around it."""
-
-
-class _Lock(metaclass=_LockKind):
-    """A lock that the program has made, for which its threads wait in lock-step."""
-
-    __slots__ = ("__weakref__", "_lock")
-
-    def __init__(self) -> None:
-        self._lock = _real_lock()
-
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        thread = _lockstep.current()
-        if thread is not None and inside() and called_by_program(_TAKING):
-            thread.give_way()
-        if blocking and inside() and threading.get_ident() not in _starting:
-            return _lockstep.wait(self._take, None if timeout == -1 else timeout)
-        return bool(self._lock.acquire(blocking, timeout))
-
-    def _take(self) -> bool:
-        return bool(self._lock.acquire(False))
-
-    def release(self) -> None:
-        self._lock.release()
-        if inside():
-            _lockstep.recheck()
-
-    def locked(self) -> bool:
-        return bool(self._lock.locked())
-
-    def __enter__(self) -> bool:
-        return self.acquire()
-
-    def __exit__(self, *error: object) -> None:
-        self.release()
-
-    def _at_fork_reinit(self) -> None:
-        self._lock._at_fork_reinit()
-
-    def __repr__(self) -> str:
-        return repr(self._lock)
-
-
-_real_rlock: Any = threading.RLock
-_python_rlock: Any = threading._RLock  # the version in Python
-
-
-def _make_rlock(*args: Any, **options: Any) -> Any:
-    if not inside():
-        return _real_rlock(*args, **options)
-    lock = _python_rlock(*args, **options)
-    lock._block = _Lock()
-    return lock
+    return now() if inside() and not is_starting() else _monotonic()
 
 
 # Executors
@@ -288,8 +220,7 @@ THREADS: list[tuple[Any, str, Any]] = [
     (_thread, "join", _join_in_lockstep),
     (_condition, "wait", _wait_in_lockstep),
     (_condition, "notify", _notify_in_lockstep),
-    (threading, "Lock", _Lock),
-    (threading, "RLock", _make_rlock),
+    *LOCKS,
     (_executor, "__init__", _init_in_lockstep),
     (_executor, "submit", _submit_in_lockstep),
     (_process_executor, "submit", _refuse_process),

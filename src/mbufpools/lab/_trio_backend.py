@@ -432,6 +432,8 @@ class _Backend(trio.abc.Instrument):
         recorder.forget()
         assert self._scope is not None
         self._scope.cancel()
+        if self._schedule is not None:
+            self._schedule.note_left(_lockstep.left())
         _lockstep.end()
         for serving in self._serving:
             serving.cancel()
@@ -514,6 +516,13 @@ class _Backend(trio.abc.Instrument):
             trio.lowlevel.spawn_system_task(thread.serve, name=thread.title)
         finally:
             self._starting_thread = False
+
+    def begins_at_once(self, thread: LabThread) -> bool:
+        """Choose whether a new thread runs in the middle of the step that has started it."""
+        schedule = self._schedule
+        if schedule is None or self._ending or self._running is None:
+            return False
+        return schedule.begins_at_once(thread.title)
 
     def thread_failed(self, thread: LabThread, error: BaseException) -> None:
         """Note an exception that ended a thread, unless the lab cancelled what it waited for."""

@@ -1,0 +1,156 @@
+"""The locks of threads, for which the program's threads wait in lock-step (`_lockstep`).
+
+A lock that the program makes is a `_Lock`. One that is older, such as a variable of a module
+(``_lock = threading.Lock()``), stays what it is; instead the methods of its class, which is written
+in C, are replaced in the dictionary of the class, as those of `datetime` are. Outside of the
+program they do what they did.
+
+Where the program's own code takes a lock, another thread or task may come first, also if the lock
+is free. Where other code does, such as `queue` and `logging`, none comes first; but if the lock is
+taken, the thread waits for it in lock-step.
+
+Implementations other than CPython keep the real methods. A thread that waits for an older lock is
+refused there.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from . import _lockstep
+from ._lockstep import called_by_program, is_starting
+from ._redirected import methods_replaced
+from ._running import inside
+
+__all__ = ["LOCKS", "older_locks"]
+
+_real_lock: Any = threading.Lock
+_real_rlock: Any = threading.RLock
+_python_rlock: Any = threading._RLock  # the version in Python
+_TAKING = frozenset({"_take", "acquire", "enter", "__enter__", "enter_context"})
+"""The functions by which a lock is taken, of the lab, of `threading`'s classes around it, and of
+`contextlib.ExitStack`."""
+
+
+def _take(take: Callable[[], bool], blocking: bool, timeout: float) -> bool:
+    """Take a lock in the program, by a function that does so if the lock is free."""
+    thread = _lockstep.current()
+    if thread is not None and called_by_program(_TAKING):
+        thread.give_way()
+    if blocking:
+        return _lockstep.wait(take, None if timeout == -1 else timeout)
+    return take()
+
+
+class _LockKind(type):
+    """Makes ``threading.Lock()`` a real lock outside of the program; both kinds are instances."""
+
+    def __call__(cls) -> Any:
+        return super().__call__() if inside() else _real_lock()
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return type(instance) in (cls, _LOCK_TYPE)
+
+
+_LOCK_TYPE = type(_real_lock())
+
+
+class _Lock(metaclass=_LockKind):
+    """A lock that the program has made, for which its threads wait in lock-step."""
+
+    __slots__ = ("__weakref__", "_lock")
+
+    def __init__(self) -> None:
+        self._lock = _real_lock()
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        if not inside() or is_starting():
+            return bool(self._lock.acquire(blocking, timeout))
+        return _take(self._take, blocking, timeout)
+
+    def _take(self) -> bool:
+        return bool(self._lock.acquire(False))
+
+    def release(self) -> None:
+        self._lock.release()
+        if inside():
+            _lockstep.recheck()
+
+    def locked(self) -> bool:
+        return bool(self._lock.locked())
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+    def _at_fork_reinit(self) -> None:
+        self._lock._at_fork_reinit()
+
+    def __repr__(self) -> str:
+        return repr(self._lock)
+
+
+def _make_rlock(*args: Any, **options: Any) -> Any:
+    if not inside():
+        return _real_rlock(*args, **options)
+    lock = _python_rlock(*args, **options)
+    lock._block = _Lock()
+    return lock
+
+
+LOCKS: list[tuple[Any, str, Any]] = [
+    (threading, "Lock", _Lock),
+    (threading, "RLock", _make_rlock),
+]
+"""What makes locks, and what is to stand in its place."""
+
+
+# Locks that are older than the execution
+
+
+def _is_real() -> bool:
+    """Return True if a lock is used outside of the program, or by the lab itself."""
+    if not inside() or is_starting():
+        return True
+    module = str(sys._getframe(2).f_globals.get("__name__", ""))
+    return module.startswith(f"{__package__}.")
+
+
+def _in_lockstep(cls: type) -> dict[str, Any]:
+    """Return what is to stand in the place of the methods of a class of locks."""
+    take, give_back = vars(cls)["acquire"], vars(cls)["release"]
+
+    def acquire(lock: Any, blocking: bool = True, timeout: float = -1) -> bool:
+        if _is_real():
+            return bool(take(lock, blocking, timeout))
+        return _take(lambda: bool(take(lock, False)), blocking, timeout)
+
+    def enter(lock: Any) -> bool:
+        if _is_real():
+            return bool(take(lock))
+        return _take(lambda: bool(take(lock, False)), True, -1)
+
+    def release(lock: Any, *error: object) -> None:
+        give_back(lock)
+        if not _is_real():
+            _lockstep.recheck()
+
+    for function, name in ((acquire, "acquire"), (enter, "__enter__"), (release, "release")):
+        function.__name__ = name
+    return {"acquire": acquire, "__enter__": enter, "release": release, "__exit__": release}
+
+
+_CLASSES = [type(_real_lock()), type(_real_rlock())]
+
+
+@contextmanager
+def older_locks() -> Iterator[None]:
+    """Let the program's threads wait in lock-step for locks that are older than the execution."""
+    with methods_replaced({cls: _in_lockstep(cls) for cls in _CLASSES}):
+        yield
