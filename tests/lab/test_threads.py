@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import contextlib
 import queue
 import re
@@ -499,14 +500,14 @@ def test_a_thread_that_waits_for_what_the_lab_does_not_see_is_refused_with_its_l
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(_lockstep, "PATIENCE", 0.2)
-    older = threading.Lock()
+    pipe, other_end = os.pipe()
 
     async def program() -> None:
-        with older:
-            await asyncio.to_thread(older.acquire)
+        await asyncio.to_thread(os.read, pipe, 1)
 
     with pytest.raises(lab.Unsupported, match="it waits for what the lab does not see"):
         lab.explore(program)
+    os.close(other_end)  # which ends the thread
 
 
 def test_trio_keeps_its_own_threads_outside_of_an_exploration() -> None:
@@ -515,30 +516,29 @@ def test_trio_keeps_its_own_threads_outside_of_an_exploration() -> None:
 
 
 BLOCKED = """
-import asyncio, sys, threading
+import asyncio, os, sys
 from concurrent.futures import ThreadPoolExecutor
 import anyio.to_thread
 from mbufpools import lab
 from mbufpools.lab import _lockstep
 
 _lockstep.PATIENCE = 0.2
-older = threading.Lock()
-older.acquire()
+pipe, other_end = os.pipe()
 executor = ThreadPoolExecutor(1)
 
 async def to_thread():
-    await asyncio.to_thread(older.acquire)
+    await asyncio.to_thread(os.read, pipe, 1)
 
 async def in_an_older_executor():
-    await asyncio.get_running_loop().run_in_executor(executor, older.acquire)
+    await asyncio.get_running_loop().run_in_executor(executor, os.read, pipe, 1)
 
 async def in_its_own_executor():
     with ThreadPoolExecutor(1) as own:
-        own.submit(older.acquire)
+        own.submit(os.read, pipe, 1)
         await asyncio.sleep(1)
 
 async def to_thread_of_anyio():
-    await anyio.to_thread.run_sync(older.acquire)
+    await anyio.to_thread.run_sync(os.read, pipe, 1)
 
 for program, backend in (
     (to_thread, "asyncio"),

@@ -382,9 +382,7 @@ class LabThread:
                 raise refuse(
                     f"{self.title} has run for {PATIENCE:g} seconds of real time, and is at "
                     f"{self.line()}: it waits for what the lab does not see, such as I/O or a lock "
-                    f"that was made before the exploration, or by a threading.Lock that was copied "
-                    f"before it (into an object, say); or it takes too long. Give it a fake, or "
-                    f"make the lock in the program by threading.Lock()"
+                    f"in C; or it takes too long. Give it a fake"
                 )
         if self.over:
             self._join()

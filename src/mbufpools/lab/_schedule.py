@@ -425,7 +425,7 @@ class Schedule:
         if not self._strategy.pick(anchor, 2, costs=True):
             return False
         self.deviations[anchor] = Pick(1)
-        self.starts[anchor] = f"{thread} begins at once"
+        self.starts[anchor] = f"{thread} begins at once, in the middle of this step"
         return True
 
     @property

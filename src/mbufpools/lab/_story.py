@@ -45,7 +45,9 @@ def steps_of(schedule: Schedule, length: int | None = None) -> tuple[ScheduledSt
         if not isinstance(choice, Pick):
             told.setdefault(anchor[:2], []).append(_told(schedule, anchor, choice))
     picked: dict[tuple[Name, int], list[str]] = {}
-    for anchor, value in (schedule.picks | schedule.starts).items():
+    for anchor, start in schedule.starts.items():
+        told.setdefault(anchor[:2], []).append(start)
+    for anchor, value in schedule.picks.items():
         picked.setdefault(anchor[:2], []).append(value)
     locations = schedule.locations or []
     steps = []
