@@ -6,10 +6,12 @@ Each program here runs on asyncio without the lab in the same way, or the lab re
 from __future__ import annotations
 
 import asyncio
+import heapq
 import sys
 import warnings
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -33,6 +35,41 @@ async def timers_of_one_time_fire_in_their_order() -> None:
         loop.call_later(0.01, log.append, number)
     await asyncio.sleep(0.05)
     assert log == list(range(6))
+
+
+async def timers_of_one_deadline_fire_as_the_heap_has_them() -> None:
+    loop, log = asyncio.get_running_loop(), list[int]()
+    deadline = loop.time() + 0.01
+    heap: list[Tie] = []
+    for number in range(6):
+        loop.call_at(deadline, log.append, number)
+        heapq.heappush(heap, Tie(deadline, number))
+    heapq.heappush(heap, Tie(deadline + 0.04, 6))  # of the sleep
+    await asyncio.sleep(0.05)
+    assert log == [heapq.heappop(heap).number for _ in range(6)]
+
+
+@dataclass
+class Tie:
+    """Is compared by its time alone, as asyncio's timers are."""
+
+    when: float
+    number: int
+
+    def __lt__(self, other: Tie) -> bool:
+        return self.when < other.when
+
+
+async def a_handler_is_called_with_what_the_program_tells() -> None:
+    called: list[str] = []
+    loop = asyncio.get_running_loop()
+
+    def handler(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        called.append(context["message"])
+
+    loop.set_exception_handler(handler)
+    loop.call_exception_handler({"message": "it is told"})
+    assert called == ["it is told"]
 
 
 async def a_long_chain_of_callbacks_ends() -> None:
@@ -90,6 +127,8 @@ async def the_owner_of_a_callback_that_ran_is_let_go() -> None:
     "program",
     [
         timers_of_one_time_fire_in_their_order,
+        timers_of_one_deadline_fire_as_the_heap_has_them,
+        a_handler_is_called_with_what_the_program_tells,
         a_long_chain_of_callbacks_ends,
         a_timer_that_is_due_fires_between_steps,
         a_method_of_a_task_is_no_step_of_it,
@@ -108,6 +147,24 @@ def test_timers_of_one_time_fire_in_their_order_in_a_run_too() -> None:
 
 
 # --- it is a failure
+
+
+async def passes_on_to_the_handler_of_the_loop() -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: loop.default_exception_handler(context))
+    loop.call_soon(int, "none")
+    await asyncio.sleep(0)
+
+
+async def exits_in_a_callback_of_the_shutdown() -> None:
+    task = asyncio.create_task(asyncio.sleep(3600))
+    task.add_done_callback(lambda _: sys.exit(3))
+    await asyncio.sleep(0)
+
+
+async def a_callback_calls_for_one_that_raises() -> None:
+    loop = asyncio.get_running_loop()
+    loop.call_soon(loop.call_soon, int, "none")
 
 
 async def changes_a_set_while_it_is_walked() -> None:
@@ -157,6 +214,12 @@ tasks: list[asyncio.Task[Any]] = []
         (changes_a_set_while_it_is_walked, "Set changed size during iteration"),
         (a_timer_of_no_time_has_not_fired, "AssertionError"),
         (exits_in_a_clean_up, "SystemExit: 3"),
+        (exits_in_a_callback_of_the_shutdown, "SystemExit: 3"),
+        (passes_on_to_the_handler_of_the_loop, "Exception in callback int('none')"),
+        (
+            a_callback_calls_for_one_that_raises,
+            "Exception in callback int('none')",
+        ),
         (a_background_task_fails_after_the_main_task, "ValueError"),
         (an_error_of_a_future_in_a_cycle_is_lost, "Future exception was never retrieved: ValueE"),
     ],
@@ -187,6 +250,35 @@ async def a_clean_up_raises() -> None:
             await asyncio.sleep(60)
         finally:
             raise ValueError("in the clean-up")
+
+    await left(background)
+
+
+async def a_done_callback_looks_at_a_cancelled_task() -> None:
+    task = asyncio.create_task(asyncio.sleep(3600))
+    task.add_done_callback(lambda it: it.exception())
+    await asyncio.sleep(0)
+
+
+async def a_clean_up_adds_a_callback_that_raises() -> None:
+    async def background() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            asyncio.get_running_loop().call_soon(int, "none")
+
+    await left(background)
+
+
+async def a_clean_up_makes_a_task_that_raises() -> None:
+    async def fails() -> None:
+        raise ValueError
+
+    async def background() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            kept.append(asyncio.create_task(fails()))
 
     await left(background)
 
@@ -240,6 +332,9 @@ async def a_generator_that_is_left_open_raises() -> None:
     ("program", "kind", "said"),
     [
         (a_clean_up_raises, "exception", "unhandled exception during asyncio.run() shutdown: "),
+        (a_done_callback_looks_at_a_cancelled_task, "exception", "Exception in callback"),
+        (a_clean_up_adds_a_callback_that_raises, "exception", "Exception in callback int('none')"),
+        (a_clean_up_makes_a_task_that_raises, "exception", "never retrieved: ValueError()"),
         (a_clean_up_raises_after_a_sleep, "exception", "ValueError('in the clean-up')"),
         (a_clean_up_waits_for_ever, "stall", "one of them waits, and nothing can wake it"),
         (a_task_swallows_its_cancellation, "livelock", "one of them goes on for ever"),

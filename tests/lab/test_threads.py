@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import contextlib
+import os
 import queue
 import re
 import sqlite3
@@ -13,16 +13,19 @@ import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
 import anyio.from_thread
 import anyio.to_thread
 import pytest
 import trio
+from anyio.lowlevel import checkpoint
 
 from mbufpools import lab
 from mbufpools.lab import _lockstep
@@ -573,3 +576,290 @@ def test_python_exits_although_a_refused_thread_does_not_end(tmp_path: Path) -> 
         assert re.search(rf"in C, which was submitted at blocked\.py:\d+, in {program}", line)
     for line in lines[3:]:
         assert re.search(r"the thread was started at blocked\.py:\d+, in to_thread_of_anyio", line)
+
+
+# --- what a thread may not do, and when it runs
+
+
+def later(function: Callable[..., Any], *args: Any) -> None:
+    time.sleep(0.1)
+    function(*args)
+
+
+async def sets_an_event() -> None:
+    event = asyncio.Event()
+    thread = threading.Thread(target=partial(later, event.set))
+    thread.start()
+    await event.wait()
+
+
+async def sets_a_result() -> None:
+    future = asyncio.get_running_loop().create_future()
+    threading.Thread(target=partial(later, future.set_result, 1)).start()
+    await future
+
+
+async def puts_into_a_queue() -> None:
+    queue = asyncio.Queue[int]()
+    threading.Thread(target=partial(later, queue.put_nowait, 1)).start()
+    await queue.get()
+
+
+async def cancels_a_task() -> None:
+    task = asyncio.create_task(asyncio.Event().wait())
+    await asyncio.to_thread(later, task.cancel)
+    await asyncio.wait([task])
+
+
+async def sets_a_timer() -> None:
+    loop = asyncio.get_running_loop()
+    await asyncio.to_thread(lambda: loop.call_later(1, print))
+
+
+async def sets_an_event_of_anyio() -> None:
+    event = anyio.Event()
+    threading.Thread(target=partial(later, event.set)).start()
+    await event.wait()
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        sets_an_event,
+        sets_a_result,
+        puts_into_a_queue,
+        cancels_a_task,
+        sets_a_timer,
+        sets_an_event_of_anyio,
+    ],
+)
+@pytest.mark.parametrize("strategy", ["mixed", "exhaustive"])
+def test_a_thread_may_not_call_the_event_loop_but_by_its_thread_safe_methods(
+    program: Callable[[], Any], strategy: lab.StrategyName
+) -> None:
+    (failure,) = lab.explore(program, strategy=strategy).failures
+    assert failure.found_at == 1
+    assert re.search(
+        r"a thread calls call_\w+ of the event loop, at .*test_threads.py:\d+, .*"
+        r"Call loop.call_soon_threadsafe",
+        failure.report,
+    )
+
+
+def test_a_thread_for_which_the_event_loop_waits_may_wake_a_task() -> None:
+    """The loop does not sleep meanwhile, so the task is run afterwards."""
+
+    async def program() -> None:
+        event = asyncio.Event()
+        waiting = asyncio.create_task(event.wait())
+        await asyncio.sleep(0)
+        thread = threading.Thread(target=event.set)
+        thread.start()
+        thread.join()
+        await waiting
+
+    assert not lab.explore(program).failures
+
+
+async def sets_what_the_thread_needs_after_its_start() -> None:
+    needs: dict[str, int] = {}
+    thread = threading.Thread(target=lambda: needs["it"])
+    thread.start()
+    needs["it"] = 1
+    await asyncio.to_thread(thread.join)
+
+
+async def keeps_the_future_after_the_work_was_submitted() -> None:
+    jobs: dict[str, Any] = {}
+    future = asyncio.get_running_loop().run_in_executor(None, lambda: jobs["it"])
+    jobs["it"] = future
+    await future
+
+
+async def cancels_what_was_submitted() -> None:
+    with ThreadPoolExecutor(1) as executor:
+        cancelled = executor.submit(int).cancel()
+        assert cancelled
+
+
+async def a_thread_starts_another_and_then_sets_what_it_needs() -> None:
+    needs: dict[str, int] = {}
+
+    def first() -> None:
+        second = threading.Thread(target=lambda: needs["it"])
+        second.start()
+        needs["it"] = 1
+        second.join()
+
+    await asyncio.to_thread(first)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        sets_what_the_thread_needs_after_its_start,
+        keeps_the_future_after_the_work_was_submitted,
+        cancels_what_was_submitted,
+        a_thread_starts_another_and_then_sets_what_it_needs,
+    ],
+)
+@pytest.mark.parametrize("strategy", ["mixed", "exhaustive", "random", "pct"])
+def test_a_thread_may_begin_before_the_call_that_starts_it_returns(
+    program: Callable[[], Any], strategy: lab.StrategyName
+) -> None:
+    (failure,) = lab.explore(program, strategy=strategy, max_executions=100).failures
+    (again,) = lab.replay(program, failure.token).failures
+    assert again.report == failure.report
+    if program is keeps_the_future_after_the_work_was_submitted:
+        assert "<lambda> begins at once, in the middle of this step" in failure.report
+
+
+@BACKENDS
+def test_a_thread_may_begin_in_the_middle_of_a_step_on_both_backends(
+    backend: lab.BackendName,
+) -> None:
+    async def program() -> None:
+        needs: dict[str, int] = {}
+        thread = threading.Thread(target=lambda: needs["it"])
+        thread.start()
+        needs["it"] = 1
+        await anyio.to_thread.run_sync(thread.join)
+
+    assert lab.explore(program, backend=backend).verdict == "found"
+    within = lab.explore(program, backend=backend, strategy="exhaustive", max_preemptions=0)
+    assert within.verdict == "proved", "it costs a preemption"
+
+
+OF_THE_MODULE = threading.Lock()
+
+
+class Guarded:
+    of_the_class = threading.RLock()
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.condition = threading.Condition()
+        self.semaphore = threading.Semaphore()
+
+
+GUARDED = Guarded()
+OLDER_LOCKS: dict[str, Callable[[], Any]] = {
+    "a lock of the module": lambda: OF_THE_MODULE,
+    "a lock of a class": lambda: Guarded.of_the_class,
+    "a lock of an object": lambda: GUARDED.lock,
+    "a condition": lambda: GUARDED.condition,
+    "a semaphore": lambda: GUARDED.semaphore,
+}
+
+
+@contextlib.contextmanager
+def by_an_exit_stack(lock: Any) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(lock)
+        yield
+
+
+@BACKENDS
+@pytest.mark.parametrize("around", [contextlib.nullcontext, by_an_exit_stack])
+@pytest.mark.parametrize("which", OLDER_LOCKS)
+def test_a_lock_that_is_older_than_the_execution_is_a_place_to_be_late(
+    which: str, around: Callable[[Any], Any], backend: lab.BackendName
+) -> None:
+    async def program() -> None:
+        count = [0]
+
+        def guard() -> Any:
+            lock = OLDER_LOCKS[which]()
+            return lock if around is contextlib.nullcontext else around(lock)
+
+        def add() -> None:
+            with guard():
+                value = count[0]
+            with guard():
+                count[0] = value + 1
+
+        await in_two_threads(add)
+        assert count == [2]
+
+    assert lab.explore(program, backend=backend).verdict == "found"
+    assert type(OF_THE_MODULE).__enter__.__objclass__ is type(OF_THE_MODULE)  # type: ignore[attr-defined]
+
+
+def test_a_thread_waits_in_lock_step_for_a_lock_that_is_older() -> None:
+    async def program() -> None:
+        order: list[str] = []
+
+        def slow() -> None:
+            with OF_THE_MODULE:
+                order.append("begin")
+                time.sleep(1)
+                order.append("end")
+
+        await in_two_threads(slow)
+        assert order == ["begin", "end"] * 2
+
+    found = lab.explore(program)
+    assert found.verdict == "proved"
+    assert found.executions > 2
+
+
+def test_a_deadlock_of_older_locks_is_a_stall() -> None:
+    async def program() -> None:
+        def one() -> None:
+            with OF_THE_MODULE, GUARDED.lock:
+                pass
+
+        def other() -> None:
+            with GUARDED.lock, OF_THE_MODULE:
+                pass
+
+        await asyncio.gather(asyncio.to_thread(one), asyncio.to_thread(other))
+
+    (failure,) = lab.explore(program).failures
+    assert failure.kind == "stall"
+
+
+def test_an_older_lock_that_is_held_across_an_await_is_refused() -> None:
+    async def user() -> None:
+        with OF_THE_MODULE:
+            await asyncio.sleep(0)
+
+    async def program() -> None:
+        await asyncio.gather(user(), user())
+
+    with pytest.raises(lab.Unsupported, match=r"blocks the event loop at .*test_threads.py"):
+        lab.explore(program)
+
+
+@BACKENDS
+def test_the_programs_own_hook_hears_the_error_that_ends_a_thread(backend: lab.BackendName) -> None:
+    async def program() -> None:
+        told: list[Any] = []
+        before, threading.excepthook = threading.excepthook, told.append
+        try:
+            thread = threading.Thread(target=int, args=("none",))
+            thread.start()
+            thread.join()
+        finally:
+            threading.excepthook = before
+        assert told[0].exc_type is ValueError
+        assert told[0].thread is thread
+
+    assert not lab.explore(program, backend=backend).failures
+
+
+@BACKENDS
+@pytest.mark.parametrize("daemon", [False, True])
+def test_a_thread_that_outlives_the_main_task_is_named(
+    daemon: bool, backend: lab.BackendName
+) -> None:
+    def works_on() -> None:
+        time.sleep(1)
+
+    async def program() -> None:
+        threading.Thread(target=works_on, daemon=daemon).start()
+        await checkpoint()
+
+    remarks = [it for it in lab.explore(program, backend=backend).remarks if "thread" in it]
+    assert len(remarks) == (0 if daemon else 1)
+    assert all("after the main task has ended" in it and "works_on" in it for it in remarks)
