@@ -529,6 +529,10 @@ class Exhaustive(Strategy):
         self.complete = not any(self._pending)
 
 
+WALKS = 10
+"""Walks without which there is no estimate."""
+
+
 class _Survey:
     """Estimates how many schedules of a tree are left, from walks into the tree at random.
 
@@ -584,8 +588,9 @@ class _Survey:
 
     @property
     def left(self) -> int | None:
-        """The number of schedules that are left; None before the first walk has ended."""
-        if not self._walks:
+        """The number of schedules that are left; None before `WALKS` walks have ended: the sizes of
+        single walks differ by orders of magnitude, and most are too small."""
+        if self._walks < WALKS:
             return None
         return max(0, round(self._pending * self._sum / self._walks) - self._executed)
 
