@@ -1521,3 +1521,44 @@ def test_a_wheel_holds_the_entry_point() -> None:
     included = project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
     assert f"src/{door}.py" in included
     assert (root / "src" / f"{door}.py").is_file()
+
+
+@pytest.mark.parametrize(
+    ("uses", "backends"),
+    [
+        ("import asyncio", ["asyncio"]),
+        ("from asyncio import Queue, sleep", ["asyncio"]),
+        ("import asyncio, anyio", ["asyncio", "trio"]),
+        ("import trio", ["trio"]),
+        ("import inner", ["asyncio"]),
+        ("import json", ["asyncio", "trio"]),
+    ],
+)
+@pytest.mark.parametrize("named", ["seats.book", "book", "Seats"])
+def test_the_modules_that_a_test_names_say_which_backend_it_is_for(
+    suite: pytest.Pytester, uses: str, backends: list[str], named: str
+) -> None:
+    suite.makepyfile(
+        inner="import asyncio",
+        seats=f"""
+        {uses}
+
+        async def book():
+            pass
+
+        class Seats:
+            pass
+        """,
+    )
+    source = f"""
+    import pytest, seats
+    from seats import Seats, book
+
+    @pytest.mark.explore
+    async def test_it():
+        assert {named}
+    """
+    suite.makepyfile(test_it=_dedent(source))
+    result = suite.runpytest_inprocess("--collect-only", "-q", "-p", "no:cacheprovider")
+    collected = [line for line in result.outlines if "::test_it" in line]
+    assert collected == [f"test_it.py::test_it[{backend}]" for backend in backends]

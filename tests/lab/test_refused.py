@@ -166,3 +166,45 @@ def timer_of_pytest(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, left)
         signal.signal(signal.SIGALRM, handler)
+
+
+USES_ASYNCIO: dict[str, str] = {
+    "gather": "asyncio.gather(other(), other())",
+    "sleep": "asyncio.sleep(1)",
+    "a queue": "asyncio.Queue().get()",
+    "an event": "asyncio.Event().wait()",
+    "a task": "asyncio.create_task(other())",
+    "the loop": "asyncio.get_running_loop().create_future()",
+}
+
+
+@pytest.mark.parametrize("use", USES_ASYNCIO)
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+def test_a_program_of_asyncio_is_refused_on_trio(use: str) -> None:
+    namespace: dict[str, Any] = {}
+    source = f"""
+import asyncio
+async def other(): pass
+async def program(): await {USES_ASYNCIO[use]}
+"""
+    exec(compile(source, "program.py", "exec"), namespace)
+    with pytest.raises(
+        lab.Unsupported, match=r"uses asyncio, at program.py:4.* on trio; explore it on asyncio"
+    ):
+        lab.explore(namespace["program"], backend="trio")
+
+
+def test_a_lock_of_asyncio_is_refused_on_trio() -> None:
+    async def program() -> None:
+        lock = asyncio.Lock()
+
+        async def user() -> None:
+            async with lock:
+                await anyio.lowlevel.checkpoint()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(user)
+            group.start_soon(user)
+
+    with pytest.raises(lab.Unsupported, match=r"uses asyncio, at .*test_refused.py:"):
+        lab.explore(program, backend="trio")

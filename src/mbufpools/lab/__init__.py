@@ -44,6 +44,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_interrupts``       Ctrl-C while the lab explores
 ``_lockstep``         threads of the program, which run one at a time, step by step
 ``_locks``            the locks of the program's threads, also those that are older
+``_wrong_backend``    refuses a program of asyncio that is explored on trio
 ``_threads``          makes the program's threads run in lock-step
 ``_lock_holders``     which task holds a lock that others wait for
 ``_cancellable``      which tasks the lab cancels

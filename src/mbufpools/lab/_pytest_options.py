@@ -9,6 +9,7 @@ from __future__ import annotations
 import dis
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from types import CodeType, ModuleType
@@ -18,6 +19,7 @@ import pytest
 
 from ._cancellable import cancelling
 from ._explore import STRATEGIES, explore
+from ._frames import is_installed
 from ._options import CancelWay, Options
 from ._token import parse_token
 
@@ -275,19 +277,35 @@ def _only_on(config: pytest.Config, function: Callable[..., Any], marks: set[str
 
 
 def _used(function: Callable[..., Any]) -> set[str]:
-    """Return which of asyncio, anyio and trio the code of a function names."""
+    """Return which of asyncio, anyio and trio the code of a function names; if none, then which of
+    them the modules of the project import that it names, and so on."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     variables = getattr(inspect.unwrap(function), "__globals__", {})
     names = set(_names(code)) if code is not None else set()
-    used = set()
-    for name in names:
-        value = variables.get(name)
-        module = value.__name__ if isinstance(value, ModuleType) else ""
-        module = module or str(getattr(value, "__module__", None) or "")
-        top = module.partition(".")[0]
-        if top in ("asyncio", "anyio", "trio"):
-            used.add(top)
-    return used
+    modules = {_module_of(variables.get(name)) for name in names}
+    seen = {getattr(inspect.unwrap(function), "__module__", "")}
+    while True:
+        used = {module.partition(".")[0] for module in modules} & {"asyncio", "anyio", "trio"}
+        new = {module for module in modules - seen if _is_of_project(module)}
+        if used or not new:
+            return used
+        seen |= new
+        values = [value for name in new for value in list(vars(sys.modules[name]).values())]
+        modules = set(map(_module_of, values))
+
+
+def _module_of(value: object) -> str:
+    """Return the name of a module, or of that of a function or a class; "" if it has none."""
+    if isinstance(value, ModuleType):
+        return value.__name__
+    return str(getattr(value, "__module__", None) or "")
+
+
+def _is_of_project(name: str) -> bool:
+    """Return True for an imported module that no package installer has put where it is."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    others = sys.stdlib_module_names | {"mbufpools"}
+    return file is not None and name.partition(".")[0] not in others and not is_installed(file)
 
 
 def _names(code: CodeType) -> Iterator[str]:

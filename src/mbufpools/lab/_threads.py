@@ -30,6 +30,7 @@ from ._lockstep import LabThread, is_starting, program_line, starting
 from ._outcome import refuse
 from ._redirected import real
 from ._running import inside, now
+from ._wrong_backend import is_asked_for_a_loop, refuse_asyncio
 
 __all__ = ["THREADS", "TIMEOUTS", "forget_executors", "what_runs"]
 
@@ -207,6 +208,8 @@ def _refuse_process(executor: Any, fn: Any, /, *args: Any, **options: Any) -> An
 def _refuse_loop(loop: Any, *args: Any, **options: Any) -> None:
     if inside():
         loop._closed = True  # for its finalizer
+        if _lockstep.current() is None and is_asked_for_a_loop():
+            raise refuse_asyncio(program_line())
         raise refuse(
             f"the program makes an event loop of its own, at {program_line()}; the lab explores "
             f"one event loop, so call the coroutine from a thread by anyio.from_thread.run or "

@@ -46,6 +46,7 @@ from ._steps import CLOCK, MAIN, OVER, Name
 from ._task_dump import location, task_dump
 from ._threads import what_runs
 from ._virtual_clock import lift_shields
+from ._wrong_backend import refuse_if_of_asyncio
 
 __all__ = ["explore_on_trio"]
 
@@ -323,6 +324,7 @@ class _Backend(trio.abc.Instrument):
         failed, self._thread_error = self._thread_error, None
         if failed is not None and self._outcome.kind is None and not self._outcome.stopped:
             self._outcome = failed
+        refuse_if_of_asyncio(self._outcome.error)
         self._done(schedule, self._leaks.judge(self._outcome))
 
     async def _execute(self, schedule: Schedule) -> None:
