@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import math
 import queue
 import signal
@@ -192,6 +193,8 @@ async def program(): await {USES_ASYNCIO[use]}
         lab.Unsupported, match=r"uses asyncio, at program.py:4.* on trio; explore it on asyncio"
     ):
         lab.explore(namespace["program"], backend="trio")
+    namespace.clear()
+    gc.collect()  # coroutines that were never awaited
 
 
 def test_a_lock_of_asyncio_is_refused_on_trio() -> None:
