@@ -59,6 +59,7 @@ __all__ = ["explore_on_asyncio"]
 
 PASSES = 100
 """Passes of callbacks after a step, at most; callbacks that call for each other need one each."""
+NONE: Set[Name] = frozenset()
 CAUSES = 5
 """Errors that are told as causes of a later failure, at most."""
 IDLE_PASSES = 16
@@ -179,6 +180,8 @@ class _Task(asyncio.Task[Any]):
 
     lab_loop: _Loop
     lab_name: Name
+    lab_hash: int
+    """Of the name. asyncio and anyio look at it again and again."""
     lab_children = 0
     lab_scope: CancelScope | None = None
     lab_body: Any = None
@@ -208,7 +211,7 @@ class _Task(asyncio.Task[Any]):
 
     def __hash__(self) -> int:
         """Make a set of tasks that the program fills come out in the same order every time."""
-        return hash(self.lab_name)
+        return self.lab_hash
 
     def cancel(self, msg: Any = None) -> bool:
         if recorder.active:
@@ -451,7 +454,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
     # What asyncio asks of a loop
 
     def time(self) -> float:
-        return self._now + _running.since_looked()
+        return self._now + _running.looks
 
     def get_debug(self) -> bool:
         return False
@@ -493,6 +496,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         task = _Task.__new__(_Task)
         task.lab_loop = self
         task.lab_name = path  # before the first step is called for
+        task.lab_hash = hash(path)
         task.lab_scope = scope
         task.lab_body = body
         self._tasks[path] = weakref.ref(task)
@@ -545,7 +549,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         handle = asyncio.Handle(callback, args, self, context)
         task = getattr(callback, "__self__", None)
         self._order += 1
-        if isinstance(task, asyncio.Task) and _is_step(callback):
+        if isinstance(task, asyncio.Task) and (type(callback) in _steppers or _is_step(callback)):
             if recorder.active and args:
                 _check_future(args[0])
             if type(task) is not _Task:
@@ -694,10 +698,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                     self._call_for_due_timers()
                 if self._due and not steps and not self._callbacks:
                     self._begin_iteration()
-                if steps and stock:
-                    self._run_callbacks(min(ready.order for _, ready in steps.values()))
-                elif stock:
-                    self._run_callbacks()
+                if stock:
+                    if self._callbacks:
+                        first = min((it.order for _, it in steps.values()), default=math.inf)
+                        self._run_callbacks(first)
                 elif self._callbacks or self._due:
                     self._begin_iteration()
                     self._run_chains()
@@ -717,12 +721,13 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                         raise Livelock
                     continue
                 idle = spins = 0
-                if steps and schedule.stands_still and not recorder.active:
+                if steps and len(schedule.steps) >= schedule.still_at and not recorder.active:
                     if self._jump():
                         continue
                     self._pass_time(schedule.patience)
                 if steps or schedule.may_cancel:
-                    choice = schedule.choose(ready, self._starting_now())
+                    starting = self._starting_now() if self._starting else NONE
+                    choice = schedule.choose(ready, starting)
                     if isinstance(choice, Cancel):
                         self._inject(choice)
                         continue
@@ -752,8 +757,6 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
     def _starting_now(self) -> Set[Name]:
         """Return the tasks that have been called for, and have not started yet."""
-        if not self._starting:
-            return frozenset()
         return {name for name, started in self._starting.items() if not _over(started)}
 
     def _violated(self, error: Violated) -> Outcome:
@@ -761,10 +764,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
     def _ask_oracles(self) -> None:
         """Raise Violated if an oracle does not hold."""
-        if oracles.active:
-            violated = oracles.broken()
-            if violated is not None:
-                raise violated
+        violated = oracles.broken()
+        if violated is not None:
+            raise violated
 
     def _look_for_lost_errors(self) -> None:
         """Complain of exceptions that no task has looked at. asyncio does so when the task that
@@ -792,7 +794,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         if self._stock:
             # A callback that was called for before this step may not be overtaken by it: anyio's
             # cancellation, for one, depends on that.
-            self._run_callbacks(ready.order)
+            if self._callbacks:
+                self._run_callbacks(ready.order)
             if ready.order > self._iteration_end:
                 self._begin_iteration()
         causes = ready.causes | self._joined.pop(name, 0)
@@ -826,7 +829,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             coroutine = None if task is None else _coroutine(task)
             where = _end_of(task) if over else location(coroutine)
             self._schedule.stopped_at(where, since_begin(self._now))
-        self._ask_oracles()
+        if oracles.active:
+            self._ask_oracles()
 
     def _declare_end(self, name: Name, task: _Task | None) -> None:
         recorder.touch((name, "end"), True)
@@ -861,7 +865,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         try:
             self._run_those_not_held(before, held)
         finally:
-            self._callbacks.extendleft(reversed(held))
+            if held:
+                self._callbacks.extendleft(reversed(held))
 
     def _run_those_not_held(self, before: float, held: list[_Called]) -> None:
         for _ in range(len(self._callbacks)):
@@ -919,7 +924,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             recorder.accesses = self._schedule.steps[-1].accesses
         self._fire()
         self._schedule.moved_to(since_begin(self._now))
-        self._ask_oracles()
+        if oracles.active:
+            self._ask_oracles()
         return True
 
     def _is_timer_set(self) -> bool:
@@ -939,7 +945,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             timer = heapq.heappop(timers)
             if not timer._cancelled:
                 due.append(timer)
-        self._now = max(self._now, not_before(due[-1]._when - _running.since_looked()))
+        self._now = max(self._now, not_before(due[-1]._when - _running.looks))
         for timer in sorted(due, key=attrgetter("number")):
             self._order += 1
             self._callbacks.append(_Called(timer, self._origin, self._order, self._since))
@@ -1245,10 +1251,15 @@ def _shown(error: BaseException | None) -> str:
         return f"{type(error).__name__} (repr() of it raises)"
 
 
+_steppers: set[type] = set()
+"""The class of the callbacks by which a task in C takes its steps, once there was one."""
+
+
 def _is_step(callback: Any) -> bool:
     """Return True if a callback of a task is a step of it, and not a method such as set_name."""
     kind = type(callback).__name__
     if kind == "TaskStepMethWrapper":
+        _steppers.add(type(callback))
         return True
     if kind == "method":  # of a task that is written in Python
         return str(callback.__name__).endswith(("__step", "__wakeup"))

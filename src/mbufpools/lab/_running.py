@@ -17,9 +17,9 @@ __all__ = [
     "end",
     "inside",
     "looked",
+    "looks",
     "moment",
     "now",
-    "since_looked",
     "pass_time",
     "remove_thread",
     "turn",
@@ -33,7 +33,7 @@ _threads: dict[int, Callable[[float], None]] = {}
 """For each thread that runs the program: how it lets time pass. Empty between executions."""
 _now: Callable[[], float] = float
 _turn: Callable[[], int] = int
-_looks = 0.0
+looks = 0.0
 """Seconds that the looks at the clock have taken in this execution."""
 _number = 0
 """The number of the execution."""
@@ -50,8 +50,8 @@ def begin(
         pass_time: lets so many seconds pass in the middle of a step.
         turn: returns a number that differs in each step of a task, and in each round of callbacks.
     """
-    global _looks, _now, _number, _turn
-    _now, _turn, _looks = now, turn, 0.0
+    global looks, _now, _number, _turn
+    _now, _turn, looks = now, turn, 0.0
     _number += 1
     add_thread(pass_time)
 
@@ -80,18 +80,13 @@ def remove_thread() -> None:
 
 def now() -> float:
     """Return the time of the execution, in seconds of its virtual clock."""
-    return _now() + _looks
+    return _now() + looks
 
 
 def looked() -> None:
     """Note that the program looks at the clock. That takes time, so the next look is later."""
-    global _looks
-    _looks += LOOK
-
-
-def since_looked() -> float:
-    """Return the seconds that the looks at the clock have taken in this execution."""
-    return _looks
+    global looks
+    looks += LOOK
 
 
 def moment() -> tuple[int, float]:

@@ -19,6 +19,7 @@ is left out. This is what a token spells.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
@@ -160,7 +161,11 @@ def stock_choice(ready: Mapping[Name, Ready]) -> Name:
     """Return what the stock rule chooses; `CLOCK` if no task can run."""
     if len(ready) == 1:
         return next(iter(ready))
-    return min(ready, key=lambda name: (ready[name].order, name)) if ready else CLOCK
+    first, order = CLOCK, math.inf
+    for name, it in ready.items():
+        if it.order < order or (it.order == order and name < first):
+            first, order = name, it.order
+    return first
 
 
 def default_choice(ready: Mapping[Name, Ready], current: Name | None, slice_used: bool) -> Name:
@@ -197,7 +202,6 @@ class Schedule:
         "_in_a_row",
         "_known",
         "_mid_wait",
-        "_moved_at",
         "_not_entered",
         "_numbers",
         "_only_choices",
@@ -225,6 +229,7 @@ class Schedule:
         "starts",
         "step_limit",
         "steps",
+        "still_at",
         "times",
         "titles",
         "unscheduled",
@@ -250,8 +255,6 @@ class Schedule:
         self._in_a_row = 0
         self._slices = 0
         """Slices that the task that runs has used up in a row, and then gone on."""
-        self._moved_at = 0
-        """The number of steps up to the last one that moved the clock."""
         self._cancelled = 0
         self._known: set[Name] = set()
         self._exempt: set[Name] = set()
@@ -271,6 +274,9 @@ class Schedule:
         """The tasks that could have been cancelled, but not under the policy."""
         self.picks: dict[Anchor, str] = {}
         """The values that the program was given by `choose`."""
+        self.still_at: int = STILL
+        """The number of steps from which the program is taken to wait for the clock, because so
+        many have passed at one moment: it asks again and again whether something has happened."""
         self.starts: dict[Anchor, str] = {}
         """The threads that began in the middle of the step that started them."""
         self.steps: list[Step] = []
@@ -429,16 +435,10 @@ class Schedule:
         return True
 
     @property
-    def stands_still(self) -> bool:
-        """True if so many steps have passed at one moment that the program is taken to wait for the
-        clock, by asking again and again whether something has happened."""
-        return len(self.steps) - self._moved_at >= STILL
-
-    @property
     def patience(self) -> float:
         """Seconds by which the clock moves before the next step, if the program waits for it and no
         timer is set: more and more, so that a wait of an hour ends before the step limit."""
-        return TICK * TICK_GROWTH ** (len(self.steps) - self._moved_at - STILL)
+        return TICK * TICK_GROWTH ** (len(self.steps) - self.still_at)
 
     @property
     def may_cancel(self) -> bool:
@@ -528,7 +528,7 @@ class Schedule:
         """Note that the clock moves, because nothing else can run; return the mask of all steps so
         far, which come before whatever the jump makes ready."""
         self.begin(CLOCK, 0)
-        self._moved_at = len(self.steps)
+        self.still_at = len(self.steps) + STILL
         self.stopped_at("nothing else can run, so the clock moves on")
         return (1 << len(self.steps)) - 1
 

@@ -597,9 +597,11 @@ class _Backend(trio.abc.Instrument):
                         # trio keeps many of its tasks in sets, so of those that became ready in
                         # one step no order is known; the schedule takes that of their names.
                         taken = len(schedule.steps)
-                        causes = self._causes_of(task, taken)
+                        causes = self._origin
+                        if task in self._until_idle and isinstance(task._next_send, outcome.Value):
+                            causes = (1 << taken) - 1
                         self._ready[path] = task, Ready(taken, causes, taken)
-                if schedule.stands_still and not recorder.active:
+                if len(schedule.steps) >= schedule.still_at and not recorder.active:
                     self._move_clock(schedule)
                 ready_now = {path: it[1] for path, it in self._ready.items()}
                 choice = schedule.choose(ready_now, self._starting(schedule))
@@ -640,11 +642,6 @@ class _Backend(trio.abc.Instrument):
             self.clock.jump(deadline)
         else:
             self.clock.pass_time(schedule.patience)
-
-    def _causes_of(self, task: trio.lowlevel.Task, taken: int) -> int:
-        """Return the steps because of which a task became ready, as a mask."""
-        idle = task in self._until_idle and isinstance(task._next_send, outcome.Value)
-        return (1 << taken) - 1 if idle else self._origin
 
     def _noting_idle(self, wait: Callable[..., Any]) -> Callable[..., Any]:
         """Note which tasks wait until no other can run."""
@@ -849,7 +846,7 @@ class _Clock(trio.abc.Clock):
 
     def current_time(self) -> float:
         """Seconds of virtual time."""
-        return self._now + _running.since_looked()
+        return self._now + _running.looks
 
     def moment(self) -> float:
         """Seconds of virtual time, but for what the looks at the clock have taken."""
@@ -871,7 +868,7 @@ class _Clock(trio.abc.Clock):
     def jump(self, deadline: float) -> None:
         """Move to a deadline that has not come yet, and to those that come together with it."""
         deadlines = _run.GLOBAL_RUN_CONTEXT.runner.deadlines
-        self._now = not_before(_last_of_time(deadlines, deadline) - _running.since_looked())
+        self._now = not_before(_last_of_time(deadlines, deadline) - _running.looks)
         self._backend.clock_moved()
 
 
