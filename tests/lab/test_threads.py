@@ -863,3 +863,105 @@ def test_a_thread_that_outlives_the_main_task_is_named(
     remarks = [it for it in lab.explore(program, backend=backend).remarks if "thread" in it]
     assert len(remarks) == (0 if daemon else 1)
     assert all("after the main task has ended" in it and "works_on" in it for it in remarks)
+
+
+def test_a_lock_that_is_held_outside_of_the_program_is_waited_for_in_real_time() -> None:
+    held = threading.Lock()
+    held.acquire()
+    releaser = threading.Timer(0.2, held.release)
+    releaser.start()
+
+    async def program() -> None:
+        with held:
+            pass
+        await asyncio.to_thread(held.acquire)
+        held.release()
+
+    assert lab.explore(program).verdict == "proved"
+    releaser.join()
+
+
+@BACKENDS
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_condition_that_is_older_is_waited_for_in_lock_step(
+    nested: bool, backend: lab.BackendName
+) -> None:
+    condition = threading.Condition()
+
+    async def program() -> None:
+        items: list[int] = []
+
+        def get() -> None:
+            with condition, condition if nested else contextlib.nullcontext():
+                assert condition.wait_for(lambda: items, timeout=60)
+                items.pop()
+
+        def put() -> None:
+            with condition:
+                items.append(1)
+                condition.notify()
+
+        async with anyio.create_task_group() as group:
+            for function in (get, put, get, put):
+                group.start_soon(anyio.to_thread.run_sync, function)
+        assert not items
+
+    found = lab.explore(program, backend=backend, max_executions=1000)
+    assert not found.failures
+
+
+def test_a_recursive_lock_that_is_older_is_free_after_the_last_release() -> None:
+    lock = threading.RLock()
+
+    async def program() -> None:
+        inside: list[int] = []
+
+        def user() -> None:
+            with lock:
+                with lock:
+                    inside.append(1)
+                    time.sleep(1)
+                time.sleep(1)
+                assert len(inside) == 1
+                inside.pop()
+
+        await in_two_threads(user)
+
+    found = lab.explore(program)
+    assert found.verdict == "proved"
+
+
+@pytest.mark.parametrize("make", [threading.Lock, threading.RLock])
+def test_a_wait_for_an_older_lock_ends_after_its_timeout(make: Callable[[], Any]) -> None:
+    lock = make()
+
+    async def program() -> None:
+        def holds() -> None:
+            with lock:
+                time.sleep(2)
+
+        def gives_up() -> None:
+            time.sleep(0.5)
+            begin = time.monotonic()
+            assert not lock.acquire(timeout=1)
+            assert 1 <= time.monotonic() - begin < 1.001
+            assert not lock.acquire(blocking=False)
+
+        await asyncio.gather(asyncio.to_thread(holds), asyncio.to_thread(gives_up))
+
+    assert lab.explore(program).verdict == "proved"
+
+
+def test_a_thread_that_waits_for_a_lock_held_outside_of_the_program_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_lockstep, "PATIENCE", 0.2)
+    held = threading.Lock()
+    held.acquire()
+
+    async def program() -> None:
+        await asyncio.to_thread(held.acquire)
+
+    with pytest.raises(lab.Unsupported, match="a lock that is held outside of the program"):
+        lab.explore(program)
+    held.release()

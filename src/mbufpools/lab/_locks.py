@@ -9,12 +9,13 @@ Where the program's own code takes a lock, another thread or task may come first
 is free. Where other code does, such as `queue` and `logging`, none comes first; but if the lock is
 taken, the thread waits for it in lock-step.
 
-Implementations other than CPython keep the real methods. A thread that waits for an older lock is
-refused there.
+If an older lock is held outside of the program, the thread waits for it in real time. So it does
+for every older lock on other implementations than CPython, whose methods are not replaced.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -24,26 +25,23 @@ from typing import Any
 from . import _lockstep
 from ._lockstep import called_by_program, is_starting
 from ._redirected import methods_replaced
-from ._running import inside
+from ._running import inside, now
 
-__all__ = ["LOCKS", "older_locks"]
+__all__ = ["LOCKS", "older_locks", "released"]
 
 _real_lock: Any = threading.Lock
 _real_rlock: Any = threading.RLock
 _python_rlock: Any = threading._RLock  # the version in Python
-_TAKING = frozenset({"_take", "acquire", "enter", "__enter__", "enter_context"})
+_TAKING = frozenset({"_give_way", "_take_older", "acquire", "enter", "__enter__", "enter_context"})
 """The functions by which a lock is taken, of the lab, of `threading`'s classes around it, and of
 `contextlib.ExitStack`."""
 
 
-def _take(take: Callable[[], bool], blocking: bool, timeout: float) -> bool:
-    """Take a lock in the program, by a function that does so if the lock is free."""
+def _give_way() -> None:
+    """Let another thread come first, where the program's own code takes a lock."""
     thread = _lockstep.current()
     if thread is not None and called_by_program(_TAKING):
         thread.give_way()
-    if blocking:
-        return _lockstep.wait(take, None if timeout == -1 else timeout)
-    return take()
 
 
 class _LockKind(type):
@@ -70,7 +68,10 @@ class _Lock(metaclass=_LockKind):
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         if not inside() or is_starting():
             return bool(self._lock.acquire(blocking, timeout))
-        return _take(self._take, blocking, timeout)
+        _give_way()
+        if blocking:
+            return _lockstep.wait(self._take, None if timeout == -1 else timeout)
+        return self._take()
 
     def _take(self) -> bool:
         return bool(self._lock.acquire(False))
@@ -122,6 +123,61 @@ def _is_real() -> bool:
     return module.startswith(f"{__package__}.")
 
 
+_taken: dict[int, list[Any]] = {}
+"""The older locks that the program has taken, by identity: each lock once for each time. Another
+lock that is not free is held outside of the program."""
+
+
+def _take_older(take: Callable[..., Any], lock: Any, blocking: bool, timeout: float) -> bool:
+    """Take a lock in the program."""
+    _give_way()
+    end = math.inf if timeout == -1 else now() + timeout
+    while not take(lock, False):
+        if not blocking or end <= now():
+            return False
+        if id(lock) in _taken:
+            _wait_for(lock, end)
+        elif take(lock, True, timeout):
+            break
+        else:
+            return False
+    _taken.setdefault(id(lock), []).append(lock)
+    return True
+
+
+def _wait_for(lock: Any, end: float = math.inf) -> None:
+    """Wait in lock-step until the program has released a lock, or until a time has come."""
+    # The condition is asked in any thread, so it must not take the lock: an RLock has an owner.
+    _lockstep.wait(lambda: id(lock) not in _taken, None if end == math.inf else end - now())
+
+
+def _forget(lock: Any) -> list[Any]:
+    """Note that the program has released a lock as often as it had taken it."""
+    times = _taken.pop(id(lock), [])
+    if times:
+        _lockstep.recheck()
+    return times
+
+
+@contextmanager
+def released(condition: Any) -> Iterator[None]:
+    """Release the lock of a condition inside of the ``with`` block, however often the calling
+    thread has taken it. A condition has kept the methods of an `RLock` that do so, so they cannot
+    be replaced."""
+    lock = condition._lock
+    is_older = type(lock) is _OLDER_RLOCK
+    saved = condition._release_save()
+    times = _forget(lock) if is_older else []
+    try:
+        yield
+    finally:
+        while is_older and id(lock) in _taken:
+            _wait_for(lock)
+        condition._acquire_restore(saved)
+        if times:
+            _taken[id(lock)] = times
+
+
 def _in_lockstep(cls: type) -> dict[str, Any]:
     """Return what is to stand in the place of the methods of a class of locks."""
     take, give_back = vars(cls)["acquire"], vars(cls)["release"]
@@ -129,24 +185,30 @@ def _in_lockstep(cls: type) -> dict[str, Any]:
     def acquire(lock: Any, blocking: bool = True, timeout: float = -1) -> bool:
         if _is_real():
             return bool(take(lock, blocking, timeout))
-        return _take(lambda: bool(take(lock, False)), blocking, timeout)
+        return _take_older(take, lock, blocking, timeout)
 
     def enter(lock: Any) -> bool:
         if _is_real():
             return bool(take(lock))
-        return _take(lambda: bool(take(lock, False)), True, -1)
+        return _take_older(take, lock, True, -1)
 
     def release(lock: Any, *error: object) -> None:
         give_back(lock)
-        if not _is_real():
-            _lockstep.recheck()
+        times = _taken.get(id(lock))
+        if times is not None:
+            times.pop()
+            if not times:
+                del _taken[id(lock)]
+            if inside():
+                _lockstep.recheck()
 
     for function, name in ((acquire, "acquire"), (enter, "__enter__"), (release, "release")):
         function.__name__ = name
     return {"acquire": acquire, "__enter__": enter, "release": release, "__exit__": release}
 
 
-_CLASSES = [type(_real_lock()), type(_real_rlock())]
+_OLDER_RLOCK = type(_real_rlock())
+_CLASSES = [type(_real_lock()), _OLDER_RLOCK]
 
 
 @contextmanager
@@ -154,3 +216,4 @@ def older_locks() -> Iterator[None]:
     """Let the program's threads wait in lock-step for locks that are older than the execution."""
     with methods_replaced({cls: _in_lockstep(cls) for cls in _CLASSES}):
         yield
+    _taken.clear()

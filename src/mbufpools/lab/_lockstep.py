@@ -382,7 +382,7 @@ class LabThread:
                 raise refuse(
                     f"{self.title} has run for {PATIENCE:g} seconds of real time, and is at "
                     f"{self.line()}: it waits for what the lab does not see, such as I/O or a lock "
-                    f"in C; or it takes too long. Give it a fake"
+                    f"that is held outside of the program; or it takes too long. Give it a fake"
                 )
         if self.over:
             self._join()

@@ -25,7 +25,7 @@ from typing import Any
 
 from . import _lockstep
 from ._declare import recorder
-from ._locks import LOCKS
+from ._locks import LOCKS, released
 from ._lockstep import LabThread, is_starting, program_line, starting
 from ._outcome import refuse
 from ._redirected import real
@@ -139,13 +139,12 @@ def _wait_in_lockstep(condition: Any, timeout: float | None = None) -> bool:
     waiter = _real_lock()
     waiter.acquire()
     condition._waiters.append(waiter)
-    saved = condition._release_save()
     woken = False
     try:
-        woken = _lockstep.wait(lambda: bool(waiter.acquire(False)), timeout)
+        with released(condition):
+            woken = _lockstep.wait(lambda: bool(waiter.acquire(False)), timeout)
         return woken
     finally:
-        condition._acquire_restore(saved)
         if not woken and waiter in condition._waiters:
             condition._waiters.remove(waiter)
 
