@@ -474,11 +474,31 @@ def test_an_archive_without_a_recording_is_refused(
         list(read_recordings(tmp_path / "bad.tar"))
 
 
-def test_an_archive_that_was_cut_off_is_refused(tmp_path: Path) -> None:
-    path = archive_of(tmp_path / "cut.tar", {"one.jsonl": b"1" * 2000})
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(TraceError, match="unexpected end of data"):
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [
+        (1000, "unexpected end of data"),
+        (2560, "it is damaged or cut off at byte 2560"),  # where the second header was
+        (2600, "it is damaged or cut off at byte 2560"),
+    ],
+)
+def test_an_archive_that_was_cut_off_is_refused(tmp_path: Path, at: int, message: str) -> None:
+    path = archive_of(tmp_path / "cut.tar", {"one.jsonl": b"1" * 2000, "two.jsonl": b"2"})
+    path.write_bytes(path.read_bytes()[:at])
+    with pytest.raises(TraceError, match=message):
         list(read_recordings(path))
+
+
+def test_an_archive_with_a_damaged_header_is_refused_after_what_is_before_it(
+    tmp_path: Path,
+) -> None:
+    path = archive_of(tmp_path / "bad.tar", {"one.jsonl": b"1" * 2000, "two.jsonl": b"2"})
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"two.jsonl", b"2.jsonl\0\0"))
+    recordings = read_recordings(path)
+    assert next(recordings)[0] == "one.jsonl"
+    with pytest.raises(TraceError, match="it is damaged or cut off at byte 2560"):
+        next(recordings)
 
 
 def test_a_file_in_an_archive_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:

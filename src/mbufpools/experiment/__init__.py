@@ -1,8 +1,10 @@
 """The experiment: what each kernel does under each load, computed by the library itself.
 
-Every figure comes from `MbufPools` in virtual time, on memory that is only counted. The workloads,
-the kernels and the questions are data; each run has a seed, and the same seed gives the same
-figures in any process. `mbufpools compare` is its command line, `make report` writes its report.
+Every figure of a run comes from `MbufPools` in virtual time, on memory that is only counted. The
+workloads, the kernels and the questions are data; each run has a seed, and the same seed gives the
+same figures in any process. `mbufpools compare` is its command line, `make report` writes its
+report. What was measured on the kernel's own code is quoted beside the runs; that is data in
+``_measured``, which nothing here computes again.
 
 - `QUESTIONS` and `find_question`: the questions of the thread, each with its cells, tables and
   verdict.

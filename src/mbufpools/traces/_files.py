@@ -62,6 +62,10 @@ def read_recordings(path: str | Path) -> Iterator[tuple[str, str]]:
                     if member.size > LARGEST:
                         raise _too_large(name, LARGEST)
                     yield member.name, _decode(file.read(), name)
+            # At a header that it cannot read, tarfile ends as if that were the end.
+            end = archive.offset
+            if content[end : end + tarfile.BLOCKSIZE] != tarfile.NUL * tarfile.BLOCKSIZE:
+                raise tarfile.ReadError(f"it is damaged or cut off at byte {end}")
     except TraceError:
         raise
     except (tarfile.TarError, ValueError, OverflowError) as error:  # of a damaged header, any
