@@ -134,8 +134,8 @@ def test_both_backends_are_explored_in_turn(capsys: pytest.CaptureFixture[str]) 
     assert status == 0
     assert out.splitlines() == [
         f"proved: no failure in 12 executions (exhaustive on {backend}): all of the schedules; "
-        f"not explored: cancellations (cancel=True); {callbacks}threads between two of "
-        f"their waits, I/O and real time"
+        f"not explored: cancellations (cancel=True); {callbacks}threads in the middle of a step "
+        f"(their own, or one of the event loop), I/O and real time"
         for backend, callbacks in (
             (
                 "asyncio",

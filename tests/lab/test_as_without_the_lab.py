@@ -215,10 +215,10 @@ tasks: list[asyncio.Task[Any]] = []
         (a_timer_of_no_time_has_not_fired, "AssertionError"),
         (exits_in_a_clean_up, "SystemExit: 3"),
         (exits_in_a_callback_of_the_shutdown, "SystemExit: 3"),
-        (passes_on_to_the_handler_of_the_loop, "Exception in callback int('none')"),
+        (passes_on_to_the_handler_of_the_loop, "Exception in callback int("),
         (
             a_callback_calls_for_one_that_raises,
-            "Exception in callback int('none')",
+            "Exception in callback int(",
         ),
         (a_background_task_fails_after_the_main_task, "ValueError"),
         (an_error_of_a_future_in_a_cycle_is_lost, "Future exception was never retrieved: ValueE"),
@@ -333,7 +333,7 @@ async def a_generator_that_is_left_open_raises() -> None:
     [
         (a_clean_up_raises, "exception", "unhandled exception during asyncio.run() shutdown: "),
         (a_done_callback_looks_at_a_cancelled_task, "exception", "Exception in callback"),
-        (a_clean_up_adds_a_callback_that_raises, "exception", "Exception in callback int('none')"),
+        (a_clean_up_adds_a_callback_that_raises, "exception", "Exception in callback int("),
         (a_clean_up_makes_a_task_that_raises, "exception", "never retrieved: ValueError()"),
         (a_clean_up_raises_after_a_sleep, "exception", "ValueError('in the clean-up')"),
         (a_clean_up_waits_for_ever, "stall", "one of them waits, and nothing can wake it"),
