@@ -225,28 +225,16 @@ def virtual_datetime() -> Iterator[None]:
         yield
 
 
-_looking_for_copies = False
-
-
 @contextmanager
 def copies_of_datetime() -> Iterator[None]:
-    """Redirect the bound methods of `datetime` that a program holds; nothing if that is done.
-
-    Looking for them takes some milliseconds, so it is done once in an exploration.
-    """
-    global _looking_for_copies
-    if _looking_for_copies or sys.implementation.name != "cpython":
-        yield
-        return
-    _looking_for_copies = True
-    try:
-        with ExitStack() as stack:
+    """Redirect the bound methods of `datetime` that a program holds. It looks for them among all
+    objects, which takes some milliseconds."""
+    with ExitStack() as stack:
+        if sys.implementation.name == "cpython":
             for copy in _bound_methods():
                 target = types.MethodType(_VIRTUAL[copy.__name__], copy.__self__)
                 stack.callback(redirect(copy, target))
-            yield
-    finally:
-        _looking_for_copies = False
+        yield
 
 
 def _bound_methods() -> Iterator[Any]:

@@ -68,6 +68,8 @@ BEFORE_A_FAILURE = 2
 SIMPLE = 30
 """Schedules with one deviation that are tried for a failure that was found by chance, at most."""
 
+_controlling = False
+"""Whether what the lab controls is replaced."""
 _explorer: int | None = None
 """The thread that explores."""
 
@@ -95,10 +97,16 @@ def _alone() -> Iterator[None]:
 
 
 @contextmanager
-def _hooked(options: Options) -> Iterator[Leaks]:
-    """Replace what the lab controls in the whole process, and put it back at the end."""
+def _controlled(options: Options) -> Iterator[None]:
+    """Replace what the lab controls in the whole process, and put it back at the end; a nested call
+    changes nothing. It takes some milliseconds."""
+    global _controlling
+    if _controlling:
+        yield
+        return
     with ExitStack() as stack:
-        leaks = stack.enter_context(listening())
+        _controlling = True
+        stack.callback(_control_is_over)
         stack.callback(forget_executors)
         stack.enter_context(sets_in_order())
         if options.clocks:
@@ -111,6 +119,18 @@ def _hooked(options: Options) -> Iterator[Leaks]:
         stack.enter_context(older_locks())
         stack.enter_context(replaced(TIMEOUTS, copies=False))
         stack.enter_context(replaced([*THREADS, *LOOP_BOUND, *(CHANCE if options.chance else ())]))
+        yield
+
+
+def _control_is_over() -> None:
+    global _controlling
+    _controlling = False
+
+
+@contextmanager
+def _hooked(options: Options) -> Iterator[Leaks]:
+    """Control the process, and listen to the warnings of leaked resources."""
+    with listening() as leaks, _controlled(options):
         try:
             yield leaks
         except BaseException as error:
@@ -167,9 +187,7 @@ def execute(
         LabError: the program cannot be explored, or does not do the same in the same schedule.
         KeyboardInterrupt: Ctrl-C was pressed, or the program raised it.
     """
-    with ExitStack() as stack:
-        if options.clocks:
-            stack.enter_context(copies_of_datetime())
+    with _controlled(options):
         return _execute(program, strategy, options, on_progress, on_execution, known, whole)
 
 

@@ -38,7 +38,7 @@ def refuse_if_of_asyncio(error: BaseException | None) -> None:
         if not frames:
             continue
         if frames[-1].filename.startswith(_ASYNCIO) or (
-            isinstance(leaf, RuntimeError) and str(leaf) == _NO_LOOP
+            isinstance(leaf, RuntimeError) and leaf.args == (_NO_LOOP,)
         ):
             own = [it for it in frames if not is_plumbing(it.filename)]
             line = f"{short_path(own[-1].filename)}:{own[-1].lineno}" if own else "an unknown line"
