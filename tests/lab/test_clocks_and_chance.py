@@ -74,6 +74,20 @@ def test_a_look_at_the_clock_is_later_than_the_one_before(
     )
 
 
+def test_datetime_is_not_later_than_a_later_look_at_the_clock() -> None:
+    """As CPython does it: what is less than a microsecond is cut off."""
+
+    async def program() -> None:
+        for _ in range(50):
+            now = datetime.datetime.now()
+            utc = datetime.datetime.now(datetime.UTC)
+            assert time.time() >= utc.timestamp()
+            assert time.time() >= now.timestamp()
+            await anyio.sleep(0.000_001_3)
+
+    assert not lab.explore(program).failures
+
+
 @BACKENDS
 def test_the_clock_goes_on_for_a_program_that_asks_again_and_again(
     backend: lab.BackendName,

@@ -711,7 +711,7 @@ def test_a_thread_may_begin_before_the_call_that_starts_it_returns(
     (again,) = lab.replay(program, failure.token).failures
     assert again.report == failure.report
     if program is keeps_the_future_after_the_work_was_submitted:
-        assert "<lambda> begins at once, in the middle of this step" in failure.report
+        assert "<lambda> runs in the middle of this step" in failure.report
 
 
 @BACKENDS
@@ -965,3 +965,76 @@ def test_a_thread_that_waits_for_a_lock_held_outside_of_the_program_is_refused(
     with pytest.raises(lab.Unsupported, match="a lock that is held outside of the program"):
         lab.explore(program)
     held.release()
+
+
+@BACKENDS
+def test_threads_go_on_while_the_event_loop_sleeps_in_a_step(backend: lab.BackendName) -> None:
+    async def program() -> None:
+        log: list[str] = []
+
+        def early() -> None:
+            time.sleep(0.1)
+            log.append("early")
+            time.sleep(1)
+            log.append("late")
+
+        thread = threading.Thread(target=early)
+        thread.start()
+        begin = time.monotonic()
+        time.sleep(0.5)
+        assert log == ["early"]
+        assert 0.5 <= time.monotonic() - begin < 0.501
+        await anyio.to_thread.run_sync(thread.join)
+        assert log == ["early", "late"]
+
+    assert lab.explore(program, backend=backend).verdict == "proved"
+
+
+@BACKENDS
+@pytest.mark.parametrize("make", [threading.Lock, lambda: OF_THE_MODULE])
+def test_a_thread_may_come_first_where_the_event_loop_takes_a_lock(
+    make: Callable[[], Any], backend: lab.BackendName
+) -> None:
+    async def program() -> None:
+        lock, count = make(), [0]
+
+        def add() -> None:
+            with lock:
+                count[0] += 1
+
+        thread = threading.Thread(target=add)
+        thread.start()
+        with lock:
+            seen = count[0]
+        with lock:
+            count[0] = seen + 1
+        await anyio.to_thread.run_sync(thread.join)
+        assert count == [2]
+
+    (failure,) = lab.explore(program, backend=backend).failures
+    (again,) = lab.replay(program, failure.token).failures
+    assert again.report == failure.report
+    assert "runs in the middle of this step" in failure.report
+
+
+def test_a_thread_says_whether_it_is_a_daemon() -> None:
+    async def program() -> None:
+        said: list[bool] = []
+
+        def child() -> None:
+            said.append(threading.current_thread().daemon)
+
+        def parent() -> None:
+            said.append(threading.current_thread().daemon)
+            inner = threading.Thread(target=child)
+            inner.start()
+            inner.join()
+
+        for daemon in (False, True):
+            thread = threading.Thread(target=parent, daemon=daemon)
+            thread.start()
+            assert thread.daemon is daemon
+            await asyncio.to_thread(thread.join)
+        assert said == [False, False, True, True]
+
+    assert lab.explore(program, max_executions=500).failures == ()

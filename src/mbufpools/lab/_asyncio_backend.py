@@ -515,9 +515,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         """Make the task that serves a thread of the program. The lab does not cancel it."""
         self._threads[thread] = self.create_task(thread.serve(), name=thread.title, thread=thread)
 
-    def begins_at_once(self, thread: LabThread) -> bool:
-        """Choose whether a new thread runs in the middle of the step that has started it."""
-        return self._running is not None and self._schedule.begins_at_once(thread.title)
+    def runs_at_once(self, thread: LabThread) -> bool:
+        """Choose whether a thread that can run does so in the middle of the step that runs."""
+        return self._running is not None and self._schedule.runs_at_once(thread.title)
 
     def thread_failed(self, thread: LabThread, error: BaseException) -> None:
         """Complain of an exception that has ended a thread, but not if the lab has cancelled what

@@ -37,7 +37,7 @@ from typing import Any
 from ._declare import recorder
 from ._instants import BEGIN
 from ._redirected import calls_same, methods_replaced, real, redirect
-from ._running import inside, looked, moment, now, pass_time, turn
+from ._running import inside, looked, moment, now, pass_time, sleep, turn
 
 __all__ = ["CLOCKS", "EPOCH", "copies_of_datetime", "virtual_datetime"]
 
@@ -116,7 +116,7 @@ def _virtual_sleep(seconds: float, /) -> Any:
         return _sleep(seconds)
     if seconds < 0:
         raise ValueError("sleep length must be non-negative")
-    return pass_time(seconds)
+    return sleep(seconds)
 
 
 def _virtual_asctime(*args: Any) -> Any:
@@ -192,20 +192,25 @@ _real_methods: dict[str, Any] = {
 def _now(cls: Any, /, tz: datetime.tzinfo | None = None) -> Any:
     if not inside():
         return _real_methods["now"].__get__(None, cls)(tz)
-    return cls.fromtimestamp(_wall(), tz)
+    return cls.fromtimestamp(_wall_of_datetime(), tz)
+
+
+def _wall_of_datetime() -> float:
+    """Return the virtual time in seconds since 1970, cut off after the microseconds."""
+    return _wall_in_ns() // 1000 / 1_000_000
 
 
 def _utcnow(cls: Any, /) -> Any:
     there = _real_methods["utcnow"].__get__(None, cls)()  # it warns, from Python 3.12 on
     if not inside():
         return there
-    return cls.fromtimestamp(_wall(), datetime.UTC).replace(tzinfo=None)
+    return cls.fromtimestamp(_wall_of_datetime(), datetime.UTC).replace(tzinfo=None)
 
 
 def _today(cls: Any, /) -> Any:
     if not inside():
         return _real_methods["today"].__get__(None, cls)()
-    return cls.fromtimestamp(_wall())
+    return cls.fromtimestamp(_wall_of_datetime())
 
 
 _VIRTUAL: dict[str, Callable[..., Any]] = {"now": _now, "utcnow": _utcnow, "today": _today}

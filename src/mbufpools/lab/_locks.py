@@ -39,9 +39,8 @@ _TAKING = frozenset({"_give_way", "_take_older", "acquire", "enter", "__enter__"
 
 def _give_way() -> None:
     """Let another thread come first, where the program's own code takes a lock."""
-    thread = _lockstep.current()
-    if thread is not None and called_by_program(_TAKING):
-        thread.give_way()
+    if _lockstep.any_thread() and called_by_program(_TAKING):
+        _lockstep.give_way()
 
 
 class _LockKind(type):

@@ -37,12 +37,14 @@ from .hooks import short_path
 __all__ = [
     "Host",
     "LabThread",
+    "any_thread",
     "begin",
     "called_by_program",
     "current",
     "end",
     "execution",
     "frames_of",
+    "give_way",
     "is_starting",
     "left",
     "program_line",
@@ -73,8 +75,8 @@ class Host(Protocol):
     def start_thread(self, thread: LabThread) -> None:
         """Make a task that serves the thread."""
 
-    def begins_at_once(self, thread: LabThread) -> bool:
-        """Choose whether a new thread runs in the middle of the step that has started it."""
+    def runs_at_once(self, thread: LabThread) -> bool:
+        """Choose whether a thread that can run does so in the middle of the step that runs."""
 
     def thread_failed(self, thread: LabThread, error: BaseException) -> None:
         """Note that an exception has ended the thread."""
@@ -101,6 +103,7 @@ def begin(host: Host) -> None:
     """Note that an execution begins."""
     global _excepthook, _host, _execution
     _host, _execution, _excepthook = host, object(), threading.excepthook
+    _running.sleep_by(_sleep_in_the_loop)
 
 
 def execution() -> object:
@@ -141,7 +144,7 @@ def start(thread: LabThread) -> None:
         starter.give_way()
         return
     _tell_the_loop()
-    if _host is not None and _host.begins_at_once(thread):
+    if _host is not None and _host.runs_at_once(thread):
         with _waiting():
             thread.step()
 
@@ -198,6 +201,33 @@ def wait(condition: Callable[[], bool], timeout: float | None = None) -> bool:
         return thread.park(condition, timeout)
     with _waiting():
         return _wait_in_the_loop(condition, timeout)
+
+
+def _sleep_in_the_loop(seconds: float) -> None:
+    """Let time pass in the thread of the event loop; the other threads go on meanwhile."""
+    if seconds > 0 and _threads:
+        with _waiting():
+            _wait_in_the_loop(_never, seconds)
+    else:
+        _running.pass_time(seconds)
+
+
+def any_thread() -> bool:
+    """Return True if the program has started a thread in this execution."""
+    return bool(_threads)
+
+
+def give_way() -> None:
+    """Let another thread come first, before the program takes a lock."""
+    thread = current()
+    if thread is not None:
+        thread.give_way()
+        return
+    for other in _threads:
+        if other.ready and _host is not None and _host.runs_at_once(other):
+            with _waiting():
+                other.step()
+            return
 
 
 @contextmanager

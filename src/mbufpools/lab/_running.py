@@ -22,6 +22,8 @@ __all__ = [
     "now",
     "pass_time",
     "remove_thread",
+    "sleep",
+    "sleep_by",
     "turn",
 ]
 
@@ -35,6 +37,9 @@ _now: Callable[[], float] = float
 _turn: Callable[[], int] = int
 looks = 0.0
 """Seconds that the looks at the clock have taken in this execution."""
+_loop_thread: int | None = None
+_sleep: Callable[[float], None] | None = None
+"""What the thread of the event loop does in a sleep; None lets only time pass."""
 _number = 0
 """The number of the execution."""
 
@@ -50,17 +55,19 @@ def begin(
         pass_time: lets so many seconds pass in the middle of a step.
         turn: returns a number that differs in each step of a task, and in each round of callbacks.
     """
-    global looks, _now, _number, _turn
+    global looks, _loop_thread, _now, _number, _turn
     _now, _turn, looks = now, turn, 0.0
+    _loop_thread = threading.get_ident()
     _number += 1
     add_thread(pass_time)
 
 
 def end() -> None:
     """Note that the execution is over."""
-    global _now, _turn
+    global _loop_thread, _now, _sleep, _turn
     _threads.clear()
     _now, _turn = float, int  # and with them goes what they belong to
+    _loop_thread = _sleep = None
 
 
 def inside() -> bool:
@@ -97,6 +104,20 @@ def moment() -> tuple[int, float]:
 def turn() -> int:
     """Return a number that differs in each step of a task, and in each round of callbacks."""
     return _turn()
+
+
+def sleep_by(function: Callable[[float], None]) -> None:
+    """Say what the thread of the event loop does in a sleep of so many seconds."""
+    global _sleep
+    _sleep = function
+
+
+def sleep(seconds: float) -> None:
+    """Sleep, as `time.sleep` does in the calling thread."""
+    if _sleep is not None and threading.get_ident() == _loop_thread:
+        _sleep(seconds)
+    else:
+        pass_time(seconds)
 
 
 def pass_time(seconds: float) -> None:

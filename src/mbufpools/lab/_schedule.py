@@ -420,8 +420,8 @@ class Schedule:
         self.picks[anchor] = values[index]
         return index
 
-    def begins_at_once(self, thread: str) -> bool:
-        """Choose whether a thread runs in the middle of the step that starts it."""
+    def runs_at_once(self, thread: str) -> bool:
+        """Choose whether a thread that can run does so in the middle of the step that runs."""
         if self._closed:
             return False
         task = self._current or MAIN
@@ -431,7 +431,7 @@ class Schedule:
         if not self._strategy.pick(anchor, 2, costs=True):
             return False
         self.deviations[anchor] = Pick(1)
-        self.starts[anchor] = f"{thread} begins at once, in the middle of this step"
+        self.starts[anchor] = f"{thread} runs in the middle of this step"
         return True
 
     @property

@@ -75,9 +75,13 @@ def _start_in_lockstep(thread: Any) -> None:
             vars(thread).pop("run", None)
 
     thread.run = in_lockstep
+    daemonic = thread._daemonic
     thread._daemonic = True  # if it does not end, Python does all the same, see `_let_go`
-    with starting():
-        _start(thread)
+    try:
+        with starting():
+            _start(thread)
+    finally:
+        thread._daemonic = daemonic
     thread.lab_thread = lab_thread
     _lockstep.start(lab_thread)
 

@@ -519,12 +519,12 @@ class _Backend(trio.abc.Instrument):
         finally:
             self._starting_thread = False
 
-    def begins_at_once(self, thread: LabThread) -> bool:
-        """Choose whether a new thread runs in the middle of the step that has started it."""
+    def runs_at_once(self, thread: LabThread) -> bool:
+        """Choose whether a thread that can run does so in the middle of the step that runs."""
         schedule = self._schedule
         if schedule is None or self._ending or self._running is None:
             return False
-        return schedule.begins_at_once(thread.title)
+        return schedule.runs_at_once(thread.title)
 
     def thread_failed(self, thread: LabThread, error: BaseException) -> None:
         """Note an exception that ended a thread, unless the lab cancelled what it waited for."""
