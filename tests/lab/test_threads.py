@@ -1038,3 +1038,36 @@ def test_a_thread_says_whether_it_is_a_daemon() -> None:
         assert said == [False, False, True, True]
 
     assert lab.explore(program, max_executions=500).failures == ()
+
+
+@BACKENDS
+def test_two_workers_may_run_their_work_in_either_order(backend: lab.BackendName) -> None:
+    async def program() -> None:
+        order: list[int] = []
+        async with anyio.create_task_group() as group:
+            for number in (1, 2):
+                group.start_soon(anyio.to_thread.run_sync, order.append, number)
+        assert order == [1, 2]
+
+    assert lab.explore(program, backend=backend).verdict == "found"
+
+
+def test_two_workers_of_an_executor_may_run_their_work_in_either_order() -> None:
+    async def program() -> None:
+        order: list[int] = []
+        with ThreadPoolExecutor(2) as executor:
+            for number in (1, 2):
+                executor.submit(order.append, number)
+        assert order == [1, 2]
+
+    assert lab.explore(program).verdict == "found"
+
+
+def test_a_program_that_polls_a_thread_by_sleeps_of_the_event_loop_ends() -> None:
+    async def program() -> None:
+        thread = threading.Thread(target=time.sleep, args=(0.1,))
+        thread.start()
+        while thread.is_alive():
+            time.sleep(0.01)  # noqa: ASYNC251 - what is tested
+
+    assert lab.explore(program, max_executions=50).failures == ()

@@ -40,6 +40,7 @@ __all__ = [
     "any_thread",
     "begin",
     "called_by_program",
+    "can_others_run",
     "current",
     "end",
     "execution",
@@ -215,6 +216,11 @@ def _sleep_in_the_loop(seconds: float) -> None:
 def any_thread() -> bool:
     """Return True if the program has started a thread in this execution."""
     return bool(_threads)
+
+
+def can_others_run(thread: LabThread) -> bool:
+    """Return True if another thread of the program can run."""
+    return any(it.ready for it in _threads if it is not thread)
 
 
 def give_way() -> None:

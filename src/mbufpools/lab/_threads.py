@@ -39,6 +39,8 @@ _thread: Any = threading.Thread
 _start, _join = _thread.start, _thread.join
 _condition: Any = threading.Condition
 _wait, _notify = _condition.wait, _condition.notify
+_work: Any = concurrent.futures.thread._WorkItem
+_run_work = _work.run
 _worker: Any = concurrent.futures.thread._worker
 _executor: Any = ThreadPoolExecutor
 _init, _submit = _executor.__init__, _executor.submit
@@ -199,6 +201,15 @@ def _submit_in_lockstep(executor: Any, fn: Any, /, *args: Any, **options: Any) -
     return future
 
 
+def _run_work_in_lockstep(item: Any) -> None:
+    """Run what was submitted to an executor. Between taking it from the queue and running it, a
+    worker may be late, so another one may run a later item first."""
+    thread = _lockstep.current()
+    if thread is not None and inside() and _lockstep.can_others_run(thread):
+        thread.give_way()
+    _run_work(item)
+
+
 def _refuse_process(executor: Any, fn: Any, /, *args: Any, **options: Any) -> Any:
     if not inside():
         return _submit_to_process(executor, fn, *args, **options)
@@ -229,6 +240,7 @@ THREADS: list[tuple[Any, str, Any]] = [
     *LOCKS,
     (_executor, "__init__", _init_in_lockstep),
     (_executor, "submit", _submit_in_lockstep),
+    (_work, "run", _run_work_in_lockstep),
     (_process_executor, "submit", _refuse_process),
     (_loop, "__init__", _refuse_loop),
 ]
