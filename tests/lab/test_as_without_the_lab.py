@@ -6,6 +6,7 @@ Each program here runs on asyncio without the lab in the same way, or the lab re
 from __future__ import annotations
 
 import asyncio
+import gc
 import heapq
 import sys
 import warnings
@@ -501,9 +502,11 @@ async def makes_a_task_by_hand() -> None:
         (makes_a_task_by_hand, r"makes a task by asyncio\.Task"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:coroutine 'sleep' was never awaited:RuntimeWarning")
 def test_what_the_lab_cannot_schedule_is_refused(program: Program, said: str) -> None:
     with pytest.raises(lab.Unsupported, match=said):
         lab.explore(program)
+    gc.collect()
 
 
 @both_backends

@@ -144,6 +144,7 @@ def test_a_resource_that_was_dropped_before_an_exploration_is_not_reported(
             warnings.simplefilter("ignore")
             Resource()
             exploration = lab.explore(checkpoint, backend=backend)
+            gc.collect()
     finally:
         gc.enable()
     exploration.assert_holds()
