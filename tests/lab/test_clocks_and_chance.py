@@ -7,6 +7,7 @@ import collections
 import dataclasses
 import datetime
 import functools
+import logging
 import os
 import pickle
 import random
@@ -72,6 +73,16 @@ def test_a_look_at_the_clock_is_later_than_the_one_before(
     assert (
         lab.explore(program, backend=backend, strategy=strategy, max_executions=10).failures == ()
     )
+
+
+def test_a_line_of_the_log_tells_the_time_since_the_begin_of_the_execution() -> None:
+    async def program() -> None:
+        await anyio.sleep(2)
+        record = logging.LogRecord("name", logging.INFO, "path", 1, "text", None, None)
+        assert record.created == nearly(EPOCH + 2)
+        assert record.relativeCreated == pytest.approx(2000, abs=0.01)
+
+    assert not lab.explore(program).failures
 
 
 def test_datetime_is_not_later_than_a_later_look_at_the_clock() -> None:

@@ -1071,3 +1071,86 @@ def test_a_program_that_polls_a_thread_by_sleeps_of_the_event_loop_ends() -> Non
             time.sleep(0.01)  # noqa: ASYNC251 - what is tested
 
     assert lab.explore(program, max_executions=50).failures == ()
+
+
+@pytest.mark.parametrize("make", [threading.Lock, threading.RLock, lambda: OF_THE_MODULE])
+@BACKENDS
+def test_a_lock_that_is_released_is_given_to_nobody(
+    make: Callable[[], Any], backend: lab.BackendName
+) -> None:
+    async def the_holder_takes_it_again() -> None:
+        lock, got = make(), []
+
+        def holds() -> None:
+            for _ in range(2):
+                with lock:
+                    time.sleep(0.09)
+
+        def waits() -> None:
+            time.sleep(0.01)
+            got.append(lock.acquire(timeout=0.1))
+            if got[0]:
+                lock.release()
+
+        async with anyio.create_task_group() as group:
+            for function in (holds, waits):
+                group.start_soon(anyio.to_thread.run_sync, function)
+        assert got == [True]
+
+    async def the_later_one_gets_it() -> None:
+        lock, order = make(), list[int]()
+
+        def waits(number: int) -> None:
+            time.sleep(0.1 * number)
+            with lock:
+                order.append(number)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.to_thread.run_sync, waits, 2)
+            group.start_soon(anyio.to_thread.run_sync, waits, 1)
+            with lock:
+                time.sleep(1)
+        assert order == [2, 1]
+
+    assert lab.explore(the_holder_takes_it_again, backend=backend).verdict == "found"
+    assert lab.explore(the_later_one_gets_it, backend=backend).verdict == "found"
+
+
+def test_the_event_loop_may_come_between_two_items_of_a_worker() -> None:
+    async def program() -> None:
+        state = ["a"]
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(1) as executor:
+            first = loop.run_in_executor(executor, time.sleep, 0.1)
+            second = loop.run_in_executor(executor, lambda: state[0])
+            await first
+            state[0] = "b"
+            assert await second == "a"
+
+    assert lab.explore(program).verdict == "found"
+
+
+POOLS: list[ThreadPoolExecutor] = []
+
+
+@pytest.mark.parametrize("how", ["shutdown", "with", "in a thread"])
+def test_the_shutdown_of_an_older_executor_waits_for_its_work(how: str) -> None:
+    async def program() -> None:
+        (pool,) = POOLS
+        future = pool.submit(time.sleep, 1)
+        if how == "shutdown":
+            pool.shutdown()
+        elif how == "with":
+            with pool:
+                pass
+        else:
+            await asyncio.to_thread(pool.shutdown)
+        assert future.done()
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            pool.submit(int)
+
+    def reset() -> None:
+        POOLS[:] = [ThreadPoolExecutor(1)]
+
+    reset()
+    assert lab.explore(program, reset=reset, max_executions=50).failures == ()

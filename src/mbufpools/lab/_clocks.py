@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import datetime
 import gc
+import logging
 import sys
 import time
 import types
@@ -39,7 +40,7 @@ from ._instants import BEGIN
 from ._redirected import calls_same, methods_replaced, real, redirect
 from ._running import inside, looked, moment, now, pass_time, sleep, turn
 
-__all__ = ["CLOCKS", "EPOCH", "copies_of_datetime", "virtual_datetime"]
+__all__ = ["BEGINS", "CLOCKS", "EPOCH", "copies_of_datetime", "virtual_datetime"]
 
 EPOCH = 1_700_000_000
 """The time at which every execution begins, in seconds since 1970: 2023-11-14 22:13:20 UTC."""
@@ -175,6 +176,11 @@ CLOCKS: list[tuple[Any, str, Any]] = [
     (time, "sleep", _virtual_sleep),
 ]
 """What tells the time in `time`, and what is to stand in its place."""
+_is_in_ns = isinstance(logging._startTime, int)  # type: ignore[attr-defined]  # from Python 3.13 on
+BEGINS: list[tuple[Any, str, Any]] = [
+    (logging, "_startTime", EPOCH * 1_000_000_000 if _is_in_ns else float(EPOCH)),
+]
+"""The begin of the time that `logging` tells as ``relativeCreated``."""
 if hasattr(time, "clock_gettime"):
     CLOCKS.append((time, "clock_gettime", _clock_gettime(time.clock_gettime, False)))
     CLOCKS.append((time, "clock_gettime_ns", _clock_gettime(time.clock_gettime_ns, True)))

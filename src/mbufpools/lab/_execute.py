@@ -16,7 +16,7 @@ from ._anyio_use import anyio_was_used, noting_anyio
 from ._cancellable import Cancellable, Policy
 from ._cancelling import declaring_cancellations
 from ._chance import CHANCE, SYSTEM_CHANCE, chance_is_kept, restart_chance
-from ._clocks import CLOCKS, copies_of_datetime, virtual_datetime
+from ._clocks import BEGINS, CLOCKS, copies_of_datetime, virtual_datetime
 from ._declare import declaring, recorder
 from ._fresh import Renewal
 from ._leaks import Leaks, collect_unheard, listening
@@ -113,6 +113,7 @@ def _controlled(options: Options) -> Iterator[None]:
             stack.enter_context(copies_of_datetime())
             stack.enter_context(virtual_datetime())
             stack.enter_context(redirected(CLOCKS))
+            stack.enter_context(replaced(BEGINS, copies=False))
         if options.chance:
             stack.enter_context(chance_is_kept())
             stack.enter_context(redirected(SYSTEM_CHANCE))

@@ -68,12 +68,14 @@ class _Lock(metaclass=_LockKind):
         if not inside() or is_starting():
             return bool(self._lock.acquire(blocking, timeout))
         _give_way()
-        if blocking:
-            return _lockstep.wait(self._take, None if timeout == -1 else timeout)
-        return self._take()
-
-    def _take(self) -> bool:
-        return bool(self._lock.acquire(False))
+        end = math.inf if timeout == -1 else now() + timeout
+        while not self._lock.acquire(False):
+            if not blocking or end <= now():
+                return False
+            # All that wait compete for a lock that is released: none is given it.
+            latest = None if end == math.inf else end - now()
+            _lockstep.wait(lambda: not self._lock.locked(), latest)
+        return True
 
     def release(self) -> None:
         self._lock.release()

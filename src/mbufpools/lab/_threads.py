@@ -29,7 +29,7 @@ from ._locks import LOCKS, released
 from ._lockstep import LabThread, is_starting, program_line, starting
 from ._outcome import refuse
 from ._redirected import real
-from ._running import inside, now
+from ._running import inside, now, turn
 from ._wrong_backend import is_asked_for_a_loop, refuse_asyncio
 
 __all__ = ["THREADS", "TIMEOUTS", "forget_executors", "what_runs"]
@@ -43,7 +43,7 @@ _work: Any = concurrent.futures.thread._WorkItem
 _run_work = _work.run
 _worker: Any = concurrent.futures.thread._worker
 _executor: Any = ThreadPoolExecutor
-_init, _submit = _executor.__init__, _executor.submit
+_init, _submit, _shutdown = _executor.__init__, _executor.submit, _executor.shutdown
 _workers_at_exit: Any = concurrent.futures.thread._threads_queues
 """The workers of all executors, for which Python waits at its exit."""
 _process_executor: Any = ProcessPoolExecutor
@@ -203,11 +203,24 @@ def _submit_in_lockstep(executor: Any, fn: Any, /, *args: Any, **options: Any) -
 
 def _run_work_in_lockstep(item: Any) -> None:
     """Run what was submitted to an executor. Between taking it from the queue and running it, a
-    worker may be late, so another one may run a later item first."""
+    worker may be late, so another one may run a later item first; and so may it be between two
+    items, which the event loop may see."""
     thread = _lockstep.current()
-    if thread is not None and inside() and _lockstep.can_others_run(thread):
+    if thread is None or not inside():
+        _run_work(item)
+        return
+    if thread.worked_in == turn() or _lockstep.can_others_run(thread):
         thread.give_way()
     _run_work(item)
+    thread.worked_in = turn()
+
+
+def _shutdown_in_lockstep(executor: Any, wait: bool = True, **options: Any) -> None:
+    if inside():
+        execution, stand_in, _ = _stand_ins.get(id(executor), (None, None, None))
+        if stand_in is not None and execution is _lockstep.execution():
+            _shutdown(stand_in, wait, **options)
+    _shutdown(executor, wait, **options)
 
 
 def _refuse_process(executor: Any, fn: Any, /, *args: Any, **options: Any) -> Any:
@@ -240,6 +253,7 @@ THREADS: list[tuple[Any, str, Any]] = [
     *LOCKS,
     (_executor, "__init__", _init_in_lockstep),
     (_executor, "submit", _submit_in_lockstep),
+    (_executor, "shutdown", _shutdown_in_lockstep),
     (_work, "run", _run_work_in_lockstep),
     (_process_executor, "submit", _refuse_process),
     (_loop, "__init__", _refuse_loop),
