@@ -1154,3 +1154,49 @@ def test_the_shutdown_of_an_older_executor_waits_for_its_work(how: str) -> None:
 
     reset()
     assert lab.explore(program, reset=reset, max_executions=50).failures == ()
+
+
+@pytest.mark.parametrize("make", [threading.Lock, threading.RLock, lambda: OF_THE_MODULE])
+def test_a_lock_refuses_what_it_refuses_without_the_lab(make: Callable[[], Any]) -> None:
+    async def program() -> None:
+        lock = make()
+        with pytest.raises(ValueError, match="can't specify a timeout for a non-blocking call"):
+            lock.acquire(False, 1)
+        with pytest.raises(ValueError, match="timeout value must be a non-negative number"):
+            lock.acquire(timeout=-2)
+        with pytest.raises(RuntimeError, match="release un"):
+            lock.release()
+        assert lock.acquire(timeout=0)
+        lock.release()
+
+    assert not lab.explore(program).failures
+
+
+def test_the_next_work_may_get_another_worker_though_the_first_one_has_its_result() -> None:
+    async def program() -> None:
+        first = await asyncio.to_thread(threading.get_ident)
+        second = await asyncio.to_thread(threading.get_ident)
+        assert first == second
+
+    assert lab.explore(program).verdict == "found"
+
+
+@BACKENDS
+def test_a_wait_of_a_thread_ends_while_the_event_loop_sleeps_in_a_step(
+    backend: lab.BackendName,
+) -> None:
+    async def program() -> None:
+        event, got = threading.Event(), list[bool]()
+
+        def waits() -> None:
+            got.append(event.wait(0.05))
+
+        thread = threading.Thread(target=waits)
+        thread.start()
+        await anyio.sleep(0.01)
+        time.sleep(0.1)
+        event.set()
+        await anyio.to_thread.run_sync(thread.join)
+        assert got == [False]
+
+    assert not lab.explore(program, backend=backend, strategy="fifo").failures

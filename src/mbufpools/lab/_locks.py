@@ -20,6 +20,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from . import _lockstep
@@ -32,15 +33,44 @@ __all__ = ["LOCKS", "older_locks", "released"]
 _real_lock: Any = threading.Lock
 _real_rlock: Any = threading.RLock
 _python_rlock: Any = threading._RLock  # the version in Python
-_TAKING = frozenset({"_give_way", "_take_older", "acquire", "enter", "__enter__", "enter_context"})
+_TAKING = frozenset({"_take", "_take_older", "acquire", "enter", "__enter__", "enter_context"})
 """The functions by which a lock is taken, of the lab, of `threading`'s classes around it, and of
 `contextlib.ExitStack`."""
 
 
-def _give_way() -> None:
-    """Let another thread come first, where the program's own code takes a lock."""
+def _take(
+    take: Callable[..., Any], is_taken: Callable[[], bool], blocking: bool, timeout: float
+) -> bool:
+    """Take a lock in the program.
+
+    Args:
+        take: takes it, with the arguments of `threading.Lock.acquire`.
+        is_taken: returns True if the program holds it.
+        blocking, timeout: as for `threading.Lock.acquire`.
+    """
+    if not blocking and timeout != -1:
+        raise ValueError("can't specify a timeout for a non-blocking call")
+    if timeout < 0 and timeout != -1:
+        raise ValueError("timeout value must be a non-negative number")
     if _lockstep.any_thread() and called_by_program(_TAKING):
         _lockstep.give_way()
+    end = math.inf if timeout == -1 else now() + timeout
+    while not take(False):
+        if not blocking or end <= now():
+            return False
+        if not is_taken():
+            return bool(take(True, timeout))  # it is held outside of the program
+        _wait_until_free(is_taken, end)
+    return True
+
+
+def _wait_until_free(is_taken: Callable[[], bool], end: float = math.inf) -> None:
+    """Wait in lock-step until the program has released a lock, or until a time has come.
+
+    The lock is given to nobody: all that wait compete for it. And no thread takes it in the name of
+    another one, since an RLock has an owner.
+    """
+    _lockstep.wait(lambda: not is_taken(), None if end == math.inf else end - now())
 
 
 class _LockKind(type):
@@ -67,15 +97,7 @@ class _Lock(metaclass=_LockKind):
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         if not inside() or is_starting():
             return bool(self._lock.acquire(blocking, timeout))
-        _give_way()
-        end = math.inf if timeout == -1 else now() + timeout
-        while not self._lock.acquire(False):
-            if not blocking or end <= now():
-                return False
-            # All that wait compete for a lock that is released: none is given it.
-            latest = None if end == math.inf else end - now()
-            _lockstep.wait(lambda: not self._lock.locked(), latest)
-        return True
+        return _take(self._lock.acquire, self._lock.locked, blocking, timeout)
 
     def release(self) -> None:
         self._lock.release()
@@ -130,26 +152,11 @@ lock that is not free is held outside of the program."""
 
 
 def _take_older(take: Callable[..., Any], lock: Any, blocking: bool, timeout: float) -> bool:
-    """Take a lock in the program."""
-    _give_way()
-    end = math.inf if timeout == -1 else now() + timeout
-    while not take(lock, False):
-        if not blocking or end <= now():
-            return False
-        if id(lock) in _taken:
-            _wait_for(lock, end)
-        elif take(lock, True, timeout):
-            break
-        else:
-            return False
-    _taken.setdefault(id(lock), []).append(lock)
-    return True
-
-
-def _wait_for(lock: Any, end: float = math.inf) -> None:
-    """Wait in lock-step until the program has released a lock, or until a time has come."""
-    # The condition is asked in any thread, so it must not take the lock: an RLock has an owner.
-    _lockstep.wait(lambda: id(lock) not in _taken, None if end == math.inf else end - now())
+    """Take an older lock in the program, and note that."""
+    got = _take(partial(take, lock), lambda: id(lock) in _taken, blocking, timeout)
+    if got:
+        _taken.setdefault(id(lock), []).append(lock)
+    return got
 
 
 def _forget(lock: Any) -> list[Any]:
@@ -173,7 +180,7 @@ def released(condition: Any) -> Iterator[None]:
         yield
     finally:
         while is_older and id(lock) in _taken:
-            _wait_for(lock)
+            _wait_until_free(lambda: id(lock) in _taken)
         condition._acquire_restore(saved)
         if times:
             _taken[id(lock)] = times
@@ -216,5 +223,7 @@ _CLASSES = [type(_real_lock()), _OLDER_RLOCK]
 def older_locks() -> Iterator[None]:
     """Let the program's threads wait in lock-step for locks that are older than the execution."""
     with methods_replaced({cls: _in_lockstep(cls) for cls in _CLASSES}):
-        yield
-    _taken.clear()
+        try:
+            yield
+        finally:
+            _taken.clear()

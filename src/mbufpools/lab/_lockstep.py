@@ -293,7 +293,6 @@ class LabThread:
         deadline: when its wait ends, in seconds of virtual time.
         keeps_python: True if Python does not exit before the thread has ended, because it is no
             daemon.
-        worked_in: the step in which it has run an item of an executor, or -1.
 
     Args:
         title: as above.
@@ -311,7 +310,6 @@ class LabThread:
         self.condition: Callable[[], bool] | None = None
         self.deadline = math.inf
         self.keeps_python = False
-        self.worked_in = -1
         self._join, self._let_go, self._began = join, let_go, began
         self._go, self._back = _make_lock(), _make_lock()
         self._go.acquire()

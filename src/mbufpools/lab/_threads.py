@@ -29,7 +29,7 @@ from ._locks import LOCKS, released
 from ._lockstep import LabThread, is_starting, program_line, starting
 from ._outcome import refuse
 from ._redirected import real
-from ._running import inside, now, turn
+from ._running import inside, now
 from ._wrong_backend import is_asked_for_a_loop, refuse_asyncio
 
 __all__ = ["THREADS", "TIMEOUTS", "forget_executors", "what_runs"]
@@ -202,17 +202,20 @@ def _submit_in_lockstep(executor: Any, fn: Any, /, *args: Any, **options: Any) -
 
 
 def _run_work_in_lockstep(item: Any) -> None:
-    """Run what was submitted to an executor. Between taking it from the queue and running it, a
-    worker may be late, so another one may run a later item first; and so may it be between two
-    items, which the event loop may see."""
+    """Run what was submitted to an executor.
+
+    A worker may be late between taking the work from the queue and running it, so another one may
+    run a later item first; and when the result is there, and the worker is not idle yet, so the
+    next item may get another worker.
+    """
     thread = _lockstep.current()
     if thread is None or not inside():
         _run_work(item)
         return
-    if thread.worked_in == turn() or _lockstep.can_others_run(thread):
+    if _lockstep.can_others_run(thread):
         thread.give_way()
     _run_work(item)
-    thread.worked_in = turn()
+    thread.give_way()
 
 
 def _shutdown_in_lockstep(executor: Any, wait: bool = True, **options: Any) -> None:
