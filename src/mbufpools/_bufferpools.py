@@ -28,6 +28,7 @@ from ._buffer import Buffer, Buffers
 from ._debug import LeaseTracker
 from ._errors import ConfigurationError, OversizeRequest, PoolCorruption, RequestError
 from ._events import Hook, Observer
+from ._log import logger
 from ._memory import MappedMemory, Memory
 from ._options import SetOptions
 from ._owner_loop import OwnerLoop
@@ -77,8 +78,9 @@ class BufferPools:
                 ...
 
     At the end each request that still waits fails with `anyio.ClosedResourceError`. Buffers that
-    are out stay usable, their release still gives the memory back, and a `ResourceWarning` counts
-    them. An exception of the body is raised as it is, not in an exception group.
+    are out stay usable, and their release still gives the memory back. A `ResourceWarning` and a
+    line of the logger ``mbufpools`` count them. An exception of the body is raised as it is, not in
+    an exception group.
 
     Args:
         limit: bytes that the pages of all pools may take.
@@ -602,10 +604,15 @@ class BufferPools:
         if counts:
             tracker = self._state.tracker
             holders = "".join(f"\n  {holder}" for holder in tracker.holders()) if tracker else ""
-            warnings.warn(
+            report = (
                 f"{self.name} was closed with buffers still out: {', '.join(counts)}; "
                 f"their memory comes back when they are released"
-                f"{holders or ' (debug=True records which task took them, and where)'}",
+                f"{holders or ' (debug=True records which task took them, and where)'}"
+            )
+            # The log first: Python hides a ResourceWarning by default, and a filter may raise it.
+            logger().warning("%s", report)
+            warnings.warn(
+                report,
                 ResourceWarning,
                 stacklevel=3,
                 source=self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import warnings
 from collections.abc import Awaitable, Callable
 
 import anyio
@@ -325,6 +326,55 @@ async def test_what_was_granted_a_moment_before_the_close_is_kept() -> None:
     served.pop().release()
     assert pools.budget.allocated == 0
     pools.check()
+
+
+async def close_with_two_out(pools: BufferPools) -> None:
+    """Close `pools` while a buffer and a reservation are out, and release them."""
+    try:
+        async with pools:
+            buffer = await pools.get(1)
+            reservation = await pools.reserve(100)
+    finally:
+        buffer.release()
+        reservation.release()
+
+
+@pytest.mark.parametrize("debug", [False, True])
+async def test_what_is_out_at_the_close_is_in_the_log_because_python_hides_the_warning(
+    debug: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    pools = BufferPools(8192, [ONE_ITEM], name="relay", debug=debug)
+    with pytest.warns(ResourceWarning) as warned:
+        await close_with_two_out(pools)
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("mbufpools", "WARNING")
+    message = record.getMessage()
+    assert message.startswith(
+        "relay was closed with buffers still out: 1 of pool 'one', 1 reservation; "
+    )
+    assert (f"at {__file__}:" in message) == debug
+    assert message == str(warned.list[0].message)
+
+
+async def test_a_warning_that_is_an_error_leaves_the_report_of_the_close_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pools = BufferPools(8192, [ONE_ITEM], name="relay")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        with pytest.raises(ResourceWarning, match="relay was closed with"):
+            await close_with_two_out(pools)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("relay was closed with buffers still out: ")
+    pools.check()
+
+
+async def test_pools_that_are_closed_with_nothing_out_write_no_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with relay() as pools:
+        (await pools.get(1)).release()
+    assert caplog.records == []
 
 
 async def test_an_exception_of_the_body_passes_as_it_is() -> None:
