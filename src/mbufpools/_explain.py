@@ -169,9 +169,24 @@ class Explanation:
                 "cancelled (unless a holder has passed what it took on to another task); take all "
                 "that a task needs at once, with get_many"
             )
+            if self._buffers_lack_what_is_reserved():
+                lines.append(
+                    "reservations hold what buffers need; give the pools of these buffers a "
+                    "min_items, whose memory no reservation can take"
+                )
         elif not self.debug:
             lines.append("debug=True records which task holds what")
         return "\n".join(lines)
+
+    def _buffers_lack_what_is_reserved(self) -> bool:
+        """True if a task in the deadlock holds a reservation, and one waits for a buffer."""
+        stuck = [waiter for waiter in self.waiters if waiter.stuck]
+        tasks = {waiter.task_id for waiter in stuck}
+        return any(waiter.what != "bytes" for waiter in stuck) and any(
+            holder.pool == "bytes" and holder.task_id in tasks
+            for waiter in stuck
+            for holder in waiter.holders
+        )
 
     def _shown(self) -> Sequence[WaitingRequest]:
         """The requests that the text tells of. Of too many, those in a deadlock come first."""

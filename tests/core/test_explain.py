@@ -296,6 +296,50 @@ async def test_a_deadlock_is_told_with_every_holder_that_waits_itself_and_the_wa
         tasks.cancel_scope.cancel()
 
 
+MIN_ITEMS = (
+    "reservations hold what buffers need; give the pools of these buffers a min_items, whose "
+    "memory no reservation can take"
+)
+
+
+async def reserve_and_get(pools: BufferPools, nbytes: int, take: str = "get") -> None:
+    """Reserve a page, and after a second take what else is asked for."""
+    async with pools.reserve(PAGE):
+        await anyio.sleep(1)
+        with await getattr(pools, take)(nbytes):
+            await anyio.sleep(1)
+
+
+@pytest.mark.parametrize("min_items", [0, 1])
+async def test_reservations_that_hold_the_memory_of_buffers_are_told_and_min_items_cures_it(
+    min_items: int,
+) -> None:
+    size = PoolSpec(PAGE, items_per_page=1, name="large", min_items=min_items)
+    pools = BufferPools(2 * PAGE, [size], debug=True, memory=AccountedMemory())
+    async with entered(pools), anyio.create_task_group() as tasks:
+        for name in ("one", "other"):
+            tasks.start_soon(reserve_and_get, pools, PAGE, name=name)
+        await anyio.sleep(20)
+        explained = pools.explain()
+        assert explained.stuck == (not min_items)
+        assert str(explained).endswith(MIN_ITEMS) == (not min_items)
+        assert pools.statistics().waiting == (0 if min_items else 2)
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_deadlock_of_reservations_alone_is_not_one_of_min_items() -> None:
+    pools = BufferPools(
+        2 * PAGE, [PoolSpec(PAGE, items_per_page=1)], debug=True, memory=AccountedMemory()
+    )
+    async with entered(pools), anyio.create_task_group() as tasks:
+        for name in ("one", "other"):
+            tasks.start_soon(reserve_and_get, pools, PAGE, "reserve", name=name)
+        await anyio.sleep(20)
+        assert pools.explain().stuck
+        assert "min_items" not in str(pools.explain())
+        tasks.cancel_scope.cancel()
+
+
 async def test_without_debug_a_deadlock_cannot_be_seen_and_it_says_how() -> None:
     pools = small_and_large(2)
     async with entered(pools), anyio.create_task_group() as tasks:

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,61 @@ async def test_the_server_on_transports_aborts_connections_that_are_not_read_and
         seconds = await ask_beside_clients_that_never_read(address, pools)
         tasks.cancel_scope.cancel()
     assert seconds == pytest.approx(30, abs=1)
+
+
+# What the limit does not count
+
+
+def test_every_client_is_served_if_each_connection_has_a_reservation() -> None:
+    assert run("bounded.py") == (0, "60 of 60 clients got their own words back\n", "")
+
+
+async def test_connections_that_are_served_wait_for_no_buffer_of_those_that_wait_for_a_reservation(
+    monkeypatch: pytest.MonkeyPatch, anyio_backend_name: str
+) -> None:
+    """The reservations are taken by idle connections, which speak last."""
+    if anyio_backend_name == "trio":
+        pytest.skip("the server is one of asyncio")
+    monkeypatch.syspath_prepend(EXAMPLES)
+    bounded = importlib.import_module("bounded")
+    answers: list[bytes] = []
+    with bounded.listener() as sock:
+        address = sock.getsockname()
+        async with BufferPools("1 MiB", bounded.SIZES) as pools, anyio.create_task_group() as tasks:
+            tasks.start_soon(bounded.serve, sock, pools)
+            idle = [await anyio.connect_tcp(*address) for _ in range(20)]
+            async with anyio.create_task_group() as clients:
+                for _ in range(40):
+                    clients.start_soon(bounded.ask, address, answers)
+                await anyio.sleep(1)
+                assert pools.statistics().waiting == 1, "the next connection is not yet accepted"
+                for stream in idle:
+                    await stream.send(b"hello")
+                    if stream in idle[:15]:
+                        assert await stream.receive() == b"hello"
+                    await stream.aclose()
+            tasks.cancel_scope.cancel()
+    assert answers == [b"hello"] * 40
+
+
+def test_the_options_of_a_listening_socket_bound_what_the_kernel_keeps_of_its_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    bounded = importlib.import_module("bounded")
+    with bounded.listener() as sock, narrow(socket.socket()) as client:
+        client.connect(sock.getsockname())
+        sock.setblocking(True)
+        accepted, _ = sock.accept()
+        with accepted:
+            accepted.setblocking(False)
+            taken = 0
+            with suppress(BlockingIOError):
+                while taken < 1 << 20:
+                    taken += accepted.send(bytes(4096))
+            for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                assert accepted.getsockopt(socket.SOL_SOCKET, option) <= 2 * 16384
+    assert 0 < taken < 1 << 18
 
 
 # The end of a server that has a client. From Python 3.12 on `wait_closed` of asyncio's servers
