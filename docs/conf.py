@@ -7,8 +7,10 @@ class or a function (a link, if the reference has it), double backticks are code
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
+from dataclasses import is_dataclass
 from importlib import import_module
 from typing import Any
 
@@ -80,8 +82,26 @@ def document(app: Sphinx, what: str, name: str, value: Any, options: Any, lines:
     """
     if what == "data":
         lines[:] = string_below(name, value)
+    if what == "class" and is_dataclass(value):
+        lines[:] = ATTRIBUTES.split("\n".join(lines), maxsplit=1)[0].split("\n")
+    if what == "attribute" and not "".join(lines).strip():
+        lines[:] = line_of_attribute(name)
     if not what.startswith("attr"):
         lines[:] = GoogleDocstring(list(lines), SECTIONS, what="method").lines()
+
+
+ATTRIBUTES = re.compile(r"^Attributes:\n", re.MULTILINE)
+"""Begins the section of the fields in the docstring of a dataclass, which `help` shows. It is the
+last section. In the reference each of its entries stands at its field."""
+
+
+def line_of_attribute(name: str) -> list[str]:
+    """Return what the docstring of a dataclass says of one of its fields, or nothing."""
+    module, owner, attribute = name.rsplit(".", 2)
+    text = inspect.getdoc(getattr(sys.modules.get(module), owner, None)) or ""
+    section = ATTRIBUTES.split(text, maxsplit=1)[1:]
+    found = re.search(rf"^ {{4}}{attribute}: (.*(?:\n {{8}}.*)*)", "".join(section), re.MULTILINE)
+    return [" ".join(found[1].split())] if found else []
 
 
 def string_below(name: str, value: Any) -> list[str]:

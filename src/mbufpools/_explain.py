@@ -30,43 +30,49 @@ SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class WaitingRequest:
-    """One request that waits, and the reason."""
+    """One request that waits, and the reason.
+
+    Attributes:
+        number: The number of the request, counted from 1 in a pool set; an older request has a
+            lower one.
+        wants: The name of the pool or pools (``2 x small + 1 x large``); ``bytes`` for a
+            reservation.
+        what: The same as a part of a sentence, such as ``pool 'small'``.
+        nbytes: Bytes that were asked for.
+        charge: Bytes that the budget must have for it: those of a reservation, or of the whole
+            pages that are lacking.
+        task: The name of the task that waits.
+        task_id: The task's id, as `anyio.get_current_task` tells it; several tasks may have the
+            same name.
+        seconds: How long the request has waited, in seconds of the loop's clock.
+        behind: The number of the request that must be served first; 0 is the debt of a lowered
+            limit. None if there is none.
+        limit: The limit that the request exceeds: ``budget``, or a pool's name. None if the request
+            only has to wait for its turn.
+        short: How far the request exceeds that limit: bytes of the budget, or items of the pool.
+        wakeup: True if a wakeup of all requests that can be served is on its way.
+        holders: In debug mode: the holders of what the request waits for.
+        stuck: In debug mode: True if it stays unserved though every task that does not wait
+            releases all that it holds, and every task that is served then does so, too. None
+            without debug mode, because it is not known which task holds what. (A holder is the task
+            that took the lease. If it has passed the lease on to another task, that is not known
+            here; to a `PooledBufferedProtocol` it is.)
+    """
 
     number: int
-    """The number of the request, counted from 1 in a pool set; an older request has a lower one."""
     wants: str
-    """The name of the pool or pools (``2 x small + 1 x large``); ``bytes`` for a reservation."""
     what: str
-    """The same as a part of a sentence, such as ``pool 'small'``."""
     nbytes: int
-    """Bytes that were asked for."""
     charge: int
-    """Bytes that the budget must have for it: those of a reservation, or of the whole pages that
-    are lacking."""
     task: str
-    """The name of the task that waits."""
     task_id: int
-    """The task's id, as `anyio.get_current_task` tells it; several tasks may have the same name."""
     seconds: float
-    """How long the request has waited, in seconds of the loop's clock."""
     behind: int | None
-    """The number of the request that must be served first; 0 is the debt of a lowered limit. None
-    if there is none."""
     limit: str | None
-    """The limit that the request exceeds: ``budget``, or a pool's name. None if the request only
-    has to wait for its turn."""
     short: int
-    """How far the request exceeds that limit: bytes of the budget, or items of the pool."""
     wakeup: bool
-    """True if a wakeup of all requests that can be served is on its way."""
     holders: tuple[Holder, ...]
-    """In debug mode: the holders of what the request waits for."""
     stuck: bool | None
-    """In debug mode: True if it stays unserved though every task that does not wait releases all
-    that it holds, and every task that is served then does so, too. None without debug mode, because
-    it is not known which task holds what. (A holder is the task that took the lease. If it has
-    passed the lease on to another task, that is not known here; to a `PooledBufferedProtocol` it
-    is.)"""
 
     def __str__(self) -> str:
         text = (
@@ -91,27 +97,30 @@ class WaitingRequest:
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """All waiting requests, the oldest first; as text, the wait-for graph, with at most 20 requests
-    and 20 holders of each."""
+    and 20 holders of each.
+
+    Attributes:
+        limit: The limit of the budget, in bytes.
+        allocated: Bytes that are charged now.
+        reserved: Bytes, of those allocated, that reservations hold.
+        exported: Bytes, of those allocated, of released items and pages that something still
+            exports, such as a slice of a view.
+        pinned: Bytes, of those allocated, that are free in pages whose other items are out: only
+            requests of the same pool can have them.
+        debug: True in debug mode.
+        waiters: The waiting requests, the oldest first.
+        cached: For each pool whose CPUs have free items in their caches: its name, and how many. No
+            request that waits sees them.
+    """
 
     limit: int
-    """The limit of the budget, in bytes."""
     allocated: int
-    """Bytes that are charged now."""
     reserved: int
-    """Bytes, of those allocated, that reservations hold."""
     exported: int
-    """Bytes, of those allocated, of released items and pages that something still exports, such as
-    a slice of a view."""
     pinned: int
-    """Bytes, of those allocated, that are free in pages whose other items are out: only requests
-    of the same pool can have them."""
     debug: bool
-    """True in debug mode."""
     waiters: tuple[WaitingRequest, ...]
-    """The waiting requests, the oldest first."""
     cached: tuple[tuple[str, int], ...] = ()
-    """For each pool whose CPUs have free items in their caches: its name, and how many. No request
-    that waits sees them."""
 
     @property
     def stuck(self) -> bool | None:

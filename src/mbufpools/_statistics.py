@@ -22,36 +22,42 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class BudgetStatistics:
-    """A `Budget` at one moment."""
+    """A `Budget` at one moment.
+
+    Attributes:
+        limit: The most bytes that may be charged.
+        allocated: Bytes charged now.
+        peak: The most bytes ever charged at once.
+        drops: Charges that were refused.
+        used_percent: `allocated` as a whole percentage of `limit`, rounded down.
+        low_memory: True from above 80 % used until below 60 % used.
+    """
 
     limit: int
-    """Bytes."""
     allocated: int
-    """Bytes charged now."""
     peak: int
-    """Bytes: the most ever charged at once."""
     drops: int
-    """Charges that were refused."""
     used_percent: int
-    """`allocated` as a whole percentage of `limit`, rounded down."""
     low_memory: bool
-    """True from above 80 % used until below 60 % used."""
 
 
 @dataclass(frozen=True, slots=True)
 class CacheStatistics:
-    """The per-CPU caches of a pool of `MbufPools` at one moment."""
+    """The per-CPU caches of a pool of `MbufPools` at one moment.
+
+    Attributes:
+        list_items: Items of a full list.
+        depot: Items in the lists of the depot.
+        cpus: Items in the two lists of each CPU.
+        nget: Gets that the caches served; `PoolStatistics.nget` does not count them.
+        nput: Puts that ended in the caches; `PoolStatistics.nput` does not count them.
+    """
 
     list_items: int
-    """Items of a full list."""
     depot: int
-    """Items in the lists of the depot."""
     cpus: tuple[int, ...]
-    """Items in the two lists of each CPU."""
     nget: int
-    """Gets that the caches served; `PoolStatistics.nget` does not count them."""
     nput: int
-    """Puts that ended in the caches; `PoolStatistics.nput` does not count them."""
 
     @property
     def items(self) -> int:
@@ -61,48 +67,56 @@ class CacheStatistics:
 
 @dataclass(frozen=True, slots=True)
 class PoolStatistics:
-    """A `Pool` at one moment."""
+    """A `Pool` at one moment.
+
+    Attributes:
+        name: The name of the pool.
+        item_size: Bytes of an item.
+        page_size: Bytes of a page.
+        items_per_page: Items that a page holds.
+        nget: Items handed out since the pool was made, but for those that caches handed out.
+        nput: Items that came back, but for those that came back to caches.
+        nfail: Calls of `get_nowait` that were refused.
+        nwait: Calls of `get` that had to park. The kernel has a counter for them, ``mbs_wait``,
+            which ``netstat -m`` prints as "requests for memory delayed"; but nothing increments it
+            there.
+        nout: Items out now: `nget` less `nput`. With caches, see `in_use`.
+        npages: Pages that the pool has now.
+        nidle: Pages with no item out.
+        npagealloc: Pages that came since the pool was made.
+        npagefree: Pages that left since the pool was made.
+        hiwat: The most pages that the pool ever had. (Not its high water, which is
+            `max_idle_items`.)
+        min_items: Items whose pages the pool keeps (the kernel's low water).
+        max_items: Items that may be out at once; None is no limit (the kernel's hard limit).
+        max_idle_items: Items in idle pages above which a put frees the oldest idle page, once it
+            has been idle for more than a second (the kernel's high water).
+        waiting: Requests that are parked now.
+        quarantined: Items, of those out, whose lease has ended, and whose memory something still
+            exports.
+        caches: The caches of the CPUs; None if the pool has none.
+    """
 
     name: str
     item_size: int
-    """Bytes."""
     page_size: int
-    """Bytes."""
     items_per_page: int
     nget: int
-    """Items handed out since the pool was made, but for those that caches handed out."""
     nput: int
-    """Items that came back, but for those that came back to caches."""
     nfail: int
-    """Calls of `get_nowait` that were refused."""
     nwait: int
-    """Calls of `get` that had to park. The kernel has a counter for them, ``mbs_wait``, which
-    ``netstat -m`` prints as "requests for memory delayed"; but nothing increments it there."""
     nout: int
-    """Items out now: `nget` less `nput`. With caches, see `in_use`."""
     npages: int
-    """Pages that the pool has now."""
     nidle: int
-    """Pages with no item out."""
     npagealloc: int
-    """Pages that came since the pool was made."""
     npagefree: int
-    """Pages that left since the pool was made."""
     hiwat: int
-    """The most pages that the pool ever had. (Not its high water, which is `max_idle_items`.)"""
     min_items: int
-    """Items whose pages the pool keeps (the kernel's low water)."""
     max_items: int | None
-    """Items that may be out at once; None is no limit (the kernel's hard limit)."""
     max_idle_items: int
-    """Items in idle pages above which a put frees the oldest idle page, once it has been idle for
-    more than a second (the kernel's high water)."""
     waiting: int
-    """Requests that are parked now."""
     quarantined: int = 0
-    """Items, of those out, whose lease has ended, and whose memory something still exports."""
     caches: CacheStatistics | None = None
-    """The caches of the CPUs; None if the pool has none."""
 
     @property
     def gets(self) -> int:
@@ -136,74 +150,86 @@ class PoolStatistics:
 
 @dataclass(frozen=True, slots=True)
 class WaitStatistics:
-    """All requests that wait in one pool set, at one moment."""
+    """All requests that wait in one pool set, at one moment.
+
+    Attributes:
+        waiting: Requests that wait now.
+        peak_waiting: The most requests that ever waited at once.
+        waits: Requests that had to park.
+        grants: Parked requests that were served.
+        cancellations: Parked requests that were cancelled.
+        passes: Requests served past an older claim.
+        histogram: How long the served requests had waited. One pair for each bucket that is not
+            empty: its upper bound, in seconds of the loop's clock (a power of two microseconds),
+            and the number of requests in it.
+    """
 
     waiting: int
-    """Requests that wait now."""
     peak_waiting: int
-    """The most requests that ever waited at once."""
     waits: int
-    """Requests that had to park."""
     grants: int
-    """Parked requests that were served."""
     cancellations: int
-    """Parked requests that were cancelled."""
     passes: int
-    """Requests served past an older claim."""
     histogram: tuple[tuple[float, int], ...]
-    """How long the served requests had waited. One pair for each bucket that is not empty: its
-    upper bound, in seconds of the loop's clock (a power of two microseconds), and the number of
-    requests in it."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskQueueStatistics:
-    """A `TaskQueue` at one moment."""
+    """A `TaskQueue` at one moment.
+
+    Attributes:
+        name: The name of the task queue.
+        queued: Tasks that wait for their turn.
+        scheduled: Tasks that will be added later.
+        added: Calls of `add` that queued a task.
+        coalesced: Calls of `add` that found the task queued already.
+        discarded: Tasks that were taken off the queue before they ran.
+        runs: Tasks that were run.
+    """
 
     name: str
     queued: int
-    """Tasks that wait for their turn."""
     scheduled: int
-    """Tasks that will be added later."""
     added: int
-    """Calls of `add` that queued a task."""
     coalesced: int
-    """Calls of `add` that found the task queued already."""
     discarded: int
-    """Tasks that were taken off the queue before they ran."""
     runs: int
-    """Tasks that were run."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolsStatistics:
-    """A `BufferPools` or `MbufPools` at one moment."""
+    """A `BufferPools` or `MbufPools` at one moment.
+
+    Attributes:
+        limit: The most bytes that may be allocated.
+        allocated: Bytes of all pages and reservations.
+        peak: The most bytes ever allocated at once.
+        drops: Page requests that the budget refused.
+        wakeup_runs: How often freed pages woke all pools: the runs of the wakeup task, or, under
+            ``direct``, the freed pages. A new limit is counted only where the task does the waking.
+        reserved: Bytes held by reservations, which have no page.
+        debt: Bytes allocated beyond the limit, after it was lowered.
+        waits: The statistics of the requests that wait, of all pools together.
+        taskq: The statistics of the task queue that wakes them.
+        pools: The statistics of each pool by its name, in the order of the sizes.
+        dropped: Leases that were dropped without a release, and found.
+        drains: How often the caches were drained because a request waited; see `Drain`.
+        cpu_visits: CPUs that were visited for that, each for the caches of all pools.
+    """
 
     limit: int
-    """Bytes."""
     allocated: int
-    """Bytes of all pages."""
     peak: int
-    """Bytes: the most ever allocated at once."""
     drops: int
-    """Page requests that the budget refused."""
     wakeup_runs: int
-    """How often freed pages woke all pools: the runs of the wakeup task, or, under ``direct``, the
-    freed pages. A new limit is counted only where the task does the waking."""
     reserved: int
-    """Bytes held by reservations, which have no page."""
     debt: int
-    """Bytes allocated beyond the limit, after it was lowered."""
     waits: WaitStatistics
     taskq: TaskQueueStatistics
     pools: Mapping[str, PoolStatistics]
-    """The statistics of each pool by its name, in the order of the sizes."""
     dropped: int = 0
-    """Leases that were dropped without a release, and found."""
     drains: int = 0
-    """How often the caches were drained because a request waited; see `Drain`."""
     cpu_visits: int = 0
-    """CPUs that were visited for that, each for the caches of all pools."""
 
     @property
     def waiting(self) -> int:
