@@ -265,6 +265,21 @@ async def test_pages_that_something_exports_are_told_for_nobody_holds_them() -> 
         tasks.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize(("items_per_page", "kept"), [(8, 1 << 20), (1, 8 * 16384)])
+async def test_one_buffer_in_each_page_keeps_the_limit_if_pages_are_a_large_part_of_it(
+    items_per_page: int, kept: int
+) -> None:
+    size = PoolSpec(16384, items_per_page=items_per_page)
+    async with BufferPools("1 MiB", [size, 2048], memory=AccountedMemory()) as pools:
+        buffers = [await pools.get(16384) for _ in range(64)]
+        for number, buffer in enumerate(buffers):
+            if number % 8:
+                buffer.release()
+        await anyio.sleep(120)  # idle pages leave, one a second
+        assert (pools.statistics().nout, pools.statistics().allocated) == (8, kept)
+        release_all(buffers[::8])
+
+
 # The deadlock
 
 
