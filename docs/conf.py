@@ -82,21 +82,21 @@ def document(app: Sphinx, what: str, name: str, value: Any, options: Any, lines:
     """
     if what == "data":
         lines[:] = string_below(name, value)
-    if what == "class" and is_dataclass(value):
+    if what == "class" and (is_dataclass(value) or hasattr(value, "_fields")):
         lines[:] = ATTRIBUTES.split("\n".join(lines), maxsplit=1)[0].split("\n")
-    if what == "attribute" and not "".join(lines).strip():
-        lines[:] = line_of_attribute(name)
+    if what == "attribute":  # a NamedTuple says "Alias for field number 0" of its own
+        lines[:] = line_of_attribute(name) or lines
     if not what.startswith("attr"):
         lines[:] = GoogleDocstring(list(lines), SECTIONS, what="method").lines()
 
 
 ATTRIBUTES = re.compile(r"^Attributes:\n", re.MULTILINE)
-"""Begins the section of the fields in the docstring of a dataclass, which `help` shows. It is the
-last section. In the reference each of its entries stands at its field."""
+"""Begins the list of the fields in the docstring of a dataclass or a NamedTuple, for `help`. It is
+the last section. In the reference each of its entries stands at its field."""
 
 
 def line_of_attribute(name: str) -> list[str]:
-    """Return what the docstring of a dataclass says of one of its fields, or nothing."""
+    """Return what the docstring of a class says of one of its fields, or nothing."""
     module, owner, attribute = name.rsplit(".", 2)
     text = inspect.getdoc(getattr(sys.modules.get(module), owner, None)) or ""
     section = ATTRIBUTES.split(text, maxsplit=1)[1:]

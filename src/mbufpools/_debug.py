@@ -29,22 +29,26 @@ POISON = 0xDF
 
 
 class Holder(NamedTuple):
-    """Who holds, or held, a lease: a task, or a connection."""
+    """Who holds, or held, a lease: a task, or a connection.
+
+    Attributes:
+        pool: The pool's name, or ``bytes``.
+        nbytes: Bytes that were asked for.
+        task: The name of the task that took the lease; empty if no task took it.
+        task_id: The task's number, as `anyio.get_current_task` tells it; 0 if no task took the
+            lease, or none has to release it.
+        where: File and line of the call, outside of this library; empty if a connection has read
+            ahead.
+        connection: What a connection does with the buffer, such as ``being sent to
+            127.0.0.1:5123``. It releases the buffer, and no task does. Empty for every other lease.
+    """
 
     pool: str
-    """The pool's name, or ``bytes``."""
     nbytes: int
-    """Bytes that were asked for."""
     task: str
-    """The name of the task that took the lease; empty if no task took it."""
     task_id: int
-    """The task's number, as `anyio.get_current_task` tells it; 0 if no task took the lease, or none
-    has to release it."""
     where: str
-    """File and line of the call, outside of this library; empty if a connection has read ahead."""
     connection: str = ""
-    """What a connection does with the buffer, such as ``being sent to 127.0.0.1:5123``. It releases
-    the buffer, and no task does. Empty for every other lease."""
 
     def __str__(self) -> str:
         what = f" of pool {self.pool!r}" if self.pool != "bytes" else ", reserved"

@@ -45,20 +45,25 @@ class EventKind(enum.StrEnum):
 
 
 class Event(NamedTuple):
-    """One step of a pool set or of its task queue."""
+    """One step of a pool set or of its task queue.
+
+    Attributes:
+        kind: What happened.
+        time: Seconds of the loop's clock since the pools were entered.
+        name: The name of the pool, of several pools (``2 x small + 1 x large``) or of the task;
+            ``bytes`` for a reservation.
+        nbytes: The bytes that were asked for (get, put, wait, grant, cancel), the bytes of the page
+            (page in, page out), or 0. An item whose lease was dropped, or that something exported
+            after its lease had ended, counts with the bytes of a whole item.
+        request: The number of the request (wait, grant, cancel), counted from 1 in a pool set, or
+            0.
+    """
 
     kind: EventKind
     time: float
-    """Seconds of the loop's clock since the pools were entered."""
     name: str
-    """The name of the pool, of several pools (``2 x small + 1 x large``) or of the task; ``bytes``
-    for a reservation."""
     nbytes: int
-    """The bytes that were asked for (get, put, wait, grant, cancel), the bytes of the page
-    (page in, page out), or 0. An item whose lease was dropped, or that something exported after
-    its lease had ended, counts with the bytes of a whole item."""
     request: int
-    """The number of the request (wait, grant, cancel), counted from 1 in a pool set, or 0."""
 
 
 Hook = Callable[[Event], None]

@@ -39,12 +39,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ByteBoundStreamStatistics:
-    """The state of a stream of `create_byte_stream` at one moment."""
+    """The state of a stream of `create_byte_stream` at one moment.
+
+    Attributes:
+        current_buffer_used: The number of items that were sent and not received.
+        current_bytes: The number of bytes of the pools' limit that these items hold.
+        open_send_streams: The number of sending ends that are open.
+        open_receive_streams: The number of receiving ends that are open.
+        tasks_waiting_send: The number of tasks that wait in `send`.
+        tasks_waiting_receive: The number of tasks that wait in `receive`.
+    """
 
     current_buffer_used: int
-    """The number of items that were sent and not received."""
     current_bytes: int
-    """The number of bytes of the pools' limit that these items hold."""
     open_send_streams: int
     open_receive_streams: int
     tasks_waiting_send: int
