@@ -396,9 +396,7 @@ def test_a_stall_is_replayed_by_its_report(suite: pytest.Pytester) -> None:
         await event.wait()
     """
     result = run(suite, _dedent(source))
-    waits = (
-        "  task 0 '*' waits at *test_it.py:*, in test_stall, for *Event: set() was never called*"
-    )
+    waits = "  task 0 '*' waits at *test_it.py:*, in test_stall, for *Event: set() was not called *"
     result.stdout.fnmatch_lines(["stall: every task waits, and nothing can wake one", waits])
     again = suite.runpytest_inprocess(*replay_line(result), "-p", "no:cacheprovider")
     again.assert_outcomes(failed=1)
@@ -1562,3 +1560,62 @@ def test_the_modules_that_a_test_names_say_which_backend_it_is_for(
     result = suite.runpytest_inprocess("--collect-only", "-q", "-p", "no:cacheprovider")
     collected = [line for line in result.outlines if "::test_it" in line]
     assert collected == [f"test_it.py::test_it[{backend}]" for backend in backends]
+
+
+def test_the_functions_of_the_same_file_say_which_backend_a_test_is_for(
+    suite: pytest.Pytester,
+) -> None:
+    source = """
+    import asyncio, pytest
+
+    async def inner():
+        await asyncio.sleep(0)
+
+    async def helper():
+        await inner()
+
+    @pytest.mark.explore
+    async def test_it():
+        await helper()
+    """
+    suite.makepyfile(test_it=_dedent(source))
+    result = suite.runpytest_inprocess("--collect-only", "-q", "-p", "no:cacheprovider")
+    assert [it for it in result.outlines if "::" in it] == ["test_it.py::test_it[asyncio]"]
+
+
+def test_the_backend_of_anyios_fixture_is_the_explored_one(suite: pytest.Pytester) -> None:
+    source = """
+    @pytest.fixture(params=["asyncio", ("trio", {}), ("asyncio", {"use_uvloop": False})])
+    def anyio_backend(request):
+        return request.param
+
+    @pytest.mark.explore
+    async def test_it(anyio_backend):
+        await checkpoint()
+    """
+    result = run(suite, _dedent(source), "-v")
+    names = sorted(line.split()[0] for line in result.outlines if "PASSED" in line)
+    assert len(names) == 3
+    result.assert_outcomes(passed=3)
+
+
+def test_a_token_with_a_cancellation_is_passed_over_once_none_is_asked_for(
+    suite: pytest.Pytester,
+) -> None:
+    source = """
+    @pytest.mark.explore(backend="asyncio", CANCEL)
+    async def test_it():
+        lock = anyio.Lock()
+
+        async def customer():
+            await lock.acquire()
+            await checkpoint()
+            lock.release()
+
+        await two(customer)
+    """
+    first = _dedent(source)
+    for cancel, failed in (("cancel=True", True), ("cancel=False", False), ("cancel=True", True)):
+        (suite.path / "test_it.py").write_text(HEAD + first.replace("CANCEL", cancel), "utf-8")
+        result = suite.runpytest_inprocess()
+        result.assert_outcomes(failed=failed, passed=not failed)

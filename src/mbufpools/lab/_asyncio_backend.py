@@ -389,6 +389,9 @@ _BaseEventLoop: Any = asyncio.BaseEventLoop
 class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
     """An event loop for one execution."""
 
+    _closed = True
+    """Until it is made: what is interrupted before has nothing to close."""
+
     def __init__(self, schedule: Schedule) -> None:
         super().__init__()
         self._now = BEGIN

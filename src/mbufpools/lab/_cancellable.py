@@ -47,16 +47,20 @@ ROOT_FILES = ("pyproject.toml", "setup.py", "setup.cfg", ".git")
 
 
 class TaskInfo(NamedTuple):
-    """A task, as a predicate of `cancellable` sees it."""
+    """A task, as a predicate of `cancellable` sees it.
+
+    Attributes:
+        title: the name that the program or a library gave it, else that of its function.
+        name: the lab's name of it, such as ``0.1``; the main task is ``0``.
+        function: the qualified name of the coroutine function that it runs.
+        file: the file with the code that made it; empty for the main task.
+        line: the line of that code.
+    """
 
     title: str
-    """The name that the program or a library gave it, else that of its function."""
     name: str
-    """The lab's name of it, such as ``0.1``; the main task is ``0``."""
     function: str
-    """The qualified name of the coroutine function that it runs."""
     file: str
-    """The file with the code that made it; empty for the main task."""
     line: int
 
 

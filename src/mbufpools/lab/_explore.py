@@ -281,7 +281,8 @@ def _remarks(
     if strategy.truncated:
         yield (
             "a task gave way to others after its slice of steps; if it can take more of them while "
-            "the others wait, raise slice_steps="
+            "the others wait, raise slice_steps= (no number is enough for a task that waits in a "
+            "loop, or that a cancelled scope of anyio wakes again and again)"
         )
     never = executed.titles.keys() - executed.ran
     if never:

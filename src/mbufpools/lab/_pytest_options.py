@@ -277,21 +277,55 @@ def _only_on(config: pytest.Config, function: Callable[..., Any], marks: set[str
 
 
 def _used(function: Callable[..., Any]) -> set[str]:
-    """Return which of asyncio, anyio and trio the code of a function names; if none, then which of
-    them the modules of the project import that it names, and so on."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
-    variables = getattr(inspect.unwrap(function), "__globals__", {})
-    names = set(_names(code)) if code is not None else set()
-    modules = {_module_of(variables.get(name)) for name in names}
-    seen = {getattr(inspect.unwrap(function), "__module__", "")}
+    """Return which of asyncio, anyio and trio the code of a function names.
+
+    If it names none, the functions of its module count that it names, with what the module imports
+    of anyio and trio; and if these name none, the modules of the project that they name.
+    """
+    function = inspect.unwrap(function)
+    variables = getattr(function, "__globals__", {})
+    direct = _backends(map(_module_of, (variables.get(name) for name in _names_of(function))))
+    if direct:
+        return direct
+    modules = set(map(_module_of, _named(function, variables)))
+    helpers = _backends(modules)
+    if helpers:
+        return helpers | (_backends(map(_module_of, variables.values())) - {"asyncio"})
+    seen = {getattr(function, "__module__", "")}
     while True:
-        used = {module.partition(".")[0] for module in modules} & {"asyncio", "anyio", "trio"}
+        used = _backends(modules)
         new = {module for module in modules - seen if _is_of_project(module)}
         if used or not new:
             return used
         seen |= new
         values = [value for name in new for value in list(vars(sys.modules[name]).values())]
         modules = set(map(_module_of, values))
+
+
+def _backends(modules: Iterable[str]) -> set[str]:
+    """Return which of asyncio, anyio and trio are among some modules."""
+    return {module.partition(".")[0] for module in modules} & {"asyncio", "anyio", "trio"}
+
+
+def _names_of(function: Any) -> Iterator[str]:
+    """Yield the global names in the code of a function."""
+    code = getattr(function, "__code__", None)
+    return iter(()) if code is None else _names(code)
+
+
+def _named(function: Any, variables: Mapping[str, Any]) -> list[object]:
+    """Return the values of the global names of a function, and of the functions of its module that
+    it names, and so on."""
+    values: list[object] = []
+    pending, seen = [function], {id(function)}
+    while pending:
+        for name in _names_of(pending.pop()):
+            value = inspect.unwrap(found) if callable(found := variables.get(name)) else found
+            values.append(value)
+            if getattr(value, "__globals__", None) is variables and id(value) not in seen:
+                seen.add(id(value))
+                pending.append(value)
+    return values
 
 
 def _module_of(value: object) -> str:

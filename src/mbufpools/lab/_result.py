@@ -14,24 +14,30 @@ __all__ = ["Exploration", "ExplorationFailed", "ExplorationIncomplete", "Failure
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What failed, and how to repeat it."""
+    """What failed, and how to repeat it.
+
+    Attributes:
+        kind: ``"stall"``, ``"livelock"``, ``"exception"`` or ``"leak"``.
+        token: the schedule as one line. `replay` takes it and executes the schedule again.
+        report: a text for people: what failed, where each task stood, the schedule, how to replay
+            it.
+        error: the exception that the program raised, or None. It is None if a worker found the
+            failure.
+        found_at: the number of the execution that failed first, counted from 1.
+        schedule: the steps of the failing execution, one after another, as data.
+        page: the file of the HTML page, if `explore` was asked for pages.
+        replays: the number of executions that shrinking it took; `Exploration.executions` excludes
+            them.
+    """
 
     kind: FailureKind
-    """``"stall"``, ``"livelock"``, ``"exception"`` or ``"leak"``."""
     token: str
-    """The schedule as one line. `replay` takes it and executes the schedule again."""
     report: str
-    """A text for people: what failed, where each task stood, the schedule, how to replay it."""
     error: BaseException | None = None
-    """The exception that the program raised, or None. It is None if a worker found the failure."""
     found_at: int = 1
-    """The number of the execution that failed first, counted from 1."""
     schedule: tuple[ScheduledStep, ...] = field(default=(), repr=False)
-    """The steps of the failing execution, one after another, as data."""
     page: str | None = None
-    """The file of the HTML page, if `explore` was asked for pages."""
     replays: int = 0
-    """The number of executions that shrinking it took; `Exploration.executions` excludes them."""
 
     def report_with(self, command: str) -> str:
         """Return the report, with a command instead of the call of `replay`."""
@@ -66,31 +72,37 @@ class ExplorationIncomplete(ExplorationFailed):
 
 @dataclass(frozen=True, slots=True)
 class Exploration:
-    """What an exploration found, and what it covered."""
+    """What an exploration found, and what it covered.
+
+    Attributes:
+        executions: the number of schedules that were executed.
+        complete: True if every schedule within the bound was executed. Under ``dpor`` this covers
+            the declared accesses only: an order that matters to undeclared state may be missing.
+        bound: the bound in words, such as "the schedules of at most 2 preemptions".
+        strategy: the name of the strategy.
+        backend: ``"asyncio"`` or ``"trio"``.
+        failures: the failures, all different, in the order in which they were found.
+        remarks: what makes a complete exploration say less than it seems to: that there was never a
+            choice, that a task never ran.
+        not_explored: what was held fixed, so that the exploration says nothing of it.
+        redundant: the number of executions that were given up early because they could show nothing
+            new.
+        left: the number of schedules within the bound that were not executed, estimated; None if
+            all were, or if it is not known.
+        seconds: the duration of the exploration, in seconds of real time.
+    """
 
     executions: int
-    """The number of schedules that were executed."""
     complete: bool
-    """True if every schedule within the bound was executed. Under ``dpor`` this covers the declared
-    accesses only: an order that matters to undeclared state may be missing."""
     bound: str
-    """The bound in words, such as "the schedules of at most 2 preemptions"."""
     strategy: str
     backend: BackendName
     failures: tuple[Failure, ...] = ()
-    """The failures, all different, in the order in which they were found."""
     remarks: tuple[str, ...] = ()
-    """What makes a complete exploration say less than it seems to: that there was never a choice,
-    that a task never ran."""
     not_explored: tuple[str, ...] = ()
-    """What was held fixed, so that the exploration says nothing of it."""
     redundant: int = 0
-    """The number of executions that were given up early because they could show nothing new."""
     left: int | None = field(default=None, compare=False)
-    """The number of schedules within the bound that were not executed, estimated; None if all were,
-    or if it is not known."""
     seconds: float = field(default=0.0, compare=False)
-    """The duration of the exploration, in seconds of real time."""
 
     @property
     def verdict(self) -> Verdict:

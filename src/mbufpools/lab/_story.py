@@ -17,25 +17,29 @@ __all__ = ["ScheduledStep", "lanes_of", "named", "steps_of"]
 
 @dataclass(frozen=True, slots=True)
 class ScheduledStep:
-    """One step of a failing execution."""
+    """One step of a failing execution.
+
+    Attributes:
+        task: the lab's name of the task, such as ``0.1``; the main task is ``0``, and ``clock`` is
+            the clock, which moves when nothing else can run.
+        title: what the task is called.
+        number: the number of the step among those of its task, from 1.
+        stopped_at: where the task stands after the step: its file, line and function, or how it
+            ended.
+        time: seconds of virtual time after the step.
+        woken_by: the steps that made the task ready, as indices of the schedule, from 0.
+        deviations: what the lab did after this step instead of what the rule says, in words.
+        values: the values that `choose` returned in this step.
+    """
 
     task: str
-    """The lab's name of the task, such as ``0.1``; the main task is ``0``, and ``clock`` is the
-    clock, which moves when nothing else can run."""
     title: str
-    """What the task is called."""
     number: int
-    """The number of the step among those of its task, from 1."""
     stopped_at: str
-    """Where the task stands after the step: its file, line and function, or how it ended."""
     time: float
-    """Seconds of virtual time after the step."""
     woken_by: tuple[int, ...] = ()
-    """The steps that made the task ready, as indices of the schedule, from 0."""
     deviations: tuple[str, ...] = ()
-    """What the lab did after this step instead of what the rule says, in words."""
     values: tuple[str, ...] = ()
-    """The values that `choose` returned in this step."""
 
 
 def steps_of(schedule: Schedule, length: int | None = None) -> tuple[ScheduledStep, ...]:
