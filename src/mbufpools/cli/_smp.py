@@ -212,7 +212,7 @@ def _legend(rules: dict[str, str]) -> Iterator[str]:
 
 
 def _conditions() -> Iterator[str]:
-    """What a ? in the column *in the kernel* means."""
+    """Say what the column *in the kernel* means."""
     from mbufpools.smp import VARIANTS
 
     told = [
@@ -221,7 +221,10 @@ def _conditions() -> Iterator[str]:
         if variant.in_kernel_if
     ]
     yield ""
-    yield from _fill(f"in the kernel: ? depends on the machine. It may have {'; '.join(told)}.")
+    yield from _fill(
+        "in the kernel: yes, if the real kernel has this rule, with the patch or without it; ? "
+        f"depends on the machine. It may have {'; '.join(told)}."
+    )
 
 
 def _entry(name: str, text: str) -> str:
@@ -246,8 +249,9 @@ def _faults(verdicts: list[Verdict]) -> Iterator[str]:
     yield from _fill(
         f"window: {SOURCE}. schedules: in how many of {RANDOM} random schedules of that code a "
         f"process was left asleep. The model computes what ends a stall: each of the things alone "
-        f"ends every stall that was found on several CPUs. The gc ends none: a process is in a "
-        f"stall only once the gc finds nothing more to do."
+        f"ends every stall that was found on several CPUs. (A put needs an item of the pool. In "
+        f"gc-get with caches the pool has none, so only a page that leaves ends that stall.) The "
+        f"gc ends none: a process is in a stall only once the gc finds nothing more to do."
     )
 
 
@@ -286,9 +290,10 @@ def _ending(verdicts: list[Verdict]) -> list[str]:
     spinning = kinds.count("livelock")
     total = sum(found.schedules() for found in holding)
     ending = (
-        f"Verdict: {len(holding)} variants leave no process asleep in any of {total} schedules; "
-        f"{len(kinds) - spinning} rules of the kernel, with the patch or before it, can each leave "
-        f"one asleep until something else happens"
+        f"Verdict: {len(holding)} variants leave no process asleep in any of {total} "
+        f"schedules of several CPUs; "
+        f"{len(kinds) - spinning} rules of the kernel, patched or not, can each leave one "
+        f"asleep until something happens"
         + (f"; {spinning} makes the patch's task spin." if spinning else ".")
     )
     if not all(found.as_expected for found in verdicts):

@@ -59,7 +59,7 @@ VARIANTS: dict[str, Variant] = {
             "the patch on the kernel as it is, without its caches and not short of memory: "
             "unlocked-look, add-then-check, new-page and stale",
             KERNEL,
-            ("put-get", "put-gets"),
+            ("half-page", "put-get", "put-gets"),
             in_kernel=True,
             combination=True,
         ),
