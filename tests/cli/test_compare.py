@@ -56,7 +56,12 @@ def test_it_runs_a_question_with_other_parameters_and_keeps_the_figures(
     assert main([*line, "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr()
     said = " ".join(printed.out.split())
-    assert "Changed in every row, whatever it says: cold.horizon=20, incident.resume=1.0," in said
+    assert (
+        "Changed in every row that is simulated, whatever it says: cold.horizon=20, "
+        "incident.resume=1.0,"
+    ) in said
+    rerun = "mbufpools compare margin --seeds 1 --set cold.horizon=20"
+    assert rerun in (tmp_path / "report.html").read_text("utf-8")
     assert "The pages leave one a second, so each is an add of its own. 20 s are simulated." in said
     assert "No margin up to 2 MiB is safe" in printed.out
     assert "No margin up to 2 MiB is safe" in (tmp_path / "report.html").read_text("utf-8")

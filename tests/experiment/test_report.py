@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from mbufpools.demokit import Table
-from mbufpools.experiment import KERNELS, QUESTIONS, unpack
+from mbufpools.experiment import KERNELS, QUESTIONS, find_question, unpack
 from mbufpools.experiment._story import tell_story
 
 pytest.importorskip("matplotlib")
 
 from mbufpools.experiment import report
-from mbufpools.experiment.report._page import html_table
+from mbufpools.experiment.report._page import _command, html_table
 
 ROOT = Path(__file__).resolve().parents[2]
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
@@ -46,6 +46,20 @@ def test_the_page_has_every_question_with_its_picture(written: Path) -> None:
         assert "<svg" in section[: section.index("</section>")]
         assert (written.parent / f"{question.name}.svg").exists()
     assert text.index('id="page"') < text.index('id="story"') < text.index('id="cure"')
+
+
+def test_the_page_says_the_command_that_runs_a_question_as_it_was_run(written: Path) -> None:
+    text = written.read_text("utf-8")
+    for question in QUESTIONS:
+        assert f"Rerun: <code>mbufpools compare {question.name} --seeds 20</code>" in text
+    results = unpack(ROOT / "docs" / "results.jsonl.xz")
+    results.cpus = 4
+    results.changes = {"incident": {"nmbclust": 4096, "resume": 1.5}, "grab": {"nmbclust": 64}}
+    command = _command(find_question("page"), results, 3)
+    assert command == (
+        "mbufpools compare page --seeds 3 --cpus 4 "
+        "--set incident.nmbclust=4096 --set incident.resume=1.5"
+    )
 
 
 def test_words_stand_on_the_left_of_a_column_and_numbers_on_the_right() -> None:

@@ -276,7 +276,9 @@ def _terms(question: Question, results: Results, arguments: argparse.Namespace) 
     seeds, cpus = results.seeds_of(question.cells), arguments.cpus or 8
     terms = [f"Seeds: {seeds}. Caches are those of {cpus} CPUs, where nothing else is said."]
     if arguments.set:
-        terms.append(f"Changed in every row, whatever it says: {', '.join(arguments.set)}.")
+        terms.append(
+            f"Changed in every row that is simulated, whatever it says: {', '.join(arguments.set)}."
+        )
     if find_spec("numpy") is None:
         terms.append("Without NumPy there are no intervals: pip install 'mbufpools[report]'.")
     else:

@@ -82,7 +82,7 @@ def _page_tables(results: Results) -> list[Table]:
             "refused": "refused\n%",
             "wait": "mean\n(ms)",
         },
-        title="An incident measured on the kernel's own code, with more load; one run of each",
+        title="Measured on the kernel's own code (budget 16 MiB, more load; one run of each)",
         right=("done",),
     )
     for name, run in INCIDENT.items():

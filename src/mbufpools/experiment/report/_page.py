@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -89,6 +90,7 @@ def _section(question: Question, results: Results, picture: str) -> str:
     order = (tables, f"<figure>{picture}</figure>")
     if question.name != "page":
         order = (order[1], order[0])
+    seeds = results.seeds_of(question.cells)
     return f"""<section id="{question.name}">
 <h2>{question.letter}. {_text(question.asked)}</h2>
 <p class="verdict">{_text(question.verdict(results))}</p>
@@ -96,10 +98,22 @@ def _section(question: Question, results: Results, picture: str) -> str:
 <p>{_text(question.how(results))}</p>
 {order[1]}
 {notes}
-<p class="faint">{plural(results.seeds_of(question.cells), "seed")} a cell; in brackets 95 % of the
-bootstrapped means. Rerun: <code>mbufpools compare {question.name}</code></p>
+<p class="faint">{plural(seeds, "seed")} a cell; in brackets 95 % of the
+bootstrapped means. Rerun: <code>{_text(_command(question, results, seeds))}</code></p>
 </section>
 """
+
+
+def _command(question: Question, results: Results, seeds: int) -> str:
+    """Return the command that runs a question again as it was run."""
+    used = {cell.workload for cell in question.cells}
+    words = ["mbufpools", "compare", question.name, "--seeds", str(seeds)]
+    if results.cpus is not None:
+        words += ["--cpus", str(results.cpus)]
+    for workload in sorted(used & results.changes.keys()):
+        for name, value in results.changes[workload].items():
+            words += ["--set", f"{workload}.{name}={value}"]
+    return shlex.join(words)
 
 
 def html_table(table: Table) -> str:
