@@ -2,9 +2,9 @@
 
 The budget holds 8 clusters of 2k, which is one page of 16 KiB. Process 1 takes a
 cluster, and with it the page. Process 2 asks for an mbuf and sleeps. Process 1 puts
-its cluster back. The page is now idle, until the gc lets it go. Then the whole budget
-is free: is process 2 woken? `none` is the kernel without the patch, `deferred` is the
-patch, `direct` and `near-limit` were proposed in the thread about it, and `wanted` is
+its cluster back. The page is now idle, until the pools' gc lets it go. Then the whole
+budget is free: is process 2 woken? `none` is the kernel without the patch, `deferred`
+is the patch, `direct` and `near-limit` are from the mail thread about it, `wanted` is
 what a comment of 2007 in the kernel describes. The drops are the pages that the
 budget refused: process 2 asks for one, and once more before it sleeps.
 """
@@ -130,7 +130,7 @@ def text(options: Options) -> str:
             "Process 1 puts its cluster back. The page is",
             "The others put theirs back. The pages are",
         ),
-        ("the gc lets it go", "the gc lets them go"),
+        ("gc lets it go", "gc lets them go"),
     ):
         told = told.replace(one, several)
     return told
