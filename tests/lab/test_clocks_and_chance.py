@@ -119,7 +119,7 @@ def test_the_clock_goes_on_for_a_program_that_asks_again_and_again(
 
     async def there_is_a_timeout() -> None:
         with anyio.move_on_after(30) as scope:
-            while True:
+            while True:  # noqa: ASYNC110 - what is tested
                 await checkpoint()
         assert scope.cancelled_caught
 
@@ -144,7 +144,7 @@ def test_the_clock_goes_on_for_a_program_that_asks_again_and_again(
         assert found.failures == (), program
 
     async def nothing_will_happen() -> None:
-        while True:
+        while True:  # noqa: ASYNC110 - what is tested
             await checkpoint()
 
     found = lab.explore(nothing_will_happen, backend=backend, strategy="fifo")
