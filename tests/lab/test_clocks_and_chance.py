@@ -30,8 +30,9 @@ from anyio.lowlevel import checkpoint
 
 from mbufpools import lab
 from mbufpools.lab import _redirected
-from mbufpools.lab._clocks import EPOCH, LOOKS, TICK, TURNS
-from mbufpools.lab._instants import BEGIN, TOGETHER
+from mbufpools.lab._clocks import EPOCH, LOOKS, TURNS
+from mbufpools.lab._instants import BEGIN, TICK, TOGETHER
+from mbufpools.lab._running import LOOK
 from mbufpools.lab._schedule import STILL
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -100,6 +101,18 @@ def test_datetime_is_not_later_than_a_later_look_at_the_clock() -> None:
 
 
 @BACKENDS
+def test_a_look_at_the_clock_takes_no_time_under_dpor(backend: lab.BackendName) -> None:
+    """Or steps that look would depend on each other."""
+
+    async def program() -> None:
+        begin = time.perf_counter()
+        await checkpoint()
+        assert time.perf_counter() == begin
+
+    assert lab.explore(program, backend=backend, strategy="dpor").verdict == "proved"
+
+
+@BACKENDS
 def test_the_clock_goes_on_for_a_program_that_asks_again_and_again(
     backend: lab.BackendName,
 ) -> None:
@@ -124,7 +137,7 @@ def test_the_clock_goes_on_for_a_program_that_asks_again_and_again(
         assert scope.cancelled_caught
 
     async def the_clock_of_the_event_loop_is_asked() -> None:
-        end = anyio.current_time() + 60
+        end = anyio.current_time() + 3600
         while anyio.current_time() < end:  # noqa: ASYNC110 - what is tested
             await checkpoint()
 
@@ -494,6 +507,7 @@ def test_the_page_of_the_lab_has_the_numbers_of_the_clock() -> None:
         f"less than {micro} microseconds apart",
         f"moved by {TICK * 1000:g} ms for each look after {LOOKS:,}",
         f"After {STILL:,} steps at one moment",
+        {2: "takes time: nearly two nanoseconds"}[round(LOOK * 1e9)],
         f"{datetime.datetime.fromtimestamp(EPOCH, datetime.UTC):%Y-%m-%d %H:%M:%S} UTC",
     ):
         assert said in page.replace("\n", " ")

@@ -60,6 +60,18 @@ async def test_sound():
     assert count == 2
 """
 
+ONLY_IF_CANCELLED = """
+async def race():
+    lock = anyio.Lock()
+
+    async def customer():
+        await lock.acquire()
+        await checkpoint()  # a cancellation here leaves the lock taken
+        lock.release()
+
+    await two(customer)
+"""
+
 INI = "[pytest]\nasyncio_default_fixture_loop_scope = function\n"
 
 
@@ -455,18 +467,6 @@ def test_the_tasks_of_a_test_are_cancelled_whatever_is_around_it(
     @pytest.fixture
     def mine():
         return 1
-
-    async def race():
-        lock = anyio.Lock()
-
-        async def customer():
-            await lock.acquire()
-            await checkpoint()
-            lock.release()
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(customer)
-            group.start_soon(customer)
     """
     if how == "by_a_lambda":
         source += """
@@ -481,7 +481,7 @@ def test_the_tasks_of_a_test_are_cancelled_whatever_is_around_it(
     async def test_it({fixture}):
         await race()
     """
-    result = run(suite, _dedent(source))
+    result = run(suite, ONLY_IF_CANCELLED + _dedent(source))
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*stall: *"])
 
@@ -1605,16 +1605,9 @@ def test_a_token_with_a_cancellation_is_passed_over_once_none_is_asked_for(
     source = """
     @pytest.mark.explore(backend="asyncio", CANCEL)
     async def test_it():
-        lock = anyio.Lock()
-
-        async def customer():
-            await lock.acquire()
-            await checkpoint()
-            lock.release()
-
-        await two(customer)
+        await race()
     """
-    first = _dedent(source)
+    first = ONLY_IF_CANCELLED + _dedent(source)
     for cancel, failed in (("cancel=True", True), ("cancel=False", False), ("cancel=True", True)):
         (suite.path / "test_it.py").write_text(HEAD + first.replace("CANCEL", cancel), "utf-8")
         result = suite.runpytest_inprocess()

@@ -179,9 +179,11 @@ USES_ASYNCIO: dict[str, str] = {
 }
 
 
+@pytest.mark.parametrize("with_a_loop", [False, True])
 @pytest.mark.parametrize("use", USES_ASYNCIO)
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
-def test_a_program_of_asyncio_is_refused_on_trio(use: str) -> None:
+def test_a_program_of_asyncio_is_refused_on_trio(use: str, with_a_loop: bool) -> None:
+    """Also if the thread has a loop, which does not run: `asyncio.get_event_loop` returns it."""
     namespace: dict[str, Any] = {}
     source = f"""
 import asyncio
@@ -189,10 +191,17 @@ async def other(): pass
 async def program(): await {USES_ASYNCIO[use]}
 """
     exec(compile(source, "program.py", "exec"), namespace)
-    with pytest.raises(
-        lab.Unsupported, match=r"uses asyncio, at program.py:4.* on trio; explore it on asyncio"
-    ):
-        lab.explore(namespace["program"], backend="trio")
+    loop = asyncio.new_event_loop() if with_a_loop else None
+    asyncio.set_event_loop(loop)
+    try:
+        with pytest.raises(
+            lab.Unsupported, match=r"uses asyncio, at program.py:4.* on trio; explore it on asyncio"
+        ):
+            lab.explore(namespace["program"], backend="trio")
+    finally:
+        asyncio.set_event_loop(None)
+        if loop is not None:
+            loop.close()
     namespace.clear()
     gc.collect()  # coroutines that were never awaited
 
@@ -211,3 +220,11 @@ def test_a_lock_of_asyncio_is_refused_on_trio() -> None:
 
     with pytest.raises(lab.Unsupported, match=r"uses asyncio, at .*test_refused.py:"):
         lab.explore(program, backend="trio")
+
+
+def test_an_error_of_asyncio_that_needs_no_loop_is_a_failure_on_trio() -> None:
+    async def program() -> None:
+        asyncio.Queue[int]().get_nowait()
+
+    (failure,) = lab.explore(program, backend="trio").failures
+    assert isinstance(failure.error, asyncio.QueueEmpty)

@@ -59,7 +59,6 @@ __all__ = ["explore_on_asyncio"]
 
 PASSES = 100
 """Passes of callbacks after a step, at most; callbacks that call for each other need one each."""
-NONE: Set[Name] = frozenset()
 CAUSES = 5
 """Errors that are told as causes of a later failure, at most."""
 IDLE_PASSES = 16
@@ -382,6 +381,7 @@ def _with_future() -> list[str]:
     ]
 
 
+_NOBODY: Set[Name] = frozenset()
 _BaseEventLoop: Any = asyncio.BaseEventLoop
 """Typed as Any, because `_Loop` overrides private methods of asyncio."""
 
@@ -729,7 +729,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                         continue
                     self._pass_time(schedule.patience)
                 if steps or schedule.may_cancel:
-                    starting = self._starting_now() if self._starting else NONE
+                    starting = self._starting_now() if self._starting else _NOBODY
                     choice = schedule.choose(ready, starting)
                     if isinstance(choice, Cancel):
                         self._inject(choice)

@@ -10,15 +10,16 @@ two looks can do so. Under dpor it takes none, because steps that look would dep
 
 A program may look at the clock again and again until it has moved. So after `LOOKS` looks in one
 step, each further look moves the clock by `TICK`; and when `TURNS` steps have looked at one moment,
-each further step that looks moves it once. A program that only notes the time, as for each line of
-a log, stays below both.
+each further step that looks moves it once. (That is for callbacks. A task that only gives way gets
+the clock moved by its backend, whether it looks or not.) A program that only notes the time, as for
+each line of a log, stays below both.
 
 `redirected` makes the functions of `time` do so, and with them every copy that a program holds.
 
 The methods of `datetime` belong to a type that no assignment can change; `methods_replaced` does.
-A program may hold
-a method that is bound already, as in ``field(default_factory=datetime.now)``: these are looked for,
-once in an exploration, among all objects that refer to the types, and redirected.
+A program may hold a method that is bound already, as in ``field(default_factory=datetime.now)``:
+these are looked for, once in an exploration, among all objects that refer to the types, and
+redirected.
 
 The clocks that measure the work of a process or a thread, such as `time.process_time`, stay real.
 """
@@ -36,7 +37,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from ._declare import recorder
-from ._instants import BEGIN
+from ._instants import BEGIN, TICK
 from ._redirected import calls_same, methods_replaced, real, redirect
 from ._running import inside, looked, moment, now, pass_time, sleep, turn
 
@@ -48,8 +49,6 @@ LOOKS = 100_000
 """Looks at the clock in one step, after which it is taken that the program waits for it."""
 TURNS = 1000
 """Steps that looked at one moment, after which it is taken that the program waits for the next."""
-TICK = 0.001
-"""Seconds of virtual time."""
 
 _looked_at = (0, 0.0)
 _turn = 0

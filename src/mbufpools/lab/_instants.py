@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["BEGIN", "TOGETHER", "cells", "not_before", "since_begin"]
+__all__ = ["BEGIN", "TICK", "TOGETHER", "cells", "not_before", "since_begin"]
 
 BEGIN = 2.0**20
 """Where the clock begins, in seconds: twelve days. A power of two, so that sums with it are exact
@@ -28,6 +28,8 @@ EXACT = 2.0**53 * GRAIN
 """Seconds, 272 years. Numbers beyond it are multiples of a grain anyway."""
 TOGETHER = 8 * GRAIN
 """Seconds. Each wait ends late by less than a grain, so this is the sum of eight waits at least."""
+TICK = 0.001
+"""Seconds by which the clock is moved for a program that waits for it to move."""
 DIGITS = 5
 """Decimal places of the times in reports, so that what `GRAIN` adds is not seen."""
 

@@ -96,6 +96,7 @@ _by_ident: dict[int, LabThread] = {}
 _to_start: list[LabThread] = []
 _to_wake: list[LabThread] = []
 _starting: set[int] = set()
+"""Threads that start another one: they wait in real time until it is there."""
 _loop_waits = False
 """Whether the thread of the event loop waits for others, in the middle of a step."""
 

@@ -28,8 +28,8 @@ __all__ = [
 ]
 
 LOOK = 2.0**-29
-"""Seconds that a look at the clock takes, nearly two nanoseconds: two looks differ in nanoseconds,
-too. `_instants` says how exact the numbers are."""
+"""Seconds that a look at the clock takes, nearly two nanoseconds: so two looks differ also where
+the clock is read in whole nanoseconds."""
 
 _threads: dict[int, Callable[[float], None]] = {}
 """For each thread that runs the program: how it lets time pass. Empty between executions."""

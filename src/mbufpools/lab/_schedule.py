@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 from ._cancellable import Origin, Policy
+from ._instants import TICK
 from ._options import SLICE_STEPS, STEP_LIMIT, CancelWay
 from ._outcome import NotTheSame
 from ._steps import CLOCK, MAIN, Name, Step, spell
@@ -49,11 +50,10 @@ __all__ = [
 Rule = Literal["stock", "run-on", "eager"]
 """What decides where a strategy does not."""
 
-TICK = 0.001
-"""Seconds."""
-TICK_GROWTH = 1.001
 STILL = 1000
-"""Steps at one moment after which the clock moves, if a timer is set, although tasks can run."""
+"""Steps at one moment after which the clock moves although tasks can run."""
+GROWTH = 1.001
+"""By how much more than the last time it moves each time, if no timer is set."""
 SLICE = SLICE_STEPS
 """Steps in a row after which a task that is still ready stands back for the others."""
 
@@ -278,7 +278,7 @@ class Schedule:
         """The number of steps from which the program is taken to wait for the clock, because so
         many have passed at one moment: it asks again and again whether something has happened."""
         self.starts: dict[Anchor, str] = {}
-        """The threads that began in the middle of the step that started them."""
+        """The threads that ran in the middle of a step of the event loop, in words."""
         self.steps: list[Step] = []
         self.deviations: Deviations = {}
         self.defaults: dict[Anchor, Name] = {}
@@ -410,13 +410,7 @@ class Schedule:
 
         Returns its index. The texts of the values are for the report.
         """
-        task = self._current or MAIN
-        self._picked += 1
-        anchor = Anchor(task, self._numbers.get(task, 0), -self._picked)
-        index = self._strategy.pick(anchor, len(values))
-        self.chose = self.chose or len(values) > 1
-        if index:
-            self.deviations[anchor] = Pick(index)
+        anchor, index = self._pick(len(values), costs=False)
         self.picks[anchor] = values[index]
         return index
 
@@ -424,21 +418,27 @@ class Schedule:
         """Choose whether a thread that can run does so in the middle of the step that runs."""
         if self._closed:
             return False
+        anchor, runs = self._pick(2, costs=True)
+        if runs:
+            self.starts[anchor] = f"{thread} runs in the middle of this step"
+        return bool(runs)
+
+    def _pick(self, count: int, *, costs: bool) -> tuple[Anchor, int]:
+        """Choose one of `count` possibilities in the middle of the step that runs."""
         task = self._current or MAIN
         self._picked += 1
         anchor = Anchor(task, self._numbers.get(task, 0), -self._picked)
-        self.chose = True
-        if not self._strategy.pick(anchor, 2, costs=True):
-            return False
-        self.deviations[anchor] = Pick(1)
-        self.starts[anchor] = f"{thread} runs in the middle of this step"
-        return True
+        index = self._strategy.pick(anchor, count, costs=costs)
+        self.chose = self.chose or count > 1
+        if index:
+            self.deviations[anchor] = Pick(index)
+        return anchor, index
 
     @property
     def patience(self) -> float:
         """Seconds by which the clock moves before the next step, if the program waits for it and no
         timer is set: more and more, so that a wait of an hour ends before the step limit."""
-        return TICK * TICK_GROWTH ** (len(self.steps) - self.still_at)
+        return TICK * GROWTH ** (len(self.steps) - self.still_at)
 
     @property
     def may_cancel(self) -> bool:

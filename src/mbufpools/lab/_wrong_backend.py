@@ -19,7 +19,6 @@ from ._outcome import refuse
 __all__ = ["is_asked_for_a_loop", "refuse_asyncio", "refuse_if_of_asyncio"]
 
 _ASYNCIO = os.path.join(os.path.dirname(asyncio.__file__), "")
-_NO_LOOP = "no running event loop"
 
 
 def refuse_asyncio(line: str) -> BaseException:
@@ -37,13 +36,23 @@ def refuse_if_of_asyncio(error: BaseException | None) -> None:
         frames = traceback.extract_tb(leaf.__traceback__)
         if not frames:
             continue
-        if frames[-1].filename.startswith(_ASYNCIO) or (
-            isinstance(leaf, RuntimeError) and leaf.args == (_NO_LOOP,)
-        ):
+        if _lacks_a_loop(leaf, frames[-1].filename):
             own = [it for it in frames if not is_plumbing(it.filename)]
             line = f"{short_path(own[-1].filename)}:{own[-1].lineno}" if own else "an unknown line"
             refuse_asyncio(line)
             return
+
+
+def _lacks_a_loop(error: BaseException, file: str) -> bool:
+    """Return True if an error that was raised in `file` comes of an event loop that is not there.
+    Other errors of asyncio, such as `QueueEmpty`, are failures on trio, too."""
+    said = error.args[0] if error.args and isinstance(error.args[0], str) else ""
+    if isinstance(error, RuntimeError):
+        return said.startswith(("no running event loop", "There is no current event loop"))
+    if isinstance(error, TypeError):  # a task has waited for a future
+        return said.startswith("trio.run received") and "like asyncio" in said  # trio's words
+    lacks = isinstance(error, AttributeError) and error.obj is None
+    return lacks and file.startswith(_ASYNCIO)
 
 
 def is_asked_for_a_loop() -> bool:
