@@ -52,7 +52,7 @@ def nearly(seconds: float) -> Any:
 
 
 @BACKENDS
-@pytest.mark.parametrize("strategy", ["mixed", "exhaustive", "random", "pct", "fifo"])
+@pytest.mark.parametrize("strategy", ["mixed", "exhaustive", "random", "pct", "fifo", "dpor"])
 def test_a_look_at_the_clock_is_later_than_the_one_before(
     backend: lab.BackendName, strategy: lab.StrategyName
 ) -> None:
@@ -101,15 +101,40 @@ def test_datetime_is_not_later_than_a_later_look_at_the_clock() -> None:
 
 
 @BACKENDS
-def test_a_look_at_the_clock_takes_no_time_under_dpor(backend: lab.BackendName) -> None:
-    """Or steps that look would depend on each other."""
-
+def test_dpor_sees_which_of_two_looks_is_later(backend: lab.BackendName) -> None:
     async def program() -> None:
-        begin = time.perf_counter()
-        await checkpoint()
-        assert time.perf_counter() == begin
+        looks: dict[str, int] = {}
 
-    assert lab.explore(program, backend=backend, strategy="dpor").verdict == "proved"
+        async def look(name: str) -> None:
+            await checkpoint()
+            looks[name] = time.monotonic_ns()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(look, "first")
+            group.start_soon(look, "second")
+        assert looks["first"] < looks["second"]
+
+    assert lab.explore(program, backend=backend, strategy="dpor").verdict == "found"
+
+
+@BACKENDS
+def test_dpor_refuses_a_program_that_polls_while_a_timer_is_set(
+    backend: lab.BackendName,
+) -> None:
+    async def there_is_a_timeout() -> None:
+        with anyio.move_on_after(30):
+            while True:  # noqa: ASYNC110 - what is tested
+                await checkpoint()
+
+    with pytest.raises(lab.Unsupported, match=r"asks again and again .* which dpor cannot follow"):
+        lab.explore(there_is_a_timeout, backend=backend, strategy="dpor")
+
+    async def nothing_will_happen() -> None:
+        while True:  # noqa: ASYNC110 - what is tested
+            await checkpoint()
+
+    found = lab.explore(nothing_will_happen, backend=backend, strategy="dpor")
+    assert found.failures[0].kind == "livelock"
 
 
 @BACKENDS

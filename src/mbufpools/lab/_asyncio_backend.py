@@ -49,7 +49,7 @@ from ._oracles import Violated, oracles
 from ._outcome import IO_REFUSED, LabError, Outcome, describe, first_line, only, refuse
 from ._outsiders import THREAD_REFUSED, refuse_timer
 from ._program import awaitable_of
-from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
+from ._schedule import POLLS, Cancel, Livelock, Ready, Schedule, Stop
 from ._steps import CLOCK, MAIN, OVER, Name, Resource, spell
 from ._task_dump import location, task_dump
 from ._virtual_time import OrderedTimer
@@ -724,10 +724,12 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                         raise Livelock
                     continue
                 idle = spins = 0
-                if steps and len(schedule.steps) >= schedule.still_at and not recorder.active:
+                if steps and len(schedule.steps) >= schedule.still_at:
+                    if recorder.active and self._can_jump():
+                        raise refuse(POLLS)
                     if self._jump():
                         continue
-                    self._pass_time(schedule.patience)
+                    self._move_clock(schedule.patience)
                 if steps or schedule.may_cancel:
                     starting = self._starting_now() if self._starting else _NOBODY
                     choice = schedule.choose(ready, starting)
@@ -914,10 +916,14 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             self._due.clear()
         self._iteration_end = self._order
 
-    def _jump(self) -> bool:
+    def _can_jump(self) -> bool:
+        """Return True if a timer is set, and not only those of services that tick."""
         if not self._is_timer_set():
             return False
-        if self._ticks >= TICKS and only_ticks_on_asyncio(self, self._scheduled):
+        return self._ticks < TICKS or not only_ticks_on_asyncio(self, self._scheduled)
+
+    def _jump(self) -> bool:
+        if not self._can_jump():
             return False
         self._ticks += 1
         self._origin = self._schedule.jumped()
@@ -959,6 +965,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 "the program lets time pass in the middle of a step (time.sleep), which dpor "
                 "cannot follow; use another strategy"
             )
+        self._move_clock(seconds)
+
+    def _move_clock(self, seconds: float) -> None:
         self._now = not_before(self._now + seconds)
         self._time_passed = True
 

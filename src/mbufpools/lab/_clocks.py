@@ -6,7 +6,7 @@ and on every day, so that a token means the same everywhere. `time.sleep` takes 
 moves the virtual clock.
 
 A look takes a time, nearly two nanoseconds, so a program that divides by what has passed between
-two looks can do so. Under dpor it takes none, because steps that look would depend on each other.
+two looks can do so. Under dpor steps that look depend on each other.
 
 A program may look at the clock again and again until it has moved. So after `LOOKS` looks in one
 step, each further look moves the clock by `TICK`; and when `TURNS` steps have looked at one moment,
@@ -50,6 +50,8 @@ LOOKS = 100_000
 TURNS = 1000
 """Steps that looked at one moment, after which it is taken that the program waits for the next."""
 
+LOOKS_AT_CLOCK = ("clock", "looks")
+"""What a look changes, as dpor's declarations name it."""
 _looked_at = (0, 0.0)
 _turn = 0
 _turns = 0
@@ -59,8 +61,9 @@ _looks = 0
 def _look() -> float:
     """Return the virtual time; a program that only waits for it to move gets it moved."""
     global _looked_at, _looks, _turn, _turns
-    if not recorder.active:
-        looked()
+    looked()
+    if recorder.active:  # which of two looks is later depends on their order
+        recorder.touch(LOOKS_AT_CLOCK, True)
     here, now_turn = moment(), turn()
     if here != _looked_at:  # the clock has moved by itself, or another execution has begun
         _looked_at, _turns, _turn, _looks = here, 1, now_turn, 0

@@ -31,6 +31,7 @@ from ._outcome import NotTheSame
 from ._steps import CLOCK, MAIN, Name, Step, spell
 
 __all__ = [
+    "POLLS",
     "SLICE",
     "Anchor",
     "Cancel",
@@ -52,6 +53,11 @@ Rule = Literal["stock", "run-on", "eager"]
 
 STILL = 1000
 """Steps at one moment after which the clock moves although tasks can run."""
+POLLS = (
+    f"the program asks again and again whether something has happened, and a timer is set: after "
+    f"{STILL:,} steps the clock moves, which dpor cannot follow; use another strategy"
+)
+"""Why dpor refuses such a program."""
 GROWTH = 1.001
 """By how much more than the last time it moves each time, if no timer is set."""
 SLICE = SLICE_STEPS

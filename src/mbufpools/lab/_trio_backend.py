@@ -41,7 +41,7 @@ from ._oracles import Violated, oracles
 from ._outcome import IO_REFUSED, LabError, Outcome, describe, first_line, only, refuse
 from ._outsiders import THREAD_REFUSED, refuse_timer
 from ._program import awaitable_of
-from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
+from ._schedule import POLLS, Cancel, Livelock, Ready, Schedule, Stop
 from ._steps import CLOCK, MAIN, OVER, Name
 from ._task_dump import location, task_dump
 from ._threads import what_runs
@@ -601,7 +601,7 @@ class _Backend(trio.abc.Instrument):
                         if task in self._until_idle and isinstance(task._next_send, outcome.Value):
                             causes = (1 << taken) - 1
                         self._ready[path] = task, Ready(taken, causes, taken)
-                if len(schedule.steps) >= schedule.still_at and not recorder.active:
+                if len(schedule.steps) >= schedule.still_at:
                     self._move_clock(schedule)
                 ready_now = {path: it[1] for path, it in self._ready.items()}
                 choice = schedule.choose(ready_now, self._starting(schedule))
@@ -637,11 +637,13 @@ class _Backend(trio.abc.Instrument):
         deadline = deadlines.next_deadline()
         ticks = self._ticks >= TICKS and only_ticks_on_trio(deadlines)
         if self.clock.current_time() < deadline < math.inf and not ticks:
+            if recorder.active:
+                raise refuse(POLLS)
             self._ticks += 1
             self._origin = schedule.jumped()
             self.clock.jump(deadline)
         else:
-            self.clock.pass_time(schedule.patience)
+            self.clock.move(schedule.patience)
 
     def _noting_idle(self, wait: Callable[..., Any]) -> Callable[..., Any]:
         """Note which tasks wait until no other can run."""
@@ -839,6 +841,10 @@ class _Clock(trio.abc.Clock):
                 "the program lets time pass in the middle of a step (time.sleep), which dpor "
                 "cannot follow; use another strategy"
             )
+        self.move(seconds)
+
+    def move(self, seconds: float) -> None:
+        """Move by so many seconds, though tasks can run."""
         self._now = not_before(self._now + seconds)
 
     def start_clock(self) -> None:
