@@ -339,6 +339,7 @@ async def close_with_two_out(pools: BufferPools) -> None:
         reservation.release()
 
 
+@pytest.mark.caller
 @pytest.mark.parametrize("debug", [False, True])
 async def test_what_is_out_at_the_close_is_in_the_log_because_python_hides_the_warning(
     debug: bool, caplog: pytest.LogCaptureFixture
