@@ -108,8 +108,8 @@ class Supply(PageLists):
         """True if each put must be reported: a request waits for an item, a hook or the debug mode
         is there, an idle page should leave, or the set is closed."""
         self.quarantined: dict[Item, Window] = {}
-        """The released items that something exports, each with the window that it waits for."""
-        """Items whose lease has ended, and whose memory something still exports."""
+        """The items whose lease has ended and whose memory something still exports, each with the
+        window that it waits for."""
         self.hand_over: Callable[[Item], bool] = lambda item: False
         """Called on the owner's thread when an item comes back while a request waits for one and
         none is free. Returns True if the item went to that request."""

@@ -6,6 +6,7 @@ Sphinx: they compare the sources of the reference with `__all__`.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import pkgutil
@@ -117,6 +118,52 @@ def test_a_missing_docstring_is_found() -> None:
 
     names = [*undocumented(SimpleNamespace(Plain=Plain), ["Plain"])]
     assert names == ["Plain", "Plain.untold", "Plain.silent"]
+
+
+def idle_strings(source: str) -> Iterator[int]:
+    """The lines with a string that documents nothing: no module, class, function or attribute is
+    right above it."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(ast.parse(source)):
+        for block in ("body", "orelse", "finalbody"):
+            statements = getattr(node, block, None)
+            if not isinstance(statements, list):  # a lambda's body
+                continue
+            for above, statement in zip([None, *statements], statements, strict=False):
+                match statement:
+                    case ast.Expr(ast.Constant(str())):
+                        if above is None and isinstance(node, documented):
+                            continue
+                        if not isinstance(above, ast.Assign | ast.AnnAssign):
+                            yield statement.lineno
+
+
+def test_each_string_of_the_source_documents_something() -> None:
+    """A second docstring below one is what an edit forgot."""
+    idle = [
+        f"{path.relative_to(ROOT).as_posix()}:{line}"
+        for path in sorted((ROOT / "src").rglob("*.py"))
+        for line in idle_strings(path.read_text("utf-8"))
+    ]
+    assert not idle, f"join each of these strings to the one above it, or remove it: {idle}"
+
+
+def test_a_string_that_documents_nothing_is_found() -> None:
+    source = '''
+"""Documents the module."""
+"""Is the second one."""
+
+def function():
+    """Documents the function."""
+    name = 1
+    """Documents the name."""
+    """Is the second one."""
+    if name:
+        """Is in a block."""
+    call()
+    """Is below a call."""
+'''
+    assert sorted(idle_strings(source)) == [3, 9, 11, 13]
 
 
 SNAPSHOTS = [
