@@ -201,7 +201,8 @@ def _edited(function: Any, texts: list[tuple[str, str]]) -> Any:
         if source.count(old) != 1:
             raise ValueError(
                 f"{function.__qualname__} has {old!r} {source.count(old)} times; "
-                f"a cut of {__name__} needs it once"
+                f"a cut of {__name__} replaces it and needs it once. If the function was changed "
+                f"on purpose, change the cut in the same way"
             )
         source = source.replace(old, new)
     names: dict[str, Any] = {}
