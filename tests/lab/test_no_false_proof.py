@@ -544,6 +544,51 @@ def test_processes_tell_and_cure_state_that_survives(
             assert not lab.explore(state.module_cache, **options, **cure).failures
 
 
+@BACKENDS
+@pytest.mark.parametrize("fresh_first", [True, False])
+def test_a_reset_that_holds_an_object_of_a_module_works_before_and_after_fresh(
+    fresh_first: bool, backend: lab.BackendName, state: ModuleType
+) -> None:
+    """``state.cache.clear`` is bound to one dict, and ``fresh`` makes another one."""
+    cures: list[dict[str, Any]] = [{"fresh": [state]}, {"reset": state.cache.clear}]
+    for cure in cures if fresh_first else reversed(cures):
+        assert lab.explore(state.module_cache, backend=backend, **cure).complete
+
+
+def test_a_module_that_was_executed_again_has_its_own_variables_at_the_end(
+    state: ModuleType,
+) -> None:
+    """Also if the exploration finds a failure, is refused, or is a replay."""
+    before = dict(vars(state))
+    (failure,) = lab.explore(state.lost_update, fresh=[state]).failures
+    assert vars(state) == before
+    lab.replay(state.lost_update, failure.token, fresh=[state])
+    assert vars(state) == before
+    with pytest.raises(lab.LabError, match="does not do the same in the same schedule"):
+        lab.explore(state.in_a_closure, fresh=[state])
+    assert vars(state).items() >= before.items()
+    assert state.cache is before["cache"] is state.module_cache.__globals__["cache"]
+
+
+def test_what_a_module_gets_while_it_is_executed_again_is_gone_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for a submodule, which Python imports only once."""
+    (tmp_path / "grows").mkdir()
+    (tmp_path / "grows" / "__init__.py").write_text(
+        "kept = []\n\nasync def program():\n    global late\n    late = 1\n    import grows.inner\n"
+    )
+    (tmp_path / "grows" / "inner.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("grows")
+    kept = module.kept
+    assert lab.explore(module.program, fresh=["grows"]).complete
+    assert module.kept is kept
+    assert not hasattr(module, "late")
+    assert module.inner is sys.modules.pop("grows.inner")
+    del sys.modules["grows"]
+
+
 def test_a_module_that_cannot_be_executed_again_is_refused() -> None:
     for module, message in (
         ("sys", "module 'sys' cannot be executed again, since it has no Python source; use reset="),

@@ -18,7 +18,7 @@ from ._cancelling import declaring_cancellations
 from ._chance import CHANCE, SYSTEM_CHANCE, chance_is_kept, restart_chance
 from ._clocks import BEGINS, CLOCKS, copies_of_datetime, virtual_datetime
 from ._declare import declaring, recorder
-from ._fresh import Renewal
+from ._fresh import Renewal, own_variables_kept
 from ._leaks import Leaks, collect_unheard, listening
 from ._lock_holders import noting_holders
 from ._locks import older_locks
@@ -120,6 +120,8 @@ def _controlled(options: Options) -> Iterator[None]:
         stack.enter_context(older_locks())
         stack.enter_context(replaced(TIMEOUTS, copies=False))
         stack.enter_context(replaced([*THREADS, *LOOP_BOUND, *(CHANCE if options.chance else ())]))
+        # It ends first, so that what was replaced is put back in the modules' own variables.
+        stack.enter_context(own_variables_kept(options.fresh))
         yield
 
 

@@ -139,7 +139,8 @@ def explore(
             failure's `error` stays with the worker. Not with ``"dpor"``.
         reset: called before each execution, to put back what survives one: a cache, a singleton.
         fresh: modules, or their names, whose code is executed again before each execution, in the
-            order given, so that their variables are as after an import.
+            order given, so that their variables are as after an import. At the end of the
+            exploration each module has the variables of before again.
         clocks: whether the clocks of `time` and `datetime` are virtual in the program, as the event
             loop's is; False leaves them real.
         chance: whether `random`, `secrets`, `uuid` and `os.urandom` give the same in every

@@ -1,13 +1,18 @@
-"""What is made anew before each execution: modules that are executed again, and a function."""
+"""What is made anew before each execution: modules that are executed again, and a function.
+
+At the end of an exploration a module that was executed again gets its own variables back. A test
+may hold one of them (``reset=cache.DATA.clear``), or a function that uses them.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import CodeType, ModuleType
 from typing import Any
 
-__all__ = ["Renewal", "module_names"]
+__all__ = ["Renewal", "module_names", "own_variables_kept"]
 
 
 def module_names(modules: Iterable[str | ModuleType]) -> tuple[str, ...]:
@@ -39,6 +44,23 @@ class Renewal:
             exec(code, vars(module))
         if self._reset is not None:
             self._reset()
+
+
+@contextmanager
+def own_variables_kept(fresh: tuple[str, ...]) -> Iterator[None]:
+    """Give modules back, at the end, the variables that they have at the beginning.
+
+    A submodule that was imported meanwhile stays, since it is imported only once.
+    """
+    before = [(vars(it), dict(vars(it))) for it in map(sys.modules.__getitem__, fresh)]
+    try:
+        yield
+    finally:
+        for variables, own in before:
+            for name in variables.keys() - own.keys():
+                if not isinstance(variables[name], ModuleType):
+                    del variables[name]
+            variables.update(own)
 
 
 def _code(name: str) -> CodeType:
