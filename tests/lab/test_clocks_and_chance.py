@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import _random
 import asyncio
 import collections
+import contextlib
 import dataclasses
 import datetime
+import email.utils
 import functools
 import logging
 import os
@@ -13,12 +16,16 @@ import pickle
 import random
 import sched
 import secrets
+import sqlite3
+import statistics
 import sys
+import tempfile
 import threading
 import time
 import timeit
 import types
 import uuid
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
@@ -30,10 +37,16 @@ from anyio.lowlevel import checkpoint
 
 from mbufpools import lab
 from mbufpools.lab import _redirected
+from mbufpools.lab._chance import CHANCE, SYSTEM_CHANCE
 from mbufpools.lab._clocks import EPOCH, LOOKS, TURNS
 from mbufpools.lab._instants import BEGIN, TICK, TOGETHER
 from mbufpools.lab._running import LOOK
 from mbufpools.lab._schedule import STILL
+
+try:
+    import ssl
+except ImportError:  # of a Python that was built without it
+    ssl = None  # type: ignore[assignment]
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -700,16 +713,162 @@ def test_where_c_functions_are_unknown_the_copies_of_modules_are_replaced(
 # Chance
 
 
-def test_a_copy_of_urandom_gives_the_same_in_every_execution() -> None:
-    source = functools.partial(os.urandom, 8)
-    drawn = set()
+def own_generator() -> float:
+    return random.Random().random()
+
+
+SOURCES: dict[str, Callable[[], Any]] = {
+    "random": random.random,
+    "random.Random()": own_generator,
+    "random.SystemRandom()": lambda: random.SystemRandom().random(),
+    "secrets": lambda: secrets.token_hex(8),
+    "uuid1": lambda: uuid.uuid1().hex,
+    "uuid4": lambda: uuid.uuid4().hex,
+    "urandom": lambda: os.urandom(8),
+    "make_msgid": lambda: email.utils.make_msgid(domain="of.the.test"),
+    "NormalDist": lambda: statistics.NormalDist().samples(1)[0],
+}
+"""Whatever draws by chance through Python's own functions."""
+for _name in ("uuid6", "uuid7", "uuid8"):  # since Python 3.14
+    if hasattr(uuid, _name):
+        SOURCES[_name] = getattr(uuid, _name)
+C_SOURCES: dict[str, tuple[Callable[..., Any], type[Exception]]] = {
+    "urandom": (os.urandom, ValueError)
+}
+"""The functions of C that return so many bytes, and how they refuse a negative number."""
+if hasattr(os, "getrandom"):
+    C_SOURCES["getrandom"] = (os.getrandom, OSError)
+if ssl is not None:
+    C_SOURCES["RAND_bytes"] = (ssl.RAND_bytes, ValueError)
+SOURCES.update({name: functools.partial(source, 8) for name, (source, _) in C_SOURCES.items()})
+if hasattr(ssl, "RAND_pseudo_bytes"):  # until Python 3.11
+
+    def _pseudo_bytes() -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return ssl.RAND_pseudo_bytes(8)
+
+    SOURCES["RAND_pseudo_bytes"] = _pseudo_bytes
+
+
+def drawn_in_executions(source: Callable[[], Any], executions: int = 3) -> list[Any]:
+    """What a source gives twice in each execution."""
+    drawn = []
 
     async def program() -> None:
-        drawn.add(source())
+        drawn.append((source(), source()))
 
-    lab.explore(program)
-    assert len(drawn) == 1
-    assert source() != source()
+    found = lab.explore(program, strategy="random", max_executions=executions)
+    assert not found.failures
+    return drawn
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_source_of_chance_gives_the_same_in_every_execution(name: str) -> None:
+    """Each by itself, because one that draws from another may hide that it keeps something."""
+    drawn = drawn_in_executions(SOURCES[name])
+    assert len(drawn) > 1
+    assert drawn[0][0] != drawn[0][1]
+    assert all(it == drawn[0] for it in drawn)
+    assert SOURCES[name]() not in drawn[0], "it is left to chance outside"
+
+
+def test_a_generator_of_numpy_that_the_program_makes_gives_the_same_in_every_execution() -> None:
+    numpy_random = pytest.importorskip("numpy.random")
+    drawn = drawn_in_executions(lambda: numpy_random.default_rng().random())
+    assert drawn[0][0] != drawn[0][1]
+    assert all(it == drawn[0] for it in drawn)
+
+
+@pytest.mark.parametrize("name", C_SOURCES)
+def test_a_copy_of_a_source_that_is_a_function_of_c_gives_the_same_in_every_execution(
+    name: str,
+) -> None:
+    """A partial function holds it, which no change of a name reaches."""
+    copy = functools.partial(C_SOURCES[name][0], 8)
+    assert len(set(drawn_in_executions(copy))) == 1
+    assert copy() != copy()
+
+
+def test_no_source_that_is_a_function_of_c_is_replaced_by_its_name() -> None:
+    """Its copies would be left to chance: it belongs to `SYSTEM_CHANCE`."""
+    for owner, name, target in CHANCE:
+        assert target is None or not _redirected._can_redirect(getattr(owner, name)), name
+
+
+@pytest.mark.parametrize("name", C_SOURCES)
+def test_a_seeded_source_refuses_what_the_real_one_refuses(name: str) -> None:
+    source, error = C_SOURCES[name]
+
+    async def program() -> None:
+        for wrong, kind in ((-1, error), ("8", TypeError)):
+            with pytest.raises(kind):
+                source(wrong)
+        assert source(0) == b""
+
+    assert not lab.explore(program, strategy="fifo").failures
+
+
+def test_the_first_name_of_a_temporary_file_does_not_change_what_is_drawn_later(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Python makes the generator of these names, and looks for the folder, once in a process."""
+    monkeypatch.setattr(tempfile, "_name_sequence", None)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+    def draw_after_a_name() -> bytes:
+        tempfile.mkdtemp()
+        return os.urandom(8)
+
+    drawn = drawn_in_executions(draw_after_a_name)
+    assert all(it == drawn[0] for it in drawn)
+    assert len([*tmp_path.iterdir()]) == 2 * len(drawn)
+
+
+def test_the_first_uuid_that_needs_the_node_of_the_computer_does_not_change_what_is_drawn_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where no address of a network is found, Python draws a number, and keeps it."""
+    monkeypatch.setattr(uuid, "_node", None)
+    monkeypatch.setattr(uuid, "_GETTERS", [])
+    drawn = drawn_in_executions(lambda: (uuid.uuid1().node, random.random()))
+    assert all(it == drawn[0] for it in drawn)
+    assert drawn[0][0][0] == drawn[0][1][0], "the node stays"
+
+
+elder = random.Random()
+
+
+def _greeting_of_tls() -> bytes:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    sent = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), sent).do_handshake()
+    return sent.read()
+
+
+def _random_of_sqlite() -> Any:
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        return connection.execute("SELECT random()").fetchone()
+
+
+LEFT_TO_CHANCE: dict[str, Callable[[], Any]] = {
+    "a generator that is older than the execution": elder.random,
+    "the generator that random.Random is made of": lambda: _random.Random().random(),
+    "SQLite": _random_of_sqlite,
+    "TLS": _greeting_of_tls,
+    "the name of a temporary file": lambda: next(tempfile._get_candidate_names()),  # type: ignore[attr-defined]  # its own
+}
+
+
+@pytest.mark.parametrize("what", LEFT_TO_CHANCE)
+def test_what_the_page_of_the_lab_says_is_left_to_chance_is(what: str) -> None:
+    if what == "TLS" and ssl is None:
+        pytest.skip("this Python has no ssl")
+    drawn = drawn_in_executions(LEFT_TO_CHANCE[what])
+    assert len({it for pair in drawn for it in pair}) == 2 * len(drawn)
 
 
 def draw() -> list[Any]:
@@ -766,19 +925,27 @@ def test_a_file_that_outlives_an_execution_is_told_and_a_reset_removes_it(tmp_pa
     assert "a file outlives an execution" in failure.report
 
 
-def test_chance_goes_on_after_an_exploration_as_if_there_had_been_none() -> None:
+def test_chance_goes_on_after_an_exploration_as_if_there_had_been_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async def program() -> None:
         random.random()
         random.seed(7)
+        uuid.uuid1()
 
-    before = (os.urandom, random.seed, random.Random.seed, uuid._generate_time_safe)  # type: ignore[attr-defined]  # its own
+    def replaceable() -> list[Any]:
+        rows: list[tuple[Any, str, Any]] = [*CHANCE, *SYSTEM_CHANCE]
+        return [vars(owner)[name] for owner, name, _ in rows]
+
+    before = replaceable()
+    monkeypatch.setattr(uuid, "_last_timestamp", 7)
     random.seed(3)
     expected = [random.random() for _ in range(3)]
     random.seed(3)
     lab.explore(program)
     assert [random.random() for _ in range(3)] == expected
-    after = (os.urandom, random.seed, random.Random.seed, uuid._generate_time_safe)  # type: ignore[attr-defined]  # its own
-    assert after == before
+    assert replaceable() == before
+    assert uuid._last_timestamp == 7  # type: ignore[attr-defined]  # its own
     assert os.urandom(16) != os.urandom(16)
 
 

@@ -154,7 +154,7 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument(
         "--real-chance",
         action="store_true",
-        help="leave random, secrets and uuid to chance; by default they are seeded",
+        help="leave random, secrets, uuid and os.urandom to chance; by default they are seeded",
     )
     parser.add_argument("--token", help="execute only the schedule of this token")
     parser.add_argument(

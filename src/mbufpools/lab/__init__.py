@@ -32,7 +32,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_outsiders``        threads that the program has not started, and timers of the system
 ``_replaced``         replaces functions of modules, and the copies that other modules hold
 ``_redirected``       makes a function of C a function in Python, wherever a program holds it
-``_chance``           `random`, `secrets` and `uuid`, the same in every execution
+``_chance``           `random`, `os.urandom` and their kind, the same in every execution
 ``_program``          whether what `explore` is given is an `async def` without arguments
 ``_pickled``          a program on its way to a worker process
 ``hooks``             the protocol by which a library tells the lab about itself

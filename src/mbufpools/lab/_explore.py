@@ -143,8 +143,8 @@ def explore(
             exploration each module has the variables of before again.
         clocks: whether the clocks of `time` and `datetime` are virtual in the program, as the event
             loop's is; False leaves them real.
-        chance: whether `random`, `secrets`, `uuid` and `os.urandom` give the same in every
-            execution; False leaves them to chance.
+        chance: whether `random`, `secrets`, `uuid`, `os.urandom`, `os.getrandom` and
+            `ssl.RAND_bytes` give the same in every execution; False leaves them to chance.
         html: a directory for one HTML page a failure, which shows the schedule (`Failure.page` is
             its file); it is made if there is none. None writes no pages.
 
