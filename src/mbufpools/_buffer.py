@@ -30,6 +30,10 @@ __all__ = [
 ]
 
 
+A_SEND = "perhaps by a send, which takes its buffers also if it fails"
+"""What the errors say of a buffer whose owner may not know that it was released."""
+
+
 class BufferOwner(Protocol):
     """The pool that a buffer belongs to, which is a `Pool`."""
 
@@ -94,7 +98,7 @@ class Buffer(Releasable):
         item = self._item
         if item is None:
             raise UseAfterRelease(
-                f"this buffer of pool {self._pool.name!r} was released; get a new one"
+                f"this buffer of pool {self._pool.name!r} was released, {A_SEND}; get a new one"
             )
         window = item.window
         if window is None:
@@ -121,7 +125,7 @@ class Buffer(Releasable):
         item, self._item = self._item, None  # one step: the thread that gets the item releases it
         if item is None:
             raise DoubleRelease(
-                f"this buffer of pool {self._pool.name!r} was released before; "
+                f"this buffer of pool {self._pool.name!r} was released before, {A_SEND}; "
                 f"release each buffer once, best by `with`"
             )
         page = item.page

@@ -941,13 +941,29 @@ async def test_a_buffer_that_cannot_be_sent_is_taken_all_the_same(
             buffer = await filled(pools, b"no")
             if what == "released":
                 buffer.release()
-            with pytest.raises(error):
+            with pytest.raises(error) as caught:
                 await give(protocol, buffer if what in (Buffer, "released") else what, nbytes)
+            told = str(caught.value)
+            assert "held" not in told
+            assert ("release" in told) is (what in (Buffer, "released"))
             if what in (None, b"bytes"):
                 buffer.release()
             assert (buffer.released, pools.statistics().nout) == (True, 0)
             await give(protocol, await filled(pools, b"yes"), None, awaited)
             assert await read(theirs, 3) == b"yes"
+
+
+async def test_a_pair_given_to_a_protocol_as_one_argument_is_taken_and_the_error_says_so() -> None:
+    with connected() as (ours, _):
+        async with checked() as pools, protocol_on(ours, pools) as protocol:
+            buffer = await filled(pools, b"no")
+            with pytest.raises(
+                TypeError, match=r"as two arguments: send\(buffer, nbytes\)"
+            ) as caught:
+                await protocol.send((buffer, 2))  # type: ignore[arg-type]
+            assert "the buffer was released" in str(caught.value)
+            assert "held" not in str(caught.value)
+            assert buffer.released
 
 
 async def give(
@@ -997,8 +1013,9 @@ async def test_a_connection_that_cannot_send_takes_the_buffer_all_the_same(
                 case "set_protocol":
                     transport.set_protocol(asyncio.Protocol())
             buffer = await filled(pools, b"never")
-            with pytest.raises(STATES[state]):
+            with pytest.raises(STATES[state]) as caught:
                 await give(protocol, buffer, None, awaited)
+            assert "the send has released its buffers" in caught.value.__notes__[0]
             assert (buffer.released, pools.statistics().nout) == (True, 0)
 
 

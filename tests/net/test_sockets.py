@@ -6,9 +6,11 @@ import asyncio
 import hashlib
 import pickle
 import random
+import re
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -587,13 +589,22 @@ async def test_a_send_of_what_cannot_be_sent_sends_nothing_and_takes_every_buffe
     with connected() as (ours, theirs):
         async with checked() as pools:
             first, second = await pools.get_many([100, 100])
-            with pytest.raises(error, match=message):
+            with pytest.raises(error, match=message) as caught:
                 await send_all(ours, make(first, second))
+            assert_told_of_the_release(caught.value)
             assert (first.released, second.released) == (True, True)
             assert pools.statistics().nout == 0
             await turns()
             with pytest.raises(BlockingIOError):
                 theirs.recv(1)
+
+
+def assert_told_of_the_release(error: BaseException) -> None:
+    """The text of `error`, or a note of it, says that the buffers of the send were released; and
+    no text says that one is held."""
+    told = "\n".join([str(error), *getattr(error, "__notes__", [])])
+    assert re.search("buffers?( of the call)? (was|were) released|has released", told), told
+    assert "held" not in told
 
 
 async def test_a_send_of_a_released_buffer_sends_nothing_and_takes_the_others() -> None:
@@ -612,9 +623,55 @@ async def test_a_buffer_that_is_given_as_the_list_is_taken_and_the_error_says_so
     with connected() as (ours, _):
         async with checked() as pools:
             buffer = await pools.get(100)
-            with pytest.raises(TypeError, match="one after another"):
+            with pytest.raises(TypeError, match="one after another") as caught:
                 await send_all(ours, buffer)  # type: ignore[arg-type]
+            assert "put it in a list, send_all(sock, [buffer]); all buffers of the call" in str(
+                caught.value
+            )
+            assert_told_of_the_release(caught.value)
             assert pools.statistics().nout == 0
+            with pytest.raises(DoubleRelease, match="perhaps by a send"):
+                buffer.release()
+            with pytest.raises(UseAfterRelease, match="perhaps by a send"):
+                buffer.view  # noqa: B018 - a property that raises
+
+
+ERRORS: dict[str, type[Exception]] = {
+    "no socket": TypeError,
+    "blocks": ValueError,
+    "busy": anyio.BusyResourceError,
+    "closed": anyio.ClosedResourceError,
+    "lost": SendFailed,
+}
+
+
+@pytest.mark.parametrize("problem", ERRORS)
+async def test_every_error_of_a_send_tells_that_the_buffers_were_released(problem: str) -> None:
+    with connected() as (ours, theirs):
+        async with checked() as pools, anyio.create_task_group() as tasks:
+            sock: Any = ours
+            match problem:
+                case "no socket":
+                    sock = "ours"
+                case "blocks":
+                    ours.setblocking(True)
+                case "busy":
+                    with suppress(BlockingIOError):
+                        while True:
+                            ours.send(bytes(65536))
+                    tasks.start_soon(send_all, ours, [await pools.get(100)])
+                    await turns()
+                case "closed":
+                    ours.close()
+                case "lost":
+                    reset(theirs)
+                    await turns()
+            buffer = await pools.get(100)
+            with pytest.raises(ERRORS[problem]) as caught:
+                await send_all(sock, [buffer])
+            assert_told_of_the_release(caught.value)
+            assert buffer.released
+            tasks.cancel_scope.cancel()
 
 
 async def test_a_send_of_nothing_is_a_checkpoint() -> None:

@@ -18,6 +18,7 @@ from mbufpools import Buffer, BufferPools, UsageError
 
 from ._direction import Direction
 from ._peer import Peer
+from ._pieces import note_release
 from ._reading import Reading
 from ._writing import Outgoing, Writing
 
@@ -193,10 +194,11 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         else:
             await asyncio.sleep(0)
         if outgoing.error is not None:
+            note_release(outgoing.error)
             raise outgoing.error
         if not outgoing.sent:
             raise anyio.BrokenResourceError(
-                "the connection was lost before all bytes were sent"
+                "the connection was lost before all bytes were sent; the buffer was released"
             ) from self._error
 
     def write_eof(self) -> None:
@@ -249,6 +251,11 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
                 self._open()  # raises the reason
             if self._peer is not None:
                 self._peer.send(outgoing.lease)
+        except BaseException as error:
+            outgoing.finish()  # its view, too, which an error that is kept would keep alive
+            note_release(error)
+            raise
+        try:
             self._writing.add(outgoing)
         except BaseException:
             outgoing.lease.end()

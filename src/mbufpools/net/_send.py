@@ -23,7 +23,17 @@ from anyio.lowlevel import checkpoint
 
 from mbufpools import Buffer
 
-from ._pieces import SLICE, Piece, Taken, check_piece, give_up, split
+from ._pieces import (
+    ALL_RELEASED,
+    SLICE,
+    Piece,
+    Taken,
+    check_piece,
+    give_up,
+    named,
+    note_release,
+    split,
+)
 from ._sockets import Busy, attempt, socket_of
 
 if TYPE_CHECKING:
@@ -72,21 +82,27 @@ class _Queue:
         try:
             if isinstance(pieces, Buffer):
                 given.append(pieces)
-                raise TypeError(f"expected buffers to send, one after another; got {pieces!r}")
+                raise TypeError(
+                    f"expected buffers to send, one after another; got {named(pieces)}; put it in "
+                    f"a list, send_all(sock, [buffer]); {ALL_RELEASED}"
+                )
             given.extend(pieces)
             pairs = [split(piece) for piece in given]
             for buffer, nbytes in pairs:
                 check_piece(buffer, nbytes)
             if len({id(buffer) for buffer, _ in pairs}) < len(pairs):
                 raise ValueError(
-                    "a buffer cannot be sent twice, because it is released after the first time"
+                    f"a buffer cannot be sent twice, because it is released after the first time; "
+                    f"{ALL_RELEASED}"
                 )
             for buffer, nbytes in pairs:
                 self.taken.append(Taken(buffer, nbytes))
-        except BaseException:
+        except BaseException as error:
             self.close()
             for piece in given:
                 give_up(piece)
+            if given:
+                note_release(error)
             raise
         self.nbytes = sum(taken.nbytes for taken in self.taken)
 
@@ -121,6 +137,7 @@ class _Queue:
     def raise_error(self) -> None:
         """Raise the first error at the end of a lease, if there was one."""
         if self._error is not None:
+            note_release(self._error)
             raise self._error
 
 
@@ -173,6 +190,9 @@ async def send_all(
             await _copy_and_send(sock, queue)
         else:
             await _send(socket_of(sock), queue)
+    except Exception as error:
+        note_release(error)
+        raise
     finally:
         queue.close()
     queue.raise_error()
