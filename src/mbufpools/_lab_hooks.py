@@ -112,6 +112,7 @@ STATE: State = {
         },
     },
     "mbufpools._taskq": {
+        "Task": {"_clock": VALUE, "_queue": VALUE, "_runs": VALUE},
         "TaskQueue": {
             "_added": VALUE,
             "_armed": VALUE,

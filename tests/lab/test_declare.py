@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 import anyio
@@ -18,58 +18,181 @@ from mbufpools import _lab_hooks, lab
 from mbufpools.lab._declare import declaring, recorder
 from mbufpools.lab._hooks import states
 from mbufpools.lab._library_state import STATE as PRIMITIVES
+from mbufpools.lab.hooks import State
+from tests.kit import core_state
 
-CORE = Path(mbufpools.__file__).parent
 NOT_SHARED = {
-    "MappedBlock": {"_mapping", "view"},  # set when its page has left the lists
-    "Observer": {"hook"},  # taken off when it fails
-    # Set by the task that parks; a task that grants sets what the request holds first.
-    "Request": {"_sleeper", "_waits"},
-    "_TrioSleeper": {"_task", "_woken"},  # as what the request holds
-    "OwnerLoop": {
-        *("_clock", "_closer", "_current", "_loop", "_run_soon", "_start", "_token", "waits")
-    },  # with `_state`
-    "TaskQueue": {"_runner_id"},  # set with `_running`
-    "Window": {"_anchor", "_exports", "_memory", "_stale", "_view", "item"},  # of one lease
-    "CachedSupply": {"watched"},  # declared where it is made, by `Supply`
-    "Supply": {"nput"},  # declared where it is made, by `PageLists`
-    "Item": {"page"},  # set when the token has died
-    "Reserving": {"_coroutine"},  # of one task
+    "The constructor of the set sets it, before a task can know the set.": {
+        "Budget": {"min_limit", "on_credit", "on_resize"},
+        "Observer": {"on_removal"},
+        "SetState": {"in_task", "repair"},
+        "Supply": {"hand_over", "on_return", "owner", "rank"},
+        "TaskQueue": {"_observer", "on_failure"},
+    },
+    "The constructor of the set fills it, and nothing changes it later.": {
+        "BufferPools": {"_by_size", "_item_sizes", "_pools"},
+        "CachedSupply": {"cpus"},
+        "Reclaimer": {"supplies"},
+        "Waiters": {"_pool_queues", "_queue_of"},
+    },
+    "Only an attribute of another class is set later, which has the same name.": {
+        "Pool": {"_queue"},
+        "PoolSpec": {"max_idle_items", "max_items", "min_items"},
+        "Reservation": {"_nbytes"},
+        "Window": {"_nbytes", "_start"},
+    },
+    "The function that makes the lease sets it.": {"Buffer": {"_nbytes", "_pool"}},
+    "It belongs to one lease, which is declared.": {
+        "Window": {"_anchor", "_exports", "_memory", "_stale", "_view", "item"}
+    },
+    "It belongs to one task.": {"Reserving": {"_coroutine", "_held"}},
+    "The task that makes the request sets it, with the queue, which is declared. The task that "
+    "grants sets what the request holds first, which is declared, too.": {
+        "Request": {"_sleeper", "parked", "passes_before", "task", "where"},
+        "_TrioSleeper": {"_task", "_woken"},
+    },
+    "It is set and read by steps that have looked at the queue of the claim, which is declared.": {
+        "Request": {"pass_limit"}
+    },
+    "It is set with `_state`, which is declared.": {
+        "OwnerLoop": {
+            *("_clock", "_closer", "_current", "_loop", "_run_soon", "_start", "_token", "waits")
+        },
+    },
+    "It is set with `_running`, which is declared.": {"TaskQueue": {"_runner_id"}},
+    "The page has left the lists, which are declared.": {"MappedBlock": {"_mapping", "view"}},
+    "The token has died.": {"Item": {"page"}},
+    "It marks where the token is: in a cache, or lost. These lists are declared.": {
+        "Item": {"index"}
+    },
+    "It is the same object as `OwnerLoop.lost` and `SetState.supplies_with_idle`, and changes in "
+    "steps that look at those.": {"PageLists": {"lost", "with_idle"}},
+    "It is a list on which no page ever is.": {"PageLists": {"none"}},
+    "The hook is taken off when it fails.": {"Observer": {"hook"}},
+    "Only reports tell of it, in debug mode.": {"LeaseTracker": {"_holders", "_last", "damages"}},
 }
-"""Attributes that are set outside of ``__init__`` and need no declaration."""
+"""Attributes that change after their object was made, or hold what may change, and need no
+declaration."""
+LISTED_ELSEWHERE = {"Page.on"}
+"""It holds one of the lists of `PageLists`, each of which is declared as `CHANGED` there."""
 
 
-def attributes_set_later() -> Iterator[tuple[str, str, str]]:
-    """Module, class and attribute, for each that a method of the core sets after ``__init__``."""
-    for path in sorted(CORE.glob("_*.py")):
-        for cls in ast.parse(path.read_text("utf-8")).body:
-            if not isinstance(cls, ast.ClassDef):
-                continue
-            for function in cls.body:
-                if isinstance(
-                    function, ast.FunctionDef | ast.AsyncFunctionDef
-                ) and function.name not in ("__init__", "_wire"):
-                    for node in ast.walk(function):
-                        if (
-                            isinstance(node, ast.Attribute)
-                            and not isinstance(node.ctx, ast.Load)
-                            and isinstance(node.value, ast.Name)
-                            and node.value.id == "self"
-                        ):
-                            yield f"mbufpools.{path.stem}", cls.name, node.attr
+def rows(state: State = _lab_hooks.STATE) -> dict[core_state.Attribute, bool]:
+    """The declared attributes, each with how it holds state."""
+    return {
+        core_state.Attribute(module, cls, name): how
+        for module, classes in state.items()
+        for cls, names in classes.items()
+        for name, how in names.items()
+    }
+
+
+def exempt(attribute: core_state.Attribute) -> bool:
+    return any(attribute.name in classes.get(attribute.cls, ()) for classes in NOT_SHARED.values())
+
+
+SET_LATER, CHANGED_IN_PLACE = core_state.set_later(), core_state.changed_in_place()
+CHANGING = SET_LATER | CHANGED_IN_PLACE
+
+
+def undeclared(declared: Collection[core_state.Attribute]) -> list[str]:
+    return sorted(str(it) for it in CHANGING if it not in declared and not exempt(it))
 
 
 def test_all_state_of_the_core_that_changes_is_declared() -> None:
-    undeclared = {
-        f"{cls}.{attribute}, of {module}"
-        for module, cls, attribute in attributes_set_later()
-        if attribute not in _lab_hooks.STATE.get(module, {}).get(cls, {})
-        and attribute not in NOT_SHARED.get(cls, set())
-    }
-    assert not undeclared, (
-        "declare each of these in src/mbufpools/_lab_hooks.py, or in NOT_SHARED of this file if no "
-        f"other task can see it change: {'; '.join(sorted(undeclared))}"
+    missing = undeclared(rows())
+    assert not missing, (
+        "declare each of these in src/mbufpools/_lab_hooks.py, or say in NOT_SHARED of this file "
+        f"why no other task can see it change: {'; '.join(missing)}"
     )
+
+
+def test_without_any_of_its_rows_the_state_of_the_core_is_not_declared() -> None:
+    for row in rows():
+        assert undeclared(rows().keys() - {row}) == [str(row)], "its row could be forgotten"
+
+
+def test_what_is_changed_in_place_is_declared_so() -> None:
+    """Else to read a list, and append to it, would be no write."""
+    declared = rows()
+    values = {
+        f"{it.cls}.{it.name}" for it in CHANGED_IN_PLACE & declared.keys() if not declared[it]
+    }
+    assert values == LISTED_ELSEWHERE
+
+
+def test_no_attribute_is_both_declared_and_said_to_need_no_declaration() -> None:
+    assert not [str(it) for it in rows() if exempt(it)]
+    listed = {
+        f"{cls}.{name}"
+        for classes in NOT_SHARED.values()
+        for cls, names in classes.items()
+        for name in names
+    }
+    changing = {f"{it.cls}.{it.name}" for it in CHANGING}
+    assert listed <= changing, "remove from NOT_SHARED what does not change any more"
+
+
+def test_an_attribute_is_seen_whatever_expression_sets_it() -> None:
+    source = """
+class Pool:
+    def __init__(self):
+        self.made = 0
+        other.wired = self
+        def later():
+            self.by_callback = 1
+
+    def get(self):
+        queue.supply.nwait += 1
+        self.first, (self.second, *self.rest) = found
+        del self.gone
+        for self.each in found: pass
+        with opened() as self.opened: pass
+        self.annotated: int = 1
+        self.read.written = self.only_read
+
+def function(pool):
+    pool.by_function = 1
+"""
+    found = [*core_state.stores(ast.parse(source))]
+    assert [it.attribute for it in found if it.constructs] == ["made"]
+    assert {it.attribute for it in found if it.cls == "Pool" and not it.constructs} == {
+        *("by_callback", "first", "second", "rest", "gone", "each", "opened", "annotated")
+    }
+    assert {it.attribute for it in found if it.cls is None} == {
+        *("wired", "nwait", "written", "by_function")
+    }
+
+
+def test_the_core_sets_no_attribute_by_a_computed_name() -> None:
+    """No such assignment can be compared with the declarations."""
+    assert core_state.computed_names() == []
+    assert core_state.computed_names([ast.parse("object.__setattr__(pool, name, 1)")])
+
+
+@pytest.mark.parametrize("question", ["queued", "runs", "__repr__"])
+def test_dpor_asks_a_task_of_a_queue_before_and_after_it_is_added_and_run(question: str) -> None:
+    ends: dict[lab.StrategyName, set[object]] = {"exhaustive": set(), "dpor": set()}
+    for strategy, seen in ends.items():
+
+        async def program(seen: set[object] = seen) -> None:
+            async with mbufpools.TaskQueue("of the test") as queue:
+                task = mbufpools.Task(lambda: None, name="asked")
+
+                async def add() -> None:
+                    queue.add(task)
+
+                async def ask() -> None:
+                    answer = getattr(task, question)
+                    seen.add(answer() if callable(answer) else answer)
+
+                async with anyio.create_task_group() as group:
+                    group.start_soon(add)
+                    group.start_soon(ask)
+
+        assert lab.explore(program, strategy=strategy, max_preemptions=None).complete
+    assert ends["dpor"] == ends["exhaustive"]
+    assert len(ends["dpor"]) == 2
 
 
 def test_each_declared_attribute_exists() -> None:
