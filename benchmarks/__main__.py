@@ -52,13 +52,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--headlines", type=Path, metavar="FILE", help="show the main ratios of a record"
     )
     parser.add_argument(
+        "--about", default="", metavar="TEXT", help="of these only the rows whose name has TEXT"
+    )
+    parser.add_argument(
         "--ablations", type=Path, metavar="FILE", help="show what each promise costs in a record"
     )
     arguments = parser.read(argv)
-    for file, table in ((arguments.headlines, headlines), (arguments.ablations, ablations)):
-        if file is not None:
-            print(table(Record.read(file)))
-            return 0
+    if arguments.headlines is not None:
+        print(headlines(Record.read(arguments.headlines), arguments.about))
+        return 0
+    if arguments.ablations is not None:
+        print(ablations(Record.read(arguments.ablations)))
+        return 0
     backends = arguments.backends or [
         name for name in BACKENDS if importlib.util.find_spec(name) is not None
     ]

@@ -2,6 +2,10 @@
 
 Clients send as fast as they can, each through a connection of its own, to a server behind the
 proxy; both are in another process, so the CPU time of this process is that of the proxy.
+
+asyncio's transport reads up to 256 KiB for the streams at once, which they then return in pieces. A
+transport that reads into a buffer reads at most what the buffer holds, and each buffer costs a turn
+of the loop. So the size of the buffers decides what the proxy costs, and each row names it.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ import asyncio
 import gc
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing
 from typing import NamedTuple
 
@@ -25,9 +29,13 @@ from ._rows import Show, compare
 
 __all__ = ["rows"]
 
-BUFFER = 65536
+LARGE = 65536
 """Bytes of a buffer, and the most that a read of the streams returns."""
-PAGE = 8 * BUFFER
+SMALL = 4096
+"""The same for short messages."""
+PART = 4
+"""So many times fewer bytes go through a proxy with small buffers, which takes longer for each."""
+PAGE = 8 * LARGE
 """Bytes of a page."""
 PLENTY = 1 << 28
 """Bytes that the pools may take, which are more than the connections want."""
@@ -49,20 +57,19 @@ async def rows(backend: str, form: Form, show: Show) -> None:
     if backend == "trio":
         return
     nbytes = form.megabytes * (1 << 20) // form.connections
+    async with load() as clients:
+        await _large(backend, form, show, clients, nbytes)
+        await _small(backend, form, show, clients, nbytes // PART)
+
+
+async def _large(backend: str, form: Form, show: Show, clients: Load, nbytes: int) -> None:
     async with (
-        load() as clients,
-        _by_streams(clients) as streams,
-        _by_pools(clients, PLENTY) as wet,
-        _by_pools(clients, max(PAGE, SCARCE * form.connections)) as dry,
+        _by_streams(clients, LARGE) as streams,
+        _by_pools(clients, LARGE, PLENTY) as wet,
+        _by_pools(clients, LARGE, max(PAGE, SCARCE * form.connections)) as dry,
     ):
         proxies = {"streams": streams, "wet": wet, "dry": dry}
-        seconds: dict[str, list[float]] = {name: [] for name in proxies}
-        for _ in range(form.proxy_rounds):
-            for name, proxy in proxies.items():
-                gc.collect()
-                start = time.process_time()
-                await clients.run(proxy.port, form.connections, nbytes)
-                seconds[name].append((time.process_time() - start) * 1e3)
+        milliseconds = await _cpu(clients, proxies, form, nbytes)
         memory = {
             name: await _memory(clients, proxy, form.connections, nbytes)
             for name, proxy in proxies.items()
@@ -70,18 +77,18 @@ async def rows(backend: str, form: Form, show: Show) -> None:
     for name, pools, goal in (("wet", "not dry", 1.3), ("dry", "dry", 1.5)):
         show(
             compare(
-                f"proxy, CPU, pools {pools}",
+                f"proxy, CPU, 64 KiB buffers, pools {pools}",
                 backend,
-                seconds[name],
+                milliseconds[name],
                 STREAMS,
-                seconds["streams"],
+                milliseconds["streams"],
                 goal,
                 unit="ms",
             )
         )
     show(
         compare(
-            "proxy, memory, pools dry",
+            "proxy, memory, 64 KiB buffers, pools dry",
             backend,
             [memory["dry"]],
             STREAMS,
@@ -90,6 +97,36 @@ async def rows(backend: str, form: Form, show: Show) -> None:
             unit="MiB",
         )
     )
+
+
+async def _small(backend: str, form: Form, show: Show, clients: Load, nbytes: int) -> None:
+    async with (
+        _by_streams(clients, SMALL) as streams,
+        _by_pools(clients, SMALL, PLENTY) as pools,
+        _by_pools(clients, SMALL, PLENTY, debug=True) as debug,
+    ):
+        proxies = {"streams": streams, "pools": pools, "debug": debug}
+        milliseconds = await _cpu(clients, proxies, form, nbytes)
+    name = "proxy, CPU, 4 KiB buffers"
+    for what, ours, peer, theirs in (
+        (name, "pools", f"{STREAMS}, 4 KiB reads", "streams"),
+        (f"{name}, debug=True", "debug", "the same without debug", "pools"),
+    ):
+        show(compare(what, backend, milliseconds[ours], peer, milliseconds[theirs], unit="ms"))
+
+
+async def _cpu(
+    clients: Load, proxies: Mapping[str, Proxy], form: Form, nbytes: int
+) -> dict[str, list[float]]:
+    """Milliseconds of CPU time of each proxy in each round, in turn."""
+    milliseconds: dict[str, list[float]] = {name: [] for name in proxies}
+    for _ in range(form.proxy_rounds):
+        for name, proxy in proxies.items():
+            gc.collect()
+            start = time.process_time()
+            await clients.run(proxy.port, form.connections, nbytes)
+            milliseconds[name].append((time.process_time() - start) * 1e3)
+    return milliseconds
 
 
 async def _memory(clients: Load, proxy: Proxy, connections: int, nbytes: int) -> float:
@@ -103,10 +140,10 @@ async def _memory(clients: Load, proxy: Proxy, connections: int, nbytes: int) ->
 
 
 @asynccontextmanager
-async def _by_streams(clients: Load) -> AsyncIterator[Proxy]:
+async def _by_streams(clients: Load, size: int) -> AsyncIterator[Proxy]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         _, upstream = await asyncio.open_connection(HOST, clients.port)
-        while data := await reader.read(BUFFER):
+        while data := await reader.read(size):
             upstream.write(data)
             await upstream.drain()
         upstream.close()
@@ -117,11 +154,13 @@ async def _by_streams(clients: Load) -> AsyncIterator[Proxy]:
 
 
 @asynccontextmanager
-async def _by_pools(clients: Load, limit: int) -> AsyncIterator[Proxy]:
+async def _by_pools(
+    clients: Load, size: int, limit: int, *, debug: bool = False
+) -> AsyncIterator[Proxy]:
     loop = asyncio.get_running_loop()
 
     async def serve(client: PooledBufferedProtocol) -> None:
-        upstream = PooledBufferedProtocol(pools, BUFFER)
+        upstream = PooledBufferedProtocol(pools, size)
         async with client:
             await loop.create_connection(lambda: upstream, HOST, clients.port)
             async with upstream:
@@ -133,10 +172,13 @@ async def _by_pools(clients: Load, limit: int) -> AsyncIterator[Proxy]:
                     pass
 
     def connected() -> PooledBufferedProtocol:
-        protocol = PooledBufferedProtocol(pools, BUFFER)
+        protocol = PooledBufferedProtocol(pools, size)
         tasks.start_soon(serve, protocol)
         return protocol
 
-    async with BufferPools(limit, [BUFFER]) as pools, anyio.create_task_group() as tasks:
+    async with (
+        BufferPools(limit, [size], debug=debug) as pools,
+        anyio.create_task_group() as tasks,
+    ):
         with closing(await loop.create_server(connected, HOST, 0, backlog=1024)) as server:
             yield Proxy(server.sockets[0].getsockname()[1], lambda: pools.budget.peak)

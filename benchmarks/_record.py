@@ -37,11 +37,14 @@ HEADLINES = (
     ("hand-off between 4 tasks", "an anyio.Event each time"),
     ("hand-off between 4 tasks", "anyio.Condition"),
     ("get_nowait(65536), its view, release", "bytearray(65536)"),
-    ("proxy, CPU, pools not dry", "asyncio's streams"),
-    ("proxy, CPU, pools dry", "asyncio's streams"),
-    ("proxy, memory, pools dry", "asyncio's streams"),
+    ("proxy, CPU, 64 KiB buffers, pools not dry", "asyncio's streams"),
+    ("proxy, CPU, 64 KiB buffers, pools dry", "asyncio's streams"),
+    ("proxy, memory, 64 KiB buffers, pools dry", "asyncio's streams"),
+    ("proxy, CPU, 4 KiB buffers", "asyncio's streams, 4 KiB reads"),
+    ("proxy, CPU, 4 KiB buffers, debug=True", "the same without debug"),
 )
-"""The rows that the README shows: the names of ours and of the peer."""
+"""The rows that the README shows: the names of ours and of the peer. A row that the record does not
+have yet is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +127,10 @@ def verdict(rows: Iterable[Row]) -> str:
     return "\n".join(lines)
 
 
-def headlines(record: Record) -> str:
-    """Return the ratios that the README shows: one line for a row, one column for a backend."""
-    rows = [(f"{name} / {peer}", (name, peer)) for name, peer in HEADLINES]
+def headlines(record: Record, about: str = "") -> str:
+    """Return the ratios that the README shows: one line for a row, one column for a backend. With
+    `about` only the rows whose name has that text."""
+    rows = [(f"{name} / {peer}", (name, peer)) for name, peer in HEADLINES if about in name]
     return "\n".join([*_ratios(record, "ours, beside the peer", rows), "", _measured_on(record)])
 
 
@@ -171,7 +175,7 @@ def _measured_on(record: Record) -> str:
 
 def _columns(cells: Sequence[str]) -> str:
     name, ours, theirs, peer, *rest = cells
-    start = f"{name:38}{ours:>12}{theirs:>12}  {peer:39}"
+    start = f"{name:42}{ours:>12}{theirs:>12}  {peer:39}"
     return start + "".join(f"{cell:>{width}}" for cell, width in zip(rest, WIDTHS, strict=True))
 
 

@@ -43,7 +43,7 @@ def run(*command: str, folder: Path = EXAMPLES) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("program", ["uploads", "busy", "echo"])
+@pytest.mark.parametrize("program", ["uploads", "busy", "echo", "shed"])
 def test_a_program_of_the_tutorial_for_applications_prints_the_same_on_trio(program: str) -> None:
     pytest.importorskip("trio")
     on_trio = f"import anyio, {program}; anyio.run({program}.main, backend='trio')"
@@ -139,6 +139,38 @@ async def test_the_server_on_transports_aborts_connections_that_are_not_read_and
 
 def test_every_client_is_served_if_each_connection_has_a_reservation() -> None:
     assert run("bounded.py") == (0, "60 of 60 clients got their own words back\n", "")
+
+
+def test_a_client_without_a_reservation_is_told_that_the_server_is_busy_and_closed() -> None:
+    printed = (
+        "of 20 clients 6 got their own words back\n"
+        "and 14 were told that the server is busy\n"
+        "served when they had left: True\n"
+    )
+    assert run("shed.py") == (0, printed, "")
+
+
+async def test_a_client_that_is_refused_sees_the_end_after_the_answer_and_nothing_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    shed = importlib.import_module("shed")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        async with BufferPools("128 KiB", shed.SIZES) as pools, anyio.create_task_group() as tasks:
+            everything = pools.reserve_nowait(6 * shed.PER_CONNECTION)
+            tasks.start_soon(shed.serve, listener, pools)
+            async with await anyio.connect_tcp(*listener.getsockname()) as client:
+                assert await client.receive() == b"busy\n"
+                with pytest.raises(anyio.EndOfStream):
+                    await client.receive()
+            everything.release()
+            async with await anyio.connect_tcp(*listener.getsockname()) as client:
+                await client.send(b"hello")
+                assert await client.receive() == b"hello"
+                assert pools.statistics().reserved == shed.PER_CONNECTION
+                tasks.cancel_scope.cancel()
+        assert (pools.statistics().reserved, pools.statistics().nout) == (0, 0)
 
 
 async def test_connections_that_are_served_wait_for_no_buffer_of_those_that_wait_for_a_reservation(

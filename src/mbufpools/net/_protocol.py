@@ -56,7 +56,8 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
 
     Args:
         pools: the set that gives the buffers. It belongs to the same event loop.
-        nbytes: the bytes of each buffer. Several reads fill one buffer, until it is received.
+        nbytes: the bytes of each buffer. Several reads fill one buffer, until it is received. A
+            buffer costs CPU time whatever its size, so take 65536 for bulk data.
         read_ahead: the number of full buffers that may wait to be received.
 
     Raises:
