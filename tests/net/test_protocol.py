@@ -953,14 +953,18 @@ async def test_a_buffer_that_cannot_be_sent_is_taken_all_the_same(
             assert await read(theirs, 3) == b"yes"
 
 
-async def test_a_pair_given_to_a_protocol_as_one_argument_is_taken_and_the_error_says_so() -> None:
+@pytest.mark.parametrize("kind", [tuple, list])
+async def test_a_pair_given_to_a_protocol_as_one_argument_is_taken_and_the_error_says_so(
+    kind: type,
+) -> None:
     with connected() as (ours, _):
         async with checked() as pools, protocol_on(ours, pools) as protocol:
             buffer = await filled(pools, b"no")
+            pair: Any = kind((buffer, 2))
             with pytest.raises(
                 TypeError, match=r"as two arguments: send\(buffer, nbytes\)"
             ) as caught:
-                await protocol.send((buffer, 2))  # type: ignore[arg-type]
+                await protocol.send(pair)
             assert "the buffer was released" in str(caught.value)
             assert "held" not in str(caught.value)
             assert buffer.released

@@ -569,6 +569,7 @@ WRONG: list[tuple[Callable[[Any, Any], Any], type[Exception], str]] = [
     (lambda first, second: [first, (second, True)], TypeError, "expected a Buffer, or a pair"),
     (lambda first, second: [first, (second, "1")], TypeError, "expected a Buffer, or a pair"),
     (lambda first, second: [(first, second)], TypeError, "expected a Buffer, or a pair"),
+    (lambda first, second: [first, [second, 5]], TypeError, r">, 5\]; expected a Buffer, or"),
     (lambda first, second: [first, (second, 101)], ValueError, "cannot send 101 bytes"),
     (lambda first, second: [first, (second, -1)], ValueError, "cannot send -1 bytes"),
     (lambda first, second: [first, second, first], ValueError, "twice"),
@@ -672,6 +673,21 @@ async def test_every_error_of_a_send_tells_that_the_buffers_were_released(proble
             assert_told_of_the_release(caught.value)
             assert buffer.released
             tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+async def test_what_is_no_list_at_all_is_refused_and_what_was_not_given_stays_the_caller_s(
+    swapped: bool,
+) -> None:
+    with connected() as (ours, _):
+        async with checked() as pools:
+            with await pools.get(100) as buffer:
+                first, second = ([buffer], ours) if swapped else (ours, None)
+                with pytest.raises(
+                    TypeError, match=r"one after another; got .*; the call is send_all"
+                ):
+                    await send_all(first, second)  # type: ignore[arg-type]
+                assert not buffer.released
 
 
 async def test_a_send_of_nothing_is_a_checkpoint() -> None:

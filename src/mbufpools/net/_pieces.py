@@ -138,6 +138,8 @@ def named(piece: Any) -> str:
         return f"<Buffer of {piece.nbytes} bytes from pool {piece.pool.name!r}>"
     if type(piece) is tuple:
         return f"({', '.join(map(named, piece))})"
+    if type(piece) is list:
+        return f"[{', '.join(map(named, piece))}]"
     return repr(piece)
 
 
@@ -148,14 +150,15 @@ def note_release(error: BaseException) -> None:
 
 
 def give_up(piece: Any) -> None:
-    """Release every buffer of something that was given to be sent, and cannot be."""
+    """Release every buffer of something that was given to be sent, and cannot be: of a buffer, or
+    of a pair or list of which some are buffers."""
     for buffer in _each(piece):
         if isinstance(buffer, Buffer):
             buffer.end()
 
 
 def _each(piece: Any) -> tuple[Any, ...]:
-    return piece if isinstance(piece, tuple) else (piece,)
+    return tuple(piece) if isinstance(piece, (tuple, list)) else (piece,)
 
 
 def end_view(view: memoryview) -> None:

@@ -86,7 +86,14 @@ class _Queue:
                     f"expected buffers to send, one after another; got {named(pieces)}; put it in "
                     f"a list, send_all(sock, [buffer]); {ALL_RELEASED}"
                 )
-            given.extend(pieces)
+            try:
+                iterator = iter(pieces)
+            except TypeError:
+                raise TypeError(
+                    f"expected buffers to send, one after another; got {pieces!r}; the call is "
+                    f"send_all(sock, [buffer, ...])"
+                ) from None
+            given.extend(iterator)
             pairs = [split(piece) for piece in given]
             for buffer, nbytes in pairs:
                 check_piece(buffer, nbytes)
