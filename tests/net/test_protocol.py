@@ -1020,6 +1020,7 @@ async def test_a_connection_that_cannot_send_takes_the_buffer_all_the_same(
             with pytest.raises(STATES[state]) as caught:
                 await give(protocol, buffer, None, awaited)
             assert "the send has released its buffers" in caught.value.__notes__[0]
+            # The error is kept here, and its frames: they must not keep the memory exported.
             assert (buffer.released, pools.statistics().nout) == (True, 0)
 
 
