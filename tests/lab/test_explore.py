@@ -812,21 +812,6 @@ def test_the_lab_cannot_be_called_inside_an_event_loop(backend: lab.BackendName)
 
 
 @BACKENDS
-def test_a_program_that_is_not_deterministic_is_reported(backend: lab.BackendName) -> None:
-    """Otherwise a complete exploration would prove nothing."""
-    calls = 0
-
-    async def program() -> None:
-        nonlocal calls
-        calls += 1
-        if calls == 1:
-            raise ValueError
-
-    with pytest.raises(lab.LabError, match="and then the same schedule did not fail"):
-        lab.explore(program, backend=backend)
-
-
-@BACKENDS
 def test_a_task_that_is_missing_in_a_later_execution_is_reported(backend: lab.BackendName) -> None:
     """dpor cannot make its next choice; strategies that replay skip a choice that is missing."""
     calls = 0

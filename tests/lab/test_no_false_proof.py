@@ -489,8 +489,8 @@ def test_a_program_that_was_refused_before_is_proved_with_a_remark(state: Module
     with pytest.raises(lab.LabError, match=FIRST_STEP):
         lab.explore(state.module_cache)
     remark = (
-        "this process has explored the program before, and refused it because state survived an "
-        "execution: what is proved is only what happens once that state is there"
+        "this process has explored the program before, and state survived an execution "
+        f"({state.__name__}.cache): what is proved is only what happens once that state is there"
     )
     found = lab.explore(state.module_cache)
     assert remark in found.remarks

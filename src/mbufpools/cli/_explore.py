@@ -382,7 +382,7 @@ def _as_json(target: str, found: lab.Exploration) -> dict[str, Any]:
         {
             **{
                 name: getattr(failure, name)
-                for name in ("kind", "token", "found_at", "replays", "page")
+                for name in ("kind", "token", "found_at", "replays", "repeated", "page")
             },
             "schedule": [asdict(step) for step in failure.schedule],
             "report": _report(target, failure),

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -28,16 +28,18 @@ from ._other_loops import LOOP_BOUND, OLDER, is_of_other_loop
 from ._outcome import (
     LabError,
     NotFresh,
+    NotRepeated,
     NotTheSame,
     Outcome,
     discard_refused,
+    first_line,
     raise_refused,
     refuse,
 )
 from ._outsiders import forget_outsiders, wait_for_threads
 from ._private_names import require
 from ._redirected import redirected
-from ._repetition import Record, Records, difference
+from ._repetition import Record, Records, difference, left_over, note_survival, same_message
 from ._replaced import replaced
 from ._report import report
 from ._result import Failure
@@ -190,8 +192,12 @@ def execute(
         LabError: the program cannot be explored, or does not do the same in the same schedule.
         KeyboardInterrupt: Ctrl-C was pressed, or the program raised it.
     """
-    with _controlled(options):
-        return _execute(program, strategy, options, on_progress, on_execution, known, whole)
+    try:
+        with _controlled(options):
+            return _execute(program, strategy, options, on_progress, on_execution, known, whole)
+    except NotRepeated as error:
+        note_survival(program, error.survived)
+        raise
 
 
 def _execute(
@@ -204,7 +210,7 @@ def _execute(
     whole: bool,
 ) -> Executed:
     result = Executed()
-    found: list[tuple[int, Schedule, Outcome, bool]] = []
+    found: list[_Found] = []
     # Many schedules lead to the same failure; it is reported once.
     seen: set[Signature] = set(known)
     begin = time.perf_counter()
@@ -214,6 +220,7 @@ def _execute(
     records = Records(program)
     policy = None if options.cancelling is None else Policy(options.cancelling, program)
     end = math.inf if options.max_seconds is None else begin + options.max_seconds
+    failures: list[Failure] = []
 
     def next_schedule() -> Schedule | None:
         discard_refused()
@@ -267,7 +274,7 @@ def _execute(
         if outcome.kind is not None and signature not in seen:
             seen.add(signature)
             result.signatures.append(signature)
-            found.append((result.executions, schedule, outcome, by_chance))
+            found.append(_Found(result.executions, schedule, outcome, by_chance))
         if on_execution is not None:
             on_execution(schedule, outcome)
         if on_progress is not None:
@@ -282,18 +289,23 @@ def _execute(
             if options.without_anyio:
                 stack.enter_context(noting_anyio())
             backend(program, next_schedule, done, leaks)
-    except NotFresh as error:
-        raise records.error(result.executions, str(error), repeated=False) from None
-    except NotTheSame:
-        _repeat(program, options, records, None)  # it may say more: the step that differs, and why
-        raise
+    except (NotFresh, NotTheSame) as error:
+        del found[1:]
+        if found and found[0].number == 1:
+            failures = _failures(program, options, records, found, end)
+        if not failures or failures[0].repeated:
+            if isinstance(error, NotFresh):
+                told = records.error(result.executions, str(error), repeated=False)
+                raise told from None
+            _repeat(program, options, records, [])  # it may say which step, and why
+            raise
     if result.uses_anyio:
         found.clear()  # they are found again
         result.signatures.clear()
         collect_unheard()
-    _repeat(program, options, records, found[0][0] if found else None)
+    result.failures = failures or _failures(program, options, records, found, end)
+    del result.signatures[len(result.failures) :]
     result.cancelled_one = policy is None or policy.matched
-    result.failures = [_shrunk(program, options, records, *it, end=end) for it in found]
     if found:
         found.clear()  # and with them what their errors hold
         collect_unheard()
@@ -314,16 +326,44 @@ def _schedule(strategy: Strategy, options: Options, policy: Policy | None) -> Sc
     )
 
 
-def _repeat(program: Program, options: Options, records: Records, failed: int | None) -> None:
-    """Execute some schedules again. Raises LabError if one of them differs.
+def _failures(
+    program: Program, options: Options, records: Records, found: list[_Found], end: float
+) -> list[Failure]:
+    """Repeat some executions, and the failing ones, and shrink the failures.
+
+    Of a failure in the first execution that differs when it is repeated, the report is of the
+    first execution, which is noted in full. Later ones began from what it has left, so nothing is
+    said of them.
+
+    Raises:
+        LabError: another execution differs.
+    """
+    failures: list[Failure] = []
+    compared = False
+    for it in found:
+        if it.number > 1 and not compared:
+            compared = True
+            _repeat(program, options, records, found)
+        failures.append(_shrunk(program, options, records, it, end=end))
+        if not failures[-1].repeated:
+            break
+    if not found:
+        _repeat(program, options, records, [])
+    return failures
+
+
+def _repeat(program: Program, options: Options, records: Records, found: list[_Found]) -> None:
+    """Execute some schedules again, but for those that were found to fail, which are repeated when
+    they are shrunk. Raises LabError if one of them differs.
 
     If an execution failed, it may have failed because of what earlier ones left; so the first one
-    and a few others are repeated then. If the first one failed, it is repeated when it is shrunk.
+    and a few others are repeated then.
     """
-    if failed == 1:
-        return
+    failed = {it.number for it in found}
     policy = None if options.cancelling is None else Policy(options.cancelling, program)
-    for record in records.again()[: None if failed is None else 1 + BEFORE_A_FAILURE]:
+    for record in records.again()[: 1 + BEFORE_A_FAILURE if failed else None]:
+        if record.number in failed:
+            continue
         strategy = Replay(record.deviations, record.rule)
         outcome, schedule = _execute_one(
             program, strategy, options, lambda it: _schedule(it, options, policy)
@@ -400,23 +440,41 @@ def _execute_one(
     return outcome, schedule
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A failing execution."""
+
+    number: int
+    schedule: Schedule
+    outcome: Outcome
+    by_chance: bool
+
+
+def _differs(
+    program: Program, options: Options, records: Records, found: _Found
+) -> tuple[str | None, tuple[Schedule, Outcome] | None]:
+    """Execute a failing schedule again; return what it did differently, in words, or None; then the
+    second execution, if there is one."""
+    before = Record.of(found.number, found.schedule, found.outcome)
+    try:
+        outcome, schedule, _ = once(program, before.deviations, before.rule, options)
+    except LabError as error:  # such as for a lock that belongs to the first execution
+        return str(error), None
+    return difference(before, Record.of(found.number, schedule, outcome)), (schedule, outcome)
+
+
 def _shrunk(
-    program: Program,
-    options: Options,
-    records: Records,
-    number: int,
-    failing: Schedule,
-    outcome: Outcome,
-    by_chance: bool,
-    *,
-    end: float,
+    program: Program, options: Options, records: Records, found: _Found, *, end: float
 ) -> Failure:
-    """Look for fewer deviations with which the program fails in the same way.
+    """Repeat a failing execution, and look for fewer deviations with which the program fails in the
+    same way.
 
     The stock schedule comes first, since it is what happens without the lab. If the failing
     schedule was found by chance, those with one deviation come next. The order that is left under
     the rule of the failing schedule is then tried under the other rule, which may be closer to it.
+    What is left is executed once more, so that no failure of one time alone is reported.
     """
+    failing, outcome = found.schedule, found.outcome
     best: tuple[Schedule, Outcome] | None = None
 
     def note(again: Outcome, schedule: Schedule) -> bool:
@@ -436,9 +494,26 @@ def _shrunk(
     def shorten(rule: Rule, deviations: Deviations) -> int:
         return shrink(deviations, lambda fewer: fails(fewer, rule))[1]
 
+    remarks = left_over(program, options)
+    how, second = _differs(program, options, records, found)
     replays = 1
-    if fails({}, "stock") is None:
-        if by_chance:
+    if how is not None and found.number == 1:
+        note_survival(program, records.survived())
+        failure = make_failure(options.backend, failing, outcome, remarks)
+        return replace(failure.doubted(records.doubt(how)), replays=replays)
+    if how is not None or second is None:
+        what = first_line(outcome.message)
+        told = f"it failed at first with {outcome.kind!r} ({what}), but {how}"
+        raise records.error(found.number, told)
+    is_stock = not failing.deviations and failing.rule == "stock"
+    # A message may hold what differs each time, such as the name of a temporary directory.
+    if not same_message(outcome, second[1]) and records.survived():
+        remarks += (records.other_message(outcome, second[1]),)
+        if is_stock and found.number == 1:
+            second = failing, outcome
+    if not is_stock:
+        replays += 1
+        if fails({}, "stock") is None and found.by_chance:
             simple = Exhaustive(1, 1)
             policy = None if options.cancelling is None else Policy(options.cancelling, program)
             while best is None and replays <= SIMPLE and not simple.complete:
@@ -451,8 +526,8 @@ def _shrunk(
                 note(again, schedule)
         if best is None:
             replays += shorten(failing.rule, failing.deviations)
-    shortest = best
-    if shortest is not None and len(shortest[0].deviations) > 1 and time.perf_counter() <= end:
+    best = shortest = best or second
+    if len(shortest[0].deviations) > 1 and time.perf_counter() <= end:
         schedule = shortest[0]
         other: Rule = "run-on" if schedule.rule == "stock" else "stock"
         follow = Follow([step.task for step in schedule.steps], schedule.deviations, other)
@@ -463,20 +538,19 @@ def _shrunk(
         if note(again, followed):
             replays += shorten(other, followed.deviations)
         # Of two that are equally short, the one counts that is told from the stock order.
-        if best is None or (len(best[0].deviations), best[0].rule != "stock") >= (
+        if (len(best[0].deviations), best[0].rule != "stock") >= (
             len(schedule.deviations),
             schedule.rule != "stock",
         ):
             best = shortest
-    if best is None:
-        raise records.error(
-            number,
-            f"it failed at first with {outcome.kind!r} ({outcome.message}), and then the same "
-            f"schedule did not fail",
-        )
-    schedule, again = best
-    failure = make_failure(options.backend, schedule, again)
-    return replace(failure, found_at=number, replays=replays)
+    if best is not second:
+        replays += 1
+        how, _ = _differs(program, options, records, _Found(found.number, *best, False))
+        if how is not None:
+            told = f"a shorter schedule failed with {outcome.kind!r}, but the second time {how}"
+            raise records.error(found.number, told)
+    failure = make_failure(options.backend, *best, remarks)
+    return replace(failure, found_at=found.number, replays=replays)
 
 
 def _class_of(outcome: Outcome) -> tuple[str, str]:
@@ -485,13 +559,15 @@ def _class_of(outcome: Outcome) -> tuple[str, str]:
     return cls.__module__, cls.__qualname__
 
 
-def make_failure(backend: BackendName, schedule: Schedule, outcome: Outcome) -> Failure:
-    """Describe a failed execution."""
+def make_failure(
+    backend: BackendName, schedule: Schedule, outcome: Outcome, remarks: Sequence[str] = ()
+) -> Failure:
+    """Describe a failed execution, with remarks for its report."""
     token = spell_token(backend, schedule.deviations, schedule.rule)
     return Failure(
         kind=cast("FailureKind", outcome.kind),
         token=token,
-        report=report(token, schedule, outcome),
+        report=report(token, schedule, outcome, remarks),
         schedule=steps_of(schedule, outcome.quiet_since),
         error=outcome.error,
     )

@@ -34,7 +34,7 @@ from ._outsiders import forget_outsiders
 from ._pages import with_pages
 from ._parallel import LEAST_SECONDS, execute_in_parallel
 from ._program import check_program
-from ._repetition import note_refused, was_refused
+from ._repetition import left_over, note_survival, survival
 from ._result import Exploration, ExplorationIncomplete, Failure
 from ._steps import spell
 from ._story import named
@@ -200,8 +200,8 @@ def explore(
                 options = _with_scopes(options, executed.seconds)
                 chosen = kind.of(options)
                 executed = _execute(program, chosen, options, executor, on_progress)
-    except NotRepeated:
-        note_refused(program)
+    except NotRepeated as error:  # perhaps in a worker
+        note_survival(program, error.survived)
         raise
     if rules is not None and not executed.cancelled_one:
         _complain_of_names(rules, executed)
@@ -266,11 +266,9 @@ def _remarks(
     program: Program, strategy: Strategy, executed: Executed, options: Options
 ) -> Iterator[str]:
     """Yield what makes a proof say less than it seems to."""
-    if was_refused(program) and options.reset is None and not options.fresh:
-        yield (
-            "this process has explored the program before, and refused it because state survived "
-            "an execution: what is proved is only what happens once that state is there"
-        )
+    told = survival(program, options)
+    if told is not None:
+        yield f"{told}: what is proved is only what happens once that state is there"
     if executed.unscheduled:
         names = ", ".join(sorted(executed.unscheduled))
         yield f"the lab does not choose when trio runs what it keeps to itself ({names})"
@@ -409,7 +407,8 @@ def replay(
         )
     failures: tuple[Failure, ...] = ()
     if outcome.kind is not None:
-        failures = (make_failure(backend, schedule, outcome),)
+        remarks = left_over(program, options)
+        failures = (make_failure(backend, schedule, outcome, remarks),)
         collect_unheard()
     exploration = Exploration(
         executions=1,

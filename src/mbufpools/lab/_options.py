@@ -71,6 +71,13 @@ class Options:
     chance: bool = True
     """Whether chance is seeded anew before each execution."""
 
+    @property
+    def makes_anew(self) -> bool:
+        """True if the caller has said what is made anew before each execution. The fixtures of a
+        test are made anew without that (`_pytest_fixtures`)."""
+        asked = self.reset is not None and not getattr(self.reset, "only_fixtures", False)
+        return asked or bool(self.fresh)
+
     def __post_init__(self) -> None:
         """Raise ValueError for a number that cannot be."""
         check_backend(self.backend)

@@ -13,6 +13,7 @@ from typing import Any
 from ._frames import caller
 
 __all__ = [
+    "ADDRESS",
     "IO_REFUSED",
     "LabError",
     "NotFresh",
@@ -43,7 +44,15 @@ class NotTheSame(LabError):
 
 
 class NotRepeated(LabError):
-    """An execution that was repeated came out differently."""
+    """An execution that was repeated came out differently.
+
+    Attributes:
+        survived: the variables that had changed since the first execution.
+    """
+
+    def __init__(self, message: str, survived: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.survived = survived
 
 
 class NotFresh(NotRepeated):

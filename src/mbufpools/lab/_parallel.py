@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 
 from ._execute import Executed, Signature, execute
 from ._options import Options, Program
-from ._pickled import PickledProgram, pack
+from ._pickled import PickledProgram, pack, pack_reset
 from ._result import Failure
 from ._steps import Name
 from ._strategy import Strategy
@@ -178,7 +178,7 @@ def execute_in_parallel(
                 f"function of a module, or use no executor"
             ) from error
         if options.reset is not None:
-            options = replace(options, reset=pack(options.reset))
+            options = replace(options, reset=pack_reset(options.reset))
 
     def enough() -> bool:
         return max_failures is not None and len(found) >= max_failures

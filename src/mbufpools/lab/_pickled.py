@@ -11,14 +11,16 @@ import importlib
 import importlib.util
 import pickle
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 from ._options import Program
 from ._outcome import LabError
 from ._program import function_of
 
-__all__ = ["PickledProgram", "pack"]
+__all__ = ["PickledProgram", "pack", "pack_reset"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,21 @@ def pack(program: Program) -> PickledProgram:
     name: str = function_of(program).__module__
     module = sys.modules.get(name)
     return PickledProgram(title, pickled, name, getattr(module, "__file__", None), tuple(sys.path))
+
+
+def pack_reset(reset: Callable[[], Any]) -> PickledProgram:
+    """Pickle a function that is called before each execution.
+
+    Raises:
+        ValueError: it cannot be pickled, or would put back a copy of what the program uses.
+    """
+    owner = getattr(function_of(reset), "__self__", None)
+    if owner is not None and not isinstance(owner, type | ModuleType):
+        raise ValueError(
+            f"reset is {_title(reset)}, a method of an object of which other processes get a copy; "
+            f"make it a function of a module, or use no executor"
+        )
+    return pack(reset)
 
 
 def _title(program: Program) -> str:

@@ -96,6 +96,7 @@ class Fixtures:
             if reset is not None:
                 reset()
 
+        renew.only_fixtures = reset is None  # type: ignore[attr-defined]  # which `Options` asks
         return renew
 
     def _renew(self) -> None:

@@ -5,6 +5,13 @@ loop of the first. At most one schedule of a cold start is then executed, and "a
 schedules that were never tried. So some executions, the first one among them, are noted in full
 while the lab explores, and repeated at the end. If one differs, the error names the first step that
 differs.
+
+A failing execution is repeated before it is reported. If that differs, and the failing one was the
+first, the report is of the first, and says so: what fails from a cold start is a failure. A later
+one that differs is refused, since it may have failed because of what earlier ones left.
+
+What survived is still there when the process explores the program the next time. Then every
+execution begins from it, so no repetition differs, and a proof or a failure has a remark.
 """
 
 from __future__ import annotations
@@ -20,17 +27,32 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from ._outcome import NotRepeated, Outcome
+from ._options import Options
+from ._outcome import ADDRESS, NotRepeated, Outcome, first_line
 from ._program import function_of
 from ._schedule import Deviations, Rule, Schedule
-from ._steps import OVER, spell
+from ._steps import OVER, RAISED, spell
 
-__all__ = ["Record", "Records", "difference", "note_refused", "was_refused"]
+__all__ = [
+    "Record",
+    "Records",
+    "difference",
+    "left_over",
+    "note_survival",
+    "same_message",
+    "survival",
+]
 
 AGAIN = 5
 """Schedules that are executed again, at most, besides the first."""
 LOOKED_AT = 1000
 """Items of a variable that are looked at for a change."""
+CURE = (
+    "Make it anew in the program, or say how: by reset= (a function that is called before each "
+    "execution) or by fresh= (modules that are executed anew); mbufpools explore has --reset and "
+    "--fresh."
+)
+"""What helps against state that survives an execution."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +65,19 @@ class Record:
     steps: tuple[tuple[str, str, tuple[Any, ...]], ...]
     """For each step: which step it is, where its task stood after it, and what could run next."""
     end: str
+    full: bool
+    """False if only the steps were noted, and not where they stopped, nor what could run next."""
 
     @classmethod
     def of(cls, number: int, schedule: Schedule, outcome: Outcome) -> Record:
-        """Note an execution whose schedule was told to `Schedule.record`."""
+        """Note an execution, in full if its schedule was told to `Schedule.record`."""
         locations = schedule.locations or []
         ready = schedule.ready_sets or []
         steps = tuple(
             (
                 f"step {step.number} of task {spell(step.task)}",
                 # A message may hold what differs each time, such as an address.
-                locations[at].partition(": it raised ")[0] if at < len(locations) else "",
+                locations[at].partition(RAISED)[0] if at < len(locations) else "",
                 ready[at] if at < len(ready) else (),
             )
             for at, step in enumerate(schedule.steps)
@@ -61,7 +85,8 @@ class Record:
         end = outcome.kind or "success"
         if outcome.error is not None:
             end = f"{end} ({type(outcome.error).__name__})"
-        return cls(number, schedule.deviations, schedule.rule, steps, end)
+        full = schedule.locations is not None
+        return cls(number, schedule.deviations, schedule.rule, steps, end, full)
 
 
 class Records:
@@ -95,10 +120,31 @@ class Records:
     def error(self, number: int, how: str, *, repeated: bool = True) -> NotRepeated:
         """Make the error for an execution that came out differently the second time, or that shows
         already the first time that something has survived."""
-        after = dict(_state_of(self._program))
-        changed = sorted(
-            name for name, state in after.items() if self._before.get(name, state) != state
+        when = f"Execution {number} was repeated: " if repeated else f"In execution {number} "
+        return NotRepeated(
+            f"the program does not do the same in the same schedule, so nothing can be proved of "
+            f"it. {when}{how}. {self.why()}",
+            self.survived(),
         )
+
+    def doubt(self, how: str) -> str:
+        """Say of a failure, for its report, that its schedule was executed again and came out
+        differently."""
+        return (
+            f"note: the schedule was executed again, and the program did not do the same, so this "
+            f"report is of the first time: {how}. {self.why()}"
+        )
+
+    def other_message(self, first: Outcome, second: Outcome) -> str:
+        """Say of a failure that its schedule was executed again and failed with another message."""
+        return (
+            f"note: the schedule was executed again, and failed with another message: first "
+            f"{first_line(first.message)}, and then {first_line(second.message)}. {self.why()}"
+        )
+
+    def why(self) -> str:
+        """Say what the difference is likely to come from, and what helps."""
+        changed = self.survived()
         bound = bound_to_loops(self._program)
         told = [f"{it} ({bound[it]})" if it in bound else it for it in changed[:5]]
         likely = (
@@ -107,13 +153,19 @@ class Records:
             else "state that survives an execution (a module's variable, a cache, a singleton), "
             "real time, chance, or addresses"
         )
-        when = f"Execution {number} was repeated: " if repeated else f"In execution {number} "
-        return NotRepeated(
-            f"the program does not do the same in the same schedule, so nothing can be proved of "
-            f"it. {when}{how}. It is likely to depend on "
-            f"{likely}. Make it anew in the program, or give lab.explore reset= (a function that "
-            f"is called before each execution) or fresh= (modules that are executed anew)."
+        return f"It is likely to depend on {likely}. {CURE}"
+
+    def survived(self) -> tuple[str, ...]:
+        """Return the names of the variables that have changed since the first execution."""
+        after = dict(_state_of(self._program))
+        return tuple(
+            sorted(name for name, state in after.items() if self._before.get(name, state) != state)
         )
+
+
+def same_message(first: Outcome, second: Outcome) -> bool:
+    """Return True if two executions failed with the same message, but for addresses."""
+    return ADDRESS.sub("", first.message) == ADDRESS.sub("", second.message)
 
 
 def difference(first: Record, second: Record) -> str | None:
@@ -122,9 +174,9 @@ def difference(first: Record, second: Record) -> str | None:
         what, where, ready = one
         if what != other[0]:
             return f"{what} came first, and then {other[0]} in its place"
-        if where != other[1]:
+        if first.full and where != other[1]:
             return f"{what} ended at first {_there(where)}, and then {_there(other[1])}"
-        if ready != other[2]:
+        if first.full and ready != other[2]:
             names = [", ".join(map(spell, it)) or "none" for it in (ready, other[2])]
             return (
                 f"before {what} the tasks that could run were at first {names[0]}, and then "
@@ -142,24 +194,57 @@ def _there(where: str) -> str:
     return where.replace(OVER, "with its task", 1) if where.startswith(OVER) else f"at {where}"
 
 
-# --- what was refused before in this process
+# --- what survived an earlier exploration in this process
 
-_refused: weakref.WeakSet[Any] = weakref.WeakSet()
-"""The code of programs that did not do the same in the same schedule."""
-
-
-def note_refused(program: Any) -> None:
-    """Note that a program did not do the same in the same schedule. What had changed stays changed,
-    so a second exploration in this process may not see it."""
-    code = getattr(function_of(program), "__code__", None)
-    if code is not None:
-        _refused.add(code)
+_survived: dict[int, tuple[weakref.ref[Any], tuple[str, ...]]] = {}
+"""By the identity of a program's code, or of its function: a reference to that, and the variables
+that survived an execution; none if they are not known."""
 
 
-def was_refused(program: Any) -> bool:
-    """Return True if `note_refused` was called for this program."""
-    code = getattr(function_of(program), "__code__", None)
-    return code is not None and code in _refused
+def note_survival(program: Any, names: tuple[str, ...]) -> None:
+    """Note that a program did not do the same in the same schedule, and which variables survived.
+    They stay changed, so a second exploration in this process may not see it."""
+    key = _key(program)
+    if key is not None:
+        _survived[id(key)] = weakref.ref(key), names or _known(key) or ()
+
+
+def _key(program: Any) -> Any:
+    """Return what makes two programs the same: the code, or the function if it has variables of its
+    own around it, which are others in each function that is made of the code."""
+    function = function_of(program)
+    function = getattr(function, "__func__", function)
+    if getattr(function, "__closure__", None):
+        return function
+    return getattr(function, "__code__", None)
+
+
+def _known(key: Any) -> tuple[str, ...] | None:
+    """Return what survived of a program; None if nothing is known."""
+    reference, names = _survived.get(id(key), (None, ()))
+    return names if reference is not None and reference() is key else None
+
+
+def survival(program: Any, options: Options) -> str | None:
+    """Return, in words, what has survived an earlier exploration of this program in this process;
+    None if nothing is known of that, or if the options make it anew."""
+    names = _known(_key(program))
+    if names is None or options.makes_anew:
+        return None
+    told = ", ".join(names[:5])
+    survived = f"state survived an execution ({told})" if told else "it did not do the same twice"
+    return f"this process has explored the program before, and {survived}"
+
+
+def left_over(program: Any, options: Options) -> tuple[str, ...]:
+    """Return the lines that the report of a failure has because of an earlier exploration."""
+    told = survival(program, options)
+    if told is None:
+        return ()
+    return (
+        f"note: {told}. So this failure may come from what was left, and not from the schedule: in "
+        f"a new process it may be another one, or none. {CURE}",
+    )
 
 
 # --- what may have survived

@@ -26,8 +26,9 @@ LANES = 16
 HERE = Path(__file__).parent
 
 
-def report(token: str, schedule: Schedule, outcome: Outcome) -> str:
-    """Say what failed, in which schedule, where each task stood, and how to repeat it."""
+def report(token: str, schedule: Schedule, outcome: Outcome, remarks: Sequence[str] = ()) -> str:
+    """Say what failed, in which schedule, where each task stood, and how to repeat it; before that
+    come the remarks, a line for each."""
     lines = [f"{outcome.kind}: {outcome.message}"]
     lines += [f"  {_cause(error)}" for error in outcome.causes]
     lines += [f"  {line}" for line in outcome.where]
@@ -51,6 +52,7 @@ def report(token: str, schedule: Schedule, outcome: Outcome) -> str:
             "a file outlives an execution, and names by chance are the same in each; make them in "
             "a temporary directory of the program, or remove them by reset="
         )
+    lines += remarks
     lines.append(f"replay: lab.replay(program, {token!r})")
     return "\n".join(lines)
 

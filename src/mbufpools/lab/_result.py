@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ._options import BackendName, FailureKind, Verdict
@@ -26,6 +26,8 @@ class Failure:
         found_at: the number of the execution that failed first, counted from 1.
         schedule: the steps of the failing execution, one after another, as data.
         page: the file of the HTML page, if `explore` was asked for pages.
+        repeated: False if the lab has executed the schedule again, and the program did not do the
+            same. The report is of the first time then, and says what differed.
         replays: the number of executions that shrinking it took; `Exploration.executions` excludes
             them.
     """
@@ -38,10 +40,17 @@ class Failure:
     schedule: tuple[ScheduledStep, ...] = field(default=(), repr=False)
     page: str | None = None
     replays: int = 0
+    repeated: bool = True
 
     def report_with(self, command: str) -> str:
         """Return the report, with a command instead of the call of `replay`."""
         return self.report.replace(f"lab.replay(program, {self.token!r})", command)
+
+    def doubted(self, remark: str) -> Failure:
+        """Return the failure with a remark in its report: its schedule was executed again, and the
+        program did not do the same."""
+        line = f"replay: lab.replay(program, {self.token!r})"
+        return replace(self, report=self.report.replace(line, f"{remark}\n{line}"), repeated=False)
 
     def html(self, title: str = "") -> str:
         """Return one HTML page that shows the schedule: a lane for each task, which task woke

@@ -15,6 +15,7 @@ __all__ = [
     "CLOCK",
     "MAIN",
     "OVER",
+    "RAISED",
     "Accesses",
     "Name",
     "Resource",
@@ -38,6 +39,8 @@ CLOCK: Name = (-1,)
 such a step, and every later step after it."""
 OVER = "it is over"
 """How the place of a task begins that has ended."""
+RAISED = ": it raised "
+"""What follows, if it has ended with an error; after that comes the error."""
 
 
 def spell(name: Name) -> str:

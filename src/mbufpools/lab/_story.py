@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ._schedule import Anchor, Cancel, Pick, Schedule
-from ._steps import CLOCK, Name, spell
+from ._steps import CLOCK, RAISED, Name, spell
 
-__all__ = ["ScheduledStep", "lanes_of", "named", "steps_of"]
+__all__ = ["ScheduledStep", "lanes_of", "named", "same_course", "steps_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,16 @@ def steps_of(schedule: Schedule, length: int | None = None) -> tuple[ScheduledSt
         if step.task == CLOCK:
             jump = at
     return tuple(steps)
+
+
+def same_course(one: Iterable[ScheduledStep], other: Iterable[ScheduledStep]) -> bool:
+    """Return True if two executions took the same steps, which stopped at the same places. What a
+    task raised in the end may differ in its message."""
+    courses = (
+        [(it.task, it.number, it.stopped_at.partition(RAISED)[0]) for it in steps]
+        for steps in (one, other)
+    )
+    return next(courses) == next(courses)
 
 
 def lanes_of(steps: Iterable[ScheduledStep]) -> list[str]:

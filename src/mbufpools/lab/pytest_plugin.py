@@ -68,10 +68,10 @@ from _pytest._io import TerminalWriter
 
 from ._explore import explore, replay
 from ._options import Program, Verdict
-from ._outcome import LabError, NotRepeated
+from ._outcome import ADDRESS, LabError, NotRepeated, describe
 from ._pages import with_pages
 from ._parallel import kill_workers, workers
-from ._pickled import pack
+from ._pickled import pack, pack_reset
 from ._pytest_cache import keep, kept
 from ._pytest_fixtures import Fixtures
 from ._pytest_options import (
@@ -84,8 +84,10 @@ from ._pytest_options import (
     of_marks,
 )
 from ._pytest_progress import Progress
+from ._repetition import Records, note_survival
 from ._result import Exploration, ExplorationFailed, ExplorationIncomplete, Failure
 from ._schedule import Cancel
+from ._story import same_course
 from ._token import parse_token
 
 __all__ = [
@@ -390,6 +392,7 @@ class Explore:
         self._replay_kept(program, options, html)
         executor, note = self._executor(program, options)
         progress = Progress(self._item)
+        records = Records(program)
         try:
             found = self._ask(explore, program, executor=executor, on_progress=progress, **options)
         except BrokenExecutor as error:
@@ -403,7 +406,7 @@ class Explore:
             raise
         finally:
             progress.end()
-        failures = tuple(self._again(program, failure, options) for failure in found.failures)
+        failures = tuple(self._again(program, it, options, records) for it in found.failures)
         if not self._examples:
             keep(self._item, self._call, [failure.token for failure in failures])
         if self._examples:
@@ -441,6 +444,7 @@ class Explore:
             return
         found: Exploration | None = None
         for token in kept(self._item, self._call):
+            records = Records(program)
             try:
                 backend, deviations, _ = parse_token(token)
                 if backend != options.get("backend", "asyncio"):
@@ -448,33 +452,48 @@ class Explore:
                 cancels = any(isinstance(it, Cancel) for it in deviations.values())
                 if cancels and not options.get("cancel"):
                     continue  # that is not asked for any more
-                result = replay(program, token, **_for_replay(options))
+                with _quiet(self._item):  # what fails is executed again
+                    result = replay(program, token, **_for_replay(options))
             except (LabError, ValueError):
                 continue  # the program is another one by now
             before = () if found is None else found.failures
-            found = replace(result, failures=(*before, *result.failures))
+            again = (self._again(program, it, options, records) for it in result.failures)
+            found = replace(result, failures=(*before, *again))
         if found is not None and found.failures:
             keep(self._item, self._call, [failure.token for failure in found.failures])
-            _let_pytest_know(found.failures[0].error)
             text = f"{FOUND_AGAIN}, in a schedule that failed before; the others were not executed"
             self._note(False, text)
             self._fail(self._with_pages(found, html).failures, text)
 
-    def _again(self, program: Program, failure: Failure, options: Mapping[str, Any]) -> Failure:
+    def _again(
+        self, program: Program, failure: Failure, options: Mapping[str, Any], records: Records
+    ) -> Failure:
         """Execute the schedule of a failure in this process, and return the failure of that.
 
         So its output can be shown, and the failure has the error and the operands of an assertion,
-        which a worker process does not return.
+        which a worker process does not return. If the program does not do the same, the failure is
+        returned as it is, with a remark, and there is no output.
         """
         __tracebackhide__ = True
-        try:
-            again = replay(program, failure.token, **_for_replay(options)).failures
-        except LabError:
-            return failure  # it does not fail every time, so the first report has to do
-        if not again:
+        _let_pytest_know(failure.error)
+        if not failure.repeated:
             return failure
-        _let_pytest_know(again[0].error)
-        return again[0]
+        with _output(self._item) as output:
+            try:
+                found = replay(program, failure.token, **_for_replay(options)).failures
+                how = "it did not fail"
+            except LabError as error:
+                found, how = (), str(error)
+            if found and found[0].kind == failure.kind:
+                again = found[0]
+                how = "it failed at other places"
+                if same_course(again.schedule, failure.schedule):
+                    _let_pytest_know(again.error)
+                    told = failure.error is None or _same(again.error, failure.error)
+                    return again if told else failure
+            output.clear()
+        note_survival(program, records.survived())
+        return failure.doubted(records.doubt(how))
 
     def _report(self, failure: Failure) -> str:
         """Return the report, with the command that replays the failure under pytest."""
@@ -532,11 +551,14 @@ class Explore:
             return None, ""
         if self._alone:
             try:
-                if options.get("reset") is not None:
-                    pack(options["reset"])
                 pack(program)
             except ValueError:
                 return None, "; in one process, because others could not import the program"
+        if options.get("reset") is not None:
+            try:
+                pack_reset(options["reset"])
+            except ValueError:
+                return None, "; in one process, because others could not call reset"
         if _pool not in config.stash:
             # Spawned, because a fork would be unsafe if the suite has threads.
             pool = workers(jobs)
@@ -595,6 +617,12 @@ def _for_replay(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in REPLAYED}
 
 
+def _same(error: BaseException | None, other: BaseException) -> bool:
+    """Return True if two errors say the same, but for addresses."""
+    texts = (ADDRESS.sub("", "" if it is None else describe(it)) for it in (error, other))
+    return next(texts) == next(texts)
+
+
 def _let_pytest_know(error: BaseException | None) -> None:
     """Raise an error that is a message to pytest (skip, xfail, exit), also one in a group."""
     __tracebackhide__ = True
@@ -609,20 +637,34 @@ def _let_pytest_know(error: BaseException | None) -> None:
 def _quiet(item: pytest.Item) -> Iterator[None]:
     """Drop output and log, because those of thousands of executions are of no use. A test that asks
     for its log gets it."""
-    capture = item.config.pluginmanager.getplugin("capturemanager")
-    captures = capture is not None and capture.is_globally_capturing()
-    before = capture.read_global_capture() if captures else None
     level = logging.root.manager.disable
     if "caplog" not in getattr(item, "fixturenames", ()):
         logging.disable(logging.CRITICAL)
     try:
-        yield
+        with _output(item) as output:
+            try:
+                yield
+            finally:
+                output.clear()
     finally:
         logging.disable(level)
+
+
+@contextmanager
+def _output(item: pytest.Item) -> Iterator[list[Any]]:
+    """Yield a list. If it is cleared, what is written to stdout and stderr meanwhile is dropped."""
+    capture = item.config.pluginmanager.getplugin("capturemanager")
+    captures = capture is not None and capture.is_globally_capturing()
+    before = capture.read_global_capture() if captures else None
+    shown: list[Any] = [before]
+    try:
+        yield shown
+    finally:
         if before is not None:
-            capture.read_global_capture()
-            sys.stdout.write(before.out)
-            sys.stderr.write(before.err)
+            after = capture.read_global_capture()
+            for it in (before, after) if shown else (before,):
+                sys.stdout.write(it.out)
+                sys.stderr.write(it.err)
 
 
 def _outside(traceback: TracebackType | None) -> TracebackType | None:
