@@ -24,11 +24,10 @@ from mbufpools import (
     Wakeup,
 )
 from tests.kit.getters import EVERY_ORDER, Scene, on_asyncio, one_item_a_page, until
+from tests.kit.grants import WAKING
 from tests.kit.memory import ExportedMemory
 
-waking = pytest.mark.parametrize(
-    "wakeup", [Wakeup.DEFERRED, Wakeup.DIRECT, Wakeup.NEAR_LIMIT, Wakeup.WANTED], ids=str
-)
+waking = pytest.mark.parametrize("wakeup", WAKING, ids=str)
 every_order = pytest.mark.parametrize("rules", EVERY_ORDER)
 every_wakeup = pytest.mark.parametrize("wakeup", list(Wakeup), ids=str)
 

@@ -19,9 +19,11 @@ from mbufpools import (
     ConfigurationError,
     CpuBuffer,
     DoubleRelease,
+    Drain,
     ForeignBuffer,
     MbufPool,
     MbufPools,
+    Order,
     PoolCorruption,
     RequestError,
     Task,
@@ -197,14 +199,14 @@ async def test_full_lists_go_to_the_depot_and_any_cpu_takes_them_from_there() ->
 
 async def test_a_cached_item_goes_to_a_newcomer_past_those_who_wait_under_barging_alone() -> None:
     """The kernel looks into the cache before it looks at the requests."""
-    for order, overtakes in (("barging", True), ("fifo", False), ("bounded", False)):
+    for order in Order:
         async with Scene(MbufPools, 8, caches=2, order=order) as scene:
             pool = scene.pools.m_clpool(2048)
             pool.get_nowait(cpu=0).release()
             holders = [pool.get_nowait(cpu=1) for _ in range(7)]
             await scene.get("sleeper", "mcl2k", cpu=1)
             assert scene.waiting() == ["sleeper"]
-            if overtakes:
+            if order is Order.BARGING:
                 pool.get_nowait(cpu=0).release(cpu=0)
             else:
                 with pytest.raises(anyio.WouldBlock):
@@ -455,13 +457,16 @@ async def test_cached_items_keep_their_pages_for_ever() -> None:
 # The cures
 
 
-@pytest.mark.parametrize(
-    ("drain", "served", "visits"), [("never", -1.0, 0), ("depots", -1.0, 0), ("caches", 0.0, 2)]
-)
+SERVED_BY = {Drain.NEVER: (-1.0, 0), Drain.DEPOTS: (-1.0, 0), Drain.CACHES: (0.0, 2)}
+"""When a get is served whose one item is in the list of the other CPU (-1 is: not), and the
+CPUs that were visited."""
+
+
+@pytest.mark.parametrize("drain", list(Drain))
 async def test_a_get_that_would_sleep_drains_what_the_rule_says_and_tries_again(
-    drain: str, served: float, visits: int
+    drain: Drain,
 ) -> None:
-    """The one free item is in the list of the other CPU. (-1 is: not served.)"""
+    served, visits = SERVED_BY[drain]
     async with Scene(MbufPools, 8, caches=2, drain=drain) as scene:
         pool = scene.pools.m_clpool(2048)
         holders = [pool.get_nowait(cpu=0) for _ in range(8)]
@@ -469,7 +474,7 @@ async def test_a_get_that_would_sleep_drains_what_the_rule_says_and_tries_again(
         sleeper = await scene.get("sleeper", "mcl2k", cpu=1)
         assert sleeper.served_at == served
         statistics = scene.pools.statistics()
-        assert (statistics.drains, statistics.cpu_visits) == (drain != "never", visits)
+        assert (statistics.drains, statistics.cpu_visits) == (drain is not Drain.NEVER, visits)
         holders[1].release(cpu=0)
         await sleeper.ended.wait()
         for holder in holders[2:]:

@@ -9,12 +9,12 @@ from typing import Any
 import anyio
 import pytest
 
-from mbufpools import AccountedMemory, BufferPools, PoolSpec, lab
+from mbufpools import AccountedMemory, BufferPools, Order, PoolSpec, lab
 
 KIB = 1024
 
 
-async def crowd(seed: int, order: str, told: list[bool]) -> bool:
+async def crowd(seed: int, order: Order, told: list[bool]) -> bool:
     """Let some tasks take several things one after the other, and release all at their end. Note
     in `told` what `explain` says in between; return whether they all came to their end."""
     dice = random.Random(seed)
@@ -25,7 +25,7 @@ async def crowd(seed: int, order: str, told: list[bool]) -> bool:
     pools = BufferPools(
         dice.randint(3, 5) * 4 * KIB,
         sizes,
-        order=order,  # type: ignore[arg-type]  # a name of the parameters
+        order=order,
         debug=True,
         memory=AccountedMemory(),
     )
@@ -65,8 +65,8 @@ async def crowd(seed: int, order: str, told: list[bool]) -> bool:
     return ended == count
 
 
-@pytest.mark.parametrize("order", ["fifo", "bounded", "barging"])
-def test_a_deadlock_is_told_of_just_those_crowds_that_never_end(order: str) -> None:
+@pytest.mark.parametrize("order", list(Order))
+def test_a_deadlock_is_told_of_just_those_crowds_that_never_end(order: Order) -> None:
     deadlocks = 0
     for seed in range(50):
         told: list[bool] = []

@@ -20,6 +20,7 @@ from mbufpools import (
 from mbufpools.demokit import left_asleep
 from mbufpools.mbufs import LONG_MAX, MCLBYTES, MSIZE, NMBCLUSTERS
 from tests.kit.getters import Scene
+from tests.kit.grants import WAKING
 
 # What the real pool_init prints: name, item, page, items per page.
 GEOMETRY = [
@@ -195,13 +196,20 @@ def test_nmbclust_that_is_no_integer_is_a_type_error(nmbclust: object) -> None:
     assert pools.nmbclust == 8
 
 
-@pytest.mark.parametrize(
-    ("wakeup", "runs"),
-    [("none", 0), ("deferred", 1), ("direct", 0), ("near-limit", 1), ("wanted", 0)],
-)
-async def test_nmbclust_update_wakes_every_pool_in_the_order_of_the_sizes(
-    wakeup: str, runs: int
-) -> None:
+RUNS_FOR_A_NEW_LIMIT = {
+    Wakeup.NONE: 0,
+    Wakeup.DEFERRED: 1,
+    Wakeup.DIRECT: 0,
+    Wakeup.NEAR_LIMIT: 1,
+    Wakeup.WANTED: 0,
+}
+"""How often the task of the wakeup runs for a new limit; without a run the pools are woken at
+once."""
+
+
+@pytest.mark.parametrize("wakeup", list(Wakeup), ids=str)
+async def test_nmbclust_update_wakes_every_pool_in_the_order_of_the_sizes(wakeup: Wakeup) -> None:
+    runs = RUNS_FOR_A_NEW_LIMIT[wakeup]
     async with Scene(MbufPools, 1, wakeup=wakeup) as scene:
         for name, *_ in reversed(GEOMETRY):
             await scene.get(name, name)
@@ -313,9 +321,7 @@ async def test_before_the_patch_a_process_sleeps_for_ever_beside_memory_that_is_
         assert scene.pools.m_pool_used() == 0
 
 
-@pytest.mark.parametrize(
-    "wakeup", [Wakeup.DEFERRED, Wakeup.DIRECT, Wakeup.NEAR_LIMIT, Wakeup.WANTED], ids=str
-)
+@pytest.mark.parametrize("wakeup", WAKING, ids=str)
 async def test_with_the_patch_or_an_alternative_it_wakes_after_nine_seconds(
     wakeup: Wakeup,
 ) -> None:

@@ -17,9 +17,12 @@ from mbufpools import (
     EventKind,
     ImpossibleRequest,
     MbufPools,
+    Order,
     PoolSpec,
+    Wakeup,
 )
 from tests.kit.getters import EVERY_ORDER, Scene, on_asyncio, one_item_a_page
+from tests.kit.grants import ORDERED, WAKING
 
 KIB = 1024
 
@@ -36,7 +39,7 @@ def pages(count: int, **options: object) -> Scene[BufferPools]:
 
 async def test_openbsd_m_pool_free_wakes_the_other_pools() -> None:
     """A page back in the budget woke only its own pool."""
-    for wakeup, served in (("none", False), ("deferred", True), ("direct", True)):
+    for wakeup in Wakeup:
         async with Scene(MbufPools, 8, wakeup=wakeup) as scene:
             holder = await scene.get("holder", "mcl2k")
             await scene.get("sleeper", "mbufpl")
@@ -45,7 +48,7 @@ async def test_openbsd_m_pool_free_wakes_the_other_pools() -> None:
             await scene.settle()
             scene.check()
             assert scene.pools.budget.available >= 4096
-            assert ("sleeper" in scene.granted) is served
+            assert ("sleeper" in scene.granted) is (wakeup in WAKING)
 
 
 async def test_openbsd_pool_do_put_shows_the_item_of_a_full_page() -> None:
@@ -241,8 +244,8 @@ async def test_kafka_19012_a_buffer_that_is_still_being_sent_is_not_handed_out(
         assert scene.granted == ["sender", "sleeper"]
 
 
-@pytest.mark.parametrize("order", ["bounded", "fifo"])
-async def test_kafka_buffer_pool_the_fast_path_looks_at_those_who_wait(order: str) -> None:
+@pytest.mark.parametrize("order", ORDERED)
+async def test_kafka_buffer_pool_the_fast_path_looks_at_those_who_wait(order: Order) -> None:
     """It said fair, but its fast path never looked."""
     specs = [one_item_a_page(), one_item_a_page(8 * KIB)]
     async with Scene(BufferPools, 12 * KIB, specs, order=order, reclaim="pressure") as scene:
@@ -338,9 +341,9 @@ async def test_go_semaphore_weighted_a_request_larger_than_the_whole_does_not_wa
 
 
 @every_order
-@pytest.mark.parametrize("wakeup", ["deferred", "direct", "near-limit", "wanted"])
+@pytest.mark.parametrize("wakeup", WAKING)
 async def test_flink_24035_what_the_budget_hears_every_pool_and_every_task_hears(
-    rules: dict[str, Any], wakeup: str
+    rules: dict[str, Any], wakeup: Wakeup
 ) -> None:
     """The global pool told the local one, and the local one told nobody."""
     specs = [one_item_a_page(n * 4 * KIB) for n in (1, 2, 4)]
@@ -559,9 +562,9 @@ async def test_credit_semaphore_cancelled_after_the_grant_no_credit_leaks(
 # resource-semaphore
 
 
-@pytest.mark.parametrize("order", ["bounded", "fifo"])
+@pytest.mark.parametrize("order", ORDERED)
 async def test_resource_semaphore_a_large_request_does_not_starve_behind_small_ones(
-    order: str,
+    order: Order,
 ) -> None:
     specs = [1024, one_item_a_page(16 * KIB)]
     async with Scene(BufferPools, 24 * KIB, specs, order=order, reclaim="pressure") as scene:

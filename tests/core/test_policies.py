@@ -38,6 +38,8 @@ from mbufpools._policies import APPLICATION, KERNEL, Rules, choose
 from mbufpools._reclaim import Reclaimer
 from mbufpools._supply import Supply
 from mbufpools._waiters import Waiters
+from tests.kit.naive_kernel import NaiveKernel
+from tests.kit.order_oracle import OrderOracle
 
 CHOICES: dict[str, type[enum.StrEnum]] = {
     "wakeup": Wakeup,
@@ -105,6 +107,30 @@ def test_a_type_checker_accepts_the_right_names_and_refuses_a_wrong_one() -> Non
 )
 def test_the_type_of_the_names_lists_every_member(names: Any, kind: type[enum.StrEnum]) -> None:
     assert list(get_args(names)) == [str(member) for member in kind]
+
+
+@pytest.mark.parametrize("wakeup", list(Wakeup))
+def test_the_naive_kernel_knows_what_each_wakeup_policy_does(wakeup: Wakeup) -> None:
+    """The random tests compare with it, but they may come late to a policy that it does not
+    know."""
+    kernel = NaiveKernel(4096, wakeup, True, 4096)
+    kernel.credit(0)
+    kernel.set_limit(8192)
+
+
+@pytest.mark.parametrize("order", list(Order))
+def test_the_oracle_of_the_order_knows_each_order(order: Order) -> None:
+    OrderOracle({}, order=order, pressure=True, allowance=None, wakes=True)
+
+
+def test_the_naive_kernel_and_the_oracle_refuse_a_policy_that_they_do_not_know() -> None:
+    kernel = NaiveKernel(4096, "unheard of", True, 0)
+    with pytest.raises(NotImplementedError, match="'unheard of'"):
+        kernel.credit(0)
+    with pytest.raises(NotImplementedError, match="'unheard of'"):
+        kernel.set_limit(8192)
+    with pytest.raises(NotImplementedError, match="'unheard of'"):
+        OrderOracle({}, order="unheard of", pressure=True, allowance=None, wakes=True)
 
 
 def _exists(name: str) -> bool:

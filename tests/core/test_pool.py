@@ -19,6 +19,7 @@ from mbufpools import (
     ForeignBuffer,
     ImpossibleRequest,
     MbufPools,
+    Order,
     PoolCorruption,
     PoolSpec,
     Task,
@@ -395,9 +396,9 @@ class RefusingWithCause(AccountedMemory):
         return super().allocate(nbytes)
 
 
-@pytest.mark.parametrize("order", ["fifo", "barging"])
+@pytest.mark.parametrize("order", list(Order))
 async def test_an_error_of_the_system_that_somebody_keeps_does_not_keep_the_buffers_of_others(
-    order: str,
+    order: Order,
 ) -> None:
     """Nor does it keep, or change, what the one who released was handling."""
     memory = RefusingWithCause()

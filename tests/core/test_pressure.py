@@ -18,6 +18,8 @@ from mbufpools import (
 )
 from tests.kit.grants import (
     KIB,
+    ORDERED,
+    WAKING,
     GrantLog,
     entered,
     release_all,
@@ -103,7 +105,7 @@ async def test_only_as_many_pages_leave_as_are_needed() -> None:
                     assert log.pages == [(OUT, "a"), (IN, "b")]
 
 
-@pytest.mark.parametrize("order", [Order.FIFO, Order.BOUNDED])
+@pytest.mark.parametrize("order", ORDERED)
 async def test_no_page_stays_idle_when_one_who_will_not_wait_shows_that_another_is_a_claim(
     order: Order,
 ) -> None:
@@ -222,9 +224,7 @@ async def test_spare_pages_of_a_pool_that_the_claim_draws_on_do_leave() -> None:
 
 
 @pytest.mark.parametrize("order", list(Order))
-@pytest.mark.parametrize(
-    "wakeup", [Wakeup.DEFERRED, Wakeup.DIRECT, Wakeup.NEAR_LIMIT, Wakeup.WANTED]
-)
+@pytest.mark.parametrize("wakeup", WAKING)
 async def test_while_a_claim_waits_a_page_that_becomes_idle_leaves_at_once(
     wakeup: Wakeup, order: Order
 ) -> None:

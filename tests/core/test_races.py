@@ -22,11 +22,13 @@ from mbufpools import (
     ImpossibleRequest,
     Order,
     PoolSpec,
+    Wakeup,
 )
 from tests.kit.getter import Getter
 from tests.kit.getters import on_asyncio, until
 from tests.kit.grants import (
     KIB,
+    WAKING,
     GrantLog,
     break_silently,
     entered,
@@ -132,9 +134,9 @@ async def test_a_grant_and_a_native_cancellation_leak_nothing(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("wakeup", ["deferred", "direct", "near-limit", "wanted"])
+@pytest.mark.parametrize("wakeup", WAKING)
 async def test_what_a_cancelled_task_gives_back_goes_on_under_each_wakeup(
-    wakeup: str, kind: str
+    wakeup: Wakeup, kind: str
 ) -> None:
     for first in ("grant", "cancel"):
         await race(first, "by scope", kind, Order.BOUNDED, wakeup)
@@ -142,9 +144,9 @@ async def test_what_a_cancelled_task_gives_back_goes_on_under_each_wakeup(
 
 @on_asyncio
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("wakeup", ["deferred", "direct", "near-limit", "wanted"])
+@pytest.mark.parametrize("wakeup", WAKING)
 async def test_what_a_natively_cancelled_task_gives_back_goes_on_under_each_wakeup(
-    wakeup: str, kind: str
+    wakeup: Wakeup, kind: str
 ) -> None:
     for first in ("grant", "cancel"):
         await race(first, "natively", kind, Order.BOUNDED, wakeup)

@@ -18,7 +18,7 @@ import asyncio
 import copy
 import itertools
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import anyio
 import pytest
@@ -33,10 +33,13 @@ from mbufpools import (
     EventKind,
     ImpossibleRequest,
     MbufPools,
+    OrderName,
     Pool,
     PoolSpec,
+    ReclaimName,
     WakeupName,
 )
+from tests.kit import grants
 from tests.kit.grants import reserve
 from tests.kit.naive_kernel import COUNTERS, NaiveKernel
 from tests.kit.order_oracle import NaiveShelf, OrderOracle
@@ -44,6 +47,8 @@ from tests.kit.stateful import PoolsMachine, which
 from tests.kit.stepped_loop import RefusingMemory, World
 
 PAGE = 4096
+WAKEUPS, ORDERS = get_args(WakeupName), get_args(OrderName)
+WAKING = [str(wakeup) for wakeup in grants.WAKING]
 SIZES = [("small", 1024, 4), ("pair", 3072, 2), ("large", 4096, 1)]
 """Names, bytes of an item, and items to a page."""
 SHELVES = [("small", PAGE, 4), ("pair", 2 * PAGE, 2), ("large", PAGE, 1)]
@@ -61,8 +66,8 @@ class KernelMachine(PoolsMachine):
     @initialize(
         clusters=st.integers(2, 48),
         kinds=st.integers(2, 4),
-        wakeup=st.sampled_from(["deferred", "none", "direct", "near-limit", "wanted"]),
-        curpage=st.sampled_from(["refreshed", "stale"]),
+        wakeup=st.sampled_from(["deferred", *(it for it in WAKEUPS if it != "deferred")]),
+        curpage=st.sampled_from(get_args(CurPageName)),
         margin=st.sampled_from([0, 4096, 20_000, 40_000, 1 << 20]),
         high_water=st.sampled_from([200, 0, 1, 17]),
     )
@@ -86,7 +91,8 @@ class KernelMachine(PoolsMachine):
             memory=self.memory,
         )
         self.world = World(self.backend, make)
-        self.model = NaiveKernel(clusters * 2048, wakeup, curpage == "refreshed", margin)
+        refreshed = {"refreshed": True, "stale": False}[curpage]
+        self.model = NaiveKernel(clusters * 2048, wakeup, refreshed, margin)
         for pool in range(kinds):
             self.manage("set_high_water", pool, high_water)
 
@@ -211,10 +217,11 @@ class BufferMachine(PoolsMachine):
     @initialize(
         options=st.fixed_dictionaries(
             {
-                "order": st.sampled_from(["bounded", "fifo", "barging"]),
-                "reclaim": st.sampled_from(["pressure", "gc"]),
+                "order": st.sampled_from(["bounded", *(it for it in ORDERS if it != "bounded")]),
+                "reclaim": st.sampled_from(get_args(ReclaimName)),
+                # The default comes first, and more often.
                 "wakeup": st.sampled_from(
-                    ["deferred", "deferred", "direct", "near-limit", "wanted", "none"]
+                    ["deferred", "deferred", *(it for it in WAKING if it != "deferred"), "none"]
                 ),
                 "max_passes": st.sampled_from([2, 1, 0, 3, None]),
                 "debug": st.booleans(),
@@ -260,7 +267,7 @@ class BufferMachine(PoolsMachine):
         self.model = OrderOracle(
             shelves,
             order=options["order"],
-            pressure=options["reclaim"] == "pressure",
+            pressure={"pressure": True, "gc": False}[options["reclaim"]],
             allowance=options["max_passes"],
             wakes=options["wakeup"] != "none",
         )

@@ -11,11 +11,11 @@ import trio
 import trio.testing
 from anyio.lowlevel import checkpoint
 
-from mbufpools import AccountedMemory, BufferPools, PoolSpec
+from mbufpools import AccountedMemory, BufferPools, Order, PoolSpec
 from mbufpools._buffer import Buffer, move
-from mbufpools._policies import OrderName
 from mbufpools._request import Request
 from mbufpools._waits import Waits, current_waits, name_of
+from tests.kit.grants import ORDERED
 
 ON_BOTH = pytest.mark.parametrize("run", ["asyncio", "trio"], ids=["one", "other"])
 """The backends, under ids that mutation testing does not leave out."""
@@ -161,9 +161,9 @@ async def test_an_item_moves_into_a_lease_that_only_the_caller_knows() -> None:
         assert pools.statistics().nout == 0
 
 
-@pytest.mark.parametrize("order", ["fifo", "bounded"])
+@pytest.mark.parametrize("order", ORDERED)
 async def test_a_get_at_once_is_refused_with_one_drop_if_idle_pages_stay_for_the_gc(
-    order: OrderName,
+    order: Order,
 ) -> None:
     specs = [PoolSpec(size, items_per_page=1) for size in (2048, 4096)]
     pools = BufferPools(4096, specs, order=order, reclaim="gc", memory=AccountedMemory())

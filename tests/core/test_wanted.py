@@ -7,8 +7,9 @@ from typing import Any
 import anyio
 import pytest
 
-from mbufpools import BufferPools, MbufPools
+from mbufpools import BufferPools, MbufPools, Order
 from tests.kit.getters import EVERY_ORDER, Scene, one_item_a_page
+from tests.kit.grants import ORDERED
 
 KIB = 1024
 every_order = pytest.mark.parametrize("rules", EVERY_ORDER)
@@ -61,8 +62,8 @@ async def test_a_refused_try_does_not_set_the_flag() -> None:
         assert runs(scene) == 0
 
 
-@pytest.mark.parametrize("order", ["fifo", "bounded"])
-async def test_a_refused_try_does_not_set_the_flag_where_it_joins_the_queue(order: str) -> None:
+@pytest.mark.parametrize("order", ORDERED)
+async def test_a_refused_try_does_not_set_the_flag_where_it_joins_the_queue(order: Order) -> None:
     async with scene_of(4, order=order, reclaim="pressure") as scene:
         holders = [await scene.get(f"{n}", 4 * KIB) for n in range(4)]
         assert not scene.try_get("nobody", "8192")
@@ -133,8 +134,8 @@ async def test_a_new_limit_wakes_whether_the_flag_is_set_or_not(rules: dict[str,
         assert runs(scene) == 0, "it is not a page that left"
 
 
-@pytest.mark.parametrize("order", ["fifo", "bounded"])
-async def test_a_debt_counts_as_a_sleeper_whom_the_budget_refused(order: str) -> None:
+@pytest.mark.parametrize("order", ORDERED)
+async def test_a_debt_counts_as_a_sleeper_whom_the_budget_refused(order: Order) -> None:
     """The request behind the debt was never tried, so it was never refused."""
     async with scene_of(4, order=order, reclaim="pressure") as scene:
         holders = [await scene.get(f"{n}", 8 * KIB) for n in range(2)]

@@ -19,7 +19,7 @@ import pytest
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-from mbufpools import Buffer, BufferPools, Event, EventKind, PoolSpec, PoolStatistics
+from mbufpools import Buffer, BufferPools, Event, EventKind, Order, PoolSpec, PoolStatistics
 from tests.kit.getter import Getter
 
 __all__ = ["EVERY_ORDER", "Scene", "on_asyncio", "one_item_a_page", "until"]
@@ -30,9 +30,11 @@ on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True
 KERNELS = {"order": "barging", "reclaim": "gc"}
 """The kernel's order: what other orders add has tests of its own."""
 EVERY_ORDER = [
-    pytest.param({"order": order, "reclaim": reclaim}, id=f"{order}-{reclaim}")
-    for order, reclaim in (("barging", "gc"), ("bounded", "pressure"), ("fifo", "pressure"))
+    pytest.param({"order": str(order), "reclaim": reclaim}, id=f"{order}-{reclaim}")
+    for order in Order
+    for reclaim in ("gc" if order is Order.BARGING else "pressure",)
 ]
+"""Each order, with the rule of reclaim that goes with it: the kernel's with the kernel's."""
 PATIENCE = 10_000.0
 """Seconds of virtual time."""
 

@@ -15,13 +15,26 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-from mbufpools import AccountedMemory, BufferPools, Buffers, Event, EventKind, Order, PoolSpec
+from mbufpools import (
+    AccountedMemory,
+    BufferPools,
+    Buffers,
+    Event,
+    EventKind,
+    Order,
+    PoolSpec,
+    Wakeup,
+)
 from tests.kit.getter import Getter
 
 KIB = 1024
 PATIENCE = 10_000.0
 """Seconds of virtual time."""
-ORDERED = [Order.FIFO, Order.BOUNDED]
+ORDERED = [order for order in Order if order is not Order.BARGING]
+"""The orders that hold across the pools. Barging promises an order in each pool alone."""
+WAKING = [wakeup for wakeup in Wakeup if wakeup is not Wakeup.NONE]
+"""The wakeup policies that promise that a request wakes if a page that left can serve it. The
+kernel before the patch does not."""
 
 
 class GrantLog:

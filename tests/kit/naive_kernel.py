@@ -227,15 +227,22 @@ class NaiveKernel:
     def credit(self, nbytes: int) -> None:
         """``m_pool_free``."""
         self.allocated -= nbytes
-        near = self.limit - self.allocated < self.margin
-        if self.wakeup == "direct":
-            self.wake_all()
-        elif self.wakeup == "wanted":
-            if self.page_wanted:
-                self.page_wanted = False
+        match self.wakeup:
+            case "none":
+                pass
+            case "deferred":
+                self.wakeup_queued = True
+            case "direct":
                 self.wake_all()
-        elif self.wakeup == "deferred" or (self.wakeup == "near-limit" and near):
-            self.wakeup_queued = True
+            case "near-limit":
+                if self.limit - self.allocated < self.margin:
+                    self.wakeup_queued = True
+            case "wanted":
+                if self.page_wanted:
+                    self.page_wanted = False
+                    self.wake_all()
+            case unknown:
+                raise NotImplementedError(f"say here what a page that leaves does: {unknown!r}")
 
     def wake_all(self, counted: bool = True) -> None:
         """``m_pool_wakeup``."""
@@ -284,10 +291,13 @@ class NaiveKernel:
     def set_limit(self, nbytes: int) -> None:
         """``nmbclust_update``."""
         self.limit = nbytes
-        if self.wakeup in ("none", "direct", "wanted"):
-            self.wake_all(counted=False)
-        else:
-            self.wakeup_queued = True
+        match self.wakeup:
+            case "none" | "direct" | "wanted":
+                self.wake_all(counted=False)
+            case "deferred" | "near-limit":
+                self.wakeup_queued = True
+            case unknown:
+                raise NotImplementedError(f"say here what a new limit does: {unknown!r}")
 
     def set_hard_limit(self, name: str, items: int | None) -> bool:
         """``pool_sethardlimit``; False is EINVAL. It wakes no waiter."""

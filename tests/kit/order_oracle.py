@@ -86,6 +86,8 @@ class OrderOracle:
         allowance: int | None,
         wakes: bool,
     ) -> None:
+        if order not in ("fifo", "bounded", "barging"):
+            raise NotImplementedError(f"say in {__name__} what is in the way under {order!r}")
         self.shelves = shelves
         self.limit = 0
         """Bytes."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import enum
 import importlib
 import importlib.util
 import pydoc
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mbufpools import CurPage, Drain, Order, Reclaim, Wakeup
 from mbufpools.lab import _pytest_options
 from mbufpools.lab._token import parse_token, spell_token
 
@@ -34,6 +37,32 @@ def test_each_name_in_the_kernel_map_exists(place: str) -> None:
     found = importlib.import_module(f"mbufpools.{module}")
     for name in names:
         found = getattr(found, name)
+
+
+AS_THE_KERNEL_IS = {CurPage.STALE, Drain.NEVER, Reclaim.GC}
+"""They are no cure, so they cost the kernel nothing."""
+TABLES: list[tuple[str, str, Iterable[enum.StrEnum]]] = [
+    ("README.md", '| `"{}"` |', Wakeup),
+    ("docs/application.md", '| `"{}"`', Order),
+    ("docs/kernel-map.md", '| `wakeup="{}"` |', Wakeup),
+    ("docs/kernel-map.md", '| `curpage="{}"` |', {*CurPage} - AS_THE_KERNEL_IS),
+    ("docs/kernel-map.md", '| `drain="{}"` |', {*Drain} - AS_THE_KERNEL_IS),
+    ("docs/kernel-map.md", '| `reclaim="{}"` |', {*Reclaim} - AS_THE_KERNEL_IS),
+]
+"""A page, how a row of its table begins, and the policies of which each has one."""
+
+
+@pytest.mark.parametrize(("page", "row", "policies"), TABLES)
+def test_each_policy_has_a_row_in_the_table_that_compares_them(
+    page: str, row: str, policies: Iterable[enum.StrEnum]
+) -> None:
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    missing = [
+        row.format(policy)
+        for policy in policies
+        if not any(line.startswith(row.format(policy)) for line in lines)
+    ]
+    assert not missing, f"{page} needs rows that begin with {missing}"
 
 
 PRODUCED = [
