@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mbufpools import CurPage, Drain, Wakeup
 from mbufpools.experiment import KERNELS, PARAMETERS, WORKLOADS, Kernel, measure
 from mbufpools.experiment._clock import Simulation, simulate
 from mbufpools.experiment._incident import MLEN, RATES, Actors
@@ -22,6 +23,12 @@ SHORT: dict[str, dict[str, Any]] = {
     "idle": {"items": 512},
     "incident": {"resume": 1.0, "end": 1.5},
 }
+
+
+def test_there_is_a_kernel_with_each_policy_that_could_become_one_of_openbsd() -> None:
+    for rule, policies in {"wakeup": Wakeup, "curpage": CurPage, "drain": Drain}.items():
+        shown = {getattr(kernel, rule) for kernel in KERNELS.values()}
+        assert shown == set(map(str, policies)), "add a row to KERNELS"
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)
