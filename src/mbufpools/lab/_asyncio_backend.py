@@ -23,7 +23,8 @@ from collections import deque
 from collections.abc import Callable, Set
 from concurrent.futures import CancelledError as FutureCancelled
 from contextlib import ExitStack
-from contextvars import Context
+from contextvars import Context, copy_context
+from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -49,7 +50,7 @@ from ._oracles import Violated, oracles
 from ._outcome import IO_REFUSED, LabError, Outcome, describe, first_line, only, refuse
 from ._outsiders import THREAD_REFUSED, refuse_timer
 from ._program import awaitable_of
-from ._schedule import POLLS, Cancel, Livelock, Ready, Schedule, Stop
+from ._schedule import POLLS, Cancel, Livelock, Ready, Schedule, Stop, new_ready
 from ._steps import CLOCK, MAIN, OVER, Name, Resource, spell
 from ._task_dump import location, task_dump
 from ._virtual_time import OrderedTimer
@@ -172,6 +173,28 @@ class _Called(NamedTuple):
     """Its place among all that was called for."""
     since: int
     """The number of steps up to the one that called for it, or for what called for it."""
+
+
+_new_called: Callable[[tuple[Any, int, int, int]], _Called] = partial(tuple.__new__, _Called)
+"""Make one, without the function of Python that a named tuple has for it."""
+
+
+class _Handle(asyncio.Handle):
+    """A handle that does not ask whether the loop debugs, which the lab's never does."""
+
+    __slots__ = ()
+
+    def __init__(self, callback: Any, args: Any, loop: Any, context: Context | None = None) -> None:
+        self._context = copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+
+
+_Handle.__name__ = "Handle"  # its text says it
 
 
 class _Task(asyncio.Task[Any]):
@@ -369,6 +392,7 @@ class _OwnFuture(_Future, metaclass=_AnyFuture):
 
 _Future.__name__ = _OwnFuture.__name__ = "Future"  # asyncio says it in its texts
 _plain_future = asyncio.Future
+_plain_task = asyncio.Task
 
 
 def _with_future() -> list[str]:
@@ -396,7 +420,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         super().__init__()
         self._now = BEGIN
         self._schedule = schedule
-        self._steps: dict[Name, tuple[asyncio.Handle, Ready]] = {}
+        self._steps: dict[Name, asyncio.Handle] = {}
+        """The steps of the tasks that can run."""
+        self._ready: dict[Name, Ready] = {}
+        """Since when each of them can, and why."""
         self._callbacks: deque[_Called] = deque()
         """Each with the steps because of which it was called for, and its place in the order."""
         self._rounds = 0
@@ -504,14 +531,15 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         task.lab_body = body
         self._tasks[path] = weakref.ref(task)
         # asyncio's own default counts the tasks of all executions.
-        name = name or f"Task-{spell(path)}"
+        name = name or _default_name(path)
         task.__init__(coro, loop=self, name=name, context=context)  # type: ignore[misc]  # as it is made
         exempt = service or closes or thread is not None
         origin = None
         if self._injecting and path != MAIN and self._schedule.policy is not None:
             function = getattr(body or coro, "__qualname__", "")
             origin = origin_of(task, function, self._schedule.policy)
-        self._schedule.spawned(path, _title(task), exempt=exempt, origin=origin)
+        title = _title_of(name, path, body or coro)
+        self._schedule.spawned(path, title, exempt=exempt, origin=origin)
         return task
 
     def start_thread(self, thread: LabThread) -> None:
@@ -549,10 +577,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
     def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:
         if self._threads and not self._is_threadsafe:
             self._note_unsafe("call_soon")
-        handle = asyncio.Handle(callback, args, self, context)
+        handle = _Handle(callback, args, self, context)
         task = getattr(callback, "__self__", None)
-        self._order += 1
-        if isinstance(task, asyncio.Task) and (type(callback) in _steppers or _is_step(callback)):
+        self._order = order = self._order + 1
+        if isinstance(task, _plain_task) and (type(callback) in _steppers or _is_step(callback)):
             if recorder.active and args:
                 _check_future(args[0])
             if type(task) is not _Task:
@@ -560,12 +588,11 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                     "the program makes a task by asyncio.Task(...), whose steps the lab cannot "
                     "choose; make it by asyncio.create_task or a task group"
                 )
-            self._steps[task.lab_name] = (
-                handle,
-                Ready(len(self._schedule.steps), self._origin, self._order),
-            )
+            name = task.lab_name
+            self._steps[name] = handle
+            self._ready[name] = new_ready((len(self._schedule.steps), self._origin, order))
         else:
-            self._callbacks.append(_Called(handle, self._origin, self._order, self._since))
+            self._callbacks.append(_new_called((handle, self._origin, order, self._since)))
         return handle
 
     def call_soon_threadsafe(
@@ -703,18 +730,18 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                     self._begin_iteration()
                 if stock:
                     if self._callbacks:
-                        first = min((it.order for _, it in steps.values()), default=math.inf)
+                        first = min((it.order for it in self._ready.values()), default=math.inf)
                         self._run_callbacks(first)
                 elif self._callbacks or self._due:
                     self._begin_iteration()
                     self._run_chains()
-                ready = {name: it for name, (_, it) in steps.items()}
+                ready = self._ready.copy()
                 if _over(main):
                     # asyncio.run still runs what was called for before its main task was over.
                     last = self._order if last is None else last
                     ready = {name: it for name, it in ready.items() if stock and it.order <= last}
                     if not ready:
-                        schedule.left = {name: it for name, (_, it) in steps.items()}
+                        schedule.left = self._ready.copy()
                         return self._result(main)
                 if not steps and self._callbacks and idle < IDLE_PASSES:
                     idle += all(map(_is_retry, self._callbacks))
@@ -795,7 +822,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 leaks.hear(f"the service {_name(task)!r} has outlived the program")
 
     def _step(self, name: Name) -> None:
-        handle, ready = self._steps[name]
+        handle, ready = self._steps[name], self._ready[name]
         if self._stock:
             # A callback that was called for before this step may not be overtaken by it: anyio's
             # cancellation, for one, depends on that.
@@ -803,22 +830,25 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 self._run_callbacks(ready.order)
             if ready.order > self._iteration_end:
                 self._begin_iteration()
-        causes = ready.causes | self._joined.pop(name, 0)
-        step = self._schedule.begin(name, causes)  # at the limit it raises
-        del self._steps[name]
+        schedule, causes = self._schedule, ready.causes
+        if name in self._joined:
+            causes |= self._joined.pop(name)
+        step = schedule.begin(name, causes)  # at the limit it raises
+        del self._steps[name], self._ready[name]
+        taken = len(schedule.steps)
         if name not in self._services:
-            self._ticks, self._quiet_since = 0, len(self._schedule.steps)
+            self._ticks, self._quiet_since = 0, taken
         if recorder.active:
             recorder.task = name
             recorder.accesses = step.accesses
             step.accesses[name, "cancel"] = False
             step.accesses[MAIN, "end"] = False  # after it no task runs
-        self._origin = 1 << len(self._schedule.steps) - 1
-        self._since = len(self._schedule.steps)
+        self._origin = 1 << taken - 1
+        self._since = taken
         self._running = name
         task = self._task(name)
         if step.number == 1 and task is not None and task._must_cancel:  # type: ignore[attr-defined]  # asyncio's own
-            self._schedule.never_entered(name)
+            schedule.never_entered(name)
         if not handle._cancelled:
             handle._run()
         self._running = None
@@ -826,14 +856,14 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             if task is not None:
                 _close_if_not_begun(task)
             self._ends[name] = self._origin
-            self._schedule.ended(name)
+            schedule.ended(name)
             if recorder.active:
                 self._declare_end(name, task)
-        if self._schedule.locations is not None:
+        if schedule.locations is not None:
             over = task is None or _over(task)
             coroutine = None if task is None else _coroutine(task)
             where = _end_of(task) if over else location(coroutine)
-            self._schedule.stopped_at(where, since_begin(self._now))
+            schedule.stopped_at(where, since_begin(self._now))
         if oracles.active:
             self._ask_oracles()
 
@@ -853,8 +883,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         only one that can run. If several can run, the task may be late."""
         if len(self._steps) != 1 or self._eager:
             return False
-        ((handle, ready),) = self._steps.values()
-        return _holds(handle, ready, called)
+        ((name, handle),) = self._steps.items()
+        return _holds(handle, self._ready[name], called)
 
     def _run_chains(self) -> None:
         """Run all callbacks, those that they call for in turn, and so on; but not those that wait
@@ -1114,8 +1144,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             self._begin_iteration()
             end = self._order
             while self._steps:
-                name = min(self._steps, key=lambda name: self._steps[name][1].order)
-                if self._steps[name][1].order > end:
+                name = self._first_ready()
+                if self._ready[name].order > end:
                     break
                 self._run_step_at_the_end(name)
             self._run_callbacks(end)
@@ -1143,9 +1173,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             if self._due:
                 self._begin_iteration()
             if self._steps:
-                self._run_step_at_the_end(
-                    min(self._steps, key=lambda name: self._steps[name][1].order)
-                )
+                self._run_step_at_the_end(self._first_ready())
                 idle = 0
             elif self._callbacks and idle < IDLE_PASSES:
                 idle += all(map(_is_retry, self._callbacks))
@@ -1162,12 +1190,16 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             self._task_dump(),
         )
 
+    def _first_ready(self) -> Name:
+        """Return the task that became ready first."""
+        return min(self._ready, key=lambda name: self._ready[name].order)
+
     def _run_step_at_the_end(self, name: Name) -> None:
         """Let a task take its step, after the callbacks that were called for before it."""
-        handle, ready = self._steps[name]
-        self._run_callbacks(ready.order)
-        if self._steps.get(name, (None,))[0] is handle:
-            del self._steps[name]
+        handle = self._steps[name]
+        self._run_callbacks(self._ready[name].order)
+        if self._steps.get(name) is handle:
+            del self._steps[name], self._ready[name]
             self._run_at_the_end(handle)
 
     def _run_at_the_end(self, handle: Any) -> None:
@@ -1209,8 +1241,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 if not self._steps and (not self._callbacks or all(_over(task) for task in left)):
                     break
                 for name in list(self._steps):
-                    handle, _ready = self._steps.pop(name)
-                    self._run_at_the_end(handle)
+                    del self._ready[name]
+                    self._run_at_the_end(self._steps.pop(name))
             left = [task for task in left if not _over(task)]
         for task in left:  # it goes on after its cancellation, and would when it is collected
             keep_for_good(task)
@@ -1232,6 +1264,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._scheduled.clear()
         self._callbacks.clear()
         self._steps.clear()
+        self._ready.clear()
         self._thread_id = None
         self.close()
 
@@ -1242,9 +1275,8 @@ _coroutine: Any = asyncio.Task.get_coro
 """Returns what a task runs, which may be the lab's coroutine around the program's."""
 
 
-def _over(task: asyncio.Future[Any]) -> bool:
-    """Return True if a task is over. For the lab's own use: records no access."""
-    return _plain_future.done(task)
+_over: Callable[[asyncio.Future[Any]], bool] = asyncio.Future.done
+"""Return True if a task is over. For the lab's own use: records no access."""
 
 
 def _end_of(task: Any) -> str:
@@ -1357,10 +1389,17 @@ def _of_task(context: dict[str, Any]) -> str:
 
 def _title(task: _Task) -> str:
     """Return a name for people: the given one, or that of the task's function."""
-    name: str = _name(task)
-    if name != f"Task-{spell(task.lab_name)}":
+    return _title_of(_name(task), task.lab_name, task.get_coro())
+
+
+def _title_of(name: str, path: Name, coroutine: Any) -> str:
+    if name != _default_name(path):
         return name
-    return str(getattr(task.get_coro(), "__qualname__", name))
+    return str(getattr(coroutine, "__qualname__", name))
+
+
+def _default_name(path: Name) -> str:
+    return f"Task-{spell(path)}"
 
 
 async def _call(program: Program) -> Any:

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, Self, TypeVar
 
 from ._hooks import states
-from ._library_state import STATE
+from ._library_state import NAMING, STATE
 from ._steps import MAIN, Accesses, Name, Resource
 
 __all__ = ["Recorder", "Shared", "declaring", "recorder"]
@@ -204,13 +204,21 @@ class _Declared:
         self._slot = slot
         """What it replaces: the descriptor of a slot, or the class's own value, or `_ABSENT`."""
         self._has_slot = hasattr(slot, "__set__")
+        if self._has_slot:
+            self._get: Any = slot.__get__
+            self._set: Any = slot.__set__
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
             return self._slot
-        recorder.touch(recorder.name(instance), self._changed)
+        # `recorder.name` and `recorder.touch`, without their calls
+        name = recorder._names.get(id(instance)) or recorder.name(instance)
+        if self._changed:
+            recorder.accesses[name] = True
+        else:
+            recorder.accesses.setdefault(name, False)
         if self._has_slot:
-            return self._slot.__get__(instance, owner)
+            return self._get(instance, owner)
         try:
             return instance.__dict__[self._attribute]
         except KeyError:
@@ -219,11 +227,10 @@ class _Declared:
             raise AttributeError(self._attribute) from None
 
     def __set__(self, instance: Any, value: Any) -> None:
-        if id(instance) not in recorder._names:
-            self._name_if_new(instance)
-        recorder.touch(recorder.name(instance), True)
+        name = recorder._names.get(id(instance)) or self._name_if_new(instance)
+        recorder.accesses[name] = True
         if self._has_slot:
-            self._slot.__set__(instance, value)
+            self._set(instance, value)
         else:
             instance.__dict__[self._attribute] = value
 
@@ -234,14 +241,44 @@ class _Declared:
         else:
             instance.__dict__.pop(self._attribute, None)
 
-    def _name_if_new(self, instance: Any) -> None:
+    def _name_if_new(self, instance: Any) -> Resource:
+        """Name an object whose attribute is set, as one that the current task makes if that is the
+        first time."""
         if self._has_slot:
             try:
-                self._slot.__get__(instance, type(instance))
+                self._get(instance, type(instance))
             except AttributeError:
-                recorder.made(instance)
+                return recorder.made(instance)
         elif self._attribute not in instance.__dict__:
+            return recorder.made(instance)
+        return recorder.name(instance)
+
+
+class _Naming:
+    """A descriptor for an attribute that is set once, when an object is made, and names the object.
+
+    It has no ``__get__``, so that to read the attribute costs nothing.
+    """
+
+    def __init__(self, attribute: str) -> None:
+        self._attribute = attribute
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        if self._attribute not in instance.__dict__:
             recorder.made(instance)
+        instance.__dict__[self._attribute] = value
+
+    def __delete__(self, instance: Any) -> None:
+        del instance.__dict__[self._attribute]
+
+
+def _naming() -> Iterator[tuple[Any, str]]:
+    """Yield each loaded class with the attribute that names its objects."""
+    for module, attributes in NAMING.items():
+        for class_name, attribute in attributes.items():
+            cls = getattr(sys.modules.get(module), class_name, None)
+            if cls is not None and attribute not in cls.__dict__ and "__dict__" in dir(cls):
+                yield cls, attribute
 
 
 def _all_state() -> Iterator[tuple[str, Mapping[str, Mapping[str, bool]]]]:
@@ -269,6 +306,9 @@ def declaring() -> Iterator[None]:
                         continue  # this release keeps its state elsewhere
                     setattr(cls, attribute, _Declared(attribute, changed, slot))
                     replaced.append((cls, attribute, slot))
+        for cls, attribute in _naming():
+            setattr(cls, attribute, _Naming(attribute))
+            replaced.append((cls, attribute, _ABSENT))
         vars(copy)["_reconstruct"] = _reconstruct_named
         recorder.active = True
         yield

@@ -40,7 +40,8 @@ def own_frame(frame: FrameType | None) -> FrameType | None:
 
 def short_path(path: str) -> str:
     """Return a path relative to the current directory if it is below it, as reports show it."""
-    return path.removeprefix(os.path.join(os.getcwd(), ""))
+    here = os.getcwd()
+    return path.removeprefix(here if here.endswith(os.sep) else here + os.sep)
 
 
 @cache

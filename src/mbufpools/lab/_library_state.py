@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .hooks import CHANGED, VALUE, State
 
-__all__ = ["STATE"]
+__all__ = ["NAMING", "STATE"]
 
 STATE: State = {
     "asyncio.locks": {
@@ -65,9 +65,8 @@ STATE: State = {
             "waiting_receivers": CHANGED,
             "waiting_senders": CHANGED,
         },
-        # `_state` is set when the stream is made, which gives it its name; `_closed` is not.
-        "MemoryObjectReceiveStream": {"_closed": VALUE, "_state": VALUE},
-        "MemoryObjectSendStream": {"_closed": VALUE, "_state": VALUE},
+        "MemoryObjectReceiveStream": {"_closed": VALUE},
+        "MemoryObjectSendStream": {"_closed": VALUE},
     },
     "anyio.streams.buffered": {
         "BufferedByteReceiveStream": {"_buffer": CHANGED, "_closed": VALUE},
@@ -108,3 +107,12 @@ STATE: State = {
         "MemorySendChannel": {"_closed": VALUE},
     },
 }
+
+NAMING: dict[str, dict[str, str]] = {
+    "anyio.streams.memory": {
+        "MemoryObjectReceiveStream": "_state",
+        "MemoryObjectSendStream": "_state",
+    },
+}
+"""By module and class, an attribute that is set once, when an object is made, and so gives it its
+name. Of `STATE` the first access gives it, if no attribute there is set when the object is made."""

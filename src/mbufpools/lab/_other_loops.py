@@ -32,14 +32,21 @@ _get_loop = _bound._get_loop
 
 
 def _get_own_loop(primitive: Any) -> Any:
-    """Return the loop of a lock, an event or a queue, as asyncio does, or refuse the program."""
-    bound = primitive._loop
-    if bound is not None and inside() and bound is not asyncio.events._get_running_loop():
+    """Return the loop of a lock, an event or a queue, as asyncio does, or refuse the program.
+
+    asyncio takes a lock for that. The program's threads need none, as one of them runs at a time.
+    """
+    if not inside():
+        return _get_loop(primitive)
+    loop, bound = asyncio.events._get_running_loop(), primitive._loop
+    if bound is None:
+        primitive._loop = loop
+    elif bound is not loop:
         raise refuse(
             f"the program uses an asyncio {type(primitive).__name__} that {OLDER}",
             NotFresh,
         )
-    return _get_loop(primitive)
+    return loop
 
 
 LOOP_BOUND: list[tuple[Any, str, Any]] = [(_bound, "_get_loop", _get_own_loop)]

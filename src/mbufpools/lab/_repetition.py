@@ -24,6 +24,7 @@ import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -259,6 +260,12 @@ def _state_of(program: Any) -> Iterator[tuple[str, object]]:
             continue
 
 
+@cache
+def _installed() -> tuple[str, str]:
+    """Return where Python's own modules are, and where installed ones are."""
+    return sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")
+
+
 def _variables(program: Any) -> Iterator[tuple[str, Any]]:
     """Yield the variables of the program's module, and of the modules that it has imported from, by
     name."""
@@ -267,7 +274,7 @@ def _variables(program: Any) -> Iterator[tuple[str, Any]]:
     names = {own}
     for value in list(vars(sys.modules[own]).values()) if own in sys.modules else ():
         names.add(getattr(value, "__module__", None) or getattr(value, "__name__", None))
-    stdlib, packages = (sysconfig.get_path(name) for name in ("stdlib", "purelib"))
+    stdlib, packages = _installed()
     for name in sorted(it for it in names if isinstance(it, str) and it in sys.modules):
         path = getattr(sys.modules[name], "__file__", None) or ""
         libraries = not path or path.startswith((stdlib, packages))

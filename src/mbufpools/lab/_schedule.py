@@ -20,8 +20,8 @@ is left out. This is what a token spells.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from functools import partial
 from typing import Literal, NamedTuple, Protocol
 
 from ._cancellable import Origin, Policy
@@ -45,6 +45,7 @@ __all__ = [
     "Schedule",
     "Stop",
     "default_choice",
+    "new_ready",
     "stock_choice",
 ]
 
@@ -116,8 +117,7 @@ class Ready(NamedTuple):
     same place run in the order of their names."""
 
 
-@dataclass(slots=True)
-class Point:
+class Point(NamedTuple):
     """A place where the schedule has to choose."""
 
     anchor: Anchor
@@ -142,6 +142,13 @@ class Point:
         if self.current is None:
             return False
         return choice == self.current if self.slice_used else choice != self.current
+
+
+# A named tuple's own `__new__` is a function of Python that calls this one.
+new_ready: Callable[[tuple[int, int, int]], Ready] = partial(tuple.__new__, Ready)
+"""Make a `Ready` of all of its fields."""
+_new_anchor: Callable[[tuple[Name, int, int]], Anchor] = partial(tuple.__new__, Anchor)
+_new_point: Callable[[tuple[object, ...]], Point] = partial(tuple.__new__, Point)
 
 
 class Chooser(Protocol):
@@ -178,14 +185,13 @@ def default_choice(ready: Mapping[Name, Ready], current: Name | None, slice_used
     """Return what the run-on rule chooses; `CLOCK` if no task can run."""
     if not ready:
         return CLOCK
-    if current is not None:
-        if not slice_used:
-            return current
-        others = [name for name in ready if name != current]
-        return min(others, key=lambda name: (ready[name].since, name))
-    if len(ready) == 1:
-        return next(iter(ready))
-    return min(ready, key=lambda name: (ready[name].since, name))
+    if current is not None and not slice_used:
+        return current
+    first, since = CLOCK, math.inf
+    for name, it in ready.items():
+        if name != current and (it.since < since or (it.since == since and name < first)):
+            first, since = name, it.since
+    return first
 
 
 class Schedule:
@@ -329,7 +335,7 @@ class Schedule:
             return next(iter(ready)) if ready else CLOCK
         current = self._current if self._current in ready else None
         last = self._current or CLOCK
-        anchor = Anchor(last, self._numbers.get(last, 0), self._cancelled)
+        anchor = _new_anchor((last, self._numbers.get(last, 0), self._cancelled))
         if self.rule == "stock":
             slice_used, default = False, stock_choice(ready)
         else:
@@ -337,21 +343,24 @@ class Schedule:
             default = default_choice(ready, current, slice_used)
         if len(ready) <= 1:
             self._in_a_row = self._slices = 0  # no other task is kept waiting
-        point = Point(
-            anchor,
-            ready,
-            current,
-            slice_used,
-            default,
-            cancellable,
-            self.steps,
-            self.rule,
-            self._slices + 1,
+        point = _new_point(
+            (
+                anchor,
+                ready,
+                current,
+                slice_used,
+                default,
+                cancellable,
+                self.steps,
+                self.rule,
+                self._slices + 1,
+            )
         )
         choice = self._strategy.choose(point)
         if choice != default:
             self._deviates(point, choice)
-        if current is not None and type(choice) is not Cancel and point.preempts(choice):
+        # As `Point.preempts` says.
+        if current is not None and (choice == current) is slice_used and type(choice) is not Cancel:
             self.preemptions += 1
             if slice_used:
                 self._in_a_row = 0  # the task goes on for another slice

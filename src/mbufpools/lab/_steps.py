@@ -9,7 +9,7 @@ with index *i*.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 __all__ = [
     "CLOCK",
@@ -89,32 +89,27 @@ def order(steps: Sequence[Step]) -> tuple[list[int], list[tuple[int, int]]]:
             mask = (1 << i) - 1
         else:
             mask = before[last[step.task]] if step.task in last else 0
-            for cause in _bits(step.causes):
-                mask |= before[cause]
+            # What came before a cause is in the mask of the cause, so the latest one comes first.
+            causes = step.causes & ~mask
+            while causes:
+                mask |= before[causes.bit_length() - 1]
+                causes &= ~mask
         candidates: set[int] = set()
         for resource, write in step.accesses.items():
             if resource in written:
                 candidates.add(written[resource])
             if write:
-                candidates.update(read.get(resource, ()))
+                if resource in read:
+                    candidates.update(read.pop(resource))
+                written[resource] = i
+            elif resource in read:
+                read[resource].append(i)
+            else:
+                read[resource] = [i]
         for j in sorted(candidates, reverse=True):
             if not mask >> j & 1:
                 races.append((j, i))
                 mask |= before[j]
         before.append(mask | 1 << i)
         last[step.task] = i
-        for resource, write in step.accesses.items():
-            if write:
-                written[resource] = i
-                read.pop(resource, None)
-            else:
-                read.setdefault(resource, []).append(i)
     return before, races
-
-
-def _bits(mask: int) -> Iterator[int]:
-    """Yield the indices of the bits that are set, the lowest first."""
-    while mask:
-        low = mask & -mask
-        yield low.bit_length() - 1
-        mask ^= low
