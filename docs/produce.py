@@ -107,7 +107,8 @@ def _first_line(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> 
 def run(command: str, folder: str = ".") -> str:
     """Return what a command prints that runs in a folder of the project.
 
-    Both programs, mbufpools and python, use this interpreter.
+    Both programs, mbufpools and python, use this interpreter. What a reader would see beside the
+    output, such as a warning on stderr, is an error.
     """
     program, *arguments = shlex.split(command)
     if program not in ("mbufpools", "python"):
@@ -121,9 +122,11 @@ def run(command: str, folder: str = ".") -> str:
         cwd=here,
         check=False,
     )
-    # 1 is a valid result, such as a failure that was to be found; a traceback is none.
-    if result.returncode > 1 or result.stderr.startswith("Traceback"):
-        raise RuntimeError(f"`{command}` exits with {result.returncode}:\n{result.stderr}")
+    # 1 is a valid result, such as a failure that was to be found.
+    if result.returncode > 1 or result.stderr:
+        raise RuntimeError(
+            f"`{command}` exits with {result.returncode}, and writes to stderr:\n{result.stderr}"
+        )
     lines = result.stdout.replace(f"{here}/", "").splitlines()
     return "\n".join(line.rstrip() for line in lines) + "\n"
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,22 @@ def test_it_runs_a_question_with_other_parameters_and_keeps_the_figures(
     assert "No margin up to 2 MiB is safe" in (tmp_path / "report.html").read_text("utf-8")
     assert (tmp_path / "margin.svg").exists()
     assert len(list((tmp_path / "results").iterdir())) == len(find_question("margin").cells)
+
+
+def test_processes_that_run_the_cells_write_nothing_beside_the_tables() -> None:
+    incident = ("nmbclust=4096", "stop=0.1", "resume=1", "end=1.5")
+    changes = [*(f"incident.{it}" for it in incident), "hidden.pages=4", "cold.horizon=3"]
+    command = ["-m", "mbufpools", "compare", "page", "--seeds", "1", "--workers", "1"]
+    command += [word for change in changes for word in ("--set", change)]
+    done = subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert "Verdict: " in done.stdout
+    assert done.stderr == ""
 
 
 def test_it_packs_results(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mbufpools import Buffer
 from mbufpools.experiment._clock import Simulation, simulate
 from mbufpools.experiment._kernels import KERNELS
 from mbufpools.experiment._machine import Machine, percentile
@@ -73,6 +74,26 @@ def test_what_still_sleeps_at_the_end_is_told() -> None:
     account = simulate(program)
     assert (account["never"], account["oldest"], account["wait_max"]) == (1, 3.0, None)
     assert (account["tries"], account["refused"]) == (1, 1)
+
+
+def test_what_a_machine_holds_at_its_end_is_put_back_and_a_real_leak_is_reported() -> None:
+    leaked: list[Buffer] = []
+
+    async def program(simulation: Simulation, leak: int) -> int:
+        async with Machine(simulation, KERNELS["patch"], 8, 1) as machine:
+            pools = machine.pools
+            machine.wait_get(pools.mbpool, lambda buffer: None)
+            machine.wait_get(pools.m_clpool(2048), lambda buffer: None)
+            assert machine.sleeping
+            assert pools.statistics().nout == 1
+            leaked.extend(pools.mbpool.get_nowait() for _ in range(leak))
+        return pools.statistics().nout
+
+    assert simulate(lambda simulation: program(simulation, 0)) == 0
+    with pytest.warns(ResourceWarning, match="buffers still out: 2 of pool 'mbufpl';"):
+        assert simulate(lambda simulation: program(simulation, 2)) == 2
+    for buffer in leaked:
+        buffer.release()
 
 
 def test_the_wakeup_of_a_queue_of_its_own_is_not_held_up() -> None:

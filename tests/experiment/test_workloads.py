@@ -45,6 +45,20 @@ def test_every_workload_has_its_parameters(workload: str) -> None:
     assert PARAMETERS[workload].keys() >= SHORT[workload].keys()
 
 
+@pytest.mark.parametrize(
+    "kernel",
+    [KERNELS["patch"], KERNELS["patch + own queue"], KERNELS["drained + patch"].on(2)],
+    ids=lambda kernel: kernel.name,
+)
+@pytest.mark.parametrize("workload", WORKLOADS)
+def test_a_run_that_ends_while_memory_is_in_use_reports_no_leak(
+    workload: str, kernel: Kernel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A report would be logged for each of hundreds of runs; its warning is an error here."""
+    measure(workload, kernel, SHORT[workload], 1)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("pool", ["mbufpl", "mcl2k", "mcl9k"])
 def test_with_the_curpage_line_one_put_serves_a_sleeper(pool: str) -> None:
     given = {"pool": pool, "pages": 16}

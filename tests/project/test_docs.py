@@ -130,6 +130,12 @@ def test_a_command_that_ends_in_a_traceback_produces_nothing(produce: Any) -> No
         produce.run("python -c unknown")
 
 
+def test_a_command_that_writes_to_stderr_produces_nothing(produce: Any) -> None:
+    """A reader who types the command would see that, too."""
+    with pytest.raises(RuntimeError, match="exits with 0, and writes to stderr:\nstill out"):
+        produce.run("python -c 'import sys; sys.stderr.write(\"still out\")'")
+
+
 # What a reader needs to go on from a page
 
 

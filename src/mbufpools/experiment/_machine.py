@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import random
-import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple, Self, cast
@@ -275,13 +274,13 @@ class Machine:
     async def __aexit__(self, *exc: Any) -> None:
         self.simulation.close()
         self.memory.on_out = self.memory.on_in = lambda nbytes: None
-        with warnings.catch_warnings():  # what the actors hold at the end of a run is no leak
-            warnings.simplefilter("ignore", ResourceWarning)
-            await self.pools.__aexit__(*exc)  # noqa: ASYNC102 - it shields itself
-        if self.pools.own_queue is not None:
-            await self.pools.own_queue.__aexit__(*exc)  # noqa: ASYNC102 - likewise
+        # A run ends with memory in use and with processes asleep, and that is no leak. So what they
+        # hold is put back before the pools are closed, which report what is out then.
         while self._held:
             self._held.pop().release()
+        await self.pools.__aexit__(*exc)  # noqa: ASYNC102 - it shields itself
+        if self.pools.own_queue is not None:
+            await self.pools.own_queue.__aexit__(*exc)  # noqa: ASYNC102 - likewise
 
 
 def percentile(values: Sequence[float], percent: float) -> float | None:
