@@ -436,3 +436,144 @@ def test_the_rules_are_those_of_workers_too() -> None:
 def test_rules_that_cannot_be_are_refused(options: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         lab.cancellable(**options)
+
+
+# --- what a program can ask
+
+
+class Cache:
+    """Fetches each key once; the reader that fetches it may be cancelled."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, int] = {}
+        self.pending: dict[str, anyio.Event] = {}
+
+    async def get(self, key: str) -> int:
+        while key not in self.data:
+            if key in self.pending:
+                await self.pending[key].wait()
+                continue
+            over = self.pending[key] = anyio.Event()
+            try:
+                await checkpoint()
+                self.data[key] = 1
+            finally:
+                del self.pending[key]
+                over.set()
+        return self.data[key]
+
+
+async def two_readers_of_a_cache(*, careful: bool = True) -> None:
+    """The program of docs/lab.md."""
+    cache, answers = Cache(), []
+
+    async def reader() -> None:
+        answers.append(await cache.get("key"))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(reader, name="first")
+        tasks.start_soon(reader, name="second")
+    assert not cache.pending
+    if not (careful and lab.has_cancelled()):
+        assert answers == [1, 1], answers
+
+
+@BACKENDS
+@pytest.mark.parametrize("cancel", [True, "scope", "first", "second"])
+def test_an_assertion_that_holds_without_a_cancellation_asks_whether_there_was_one(
+    cancel: lab.Cancel, backend: lab.BackendName
+) -> None:
+    assert lab.explore(two_readers_of_a_cache, cancel=cancel, backend=backend).complete
+    careless = partial(two_readers_of_a_cache, careful=False)
+    assert lab.explore(careless, backend=backend).complete
+    (failure,) = lab.explore(careless, cancel=cancel, backend=backend).failures
+    assert failure.report.startswith("exception: AssertionError: [")
+
+
+async def second_reader_of_a_cache() -> None:
+    """The same, with an assertion on the task that is spared."""
+    cache, answers = Cache(), {}
+
+    async def reader(name: str) -> None:
+        answers[name] = await cache.get("key")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(reader, "first", name="first")
+        tasks.start_soon(reader, "second", name="second")
+    assert "second" in answers
+
+
+@BACKENDS
+def test_an_assertion_on_a_task_that_is_spared_holds(backend: lab.BackendName) -> None:
+    """But an anyio group cancels the others if one is cancelled natively; docs/lab.md says so."""
+    by_scope = lab.cancellable("first", by="scope")
+    assert lab.explore(second_reader_of_a_cache, cancel=by_scope, backend=backend).complete
+    if backend == "asyncio":
+        natively = lab.cancellable("first", by="native")
+        (failure,) = lab.explore(second_reader_of_a_cache, cancel=natively).failures
+        assert "here the lab cancels 0.0 natively" in failure.report
+
+
+@BACKENDS
+@STRATEGIES
+def test_whether_the_lab_has_cancelled_is_told_from_that_moment_on_and_in_a_replay(
+    strategy: lab.StrategyName, backend: lab.BackendName
+) -> None:
+    async def program() -> None:
+        told = [lab.has_cancelled()]
+        try:
+            await checkpoint()
+        except anyio.get_cancelled_exc_class():
+            told.append(lab.has_cancelled())
+            raise ValueError(told) from None  # noqa: ASYNC104 - it is to be found
+
+    options: Any = {"strategy": strategy, "backend": backend, "max_executions": 50}
+    found = lab.explore(program, cancel=True, **options)
+    (failure,) = found.failures
+    assert failure.error is not None
+    assert failure.error.args == ([False, True],)
+    (again,) = lab.replay(program, failure.token).failures
+    assert again.report == failure.report
+    assert lab.explore(program, **options).verdict != "found"
+
+
+def test_a_native_cancellation_is_told_too_and_one_that_comes_too_late() -> None:
+    told: list[bool] = []
+
+    async def program() -> None:
+        await asyncio.sleep(0)
+        task = asyncio.create_task(asyncio.sleep(0))
+        await asyncio.wait([task])
+        told.append(lab.has_cancelled())
+
+    lab.explore(program, cancel="native").assert_holds()
+    assert set(told) == {True, False}
+
+
+@BACKENDS
+def test_a_cancellation_of_the_programs_own_is_none_of_the_lab(backend: lab.BackendName) -> None:
+    async def program() -> None:
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await checkpoint()
+        assert scope.cancelled_caught
+        assert not lab.has_cancelled()
+
+    lab.explore(program, backend=backend).assert_holds()
+
+
+@BACKENDS
+def test_outside_of_an_execution_nothing_was_cancelled(backend: lab.BackendName) -> None:
+    between: list[bool] = []
+
+    async def program() -> None:
+        await checkpoint()
+
+    assert not lab.has_cancelled()
+    lab.explore(
+        program, cancel=True, backend=backend, reset=lambda: between.append(lab.has_cancelled())
+    )
+    assert not lab.has_cancelled()
+    assert between
+    assert not any(between)
+    anyio.run(two_readers_of_a_cache, backend=backend)

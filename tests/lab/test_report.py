@@ -268,6 +268,122 @@ def test_the_first_row_of_a_task_says_what_it_is_called() -> None:
     assert [it.split() for it in shown] == [["0.1@1", "lending.read"], ["0.1@2"]]
 
 
+# --- the legend of the tasks
+
+
+def legend_of(failure: lab.Failure) -> list[str]:
+    """Return the lines that say what the tasks are called."""
+    lines = failure.report.splitlines()
+    begin = next((at for at, it in enumerate(lines) if it.startswith("  tasks: ")), len(lines))
+    found = lines[begin : begin + 1]
+    for line in lines[begin + 1 :]:
+        if not line.startswith(" " * len("  tasks: ")):
+            break
+        found.append(line)
+    return found
+
+
+def tasks_of(failure: lab.Failure) -> list[str]:
+    text = " ".join(it.strip() for it in legend_of(failure))
+    return text.removeprefix("tasks: ").split(", ")
+
+
+async def fails_with(*names: str | None) -> None:
+    async def job() -> None:
+        pass
+
+    async with anyio.create_task_group() as tasks:
+        for name in names:
+            tasks.start_soon(job, name=name)
+    raise ValueError
+
+
+@BACKENDS
+def test_the_report_says_what_each_task_of_the_schedule_is_called(
+    backend: lab.BackendName,
+) -> None:
+    """A task that is over after its first step has no place that would say it."""
+    (failure,) = lab.explore(lambda: fails_with("first", None), backend=backend).failures
+    assert tasks_of(failure)[:2] == ["0 'main'", "0.0 'first'"]
+    assert re.fullmatch(r"0\.1 '([\w.]+\.)?job'", tasks_of(failure)[2])
+    assert [it.task for it in failure.schedule[:3]] == ["0", "0.0", "0.1"]
+    assert failure.schedule[2].title.endswith("fails_with.<locals>.job"), "the data has it in full"
+    lines = failure.report.splitlines()
+    above = lines[lines.index(legend_of(failure)[0]) - 1]
+    assert above.startswith("schedule (task: ")
+    assert failure.report.replace("\n", "<br>").count("  tasks: ") == 1
+    assert "  tasks: 0 &#x27;main&#x27;" in failure.html()
+
+
+def test_the_task_of_a_coroutine_is_called_after_it_and_a_thread_after_its_function() -> None:
+    async def fetch() -> None:
+        await asyncio.to_thread(work)
+
+    def work() -> None:
+        pass
+
+    async def program() -> None:
+        await asyncio.gather(asyncio.create_task(fetch()), asyncio.create_task(fetch(), name="b"))
+        raise ValueError
+
+    (failure,) = lab.explore(program).failures
+    assert tasks_of(failure) == [
+        "0 'main'",
+        "0.0 'fetch'",
+        "0.0.0 'thread work'",
+        "0.1 'b'",
+        "0.1.0 'thread work'",
+    ]
+
+
+@pytest.mark.parametrize("number", [1, 5, 30, 200])
+@pytest.mark.parametrize("length", [1, 9, 68, 69, 70, 71, 72, 300])
+def test_the_legend_has_80_columns_and_at_most_a_line_for_each_task(
+    length: int, number: int
+) -> None:
+    (failure,) = lab.explore(lambda: fails_with(*["x" * length] * number)).failures
+    lines = legend_of(failure)
+    assert all(len(line) <= 80 for line in lines)
+    shown = tasks_of(failure)
+    assert len(lines) <= len(shown)
+    assert len(shown) <= min(number + 1, 41), "those in the lines that are shown"
+    name = shown[1].partition(" ")[2]
+    if length <= 60:
+        assert name == repr("x" * length)
+    else:
+        assert re.fullmatch(r"'(\.\.\.)?x+'", name)
+
+
+def test_a_schedule_of_one_task_has_no_legend() -> None:
+    (failure,) = lab.explore(lambda: fails_with()).failures
+    assert not legend_of(failure)
+
+    async def sleeps() -> None:
+        await asyncio.sleep(1)
+        raise ValueError
+
+    (failure,) = lab.explore(sleeps).failures
+    assert "clock" in failure.report
+    assert not legend_of(failure)
+
+
+@BACKENDS
+def test_a_place_in_code_of_a_library_alone_is_not_left_empty(backend: lab.BackendName) -> None:
+    def work() -> None:
+        pass
+
+    async def program() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.sleep, 1)
+            tasks.start_soon(anyio.to_thread.run_sync, work)
+        raise ValueError
+
+    (failure,) = lab.explore(program, backend=backend).failures
+    assert all(it.stopped_at for it in failure.schedule)
+    assert "in code of a library" in {it.stopped_at for it in failure.schedule}
+    assert not re.search(r"^  [\d.]+ *: .*[o|] *$", failure.report, re.MULTILINE)
+
+
 def test_a_replay_writes_a_page_too(tmp_path: Path) -> None:
     (found,) = lab.explore(one_wakes_another).failures
     (failure,) = lab.replay(one_wakes_another, found.token, html=tmp_path).failures

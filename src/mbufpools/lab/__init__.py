@@ -4,7 +4,8 @@ It works for any program, and imports nothing of mbufpools outside of this packa
 standard library and anyio; it loads trio only when a program runs on trio.
 
 - `explore` runs a program under every schedule within a bound; `replay` repeats one of them.
-- `cancellable` says which tasks `explore` cancels, how often and when.
+- `cancellable` says which tasks `explore` cancels, how often and when; `has_cancelled` tells the
+  program whether it has cancelled one.
 - `invariant` and `eventually` say what must hold; `choose` is a value that is explored.
 - `Shared` is a value whose accesses the lab can see.
 - `run` runs a program once, in virtual time, and returns its result.
@@ -89,7 +90,7 @@ from ._cancellable import Cancel, Cancellable, TaskInfo, cancellable
 from ._declare import Shared
 from ._explore import explore, replay
 from ._options import BackendName, CancelWay, FailureKind, Program, StrategyName, Verdict
-from ._oracles import Violated, choose, eventually, invariant
+from ._oracles import Violated, choose, eventually, has_cancelled, invariant
 from ._outcome import LabError, Unsupported
 from ._result import Exploration, ExplorationFailed, ExplorationIncomplete, Failure
 from ._run import backend_options, run
@@ -122,6 +123,7 @@ __all__ = [
     "choose",
     "eventually",
     "explore",
+    "has_cancelled",
     "invariant",
     "replay",
     "run",

@@ -1,9 +1,10 @@
 """Oracles: what must hold in every step, or come true in time; and values that the lab chooses.
 
-A program calls `invariant` and `eventually` at its beginning, and `choose` wherever it likes. They
-belong to the execution in which they are called. The backend asks the oracles after each step, also
-after the last one and in the shutdown, and when the clock moves. What a check reads of declared
-state counts as read by that step, so ``dpor`` tries a change before and after every other step.
+A program calls `invariant` and `eventually` at its beginning, and `choose` and `has_cancelled`
+wherever it likes. They belong to the execution in which they are called. The backend asks the
+oracles after each step, also after the last one and in the shutdown, and when the clock moves. What
+a check reads of declared state counts as read by that step, so ``dpor`` tries a change before and
+after every other step.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ._instants import since_begin
 from ._outcome import describe
 from ._schedule import Schedule
 
-__all__ = ["Oracles", "Violated", "choose", "eventually", "invariant", "oracles"]
+__all__ = ["Oracles", "Violated", "choose", "eventually", "has_cancelled", "invariant", "oracles"]
 
 SLACK = 1e-4
 """Seconds by which what must come true may be late, because the sum of three waits of 0.1 seconds
@@ -68,6 +69,11 @@ class Oracles:
     def running(self) -> bool:
         """True while an execution runs."""
         return self._schedule is not None
+
+    @property
+    def has_cancelled(self) -> bool:
+        """True if the lab has cancelled a task in the execution that runs."""
+        return self._schedule is not None and bool(self._schedule.injected)
 
     def invariant(self, check: Check, name: str) -> None:
         """Check after every step from now on."""
@@ -228,3 +234,19 @@ def choose(*values: T) -> T:
     if not values:
         raise ValueError("choose takes at least one value, the simplest one first")
     return oracles.choose(values)
+
+
+def has_cancelled() -> bool:
+    """Return True if the lab has cancelled a task in this execution (``explore(cancel=...)``).
+
+    Does not block. It is for an assertion that holds only if every task came to its end::
+
+        assert source.calls == 1 or lab.has_cancelled()
+
+    It is True from the moment at which the lab cancels, also if the cancellation never reaches the
+    task, because the task does not wait any more. It says nothing of the program's own
+    cancellations, such as those of a timeout. In the same schedule it is the same each time, so a
+    `replay` gives what the failing execution gave. Outside of an exploration, and between two
+    executions, as in the fixtures of a test, it is False.
+    """
+    return oracles.has_cancelled

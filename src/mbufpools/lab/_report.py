@@ -2,13 +2,15 @@
 
 The schedule is shown as runs of steps, one line for each run of one task, with a line of its own
 where the schedule deviates from its rule. Between the steps and the places is a picture: a lane for
-each task, in which ``o`` is a step, and ``|`` a task that waits or could run.
+each task, in which ``o`` is a step, and ``|`` a task that waits or could run. A legend above says
+what the tasks are called.
 """
 
 from __future__ import annotations
 
+import re
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 
 from ._frames import short_path
@@ -23,6 +25,13 @@ LONGEST = 40
 """The number of lines of a schedule that are shown; a longer schedule loses its middle."""
 LANES = 16
 """The number of tasks that have a lane of their own in the picture; with more there is none."""
+WIDTH = 80
+"""The number of characters of a line of the legend, at most."""
+INDENT = len("  tasks: ")
+LONGEST_ENTRY = WIDTH - INDENT - 1
+"""The number of characters for one task in the legend, so that it fits into a line."""
+OUTER = re.compile(r"\S*<locals>\.")
+"""What comes before the name of a function that is inside of others."""
 HERE = Path(__file__).parent
 
 
@@ -34,16 +43,18 @@ def report(token: str, schedule: Schedule, outcome: Outcome, remarks: Sequence[s
     lines += [f"  {line}" for line in outcome.where]
     rule = _rule(token, schedule)
     lines.append(f"schedule (task: its steps in a row, and where it stops), {rule}:")
-    story = list(_story(steps_of(schedule, outcome.quiet_since)))
-    if outcome.quiet_since is not None:
-        story.append("  from here on only background services run, and nothing comes of it")
-    if outcome.cancelled_at_the_end:
-        tasks = named(outcome.cancelled_at_the_end, schedule.titles)
-        story.append(f"  from here on asyncio.run cancels {tasks}, and waits until they are over")
+    steps = steps_of(schedule, outcome.quiet_since)
+    story = list(_story(steps))
     if len(story) > LONGEST:
         left_out = f"  ... {len(story) - LONGEST} more lines ..."
-        story[LONGEST // 2 : -LONGEST // 2] = [left_out]
-    lines += story
+        story[LONGEST // 2 : -LONGEST // 2] = [(None, left_out)]
+    lines += _legend(steps, {task for task, _ in story})
+    lines += [line for _, line in story]
+    if outcome.quiet_since is not None:
+        lines.append("  from here on only background services run, and nothing comes of it")
+    if outcome.cancelled_at_the_end:
+        tasks = named(outcome.cancelled_at_the_end, schedule.titles)
+        lines.append(f"  from here on asyncio.run cancels {tasks}, and waits until they are over")
     for error in (outcome.error, *outcome.causes):
         if error is not None:
             lines += _traceback(error)
@@ -84,9 +95,37 @@ def _rule(token: str, schedule: Schedule) -> str:
     return rule
 
 
-def _story(steps: Sequence[ScheduledStep]) -> Iterator[str]:
-    """Yield the lines of a schedule: a line for each run of steps of one task, with a lane for each
-    task in between, and a line for each deviation."""
+def _legend(steps: Sequence[ScheduledStep], shown: Set[str | None]) -> Iterator[str]:
+    """Yield lines that say what the tasks are called that are shown, if there are several."""
+    titles = {step.task: step.title for step in steps}
+    entries = [
+        _called(task, titles[task])
+        for task in lanes_of(steps)
+        if task in shown and titles[task] not in ("", task)
+    ]
+    if len(entries) < 2:
+        return  # the main task, whose title says nothing
+    line = "  tasks: "
+    for at, entry in enumerate(entries):
+        text = entry + "," * (at < len(entries) - 1)
+        if len(line) + len(text) > WIDTH:
+            yield line.rstrip()
+            line = " " * INDENT
+        line += f"{text} "
+    yield line.rstrip()
+
+
+def _called(task: str, title: str) -> str:
+    """Return a task and its title, without the functions around that of the task. If it is too long
+    for a line, it loses its beginning."""
+    title = OUTER.sub("", title)
+    left_out = len(f"{task} {title!r}") - LONGEST_ENTRY
+    return f"{task} {title if left_out <= 0 else f'...{title[left_out + 3 :]}'!r}"
+
+
+def _story(steps: Sequence[ScheduledStep]) -> Iterator[tuple[str | None, str]]:
+    """Yield the lines of a schedule, each with its task: a line for each run of steps of one task,
+    with a lane for each task in between, and a line for each deviation."""
     tasks = lanes_of(steps)
     width = max(map(len, tasks), default=0)
     begins = {step.task: at for at, step in reversed(list(enumerate(steps)))}
@@ -103,8 +142,9 @@ def _story(steps: Sequence[ScheduledStep]) -> Iterator[str]:
                 alive = {it for it in tasks if begins[it] <= at < ends.get(it, len(steps))}
                 marks = ("o" if it == step.task else "|" if it in alive else " " for it in tasks)
                 lanes = f"{''.join(marks)}  "
-            yield f"  {step.task:{width}}: {numbers:8} {lanes}{step.stopped_at}".rstrip()
-            yield from (f"  {'':{width}}  {it}" for it in told)
+            line = f"  {step.task:{width}}: {numbers:8} {lanes}{step.stopped_at}"
+            yield step.task, line.rstrip()
+            yield from ((None, f"  {'':{width}}  {it}") for it in told)
             first = at + 1
 
 

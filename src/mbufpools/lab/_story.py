@@ -15,6 +15,11 @@ from ._steps import CLOCK, RAISED, Name, spell
 __all__ = ["ScheduledStep", "lanes_of", "named", "same_course", "steps_of"]
 
 
+ELSEWHERE = "in code of a library"
+"""Where a task stands if none of the functions that it is in is the program's own: a thread of an
+executor before and after its work, or a task that a library has made."""
+
+
 @dataclass(frozen=True, slots=True)
 class ScheduledStep:
     """One step of a failing execution.
@@ -65,7 +70,7 @@ def steps_of(schedule: Schedule, length: int | None = None) -> tuple[ScheduledSt
                 task=spell(step.task),
                 title="" if step.task == CLOCK else schedule.titles.get(step.task, ""),
                 number=step.number,
-                stopped_at=locations[at] if at < len(locations) else "",
+                stopped_at=locations[at] or ELSEWHERE if at < len(locations) else "",
                 time=schedule.times[at] if at < len(schedule.times) else 0.0,
                 woken_by=tuple(it for it in _bits(causes) if it < at),
                 deviations=tuple(told.get((step.task, step.number), ())),
