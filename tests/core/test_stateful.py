@@ -33,6 +33,7 @@ from mbufpools import (
     EventKind,
     ImpossibleRequest,
     MbufPools,
+    Order,
     OrderName,
     Pool,
     PoolSpec,
@@ -322,7 +323,7 @@ class BufferMachine(PoolsMachine):
         method, argument = expect
         getattr(self.model, method)(argument)
         if not self.takers[name].holds():
-            self.model.give_up(name)
+            self.model.give_up(name, meanwhile=True)
             self.model.unruly = True
         self.compare()
 
@@ -450,3 +451,33 @@ def test_the_kernels_pools_do_what_a_naive_kernel_does(machine: type[KernelMachi
 @pytest.mark.parametrize("machine", [BuffersOnAsyncio, BuffersOnTrio])
 def test_buffer_pools_keep_their_promises_in_any_mix_of_calls(machine: type[BufferMachine]) -> None:
     run_state_machine_as_test(machine, settings=settings(SETTINGS, max_examples=150))
+
+
+@pytest.mark.parametrize("machine", [BuffersOnAsyncio, BuffersOnTrio])
+@pytest.mark.parametrize("order", list(Order))
+def test_what_is_granted_just_before_a_request_is_cancelled_is_judged_with_that_request(
+    machine: type[BufferMachine], order: Order
+) -> None:
+    """A request waits for the one large item, and holds up those behind it that want small ones.
+    Bytes come back, others are served past all of these, and then the first one is cancelled."""
+    state = machine()
+    options = {
+        "order": str(order),
+        "reclaim": "pressure",
+        "wakeup": "deferred",
+        "max_passes": 2,
+        "debug": False,
+        "fast_acquire": False,
+    }
+    state.begin(options, 4, (0, 0, 1), (None, 2, 1), 8, False)
+    state.reserve(nbytes=3 * PAGE + 1, waits=False)
+    state.get_nowait(pool=2)
+    state.get_many(which=[2, 0])
+    state.get_many(which=[0])
+    state.set_the_limit(limit=2)
+    state.get_several(pool=1, times=4)
+    state.get_several(pool=0, times=2)
+    state.cancel_at_the_moment(
+        by="a put", chosen=0, how="by scope", order="wake, then cancel", waiter=0
+    )
+    state.teardown()

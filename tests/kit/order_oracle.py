@@ -109,6 +109,8 @@ class OrderOracle:
         """Who must have been told in this step that it will never be served."""
         self.leaving: set[str] = set()
         """Who was cancelled in this step."""
+        self.before_it_left: list[Claimant] | None = None
+        """Who waited before the one who was cancelled left, if a grant may have come before."""
         self.unruly = False
         """In this step a request leaves at a moment that no event tells."""
         self.primed = False
@@ -132,8 +134,11 @@ class OrderOracle:
     def put(self, who: str) -> None:
         self.reserved -= self.held.pop(who).nbytes
 
-    def give_up(self, who: str) -> None:
+    def give_up(self, who: str, *, meanwhile: bool = False) -> None:
+        """A request is cancelled; `meanwhile` if the step does something else, too."""
         self.leaving.add(who)
+        if meanwhile:
+            self.before_it_left = self.waiting
         self.waiting = [one for one in self.waiting if one.name != who]
 
     def set_limit(self, nbytes: int) -> bool:
@@ -310,7 +315,7 @@ class OrderOracle:
         one = self.known[seen.who]
         newcomer = seen.event.kind is EventKind.GET
         if not self.system_refuses and (newcomer or one.name not in self.leaving):
-            self.judge_turn(one, newcomer, new_pages)
+            self.judge_turn_meanwhile(one, newcomer, new_pages)
         self.waiting = [other for other in self.waiting if other is not one]
         self.held[one.name] = one
         self.reserved += one.nbytes
@@ -325,6 +330,27 @@ class OrderOracle:
             assert shelf.free >= 0, f"more of {name} are out than there are"
         out = sum(sum(other.needs.values()) or 1 for other in self.held.values())
         self.most_out = max(self.most_out, out)
+
+    def judge_turn_meanwhile(self, one: Claimant, newcomer: bool, new_pages: Counter[str]) -> None:
+        """Judge a turn. The hook is told that a request was cancelled when it has left its queue
+        and others were served for that. So in such a step a turn is right before or after."""
+        if self.before_it_left is not None:
+            waiting, passes = self.waiting, self.passes
+            self.waiting = [
+                other
+                for other in self.before_it_left
+                if other in waiting or other.name in self.leaving
+            ]
+            try:
+                self.judge_turn(one, newcomer, new_pages)
+            except AssertionError:
+                self.passes = passes
+                self.before_it_left = None  # it must have left by now
+            finally:
+                self.waiting = waiting
+            if self.before_it_left is not None:
+                return
+        self.judge_turn(one, newcomer, new_pages)
 
     def judge_turn(self, one: Claimant, newcomer: bool, new_pages: Counter[str]) -> None:
         waits_for_a_pool, claims = self.in_the_way(one)
@@ -372,6 +398,7 @@ class OrderOracle:
                 assert not idle, f"{idle} keep idle pages while a request waits for them"
         self.failed.clear()
         self.leaving.clear()
+        self.before_it_left = None
         self.unruly = self.primed = False
 
     def some_are_short(self) -> bool:
