@@ -20,9 +20,9 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
 from concurrent.futures import CancelledError as FutureCancelled
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from contextvars import Context, copy_context
 from functools import partial
 from operator import attrgetter
@@ -543,8 +543,25 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         return task
 
     def start_thread(self, thread: LabThread) -> None:
-        """Make the task that serves a thread of the program. The lab does not cancel it."""
-        self._threads[thread] = self.create_task(thread.serve(), name=thread.title, thread=thread)
+        """Make the task that serves a thread of the program. The lab does not cancel it, and the
+        program does not find it in `asyncio.all_tasks()`: in reality there is none. Its context is
+        empty, so it keeps alive no value of a context variable."""
+        task = self.create_task(thread.serve(), name=thread.title, context=Context(), thread=thread)
+        asyncio._unregister_task(task)
+        self._threads[thread] = task
+
+    @contextmanager
+    def between_tasks(self, thread: LabThread) -> Iterator[None]:
+        """Let `asyncio.current_task(loop)` be None while a thread runs in the step of its task."""
+        task = self._threads.get(thread)
+        if task is None or asyncio.current_task(self) is not task:  # a step of the program waits
+            yield
+            return
+        asyncio._leave_task(self, task)
+        try:
+            yield
+        finally:
+            asyncio._enter_task(self, task)
 
     def runs_at_once(self, thread: LabThread) -> bool:
         """Choose whether a thread that can run does so in the middle of the step that runs."""

@@ -23,7 +23,7 @@ import math
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 from typing import Any, Protocol
 
@@ -81,6 +81,9 @@ class Host(Protocol):
 
     def thread_failed(self, thread: LabThread, error: BaseException) -> None:
         """Note that an exception has ended the thread."""
+
+    def between_tasks(self, thread: LabThread) -> AbstractContextManager[object]:
+        """Hide the task that serves a thread, if it is the present one, while the thread runs."""
 
 
 class ThreadEnded(SystemExit):
@@ -407,13 +410,28 @@ class LabThread:
         if not self.ready:
             return
         self.ready = False
+        with nullcontext() if _host is None else _host.between_tasks(self):
+            if not self._run_on():
+                return
+        if self.over:
+            self._await_end()
+            error, self._error = self._error, None
+            if error is not None and not self._killed and _host is not None:
+                _host.thread_failed(self, error)
+            recheck()
+        if self._event is not None:
+            self._event.set()  # its task looks again what it waits for
+        _tell_the_loop()
+
+    def _run_on(self) -> bool:
+        """Let the thread run until it waits or ends; return False if Ctrl-C was pressed."""
         self._go.release()
         waited = 0.0
         while not self._back.acquire(timeout=SLICE):
             waited += SLICE
             if _interrupts.pending():
                 self._lose()
-                return  # the backend sees it, too
+                return False  # the backend sees it, too
             if waited >= PATIENCE:
                 self._lose()
                 raise refuse(
@@ -421,14 +439,7 @@ class LabThread:
                     f"{self.line()}: it waits for what the lab does not see, such as I/O or a lock "
                     f"that is held outside of the program; or it takes too long. Give it a fake"
                 )
-        if self.over:
-            self._join()
-            if self._error is not None and not self._killed and _host is not None:
-                _host.thread_failed(self, self._error)
-            recheck()
-        if self._event is not None:
-            self._event.set()  # its task looks again what it waits for
-        _tell_the_loop()
+        return True
 
     def wake(self, *, timed_out: bool = False) -> None:
         """Note that the thread can go on."""
@@ -449,7 +460,7 @@ class LabThread:
         self.ready, self.condition = False, None
         self._go.release()
         if self._back.acquire(timeout=FAREWELL):
-            self._join()
+            self._await_end()
             self._forget()
         else:
             self._lose()
@@ -458,6 +469,11 @@ class LabThread:
         """Note that nothing waits for the thread any more, although it goes on."""
         self._forget()
         self._let_go()
+
+    def _await_end(self) -> None:
+        """Wait in real time until the thread has ended, and keep it alive no longer."""
+        self._join()
+        self._join = self._let_go = _nothing
 
     def _forget(self) -> None:
         self._killed = True
@@ -530,3 +546,7 @@ def _is_of_program(frame: FrameType) -> bool:
 
 def _never() -> bool:
     return False
+
+
+def _nothing() -> None:
+    pass

@@ -17,44 +17,144 @@ import anyio._backends._asyncio
 __all__ = ["sets_in_order"]
 
 
-class _InOrder(set[Any]):
-    """A set that is walked in the order of its `add` calls.
+_END: Any = object()
+_NOT_TAKEN: Any = NotImplemented
 
-    An item that came by another way, such as ``|=``, comes last.
+
+class _InOrder(set[Any]):
+    """A set that is walked in the order in which it was filled; else it does what a set does.
+
+    An item that has left it is kept alive no longer. Its copies, and what its operators make, are
+    walked in order, too: the items of the left operand come first.
     """
+
+    # Invariant: between two calls `_order` holds the items of the set, and no others. Each method
+    # calls that of `set`, which also says what is wrong with an argument.
 
     def __init__(self, items: Iterable[Any] = ()) -> None:
         super().__init__()
         self._order: dict[Any, None] = {}
-        for item in items:
-            self.add(item)
+        self.update(items)
+
+    def __iter__(self) -> Iterator[Any]:
+        size = len(self)
+        for item in [*self._order, _END]:
+            if len(self) != size:  # a set says so after its last item, too
+                raise RuntimeError("Set changed size during iteration")
+            if item is not _END:
+                yield item
+
+    def __repr__(self) -> str:
+        return f"{{{', '.join(map(repr, self))}}}" if self else "set()"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return set, (list(self),)
 
     def add(self, item: Any) -> None:
         super().add(item)
         self._order[item] = None
 
+    def update(self, *others: Iterable[Any]) -> None:
+        for other in others:
+            for item in list(other):
+                self.add(item)
+
     def discard(self, item: Any) -> None:
         super().discard(item)
-        self._order.pop(item, None)
+        self._drop_one(item)
 
     def remove(self, item: Any) -> None:
         super().remove(item)
-        self._order.pop(item, None)
-
-    def __iter__(self) -> Iterator[Any]:
-        size = len(self)
-        items = [item for item in self._order if item in self]
-        items += [item for item in super().__iter__() if item not in self._order]
-        for item in items:
-            if len(self) != size:
-                raise RuntimeError("Set changed size during iteration")
-            yield item
+        self._drop_one(item)
 
     def pop(self) -> Any:
-        for item in self:
+        for item in self._order:
             self.remove(item)
             return item
         raise KeyError("pop from an empty set")
+
+    def clear(self) -> None:
+        super().clear()
+        self._order.clear()
+
+    def difference_update(self, *others: Iterable[Any]) -> None:
+        super().difference_update(*others)
+        self._drop()
+
+    def intersection_update(self, *others: Iterable[Any]) -> None:
+        super().intersection_update(*others)
+        self._drop()
+
+    def symmetric_difference_update(self, other: Iterable[Any]) -> None:
+        other = list(other)
+        super().symmetric_difference_update(other)
+        self._drop()
+        self._order.update((item, None) for item in other if item in self)
+
+    def _drop_one(self, item: Any) -> None:
+        try:
+            self._order.pop(item, None)
+        except TypeError:  # a set, which stands for a frozenset that is equal
+            self._drop()
+
+    def _drop(self) -> None:
+        """Forget the items that have left the set."""
+        for item in [item for item in self._order if item not in self]:
+            del self._order[item]
+
+    def copy(self) -> _InOrder:
+        return _InOrder(self)
+
+    __copy__ = copy
+
+    def union(self, *others: Iterable[Any]) -> _InOrder:
+        made = self.copy()
+        made.update(*others)
+        return made
+
+    def difference(self, *others: Iterable[Any]) -> _InOrder:
+        made = self.copy()
+        made.difference_update(*others)
+        return made
+
+    def intersection(self, *others: Iterable[Any]) -> _InOrder:
+        made = self.copy()
+        made.intersection_update(*others)
+        return made
+
+    def symmetric_difference(self, other: Iterable[Any]) -> _InOrder:
+        made = self.copy()
+        made.symmetric_difference_update(other)
+        return made
+
+
+def _operators(method: str) -> tuple[Any, Any, Any]:
+    """Return the operator, the one with the operands in the opposite order, and the one in place
+    that do what a method does; they take sets alone."""
+
+    def operator(left: Any, right: Any) -> Any:
+        return getattr(left, method)(right) if isinstance(right, (set, frozenset)) else _NOT_TAKEN
+
+    def opposite(right: Any, left: Any) -> Any:
+        return getattr(_InOrder(left), method)(right) if isinstance(left, set) else _NOT_TAKEN
+
+    def in_place(left: Any, right: Any) -> Any:
+        if not isinstance(right, (set, frozenset)):
+            return _NOT_TAKEN
+        getattr(left, "update" if method == "union" else f"{method}_update")(right)
+        return left
+
+    return operator, opposite, in_place
+
+
+for _name, _method in (
+    ("or", "union"),
+    ("sub", "difference"),
+    ("and", "intersection"),
+    ("xor", "symmetric_difference"),
+):
+    for _prefix, _function in zip(("", "r", "i"), _operators(_method), strict=True):
+        setattr(_InOrder, f"__{_prefix}{_name}__", _function)
 
 
 class _Members(MutableSet[Any], dict[Any, None]):  # type: ignore[misc]  # a dict is no Set

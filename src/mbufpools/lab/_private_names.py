@@ -32,7 +32,12 @@ TRIO: dict[str, tuple[str, ...]] = {
     ),
     "trio._core._run.CancelStatus": ("_children", "_parent", "_scope", "_tasks"),
     "trio._core._run.Deadlines": ("_heap",),
-    "trio._core._run.Nursery": ("_cancel_status", "_closed", "_nested_child_finished"),
+    "trio._core._run.Nursery": (
+        "_cancel_status",
+        "_children",
+        "_closed",
+        "_nested_child_finished",
+    ),
     "trio._core._run.Runner": (
         "_locals",
         "deadlines",

@@ -19,7 +19,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError as FutureCancelled
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
@@ -122,6 +122,9 @@ class _Backend(trio.abc.Instrument):
         """The system tasks of the program, each with its scope. Only trio chooses when they run."""
         self._serving: list[trio.CancelScope] = []
         """The scopes of the tasks that serve the program's threads."""
+        self._hidden: set[trio.lowlevel.Task] = set()
+        """These tasks, until they are over. The program does not find them in trio's tables, since
+        in reality there are none."""
         self._until_idle: set[trio.lowlevel.Task] = set()
         """The tasks that wait until no other task can run."""
         self._starting_thread = False
@@ -203,7 +206,13 @@ class _Backend(trio.abc.Instrument):
                 except BaseException as error:  # noqa: BLE001, ASYNC103 - it would end trio itself
                     self._system_task_failed(title, error)
 
-            entered = in_system_scope if system and not thread else in_scope
+            async def in_thread_scope(*arguments: Any) -> None:
+                try:
+                    await in_scope(*arguments)
+                finally:
+                    self._show(trio.lowlevel.current_task())
+
+            entered = in_thread_scope if thread else in_system_scope if system else in_scope
             task: trio.lowlevel.Task = spawn(
                 runner, entered, args, nursery, name or async_fn, **options
             )
@@ -215,6 +224,7 @@ class _Backend(trio.abc.Instrument):
                     schedule.unscheduled.add(f"system task {title!r}")
             elif thread:
                 self._serving.append(scope)
+                self._hide(task)
             elif path is not None:
                 self._scopes[path] = scope
             if path in self._services:
@@ -340,6 +350,7 @@ class _Backend(trio.abc.Instrument):
             self._services,
             self._errors,
             self._system,
+            self._hidden,
         ):
             table.clear()
         self._serving.clear()
@@ -379,7 +390,7 @@ class _Backend(trio.abc.Instrument):
         runner = _run.GLOBAL_RUN_CONTEXT.runner
         assert runner.system_nursery is not None
         return (
-            any(task in runner.tasks for task in (*self._tasks.values(), *self._system))
+            any(map(self._is_alive, (*self._tasks.values(), *self._system)))
             or bool(runner.entry_queue.queue)
             or any(map(_closes_generator, runner.system_nursery.child_tasks))
         )
@@ -439,9 +450,8 @@ class _Backend(trio.abc.Instrument):
         _lockstep.end()
         for serving in self._serving:
             serving.cancel()
-        alive = _run.GLOBAL_RUN_CONTEXT.runner.tasks
         for path, scope in self._services.items():
-            if scope is not None and self._tasks[path] in alive:
+            if scope is not None and self._is_alive(self._tasks[path]):
                 self._leaks.hear(f"the service {self._tasks[path].name!r} has outlived the program")
                 scope.cancel()
         for scope in self._system.values():
@@ -511,6 +521,24 @@ class _Backend(trio.abc.Instrument):
 
     # Threads of the program
 
+    def _hide(self, task: trio.lowlevel.Task) -> None:
+        """Take the task that serves a thread out of the tables in which the program may look."""
+        assert task.parent_nursery is not None
+        self._hidden.add(task)
+        _run.GLOBAL_RUN_CONTEXT.runner.tasks.discard(task)
+        task.parent_nursery._children.discard(task)
+
+    def _show(self, task: trio.lowlevel.Task) -> None:
+        """Put the task back into them, because it ends now and trio takes it out."""
+        assert task.parent_nursery is not None
+        self._hidden.discard(task)
+        _run.GLOBAL_RUN_CONTEXT.runner.tasks.add(task)
+        task.parent_nursery._children.add(task)
+
+    def _is_alive(self, task: trio.lowlevel.Task) -> bool:
+        """Return True if a task is not over."""
+        return task in _run.GLOBAL_RUN_CONTEXT.runner.tasks or task in self._hidden
+
     def start_thread(self, thread: LabThread) -> None:
         """Make the task that serves a thread of the program. The lab does not cancel it."""
         self._starting_thread = True
@@ -518,6 +546,10 @@ class _Backend(trio.abc.Instrument):
             trio.lowlevel.spawn_system_task(thread.serve, name=thread.title)
         finally:
             self._starting_thread = False
+
+    def between_tasks(self, thread: LabThread) -> AbstractContextManager[object]:
+        """Hide nothing: in a thread, trio has no present task."""
+        return nullcontext()
 
     def runs_at_once(self, thread: LabThread) -> bool:
         """Choose whether a thread that can run does so in the middle of the step that runs."""
@@ -690,7 +722,7 @@ class _Backend(trio.abc.Instrument):
         one does not hold."""
         if self._running is not None and schedule.locations is not None:
             task = self._tasks[self._running]
-            over = task not in _run.GLOBAL_RUN_CONTEXT.runner.tasks
+            over = not self._is_alive(task)
             where = self._end_of(self._running) if over else location(task.coro)
             schedule.stopped_at(where, since_begin(self.clock.current_time()))
         self._running = None
@@ -773,12 +805,11 @@ class _Backend(trio.abc.Instrument):
             self._schedule.moved_to(since_begin(self.clock.current_time()))
 
     def _task_dump(self) -> tuple[str, ...]:
-        alive = _run.GLOBAL_RUN_CONTEXT.runner.tasks
         return task_dump(
             [
                 (path, task.name, task.coro, path in self._ready)
                 for task, path in self._names.items()
-                if task in alive
+                if self._is_alive(task)
             ]
         )
 
