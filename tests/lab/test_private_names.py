@@ -27,6 +27,7 @@ OF_PYTHON = {
     "_release_save", "_waiters", "_PySimpleQueue", "_RLock", "_at_fork_reinit", "_max_workers",
     "_shutdown", "_thread_name_prefix", "_threads", "_inst", "_last_timestamp", "_closed",
     "_threads_queues", "_urandom", "_WorkItem", "_startTime",
+    "_RandomNameSequence", "_enter_task", "_leave_task", "_node",
     # of pytest
     "_fixtureinfo", "_genfunctions", "_fillfixtures", "_initrequest", "_request", "_setupstate",
     "_storage",
