@@ -425,7 +425,7 @@ async def test_fills(tmp_path):
 
 def suite(pytester: pytest.Pytester, text: str) -> None:
     pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
-    pytester.makepyfile(test_it=text, held="cache = {}\n")
+    pytester.makepyfile(test_it=text, held="cache = {}\nlimit = 5\n")
 
 
 def reports_of(pytester: pytest.Pytester, *options: str) -> dict[str, str]:
@@ -494,3 +494,26 @@ def test_fixtures_that_are_made_anew_are_no_cure_for_a_variable_of_a_module(
     assert "note: this process has explored the program before" in reports["test_right[trio]"]
     result = pytester.runpytest_subprocess("-v", "-k", "test_fills")
     result.stdout.fnmatch_lines(["*proved: *; but this process has explored the program before*"])
+
+
+PATCHES = """
+@pytest.fixture
+def patched(monkeypatch):
+    assert held.limit == 5
+    monkeypatch.setattr(held, "limit", 1)
+
+@pytest.mark.explore(fresh=["held"])
+async def test_patched(patched):
+    await checkpoint()
+    assert held.limit == 1
+
+def test_afterwards():
+    assert held.limit == 5
+"""
+
+
+def test_a_fixture_may_patch_a_module_that_is_executed_again(pytester: pytest.Pytester) -> None:
+    """The module was executed again after the fixture, so the first execution had no patch."""
+    suite(pytester, SUITE + PATCHES)
+    result = pytester.runpytest_subprocess("-k", "test_patched or test_afterwards")
+    result.assert_outcomes(passed=3, deselected=6)

@@ -293,7 +293,8 @@ class Explored(pytest.Function):
 
         with_fixtures.__signature__ = inspect.Signature()  # type: ignore[attr-defined]  # it needs none
 
-        options["reset"] = fixtures.renewal(options.get("reset"))
+        fresh = bool(options.get("fresh"))
+        options["reset"] = fixtures.renewal(options.get("reset"), after_modules=fresh)
         Explore(self.config)(with_fixtures, **options)
 
     def _options(self) -> dict[str, Any]:
