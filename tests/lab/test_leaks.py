@@ -203,3 +203,30 @@ def test_tasks_that_a_cycle_keeps_leave_the_tables_of_the_tasks() -> None:
     tables = [*_task_states, *getattr(asyncio.tasks, "_all_tasks", ())]
     tables += getattr(asyncio.tasks, "_scheduled_tasks", ())
     assert not set(map(id, kept)) & set(map(id, tables))
+
+
+@BACKENDS
+def test_what_a_task_that_has_failed_dropped_leaks_also_if_the_execution_is_noted_in_full(
+    backend: lab.BackendName,
+) -> None:
+    """The report says what the task has raised, but the lab must not keep the error for that: its
+    traceback would keep what the task has dropped."""
+
+    async def program() -> None:
+        async def job() -> None:
+            resource = Resource()
+            await checkpoint()
+            raise ValueError(type(resource).__name__)
+
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(job)
+        except* ValueError:
+            pass
+
+    (failure,) = lab.explore(program, backend=backend).failures
+    assert (failure.kind, failure.found_at) == ("leak", 1)
+    assert failure.repeated
+    assert "it is over: it raised ValueError: Resource" in failure.report
+    (again,) = lab.replay(program, failure.token).failures
+    assert again.report == failure.report

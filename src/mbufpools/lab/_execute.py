@@ -501,13 +501,14 @@ def _shrunk(
         note_survival(program, records.survived())
         failure = make_failure(options.backend, failing, outcome, remarks)
         return replace(failure.doubted(records.doubt(how)), replays=replays)
-    if how is not None or second is None:
-        what = first_line(outcome.message)
-        told = f"it failed at first with {outcome.kind!r} ({what}), but {how}"
-        raise records.error(found.number, told)
+    what = f"it failed at first with {outcome.kind!r} ({first_line(outcome.message)}), but {how}"
+    if how is not None and second is not None and outcome.kind == "leak":
+        second = None  # what refers to a thing decides; a shorter schedule may show the leak
+    elif how is not None:
+        raise records.error(found.number, what)
     is_stock = not failing.deviations and failing.rule == "stock"
     # A message may hold what differs each time, such as the name of a temporary directory.
-    if not same_message(outcome, second[1]) and records.survived():
+    if second and not same_message(outcome, second[1]) and records.survived():
         remarks += (records.other_message(outcome, second[1]),)
         if is_stock and found.number == 1:
             second = failing, outcome
@@ -527,6 +528,8 @@ def _shrunk(
         if best is None:
             replays += shorten(failing.rule, failing.deviations)
     best = shortest = best or second
+    if best is None or shortest is None:
+        raise records.error(found.number, what)
     if len(shortest[0].deviations) > 1 and time.perf_counter() <= end:
         schedule = shortest[0]
         other: Rule = "run-on" if schedule.rule == "stock" else "stock"

@@ -129,8 +129,9 @@ class _Backend(trio.abc.Instrument):
         """The tasks that wait until no other task can run."""
         self._starting_thread = False
         self._thread_error: Outcome | None = None
-        self._errors: dict[Name, BaseException] = {}
-        """What tasks that are over have raised; only while the schedule is noted in full."""
+        self._errors: dict[Name, str] = {}
+        """How tasks that are over have failed, in words; only while the schedule is noted in
+        full."""
         self._foreign = 0
         """Batches in a row that held tasks of trio only, or other tasks besides the program's."""
         self._batches = 0
@@ -505,8 +506,10 @@ class _Backend(trio.abc.Instrument):
         self._schedule.ended(path)
         if self._schedule.locations is not None:
             error = _error_of_exit()
-            if error is not None:
-                self._errors[path] = error
+            if error is not None:  # in words: its traceback would keep what the task has dropped
+                cancelled = only(trio.Cancelled, error)
+                told = f"it raised {first_line(describe(error))}"
+                self._errors[path] = "it was cancelled" if cancelled else told
         nursery = task.parent_nursery
         if recorder.active and nursery is not None:
             declare_spawn(nursery._cancel_status)  # a cancellation no longer reaches it
@@ -731,11 +734,7 @@ class _Backend(trio.abc.Instrument):
     def _end_of(self, task: Name) -> str:
         """Say how a task has ended."""
         error = self._errors.get(task)
-        if error is None:
-            return OVER
-        if only(trio.Cancelled, error):
-            return f"{OVER}: it was cancelled"
-        return f"{OVER}: it raised {first_line(describe(error))}"
+        return OVER if error is None else f"{OVER}: {error}"
 
     def _inject(self, choice: Cancel) -> None:
         scope = self._scopes.get(choice.task)
