@@ -159,21 +159,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Fail a marked test that is not explored, because its success would prove nothing."""
-    marks = [mark for mark in item.own_markers if mark.name == MARK]
-    if not marks and "explore" not in getattr(item, "fixturenames", ()):
+    is_marked = item.get_closest_marker(MARK) is not None
+    if not is_marked and "explore" not in getattr(item, "fixturenames", ()):
         return
     from mbufpools.lab import pytest_plugin
 
     pytest_plugin.begin(item)
-    if not marks or isinstance(item, pytest_plugin.Explored):
-        return
-    function = getattr(item, "function", None)
-    if function is None or not pytest_plugin.is_of_another_project(item.config, function, marks):
-        pytest.fail(
-            f"{item.nodeid} is marked to be explored, but it is a {type(item).__name__}; only "
-            f"coroutine functions of a module or of a plain class can be explored",
-            pytrace=False,
-        )
+    why = pytest_plugin.why_not_explored(item) if is_marked else None
+    if why is not None:
+        pytest.fail(why, pytrace=False)
 
 
 @pytest.fixture(scope="session")  # so that tests of Hypothesis may take it, too

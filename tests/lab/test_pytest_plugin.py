@@ -10,23 +10,8 @@ from pathlib import Path
 
 import pytest
 
-import mbufpools.lab.pytest_plugin  # noqa: F401 - pytester would drop it after each of its runs
 from mbufpools.lab import _pytest_progress
-
-HEAD = """
-import asyncio, functools, logging, unittest, unittest.mock
-import anyio, pytest, trio
-from anyio.lowlevel import checkpoint
-from mbufpools import lab
-
-async def two(function):
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(function)
-        tasks.start_soon(function)
-
-def backend():
-    return "trio" if trio.lowlevel.in_trio_task() else "asyncio"
-"""
+from tests.kit.suites import HEAD, INI, dedent, run
 
 RACE = """
 @pytest.mark.explore
@@ -72,18 +57,11 @@ async def race():
     await two(customer)
 """
 
-INI = "[pytest]\nasyncio_default_fixture_loop_scope = function\n"
-
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester) -> pytest.Pytester:
     pytester.makeini(INI)
     return pytester
-
-
-def run(suite: pytest.Pytester, source: str, *options: str) -> pytest.RunResult:
-    (suite.path / "test_it.py").write_text(HEAD + source, "utf-8")
-    return suite.runpytest_inprocess("-p", "no:cacheprovider", *options)
 
 
 def replay_line(result: pytest.RunResult) -> list[str]:
@@ -131,7 +109,7 @@ def test_the_options_of_the_mark_are_those_of_explore(suite: pytest.Pytester) ->
     async def test_on_the_other():
         assert backend() == "asyncio"
     """
-    result = run(suite, _dedent(source), "-v")
+    result = run(suite, dedent(source), "-v")
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines_random(
         [
@@ -166,7 +144,7 @@ def test_a_mark_on_a_class_or_a_module_is_for_the_coroutine_tests_in_it(
         async def test_a_static_one():
             await two(checkpoint)
     """
-    result = run(suite, _dedent(source), "-v")
+    result = run(suite, dedent(source), "-v")
     result.assert_outcomes(passed=5)
     result.stdout.fnmatch_lines(
         [
@@ -190,7 +168,7 @@ def test_a_method_has_its_instance_and_a_parameter_its_value(suite: pytest.Pytes
             assert self.users + more in (2, 3)
             await two(checkpoint)
     """
-    result = run(suite, _dedent(source), "-v")
+    result = run(suite, dedent(source), "-v")
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines(["*::test_a_class[[]trio-1[]] PASSED*"])
 
@@ -241,7 +219,7 @@ def test_an_invalid_value_is_reported_without_the_traceback_of_the_lab(
     async def test_io():
         await asyncio.open_connection("localhost", 1)
     """
-    result = run(suite, _dedent(source))
+    result = run(suite, dedent(source))
     result.assert_outcomes(failed=3)
     result.stdout.fnmatch_lines(
         [
@@ -252,22 +230,6 @@ def test_an_invalid_value_is_reported_without_the_traceback_of_the_lab(
         ]
     )
     result.stdout.no_fnmatch_line("*lab/*.py*")
-
-
-def test_a_marked_test_that_cannot_be_explored_fails(
-    suite: pytest.Pytester,
-) -> None:
-    source = """
-    class TestCase(unittest.IsolatedAsyncioTestCase):
-        @pytest.mark.explore
-        async def test_it(self):
-            pass
-    """
-    result = run(suite, _dedent(source))
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(
-        ["*::test_it is marked to be explored, but it is a TestCaseFunction; *"]
-    )
 
 
 def test_what_only_looks_like_a_test_is_left_to_pytest(suite: pytest.Pytester) -> None:
@@ -306,7 +268,7 @@ def test_no_plugin_for_async_tests_grabs_an_explored_one(
         async def test_a_class(self, users):
             await two(checkpoint)
     """
-    result = run(suite, SOUND + RACE + _dedent(other) + marks, *options, "-v", "-W", "error")
+    result = run(suite, SOUND + RACE + dedent(other) + marks, *options, "-v", "-W", "error")
     theirs = 2 if runs_on == "anyio" else 1
     result.assert_outcomes(passed=6 + theirs, failed=2)
     result.stdout.fnmatch_lines_random(
@@ -407,7 +369,7 @@ def test_a_stall_is_replayed_by_its_report(suite: pytest.Pytester) -> None:
         event = anyio.Event()
         await event.wait()
     """
-    result = run(suite, _dedent(source))
+    result = run(suite, dedent(source))
     waits = "  task 0 '*' waits at *test_it.py:*, in test_stall, for *Event: set() was not called *"
     result.stdout.fnmatch_lines(["stall: every task waits, and nothing can wake one", waits])
     again = suite.runpytest_inprocess(*replay_line(result), "-p", "no:cacheprovider")
@@ -431,7 +393,7 @@ def test_a_cancellation_is_replayed(suite: pytest.Pytester) -> None:
         except asyncio.CancelledError:
             raise ValueError("cancelled") from None
     """
-    result = run(suite, _dedent(source))
+    result = run(suite, dedent(source))
     result.assert_outcomes(passed=1, failed=1)
     again = suite.runpytest_inprocess(*replay_line(result), "-p", "no:cacheprovider")
     again.stdout.fnmatch_lines(["E *ValueError: cancelled"])
@@ -481,7 +443,7 @@ def test_the_tasks_of_a_test_are_cancelled_whatever_is_around_it(
     async def test_it({fixture}):
         await race()
     """
-    result = run(suite, ONLY_IF_CANCELLED + _dedent(source))
+    result = run(suite, ONLY_IF_CANCELLED + dedent(source))
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*stall: *"])
 
@@ -500,7 +462,7 @@ def test_all_failures_asked_for_are_reported_each_with_its_command(suite: pytest
         await two(user)
         raise ValueError(order) if order == [1, 2, 1, 2] else KeyError(order)
     """
-    result = run(suite, _dedent(source))
+    result = run(suite, dedent(source))
     lines = [line for line in result.outlines if line.startswith("replay: ")]
     assert len(lines) == len(set(lines)) == 2
     result.stdout.fnmatch_lines(
@@ -569,7 +531,7 @@ def test_quitting_the_debugger_ends_the_session(suite: pytest.Pytester) -> None:
         pass
     """
     for options in ((), ("--explore-token", "asyncio:")):
-        result = run(suite, _dedent(source), *options)
+        result = run(suite, dedent(source), *options)
         assert result.ret == pytest.ExitCode.INTERRUPTED
         result.stdout.fnmatch_lines(["!* _pytest.outcomes.Exit: enough !*"])
 
@@ -587,7 +549,7 @@ def test_a_test_may_skip_itself_and_be_expected_to_fail(suite: pytest.Pytester) 
     async def test_known():
         assert not backend()
     """
-    result = run(suite, _dedent(source), "-rs")
+    result = run(suite, dedent(source), "-rs")
     result.assert_outcomes(skipped=2, xfailed=2)
     result.stdout.fnmatch_lines(["SKIPPED * not today"])
 
@@ -605,7 +567,7 @@ def test_a_failure_that_does_not_happen_again_is_still_reported(
         assert len(CALLS) > 2, "in the beginning"
         {then}
     """
-    result = run(suite, _dedent(source))
+    result = run(suite, dedent(source))
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["exception: AssertionError: in the beginning*"])
 
@@ -632,12 +594,12 @@ def test_only_output_and_log_of_the_failing_schedule_are_shown(
         await two(user)
         assert order != [1, 1, 2, 2]
     """
-    result = run(suite, _dedent(source))
+    result = run(suite, dedent(source))
     result.assert_outcomes(failed=1)
     assert result.outlines.count("before") == 2  # at first, and for the failing schedule
     assert result.outlines.count("a line") == 2
     assert len([line for line in result.outlines if "a record" in line]) == 2
-    uncaptured = run(suite, _dedent(source), "-s")
+    uncaptured = run(suite, dedent(source), "-s")
     assert len([line for line in uncaptured.outlines if "a line" in line]) > 2
 
 
@@ -651,7 +613,7 @@ def test_output_of_a_test_before_it_explores_is_kept(suite: pytest.Pytester) -> 
         print("after")
         assert False
     """
-    result = run(suite, _dedent(source))
+    result = run(suite, dedent(source))
     result.stdout.fnmatch_lines(["*Captured stdout call*", "before", "after"], consecutive=True)
 
 
@@ -712,7 +674,7 @@ def test_a_coroutine_fixture_is_refused(suite: pytest.Pytester) -> None:
     async def test_it(wide, coroutine):
         pass
     """
-    result = run(suite, FIXTURES + _dedent(source), "-p", "no:asyncio", "-W", "ignore")
+    result = run(suite, FIXTURES + dedent(source), "-p", "no:asyncio", "-W", "ignore")
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(
         ["test_it[[]asyncio[]] is explored, and takes the fixture 'coroutine', which is a cor*"]
@@ -763,7 +725,7 @@ def test_fixtures_of_function_scope_are_made_anew_for_each_schedule(
         assert len([it for it in folders if not it.is_symlink()]) == 4
         assert MADE == ["around"]
     """
-    result = run(suite, "import os" + HEAD + FIXTURES + _dedent(source))
+    result = run(suite, "import os" + HEAD + FIXTURES + dedent(source))
     result.assert_outcomes(passed=5)
     result.stdout.fnmatch_lines(["4 of 4 explorations were complete"])
 
@@ -797,7 +759,7 @@ def test_a_coroutine_fixture_that_is_no_argument_is_made_anew_on_asyncio_and_ref
     def test_after():
         assert len(calls) > 1
     """
-    result = run(suite, _dedent(source))
+    result = run(suite, dedent(source))
     result.assert_outcomes(passed=2, errors=1)
     result.stdout.fnmatch_lines(
         ["test_it[[]trio[]] is explored on trio, and has the fixture 'state', which is a corou*"]
@@ -836,7 +798,7 @@ def test_a_fixture_of_a_wider_scope_that_keeps_state_is_named(
     def test_fixture(explore, shared):
         explore(lambda: use(shared))
     """
-    result = run(suite, _dedent(source))
+    result = run(suite, dedent(source))
     result.assert_outcomes(failed=2)
     said = "*The test also has a fixture of a wider scope than function, made once for all exec*: "
     name = "'shared' (scope module). One of scope function is made anew for each."
@@ -858,7 +820,7 @@ def test_a_fixture_that_fails_for_a_later_schedule_is_an_error_of_its_own(
     async def test_it(twice):
         await two(checkpoint)
     """
-    result = run(suite, _dedent(source))
+    result = run(suite, dedent(source))
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*AssertionError: too often*"])
 
@@ -908,13 +870,13 @@ def test_each_example_of_hypothesis_is_explored(suite: pytest.Pytester) -> None:
         async def test_a_class(self, users):
             await loses_an_update(users)
     """
-    result = run(suite, _dedent(source))
+    result = run(suite, dedent(source))
     result.assert_outcomes(passed=2, failed=3)
     # Each is shrunk to the fewest tasks that can fail.
     assert "users=2" in result.stdout.str()
     (line, *_) = [line for line in result.outlines if "replay: pytest " in line]
     _, *arguments = shlex.split(line.partition("replay: ")[2])
-    run(suite, _dedent(source), *arguments).assert_outcomes(failed=1)
+    run(suite, dedent(source), *arguments).assert_outcomes(failed=1)
 
 
 def test_all_examples_of_a_test_have_one_line(suite: pytest.Pytester) -> None:
@@ -929,14 +891,14 @@ def test_all_examples_of_a_test_have_one_line(suite: pytest.Pytester) -> None:
             for _ in range(users):
                 tasks.start_soon(checkpoint)
     """
-    result = run(suite, _dedent(source), "-v")
+    result = run(suite, dedent(source), "-v")
     result.assert_outcomes(passed=1)
     (line,) = [it for it in result.outlines if "executions" not in it and "ran out" in it]
     assert line == (
         "test_it.py::test_it[asyncio]: ran out: 2 examples, 1 proved, 1 ran out (mixed on asyncio),"
         " of each the schedules of at most 2 preemptions, and those of at most 2 delays"
     )
-    run(suite, _dedent(source), "-q").stdout.fnmatch_lines(["explored: 1 ran out"])
+    run(suite, dedent(source), "-q").stdout.fnmatch_lines(["explored: 1 ran out"])
 
 
 # --- what failed before
@@ -1018,7 +980,7 @@ def test_the_directory_of_the_pages_is_in_the_mark_or_the_ini_file(suite: pytest
             pass
         explore(fails)
     """
-    run(suite, _dedent(source)).assert_outcomes(failed=2)
+    run(suite, dedent(source)).assert_outcomes(failed=2)
     assert sorted(str(it.relative_to(suite.path)) for it in suite.path.glob("from_*/*")) == [
         "from_ini/test_it.py-test_fixture-asyncio-1.html",
         "from_ini/test_it.py-test_fixture-call-2-asyncio-1.html",
@@ -1057,7 +1019,7 @@ def test_the_ini_file_has_defaults_and_the_command_line_takes_precedence(
             await two(checkpoint)
         explore(program, cancel=False)
     """
-    result = run(suite, _dedent(source), "-v")
+    result = run(suite, dedent(source), "-v")
     result.stdout.fnmatch_lines_random(
         [
             "*::test_plain[[]trio[]]: ran out: no failure in 7 executions (random on *by a scope*",
@@ -1144,7 +1106,7 @@ def test_an_exploration_that_must_be_complete_fails_if_it_is_not(suite: pytest.P
     def test_fixture(explore):
         explore(program)
     """
-    result = run(suite, _dedent(source), "-v")
+    result = run(suite, dedent(source), "-v")
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(
         [">       explore(program)", "E *ExplorationIncomplete: ran out: *"]
@@ -1198,7 +1160,7 @@ def test_another_seed_chooses_other_schedules(suite: pytest.Pytester) -> None:
         print(ORDERS[:5])
     """
     shown = {
-        next(line for line in run(suite, _dedent(source), "-s", *options).outlines if "[[" in line)
+        next(line for line in run(suite, dedent(source), "-s", *options).outlines if "[[" in line)
         for options in ([], ["--explore-seed", "0"], ["--explore-seed", "1"])
     }
     assert len(shown) == 2
@@ -1241,7 +1203,7 @@ def test_a_test_of_asyncio_runs_on_asyncio_alone_and_one_of_trio_on_trio(
         assert asyncio
         await anyio.sleep(0)
     """
-    result = run(suite, _dedent(source), "-v")
+    result = run(suite, dedent(source), "-v")
     result.assert_outcomes(passed=7)
     names = re.findall(r"::(\S+) PASSED", result.stdout.str())
     assert names == [
@@ -1268,10 +1230,10 @@ def test_the_mark_of_another_project_is_left_alone(suite: pytest.Pytester) -> No
     def test_bare():
         pass
     """
-    result = run(suite, _dedent(source).replace("@pytest.mark.explore\n", ""))
+    result = run(suite, dedent(source).replace("@pytest.mark.explore\n", ""))
     result.assert_outcomes(passed=2)
     suite.makeini(f"{INI}markers =\n    explore(place): of a game\n")
-    run(suite, _dedent(source), "-W", "error").assert_outcomes(passed=2)
+    run(suite, dedent(source), "-W", "error").assert_outcomes(passed=2)
 
 
 # --- progress
@@ -1321,7 +1283,7 @@ def test_a_timeout_stops_the_exploration_at_once_and_is_no_failure_of_the_progra
         finally:
             assert time.perf_counter() - begin < 20
     """
-    result = run(suite, _dedent(source))
+    result = run(suite, dedent(source))
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["E * Failed: Timeout of the alarm"])
     result.stdout.no_fnmatch_line("*schedule (task*")
@@ -1344,7 +1306,7 @@ def test_the_fixture_explores_any_program(suite: pytest.Pytester) -> None:
         assert found.backend == backend
         assert not explore(program, strategy="random", max_executions=7).complete
     """
-    result = run(suite, _dedent(source), "-v")
+    result = run(suite, dedent(source), "-v")
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(
         [
@@ -1406,7 +1368,7 @@ def test_the_fixture_says_what_cannot_be_explored_at_the_line_that_calls_it(
             await anyio.connect_tcp("127.0.0.1", 9)
         explore(program)
     """
-    result = run(suite, _dedent(source))
+    result = run(suite, dedent(source))
     result.stdout.fnmatch_lines(
         [">       explore(program)", "E *Unsupported: the program does I/O*"]
     )
@@ -1418,7 +1380,7 @@ def test_the_fixture_says_that_a_program_takes_arguments(suite: pytest.Pytester)
     def test_it(explore):
         explore(two)
     """
-    result = run(suite, _dedent(source))
+    result = run(suite, dedent(source))
     result.stdout.fnmatch_lines(
         [">       explore(two)", "E *ValueError: the program two takes arguments (function); *"]
     )
@@ -1434,8 +1396,7 @@ def test_jobs_explore_the_same_schedules_and_find_the_same(suite: pytest.Pyteste
         + RACE
         + """
 class TestIn:
-    def setup_method(self):
-        self.users = [1]
+    users = (1,)
 
     @pytest.mark.explore(backend="trio")
     @pytest.mark.parametrize("more", [(2, 3)])
@@ -1500,15 +1461,11 @@ def test_a_worker_process_that_dies_is_reported_and_replaced(suite: pytest.Pytes
     async def test_then():
         assert multiprocessing.parent_process() is not None
     """
-    result = run(suite, _dedent(source), "--explore-jobs", "1")
+    result = run(suite, dedent(source), "--explore-jobs", "1")
     result.assert_outcomes(passed=1, failed=1)  # one job is no process
-    result = run(suite, _dedent(source), "--explore-jobs", "2")
+    result = run(suite, dedent(source), "--explore-jobs", "2")
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["a worker process died: *"])
-
-
-def _dedent(source: str) -> str:
-    return re.sub("^    ", "", source, flags=re.MULTILINE)
 
 
 def test_a_wheel_holds_the_entry_point() -> None:
@@ -1556,7 +1513,7 @@ def test_the_modules_that_a_test_names_say_which_backend_it_is_for(
     async def test_it():
         assert {named}
     """
-    suite.makepyfile(test_it=_dedent(source))
+    suite.makepyfile(test_it=dedent(source))
     result = suite.runpytest_inprocess("--collect-only", "-q", "-p", "no:cacheprovider")
     collected = [line for line in result.outlines if "::test_it" in line]
     assert collected == [f"test_it.py::test_it[{backend}]" for backend in backends]
@@ -1578,7 +1535,7 @@ def test_the_functions_of_the_same_file_say_which_backend_a_test_is_for(
     async def test_it():
         await helper()
     """
-    suite.makepyfile(test_it=_dedent(source))
+    suite.makepyfile(test_it=dedent(source))
     result = suite.runpytest_inprocess("--collect-only", "-q", "-p", "no:cacheprovider")
     assert [it for it in result.outlines if "::" in it] == ["test_it.py::test_it[asyncio]"]
 
@@ -1593,7 +1550,7 @@ def test_the_backend_of_anyios_fixture_is_the_explored_one(suite: pytest.Pyteste
     async def test_it(anyio_backend):
         await checkpoint()
     """
-    result = run(suite, _dedent(source), "-v")
+    result = run(suite, dedent(source), "-v")
     names = sorted(line.split()[0] for line in result.outlines if "PASSED" in line)
     assert len(names) == 3
     result.assert_outcomes(passed=3)
@@ -1607,7 +1564,7 @@ def test_a_token_with_a_cancellation_is_passed_over_once_none_is_asked_for(
     async def test_it():
         await race()
     """
-    first = ONLY_IF_CANCELLED + _dedent(source)
+    first = ONLY_IF_CANCELLED + dedent(source)
     for cancel, failed in (("cancel=True", True), ("cancel=False", False), ("cancel=True", True)):
         (suite.path / "test_it.py").write_text(HEAD + first.replace("CANCEL", cancel), "utf-8")
         result = suite.runpytest_inprocess()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import shutil
 from collections.abc import Callable
 from typing import Any
@@ -15,13 +16,16 @@ __all__ = ["Fixtures"]
 
 EXPLORE = "_mbufpools_pytest"
 """The module of the lab's own fixture, which holds no state of the program."""
+XUNIT = re.compile("_xunit_(?P<setup>setup_[a-z]+)_fixture_")
+"""How pytest names the fixtures that it makes of `setup_class`, `setup_module` and the like."""
 
 
 class Fixtures:
     """The fixtures of one test.
 
     pytest sets them up for the first execution. Before each other one, those of function scope are
-    torn down and set up again, also those that are not arguments of the test.
+    torn down and set up again, also those that are not arguments of the test, and those that pytest
+    makes of `setup_method` and `setup_function`.
 
     Args:
         item: the test.
@@ -56,8 +60,12 @@ class Fixtures:
 
     def _definition(self, name: str) -> Any:
         definitions = self._item._fixtureinfo.name2fixturedefs.get(name)
-        # pytest makes a fixture of each parameter.
-        if not definitions or definitions[-1].func.__module__ == "_pytest.python":
+        if not definitions:
+            return None
+        # pytest makes a fixture of each parameter; and of setup_method and the like, which counts.
+        callspec = getattr(self._item, "callspec", None)
+        is_parameter = callspec is not None and name in callspec.params
+        if is_parameter and definitions[-1].func.__module__ == "_pytest.python":
             return None
         return definitions[-1]
 
@@ -75,8 +83,11 @@ class Fixtures:
             fixture = self._definition(name)
             if fixture is None or fixture.scope == "function":
                 continue
+            xunit = XUNIT.match(name)
             code = getattr(inspect.unwrap(fixture.func), "__code__", None)
-            if fixture.func.__module__ != EXPLORE and code and not is_installed(code.co_filename):
+            if xunit is not None:
+                found.append(f"{xunit['setup']} (scope {fixture.scope})")
+            elif fixture.func.__module__ != EXPLORE and code and not is_installed(code.co_filename):
                 found.append(f"{name!r} (scope {fixture.scope})")
         return found
 

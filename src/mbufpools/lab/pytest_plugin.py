@@ -65,6 +65,7 @@ from typing import Any, NoReturn, TypeVar, get_args
 import pytest
 from _pytest._code.code import ReprFileLocation, TerminalRepr
 from _pytest._io import TerminalWriter
+from _pytest.unittest import TestCaseFunction
 
 from ._explore import explore, replay
 from ._options import Program, Verdict
@@ -98,6 +99,7 @@ __all__ = [
     "check_options",
     "is_of_another_project",
     "make_items",
+    "why_not_explored",
 ]
 
 BACKEND = "_explore_backend"
@@ -155,6 +157,76 @@ def _program(function: Any) -> Any:
     return function if given is None else getattr(given, "inner_test", function)
 
 
+def _is_async(function: Any) -> bool:
+    """Return True for an `async def`, also one with a `yield`, and one that a decorator, which says
+    what it wraps, has made a plain function of."""
+    seen: set[int] = set()
+    while function is not None and id(function) not in seen:
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            return True
+        seen.add(id(function))
+        function = getattr(_program(function), "__wrapped__", None)
+    return False
+
+
+def why_not_explored(item: pytest.Item) -> str | None:
+    """Return why a marked test is not explored, and what to write in its place, because its success
+    would prove nothing; return None if it is explored, or if the mark is not for it.
+
+    The mark of a class or a module is for the coroutine tests in it, whoever has made their items.
+    """
+    if isinstance(item, Explored):
+        return None
+    own = [mark for mark in item.own_markers if mark.name == MARK]
+    function = getattr(item, "function", None)
+    if function is None:
+        if own:
+            return (
+                f"{item.nodeid} is marked to be explored, but it is a {type(item).__name__}, not "
+                f"an `async def`; in a plain test call the fixture `explore`"
+            )
+        return None
+    if is_of_another_project(item.config, function, own or item.iter_markers(MARK)):
+        return None
+    if not own and not _is_async(_program(function)):
+        return None
+    what = f"{item.nodeid} is marked to be explored"
+    if isinstance(item, TestCaseFunction):
+        return (
+            f"{what}, but its class derives from unittest.TestCase, which runs each method once, "
+            f"in its own way. Write an `async def` of a module or of a plain class, with fixtures "
+            f"or setup_method in the place of setUp and asyncSetUp. Or, in a plain method, explore "
+            f"a program of your own: mbufpools.lab.explore(program).assert_holds()"
+        )
+    if not inspect.iscoroutinefunction(_program(function)):
+        return f"{what}, {_no_coroutine(function)}"
+    return (
+        f"{what}, but it is a {type(item).__name__}, which runs once: the mark was added after the "
+        f"test was collected (marks= of a parameter, add_marker in a hook), or another plugin has "
+        f"made the item. Put the mark on the function, its class or its module, in the file of the "
+        f"test"
+    )
+
+
+def _no_coroutine(function: Any) -> str:
+    """Say why a marked test function cannot be explored, and what to write in its place."""
+    if inspect.isasyncgenfunction(inspect.unwrap(_program(function))):
+        return (
+            "but it is an async generator, which no test can be; take the `yield` out of it, or "
+            "make it a fixture"
+        )
+    if _is_async(_program(function)):
+        return (
+            "but a decorator has made a plain function of its `async def`, and would run it once; "
+            "remove this decorator, since the mark runs the test, or write a plain test that calls "
+            "the fixture `explore`"
+        )
+    return (
+        "but is not an `async def`; in a plain test call the fixture `explore`. If the mark is of "
+        "another tool, register it in the ini option `markers`"
+    )
+
+
 def begin(item: pytest.Item) -> None:
     """Note that a test begins."""
     item.config.stash[_item] = item
@@ -176,11 +248,9 @@ def make_items(
     own = list(own)
     what = f"{collector.nodeid}::{name}"
     if not inspect.iscoroutinefunction(_program(function)):
-        if own:
+        if own or _is_async(_program(function)):
             raise collector.CollectError(
-                f"{what} is marked to be explored, but is not an `async def`; in a plain test "
-                f"call the fixture `explore`. If the mark is of another tool, register it in the "
-                f"ini option `markers`"
+                f"{what} is marked to be explored, {_no_coroutine(function)}"
             )
         return None  # the mark is on the class or the module
     try:
