@@ -595,10 +595,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         if self._threads and not self._is_threadsafe:
             self._note_unsafe("call_soon")
         handle = _Handle(callback, args, self, context)
-        task = getattr(callback, "__self__", None)
         self._order = order = self._order + 1
-        if isinstance(task, _plain_task) and (type(callback) in _steppers or _is_step(callback)):
-            if recorder.active and args:
+        task: Any = getattr(callback, "__self__", None)
+        if type(callback) in _steppers or (isinstance(task, _plain_task) and _is_step(callback)):
+            if args and recorder.active:
                 _check_future(args[0])
             if type(task) is not _Task:
                 raise refuse(

@@ -51,7 +51,11 @@ def states() -> Iterator[State]:
 
 def is_service(name: str) -> bool:
     """Return True if a library says that a task of this name is a service of it."""
-    return any(_ask(hooks, "is_service", name) for hooks in _hooks())
+    for hooks in _hooks():
+        asked = getattr(hooks, "is_service", None)
+        if asked is not None and asked(name):
+            return True
+    return False
 
 
 def only_ticks(name: str, coroutine: Any) -> bool:

@@ -516,7 +516,7 @@ class Schedule:
         if task in self._exempt and self._current == CLOCK:
             self._ticks_taken += 2  # the jump of the clock, and the step of the service
         taken = len(self.steps)
-        if (
+        if taken >= self.step_limit and (
             taken - self._ticks_taken >= self.step_limit
             or taken >= self.step_limit * TICK_LIMIT_FACTOR
         ):
