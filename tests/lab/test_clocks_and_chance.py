@@ -40,8 +40,9 @@ from mbufpools.lab import _redirected
 from mbufpools.lab._chance import CHANCE, SYSTEM_CHANCE
 from mbufpools.lab._clocks import EPOCH, LOOKS, TURNS
 from mbufpools.lab._instants import BEGIN, TICK, TOGETHER
+from mbufpools.lab._options import STEP_LIMIT
 from mbufpools.lab._running import LOOK
-from mbufpools.lab._schedule import STILL
+from mbufpools.lab._stillness import ROUNDS, STILL
 
 try:
     import ssl
@@ -544,7 +545,8 @@ def test_the_page_of_the_lab_has_the_numbers_of_the_clock() -> None:
         {12: "twelve days"}[days],
         f"less than {micro} microseconds apart",
         f"moved by {TICK * 1000:g} ms for each look after {LOOKS:,}",
-        f"After {STILL:,} steps at one moment",
+        f"After {STILL:,} steps in a row that only gave way, and {ROUNDS} for each task",
+        f"half of `step_limit` ({STEP_LIMIT // 2:,})",
         {2: "takes time: nearly two nanoseconds"}[round(LOOK * 1e9)],
         f"{datetime.datetime.fromtimestamp(EPOCH, datetime.UTC):%Y-%m-%d %H:%M:%S} UTC",
     ):

@@ -50,7 +50,7 @@ from ._oracles import Violated, oracles
 from ._outcome import IO_REFUSED, LabError, Outcome, describe, first_line, only, refuse
 from ._outsiders import THREAD_REFUSED, refuse_timer
 from ._program import awaitable_of
-from ._schedule import POLLS, Cancel, Livelock, Ready, Schedule, Stop, new_ready
+from ._schedule import Cancel, Livelock, Ready, Schedule, Stop, new_ready
 from ._steps import CLOCK, MAIN, OVER, Name, Resource, spell
 from ._task_dump import location, task_dump
 from ._virtual_time import OrderedTimer
@@ -430,6 +430,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         """Of callbacks, while no task could run."""
         self._order = 0
         """How many callbacks and steps of tasks were called for so far."""
+        self._aside = 0
+        """How many of them tell nothing about what the program does."""
+        self._happened = 0
+        """How many others there were up to the end of the last step."""
         self._stock = schedule.rule == "stock"
         self._eager = schedule.rule == "eager"
         self._due: list[tuple[OrderedTimer, int, int]] = []
@@ -610,6 +614,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             self._ready[name] = new_ready((len(self._schedule.steps), self._origin, order))
         else:
             self._callbacks.append(_new_called((handle, self._origin, order, self._since)))
+            if isinstance(task, CancelScope):  # as `_is_retry` says
+                self._aside += 1
         return handle
 
     def call_soon_threadsafe(
@@ -639,6 +645,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         if self._threads:
             self._note_unsafe("call_at")
         self._order += 1
+        self._aside += 1
         kind = _Timer if recorder.active else OrderedTimer
         # Timers of one deadline, such as those of `asyncio.timeout_at(deadline)`, come out of
         # asyncio's heap in an order of the heap's own. Of two deadlines that are only equal, since
@@ -736,6 +743,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
     def _drive(self, main: asyncio.Task[Any]) -> Outcome:
         steps, schedule, stock = self._steps, self._schedule, self._stock
+        stillness = schedule.stillness
         idle = spins = 0
         last: int | None = None
         try:
@@ -768,12 +776,12 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                         raise Livelock
                     continue
                 idle = spins = 0
-                if steps and len(schedule.steps) >= schedule.still_at:
+                if steps and stillness.due and stillness.lasts(len(ready)):
                     if recorder.active and self._can_jump():
-                        raise refuse(POLLS)
+                        raise stillness.refuse()
                     if self._jump():
                         continue
-                    self._move_clock(schedule.patience)
+                    self._move_clock(stillness.patience())
                 if steps or schedule.may_cancel:
                     starting = self._starting_now() if self._starting else _NOBODY
                     choice = schedule.choose(ready, starting)
@@ -869,6 +877,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         if not handle._cancelled:
             handle._run()
         self._running = None
+        happened = self._order - self._aside
+        gave_way = happened == self._happened + 1 and name in self._steps
+        self._happened = happened
+        schedule.stillness.step(gave_way and not (self._threads and self._serves(task)))
         if task is None or _over(task):
             if task is not None:
                 _close_if_not_begun(task)
@@ -883,6 +895,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             schedule.stopped_at(where, since_begin(self._now))
         if oracles.active:
             self._ask_oracles()
+
+    def _serves(self, task: _Task | None) -> bool:
+        """Return True if a task serves a thread of the program."""
+        return any(task is serving for serving in self._threads.values())
 
     def _declare_end(self, name: Name, task: _Task | None) -> None:
         recorder.touch((name, "end"), True)

@@ -168,6 +168,8 @@ class Executed:
     """Whether the program was given values by `choose`."""
     uses_anyio: bool = False
     """Whether the program has used anyio, though it seemed that it does not. It stops then."""
+    polled: set[str] = field(default_factory=set)
+    """Why the clock moved although tasks could run."""
     outlived: set[str] = field(default_factory=set)
     """The threads that had not ended when the program had."""
     unscheduled: set[str] = field(default_factory=set)
@@ -262,6 +264,8 @@ def _execute(
         result.spared |= schedule.spared
         result.picked = result.picked or bool(schedule.picks)
         result.outlived |= schedule.outlived
+        if schedule.stillness.first:
+            result.polled.add(schedule.stillness.first)
         result.unscheduled |= schedule.unscheduled
         if outcome.kind in options.ignore:
             result.ignored[outcome.kind] += 1

@@ -274,6 +274,8 @@ def _remarks(
         yield f"the lab does not choose when trio runs what it keeps to itself ({names})"
     elif not executed.chose:
         yield "there was never a choice: one task at a time could run, so one schedule is all"
+    for why in sorted(executed.polled)[:1]:
+        yield f"the clock moved although tasks could run: {why}"
     if executed.outlived:
         names = ", ".join(sorted(executed.outlived))
         yield f"what a thread does after the main task has ended was not executed ({names})"

@@ -70,6 +70,7 @@ class _Done:
     picked: bool
     uses_anyio: bool
     outlived: set[str]
+    polled: set[str]
     unscheduled: set[str]
 
 
@@ -141,6 +142,7 @@ def _work(part: _Part) -> _Done:
         result.picked,
         result.uses_anyio,
         result.outlived,
+        result.polled,
         result.unscheduled,
     )
 
@@ -218,6 +220,7 @@ def execute_in_parallel(
         result.picked = result.picked or done.picked
         result.uses_anyio = result.uses_anyio or done.uses_anyio
         result.outlived |= done.outlived
+        result.polled |= done.polled
         result.unscheduled |= done.unscheduled
         strategy.merge(done.strategy)
 

@@ -63,6 +63,8 @@ def report(token: str, schedule: Schedule, outcome: Outcome, remarks: Sequence[s
             "a file outlives an execution, and names by chance are the same in each; make them in "
             "a temporary directory of the program, or remove them by reset="
         )
+    if schedule.stillness.first:
+        lines.append(f"the clock moved although tasks could run: {schedule.stillness.first}")
     lines += remarks
     lines.append(f"replay: lab.replay(program, {token!r})")
     return "\n".join(lines)

@@ -25,13 +25,12 @@ from functools import partial
 from typing import Literal, NamedTuple, Protocol
 
 from ._cancellable import Origin, Policy
-from ._instants import TICK
 from ._options import SLICE_STEPS, STEP_LIMIT, CancelWay
 from ._outcome import NotTheSame
 from ._steps import CLOCK, MAIN, Name, Step, spell
+from ._stillness import Stillness
 
 __all__ = [
-    "POLLS",
     "SLICE",
     "Anchor",
     "Cancel",
@@ -52,15 +51,6 @@ __all__ = [
 Rule = Literal["stock", "run-on", "eager"]
 """What decides where a strategy does not."""
 
-STILL = 1000
-"""Steps at one moment after which the clock moves although tasks can run."""
-POLLS = (
-    f"the program asks again and again whether something has happened, and a timer is set: after "
-    f"{STILL:,} steps the clock moves, which dpor cannot follow; use another strategy"
-)
-"""Why dpor refuses such a program."""
-GROWTH = 1.001
-"""By how much more than the last time it moves each time, if no timer is set."""
 SLICE = SLICE_STEPS
 """Steps in a row after which a task that is still ready stands back for the others."""
 
@@ -241,7 +231,7 @@ class Schedule:
         "starts",
         "step_limit",
         "steps",
-        "still_at",
+        "stillness",
         "times",
         "titles",
         "unscheduled",
@@ -286,9 +276,8 @@ class Schedule:
         """The tasks that could have been cancelled, but not under the policy."""
         self.picks: dict[Anchor, str] = {}
         """The values that the program was given by `choose`."""
-        self.still_at: int = STILL
-        """The number of steps from which the program is taken to wait for the clock, because so
-        many have passed at one moment: it asks again and again whether something has happened."""
+        self.stillness: Stillness = Stillness(step_limit)
+        """The steps at one moment, which tell when the program waits for the clock to move."""
         self.starts: dict[Anchor, str] = {}
         """The threads that ran in the middle of a step of the event loop, in words."""
         self.steps: list[Step] = []
@@ -450,12 +439,6 @@ class Schedule:
         return anchor, index
 
     @property
-    def patience(self) -> float:
-        """Seconds by which the clock moves before the next step, if the program waits for it and no
-        timer is set: more and more, so that a wait of an hour ends before the step limit."""
-        return TICK * GROWTH ** (len(self.steps) - self.still_at)
-
-    @property
     def may_cancel(self) -> bool:
         """True if the lab may still cancel a task in this execution."""
         return bool(self.cancel_by) and len(self.injected) < self.cancel_times
@@ -540,11 +523,12 @@ class Schedule:
             self.times.append(now)
 
     def jumped(self) -> int:
-        """Note that the clock moves, because nothing else can run; return the mask of all steps so
-        far, which come before whatever the jump makes ready."""
+        """Note that the clock moves to a timer; return the mask of all steps so far, which come
+        before whatever the jump makes ready."""
         self.begin(CLOCK, 0)
-        self.still_at = len(self.steps) + STILL
-        self.stopped_at("nothing else can run, so the clock moves on")
+        polls = self.stillness.ends()
+        why = "the program asks again and again" if polls else "nothing else can run"
+        self.stopped_at(f"{why}, so the clock moves on")
         return (1 << len(self.steps)) - 1
 
     def moved_to(self, now: float) -> None:

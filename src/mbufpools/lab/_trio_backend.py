@@ -41,7 +41,7 @@ from ._oracles import Violated, oracles
 from ._outcome import IO_REFUSED, LabError, Outcome, describe, first_line, only, refuse
 from ._outsiders import THREAD_REFUSED, refuse_timer
 from ._program import awaitable_of
-from ._schedule import POLLS, Cancel, Livelock, Ready, Schedule, Stop
+from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._steps import CLOCK, MAIN, OVER, Name
 from ._task_dump import location, task_dump
 from ._threads import what_runs
@@ -134,6 +134,8 @@ class _Backend(trio.abc.Instrument):
         full."""
         self._foreign = 0
         """Batches in a row that held tasks of trio only, or other tasks besides the program's."""
+        self._others_ran = False
+        """Whether a task of trio has run since the last step."""
         self._batches = 0
         """Batches that trio has run since the last step of the execution."""
         self._ticks = 0
@@ -591,6 +593,7 @@ class _Backend(trio.abc.Instrument):
         ours = [task for task in batch if task in self._names]
         if len(ours) < len(batch):
             self._foreign += 1
+            self._others_ran = True
             if self._foreign > schedule.step_limit:
                 self._outcome = Outcome(
                     "livelock", "trio's own tasks go on, and no task of the program can run"
@@ -624,6 +627,8 @@ class _Backend(trio.abc.Instrument):
         self, schedule: Schedule, tasks: list[trio.lowlevel.Task]
     ) -> trio.lowlevel.Task | None:
         runq = _run.GLOBAL_RUN_CONTEXT.runner.runq
+        woken = [path for task in tasks if (path := self._names[task]) not in self._ready]
+        self._note_step(schedule, woken)
         try:
             while True:
                 for task in tasks:
@@ -636,7 +641,7 @@ class _Backend(trio.abc.Instrument):
                         if task in self._until_idle and isinstance(task._next_send, outcome.Value):
                             causes = (1 << taken) - 1
                         self._ready[path] = task, Ready(taken, causes, taken)
-                if len(schedule.steps) >= schedule.still_at:
+                if schedule.stillness.due and schedule.stillness.lasts(len(self._ready)):
                     self._move_clock(schedule)
                 ready_now = {path: it[1] for path, it in self._ready.items()}
                 choice = schedule.choose(ready_now, self._starting(schedule))
@@ -665,6 +670,15 @@ class _Backend(trio.abc.Instrument):
         self._end()
         return None
 
+    def _note_step(self, schedule: Schedule, woken: list[Name]) -> None:
+        """Note whether the last step did no more than to give way, so that its task alone is ready
+        again."""
+        if schedule.steps:
+            last = schedule.steps[-1].task
+            gave_way = woken == [last] and not self._others_ran
+            schedule.stillness.step(gave_way and self._tasks[last] not in self._hidden)
+        self._others_ran = False
+
     def _move_clock(self, schedule: Schedule) -> None:
         """Move the clock although tasks can run: to the next deadline, if it is not only that of a
         service that ticks, or else by a little."""
@@ -673,12 +687,12 @@ class _Backend(trio.abc.Instrument):
         ticks = self._ticks >= TICKS and only_ticks_on_trio(deadlines)
         if self.clock.current_time() < deadline < math.inf and not ticks:
             if recorder.active:
-                raise refuse(POLLS)
+                raise schedule.stillness.refuse()
             self._ticks += 1
             self._origin = schedule.jumped()
             self.clock.jump(deadline)
         else:
-            self.clock.move(schedule.patience)
+            self.clock.move(schedule.stillness.patience())
 
     def _noting_idle(self, wait: Callable[..., Any]) -> Callable[..., Any]:
         """Note which tasks wait until no other can run."""

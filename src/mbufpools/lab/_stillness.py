@@ -1,0 +1,102 @@
+"""When the clock moves although tasks can run: the program waits for it, and gives way meanwhile.
+
+A program may ask again and again whether something has happened, as ``while not done: await
+sleep(0)`` does. In virtual time nothing happens before the clock moves, and it moves when no task
+can run. So here is a rule that tells such a program from one that works, from what it does:
+
+- A step is *idle* if its task gave way, and nothing else became of it: no task was woken, made or
+  cancelled, none has ended, and no callback was called for. After `STILL` idle steps in a row, and
+  `ROUNDS` for each task that can run, the program polls.
+- A program may also poll and do more in each round than the lab can tell from work, such as passing
+  an item through a queue. So the clock also moves after half of the limit of steps at one moment:
+  without it the execution would end as a livelock. From then on `STILL` steps are enough, until
+  nothing can run.
+
+The steps of threads are not idle: what a thread does in them, the lab does not see.
+"""
+
+from __future__ import annotations
+
+from ._instants import TICK
+from ._outcome import refuse
+
+__all__ = ["STILL", "Stillness"]
+
+STILL = 1000
+"""Idle steps in a row, after which the program is taken to poll."""
+ROUNDS = 20
+"""Idle steps for each task that can run. Many tasks may give way often, all of them together,
+although none of them does so for long."""
+GROWTH = 1.002
+"""By how much more than the last time the clock moves each time, if no timer is set."""
+
+
+class Stillness:
+    """Counts the steps at one moment.
+
+    Args:
+        step_limit: the number of steps from which the execution is a livelock.
+    """
+
+    __slots__ = ("_half", "_idle", "_late", "_limit", "_moves", "_steps", "due", "first", "why")
+
+    def __init__(self, step_limit: int) -> None:
+        self._half = self._limit = max(STILL, step_limit // 2)
+        self._steps = 0
+        self._idle = 0
+        self._moves = 0
+        self._late = False
+        """Whether so many steps have passed that idle ones do not count any more."""
+        self.due: bool = False
+        """Whether there were so many that `lasts` may be true."""
+        self.why: str = ""
+        """Why the clock is about to move, or empty if nothing can run."""
+        self.first: str = ""
+        """Why it moved for the first time although tasks could run."""
+
+    def step(self, idle: bool) -> None:
+        """Note that a step was taken."""
+        self._steps += 1
+        self._idle = self._idle + 1 if idle else 0
+        self.due = self._idle >= STILL or self._steps >= self._limit
+
+    def lasts(self, ready: int) -> bool:
+        """Return True if the clock is to move before the next step, although so many tasks are
+        ready."""
+        if self._idle >= max(STILL, ROUNDS * ready):
+            self.why = (
+                f"tasks only gave way to each other for {self._idle:,} steps, as in a program that "
+                f"asks again and again whether something has happened"
+            )
+        elif self._steps >= self._limit:
+            self._late = True
+            self.why = (
+                f"the program had taken {self._steps:,} steps at one moment, half of step_limit; "
+                f"if it works in them, and does not wait for the clock, raise step_limit"
+            )
+        else:
+            return False
+        self.first = self.first or self.why
+        return True
+
+    def refuse(self) -> BaseException:
+        """Refuse a program that polls while a timer is set, because it is explored by dpor."""
+        return refuse(
+            f"{self.why}: the clock moves then, which dpor cannot follow; use another strategy"
+        )
+
+    def patience(self) -> float:
+        """Return by how many seconds the clock moves before the next step, if no timer is set: more
+        and more, so that a wait of an hour ends before the limit of steps."""
+        self.why = ""
+        self._moves += 1
+        return TICK * GROWTH**self._moves
+
+    def ends(self) -> str:
+        """Note that the clock moves to a timer; return why."""
+        self._limit = STILL if self._late and self.why else self._half
+        self._late = self._late and bool(self.why)
+        why, self.why = self.why, ""
+        self._steps = self._idle = self._moves = 0
+        self.due = False
+        return why

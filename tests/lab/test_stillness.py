@@ -1,0 +1,218 @@
+"""The clock moves although tasks can run for programs that poll, and not for those that work."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+
+import anyio
+import anyio.to_thread
+import pytest
+from anyio.lowlevel import checkpoint
+
+from mbufpools import lab
+from mbufpools.lab._stillness import ROUNDS, STILL
+
+Program = Callable[[], Awaitable[None]]
+BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+
+
+# Programs that work
+
+
+async def many_items_pass_through_a_stream() -> None:
+    send, receive = anyio.create_memory_object_stream[int](1)
+
+    async def produce() -> None:
+        async with send:
+            for number in range(STILL // 2):
+                await send.send(number)
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as group, receive:
+            group.start_soon(produce)
+            async for _ in receive:
+                pass
+
+
+async def many_tasks_give_way_at_once() -> None:
+    async def work() -> None:
+        for _ in range(6):
+            await checkpoint()
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as group:
+            for _ in range(STILL // 5):
+                group.start_soon(work)
+
+
+async def many_tasks_are_made() -> None:
+    with anyio.fail_after(60):
+        for _ in range(STILL // 2):
+            async with anyio.create_task_group() as group:
+                group.start_soon(checkpoint)
+
+
+async def a_thread_takes_a_lock_again_and_again() -> None:
+    lock = threading.Lock()
+
+    def work() -> None:
+        for _ in range(STILL + 100):
+            with lock:
+                pass
+
+    with anyio.fail_after(60):
+        await anyio.to_thread.run_sync(work)
+
+
+@BACKENDS
+@pytest.mark.parametrize(
+    "program",
+    [
+        many_items_pass_through_a_stream,
+        many_tasks_give_way_at_once,
+        many_tasks_are_made,
+        a_thread_takes_a_lock_again_and_again,
+    ],
+)
+def test_no_timeout_fires_while_a_program_works(program: Program, backend: lab.BackendName) -> None:
+    found = lab.explore(program, backend=backend, strategy="fifo")
+    assert not found.failures
+    assert not any("although tasks could run" in it for it in found.remarks)
+
+
+def test_no_timeout_fires_while_items_pass_through_a_queue_of_asyncio() -> None:
+    async def program() -> None:
+        queue: asyncio.Queue[int] = asyncio.Queue(1)
+
+        async def produce() -> None:
+            for number in range(STILL // 2 + 100):
+                await queue.put(number)
+
+        async def work() -> None:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(produce())
+                for _ in range(STILL // 2 + 100):
+                    await queue.get()
+
+        await asyncio.wait_for(work(), 3600)
+
+    assert not lab.explore(program, strategy="fifo").failures
+
+
+# Programs that poll
+
+
+async def one_task_asks() -> None:
+    while True:
+        await checkpoint()
+
+
+async def several_tasks_ask() -> None:
+    async with anyio.create_task_group() as group:
+        for _ in range(STILL // ROUNDS + 10):
+            group.start_soon(one_task_asks)
+
+
+async def it_asks_under_a_lock() -> None:
+    lock = anyio.Lock()
+    while True:
+        async with lock:
+            await checkpoint()
+
+
+async def two_tasks_wake_each_other() -> None:
+    limits = [anyio.Semaphore(1), anyio.Semaphore(0)]
+
+    async def take_turns(mine: int) -> None:
+        while True:
+            await limits[mine].acquire()
+            limits[not mine].release()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(take_turns, 0)
+        group.start_soon(take_turns, 1)
+
+
+@BACKENDS
+@pytest.mark.parametrize(
+    "ask", [one_task_asks, several_tasks_ask, it_asks_under_a_lock, two_tasks_wake_each_other]
+)
+def test_a_timer_ends_a_program_that_asks_again_and_again(
+    ask: Program, backend: lab.BackendName
+) -> None:
+    async def program() -> None:
+        with anyio.move_on_after(30) as scope:
+            await ask()
+        assert scope.cancelled_caught
+
+    found = lab.explore(program, backend=backend, strategy="fifo")
+    assert not found.failures
+    (remark,) = [it for it in found.remarks if "although tasks could run" in it]
+    by_limit = ask is two_tasks_wake_each_other
+    assert ("steps at one moment, half of step_limit" in remark) is by_limit
+    assert ("tasks only gave way to each other for 1," in remark) is not by_limit
+
+
+@BACKENDS
+def test_a_service_that_ticks_does_not_keep_the_clock_of_tasks_that_wake_each_other(
+    backend: lab.BackendName,
+) -> None:
+    """After the first time a thousand steps are enough, or the limit would be reached."""
+
+    async def program() -> None:
+        async def tick() -> None:
+            while True:
+                await anyio.sleep(10)
+
+        with anyio.move_on_after(30) as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(tick)
+                await two_tasks_wake_each_other()
+        assert scope.cancelled_caught
+
+    assert not lab.explore(program, backend=backend, strategy="fifo").failures
+
+
+@BACKENDS
+def test_a_report_says_that_the_clock_moved_although_tasks_could_run(
+    backend: lab.BackendName,
+) -> None:
+    async def program() -> None:
+        with anyio.fail_after(30):
+            await one_task_asks()
+
+    (failure,) = lab.explore(program, backend=backend).failures
+    assert "TimeoutError" in failure.report
+    assert (
+        f"the clock moved although tasks could run: tasks only gave way to each other for "
+        f"{STILL:,} steps, as in a program that asks again and again"
+    ) in failure.report
+    assert "the program asks again and again, so the clock moves on" in failure.report
+
+
+@BACKENDS
+def test_a_work_of_more_steps_is_told_what_to_do(backend: lab.BackendName) -> None:
+    async def program() -> None:
+        with anyio.fail_after(30):
+            for _ in range(STILL // 2):
+                async with anyio.create_task_group() as group:
+                    group.start_soon(checkpoint)
+
+    (failure,) = lab.explore(program, backend=backend, step_limit=2 * STILL).failures
+    assert (
+        "if it works in them, and does not wait for the clock, raise step_limit" in failure.report
+    )
+    found = lab.explore(program, backend=backend, strategy="fifo", step_limit=4 * STILL)
+    assert not found.failures
+
+
+@pytest.mark.parametrize("ask", [one_task_asks, two_tasks_wake_each_other])
+def test_dpor_refuses_a_program_that_asks_while_a_timer_is_set(ask: Program) -> None:
+    async def program() -> None:
+        with anyio.move_on_after(30):
+            await ask()
+
+    with pytest.raises(lab.Unsupported, match="which dpor cannot follow"):
+        lab.explore(program, strategy="dpor")
