@@ -312,6 +312,22 @@ def test_a_failure_after_a_refusal_says_that_state_survived(
         assert lab.explore(cold.right_if_cold, backend=backend, **cure).complete
 
 
+def test_a_failure_says_also_what_another_program_has_left_in_its_module(cold: ModuleType) -> None:
+    lab.explore(cold.race)
+    (failure,) = lab.explore(cold.right_if_cold).failures
+    told = f"explored another program before, and state survived it ({cold.__name__}.cache)"
+    assert told in note_of(failure)
+    for cure in ({"fresh": [cold]}, {"reset": cold.cache.clear}):
+        (failure,) = lab.explore(cold.race, **cure).failures
+        assert not note_of(failure)
+
+    async def fails() -> None:
+        raise ValueError
+
+    (failure,) = lab.explore(fails).failures
+    assert not note_of(failure), "it is of another module"
+
+
 def test_what_survived_is_known_of_a_failure_that_was_not_repeated(cold: ModuleType) -> None:
     assert survival(cold.race, Options()) is None
     lab.explore(cold.race)

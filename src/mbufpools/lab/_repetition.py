@@ -237,9 +237,20 @@ def survival(program: Any, options: Options) -> str | None:
     return f"this process has explored the program before, and {survived}"
 
 
+def _survival_of_others(program: Any, options: Options) -> str | None:
+    """Do what `survival` does, for what other programs have left in the variables of this one."""
+    if not _survived or options.makes_anew:
+        return None
+    left = {name for _, names in _survived.values() for name in names}
+    told = ", ".join(sorted(left & {name for name, _ in _state_of(program)})[:5])
+    if not told:
+        return None
+    return f"this process has explored another program before, and state survived it ({told})"
+
+
 def left_over(program: Any, options: Options) -> tuple[str, ...]:
     """Return the lines that the report of a failure has because of an earlier exploration."""
-    told = survival(program, options)
+    told = survival(program, options) or _survival_of_others(program, options)
     if told is None:
         return ()
     return (
