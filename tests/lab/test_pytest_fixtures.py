@@ -85,3 +85,193 @@ def test_a_setup_of_a_class_or_a_module_that_keeps_state_is_named(suite: pytest.
             "setup_module (scope module), setup_class (scope class). One of scope function *"
         ]
     )
+
+
+# --- warnings
+
+
+WARNS = """
+import warnings
+
+async def warn(times=2):
+    for _ in range(times):
+        await asyncio.sleep(0)
+        warnings.warn("old", UserWarning, stacklevel=1)
+
+def texts(recorder):
+    return [str(it.message) for it in recorder]
+
+@pytest.fixture
+def recorded():
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        yield seen
+
+async def twice(program):
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(program)
+        tasks.start_soon(checkpoint)
+"""
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_what_records_warnings_records_in_each_execution_as_without_the_lab(
+    suite: pytest.Pytester, backend: str
+) -> None:
+    source = f"""
+    pytestmark = pytest.mark.explore(backend={backend!r})
+
+    async def warns():
+        await checkpoint()
+        warnings.warn("old", UserWarning, stacklevel=1)
+
+    async def test_recwarn(recwarn):
+        await twice(warns)
+        assert texts(recwarn) == ["old"]
+        assert recwarn.pop(UserWarning)
+
+    async def test_fixture(recorded):
+        await warns()
+        await twice(warns)
+        assert texts(recorded) == ["old", "old"]
+
+    async def test_in_the_test():
+        with pytest.warns(UserWarning, match="old"):
+            await twice(warns)
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            await twice(warns)
+        assert texts(seen) == ["old"]
+
+    @pytest.mark.filterwarnings("ignore:old")
+    async def test_ignored(recorded):
+        await twice(checkpoint)
+        assert not recorded
+
+    @pytest.mark.filterwarnings("error:old")
+    async def test_error():
+        with pytest.raises(UserWarning, match="old"):
+            await warns()
+        await two(checkpoint)
+
+    @pytest.mark.filterwarnings("ignore:old")
+    async def test_ignored_by_its_mark():
+        await twice(warns)
+    """
+    result = run(suite, WARNS + dedent(source), "-W", "error::DeprecationWarning")
+    result.assert_outcomes(passed=6)
+    result.stdout.fnmatch_lines(["6 of 6 explorations were complete"])
+
+
+def test_pytest_lists_the_warnings_of_a_test_once_and_not_once_for_each_execution(
+    suite: pytest.Pytester,
+) -> None:
+    source = """
+    @pytest.mark.explore(backend="asyncio")
+    async def test_it():
+        await twice(checkpoint)
+        warnings.warn("old", UserWarning, stacklevel=1)
+
+    @pytest.mark.explore(backend="asyncio")
+    async def test_in_some_schedules():
+        order = []
+        async def note(number):
+            order.append(number)
+        await asyncio.gather(note(1), note(2))
+        if order == [2, 1]:
+            warnings.warn("rare", UserWarning, stacklevel=1)
+    """
+    result = run(suite, WARNS + dedent(source), "-W", "always::UserWarning")
+    result.assert_outcomes(passed=2, warnings=2)
+    result.stdout.fnmatch_lines(["*UserWarning: old", "*UserWarning: rare"])
+
+
+def test_a_leak_is_heard_though_a_fixture_records_it_but_not_if_the_test_itself_does(
+    suite: pytest.Pytester,
+) -> None:
+    source = """
+    class Resource:
+        def __del__(self):
+            warnings.warn("unclosed", ResourceWarning, source=self)
+
+    @pytest.fixture
+    def ignored():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+
+    async def drop():
+        it = Resource()
+        await asyncio.sleep(0)
+
+    def cycle():
+        it = Resource()
+        it.it = it
+
+    M = pytest.mark.explore(backend="asyncio")
+
+    @M
+    async def test_recwarn(recwarn):
+        await drop()
+        assert texts(recwarn) == ["unclosed"]
+
+    @M
+    async def test_cycle(recorded):
+        await asyncio.sleep(0)
+        cycle()
+
+    @M
+    async def test_ignored(ignored):
+        await drop()
+
+    @M
+    async def test_never_awaited(recwarn):
+        drop()
+        assert "was never awaited" in str(recwarn.pop(RuntimeWarning).message)
+
+    @pytest.mark.explore(backend="asyncio", ignore=["leak"])
+    async def test_passed_over(recwarn):
+        await drop()
+        assert texts(recwarn) == ["unclosed"]
+
+    @M
+    async def test_of_the_test():
+        with pytest.warns(ResourceWarning, match="unclosed"):
+            await drop()
+    """
+    result = run(suite, WARNS + dedent(source))
+    result.assert_outcomes(passed=2, failed=4)
+    result.stdout.fnmatch_lines_random(
+        [
+            "FAILED *::test_recwarn[[]asyncio[]] - leak: unclosed",
+            "FAILED *::test_cycle[[]asyncio[]] - leak: unclosed",
+            "FAILED *::test_ignored[[]asyncio[]] - leak: unclosed",
+            "FAILED *::test_never_awaited[[]asyncio[]] - leak: *",
+        ]
+    )
+
+
+def test_after_an_exploration_warnings_are_as_before(suite: pytest.Pytester) -> None:
+    source = """
+    def state():
+        return (warnings.filters[:], warnings.showwarning, warnings._showwarnmsg,
+                getattr(warnings._showwarnmsg_impl, "__self__", warnings._showwarnmsg_impl) is None)
+
+    STATES = []
+
+    @pytest.fixture
+    def around():
+        STATES.append(state())
+        yield
+        STATES.append(state())
+
+    @pytest.mark.explore(backend="asyncio")
+    async def test_it(around, recwarn):
+        await warn()
+
+    def test_after():
+        assert STATES[0] == STATES[-1] == state()
+        assert "lab" not in repr(state())
+    """
+    result = run(suite, WARNS + dedent(source))
+    result.assert_outcomes(passed=2)

@@ -19,7 +19,7 @@ from ._chance import CHANCE, SYSTEM_CHANCE, chance_is_kept, restart_chance
 from ._clocks import BEGINS, CLOCKS, copies_of_datetime, virtual_datetime
 from ._declare import declaring, recorder
 from ._fresh import Renewal, own_variables_kept
-from ._leaks import Leaks, collect_unheard, listening
+from ._leaks import Leaks, collect_unheard, forget_recorder, listening
 from ._lock_holders import noting_holders
 from ._locks import older_locks
 from ._options import BackendName, FailureKind, Options, Program
@@ -110,6 +110,7 @@ def _controlled(options: Options) -> Iterator[None]:
         _controlling = True
         stack.callback(_control_is_over)
         stack.callback(forget_executors)
+        stack.callback(forget_recorder)
         stack.enter_context(sets_in_order())
         if options.clocks:
             stack.enter_context(copies_of_datetime())

@@ -5,6 +5,18 @@ when the cycle is collected, and that must happen in the execution that dropped 
 collection is off while the lab executes, and `Leaks.judge` collects the youngest generation, which
 holds what this execution has made. To collect all generations each time would take longer than the
 execution itself.
+
+The program's other warnings are what they are without the lab. What raises them as errors, and
+what records them, is inside of the execution (`warnings.catch_warnings`, `pytest.warns`) or
+outside of it: a fixture such as ``recwarn``, or pytest itself, which lists them at its end.
+
+- A recorder inside takes all that it is given, also leaks, and the lab does not hear them.
+- One outside gets what it would get without the lab, also leaks, and the lab hears these, too. If
+  it is there for several executions, it gets of the later ones only what is new.
+- Without any, warnings would be printed, once for each execution; they are dropped.
+
+Invariant: in an execution the lab's filters and its ear come first, whatever fixtures have set up
+before; after it, `warnings` is as it was before it.
 """
 
 from __future__ import annotations
@@ -13,26 +25,81 @@ import ctypes
 import gc
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
 
 from ._declare import recorder
 from ._outcome import Outcome
 
-__all__ = ["Leaks", "collect_unheard", "keep_for_good", "listening"]
+__all__ = ["Leaks", "collect_unheard", "forget_recorder", "keep_for_good", "listening"]
 
 EXECUTIONS = 100
 """After this many executions the middle generation is collected too: it holds what has outlived its
 own execution."""
 
 
-class Leaks:
-    """The warnings of one execution."""
+LAB = "(?#of the lab)"
+"""Matches any message, and marks a filter as one of the lab's."""
+_module: Any = warnings
+
+
+class _Recorder(NamedTuple):
+    """What becomes of the warnings that no filter stops."""
+
+    showwarning: Callable[..., Any]
+    """An own function of the program or of a library, or the original one."""
+    record: Callable[[warnings.WarningMessage], Any]
+    """Appends to a list, if ``catch_warnings(record=True)`` was entered; else it prints."""
+
+    @classmethod
+    def present(cls) -> _Recorder:
+        return cls(_module.showwarning, _module._showwarnmsg_impl)
+
+    @property
+    def prints(self) -> bool:
+        """True if the warnings are only printed."""
+        is_own = getattr(self.record, "__module__", None) != "warnings"
+        return self.showwarning is _module._showwarning_orig and not is_own
+
+    def __call__(self, it: warnings.WarningMessage) -> None:
+        if self.showwarning is _module._showwarning_orig:
+            self.record(it)
+        else:
+            self.showwarning(it.message, it.category, it.filename, it.lineno, it.file, it.line)
+
+
+class _Told:
+    """The warnings that a recorder outside of the executions has got in those that are over."""
 
     def __init__(self) -> None:
+        self.recorder: _Recorder | None = None
+        self.before: set[tuple[Any, ...]] = set()
+
+
+_told = _Told()
+
+
+def forget_recorder() -> None:
+    """Forget what a recorder has got, because an exploration is over."""
+    _told.recorder = None
+    _told.before.clear()
+
+
+class Leaks:
+    """The warnings of one execution.
+
+    Args:
+        ambient: what becomes of warnings outside of the lab.
+    """
+
+    def __init__(self, ambient: _Recorder) -> None:
         self._heard: list[str] = []
         self._executions = 0
+        self._ambient = self._outside = ambient
+        self._show = _module._showwarnmsg
+        self._new: set[tuple[Any, ...]] = set()
+        self._listens = ExitStack()
 
     def begin(self) -> None:
         """Attribute all warnings from now on to the execution that begins."""
@@ -40,6 +107,17 @@ class Leaks:
             gc.collect(1)  # the first time, what was dropped before the exploration
         self._executions += 1
         self._heard.clear()
+        recorder = _Recorder.present()
+        self._outside = self._ambient if recorder.showwarning is _drop else recorder
+        if self._outside != _told.recorder:  # such as a fixture that was made anew
+            forget_recorder()
+            _told.recorder = self._outside
+        self._listens.enter_context(warnings.catch_warnings())
+        _module.showwarning, _module._showwarnmsg_impl = self._outside
+        self._show = _module._showwarnmsg
+        self._listens.callback(setattr, _module, "_showwarnmsg", self._show)
+        _module._showwarnmsg = self._hear
+        _hear_all_leaks()
 
     def hear(self, leak: str) -> None:
         """Note a leak of this execution that the backend has seen."""
@@ -48,10 +126,70 @@ class Leaks:
     def judge(self, outcome: Outcome) -> Outcome:
         """Return the outcome: a leak, if something was leaked and nothing else failed."""
         recorder.let_go()
+        # A recorder that the program has left behind hears no more.
+        _module.showwarning, _module._showwarnmsg_impl = self._outside
         gc.collect(0)
+        self.end()
         if self._heard and outcome.kind is None and not outcome.stopped:
             outcome = Outcome("leak", "\n".join(self._heard))
         return outcome
+
+    def end(self) -> None:
+        """Put `warnings` back to what it was before the execution. Does nothing the second time."""
+        self._listens.close()
+        _told.before |= self._new
+        self._new.clear()
+
+    def _hear(self, it: warnings.WarningMessage) -> None:
+        """Stand in for the function that gets each warning that no filter stops."""
+        if _Recorder.present() != self._outside:
+            self._show(it)  # the program records it
+            return
+        is_leak = _is_leak(it)
+        if is_leak:
+            self._heard.append(str(it.message))
+        if self._outside.prints or (is_leak and not _is_shown(it)):
+            return
+        key = (it.category, str(it.message), it.filename, it.lineno)
+        if key not in _told.before:
+            self._new.add(key)
+            self._outside(it)
+
+
+def _is_leak(it: warnings.WarningMessage) -> bool:
+    return issubclass(it.category, ResourceWarning) or "was never awaited" in str(it.message)
+
+
+def _hear_all_leaks() -> None:
+    """Put the lab's filters before all others, so that none of them stops a leak."""
+    warnings.filterwarnings("always", LAB, ResourceWarning)
+    warnings.filterwarnings("always", f"{LAB}.*was never awaited", RuntimeWarning)
+
+
+def _is_shown(it: warnings.WarningMessage) -> bool:
+    """Return True if the filters would not stop a warning, were the lab's own not there."""
+    text, place = str(it.message), it.filename.removesuffix(".py")
+    for action, message, category, module, line in warnings.filters:
+        if (
+            not getattr(message, "pattern", "").startswith(LAB)
+            and _matches(message, text)
+            and issubclass(it.category, category)
+            and _matches(module, place)
+            and line in (0, it.lineno)
+        ):
+            return action not in ("ignore", "error")
+    return True
+
+
+def _matches(pattern: Any, text: str) -> bool:
+    if pattern is None or isinstance(pattern, str):
+        return pattern in (None, text)
+    return pattern.match(text) is not None
+
+
+def _drop(*_warning: Any, **_options: Any) -> None:
+    """Stand in for `warnings.showwarning` between the executions, in which what the lab drops of
+    them warns."""
 
 
 def keep_for_good(thing: object) -> None:
@@ -68,26 +206,19 @@ _kept: list[object] = []
 def listening() -> Iterator[Leaks]:
     """Collect the warnings of leaked resources and of coroutines that were never awaited.
 
-    All other warnings are dropped, unless a filter makes them errors: then they are raised, as they
-    are without the lab. At the end, warnings and the garbage collector are as they were.
+    All other warnings of the program are raised or recorded, as without the lab, or dropped if
+    nothing records them. At the end, warnings and the garbage collector are as they were.
     """
-    leaks = Leaks()
+    leaks = Leaks(_Recorder.present())
     was_enabled = gc.isenabled()
     with warnings.catch_warnings():
-        warnings.filterwarnings("always", category=ResourceWarning)
-        warnings.filterwarnings("always", message=".*was never awaited", category=RuntimeWarning)
-
-        def hear(
-            message: Warning | str, category: type[Warning], *_where: Any, **_options: Any
-        ) -> None:
-            if issubclass(category, ResourceWarning) or "was never awaited" in str(message):
-                leaks._heard.append(str(message))
-
-        warnings.showwarning = hear  # `catch_warnings` restores it
+        _hear_all_leaks()
+        warnings.showwarning = _drop  # `catch_warnings` restores it
         gc.disable()
         try:
             yield leaks
         finally:
+            leaks.end()
             if was_enabled:
                 gc.enable()
         gc.collect(1)  # else its leftovers would warn in code that runs later
