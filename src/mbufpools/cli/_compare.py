@@ -273,16 +273,17 @@ def _print(question: Question, results: Results, arguments: argparse.Namespace) 
 
 
 def _terms(question: Question, results: Results, arguments: argparse.Namespace) -> str:
+    from mbufpools.experiment import BRACKETS
+
     seeds, cpus = results.seeds_of(question.cells), arguments.cpus or 8
     terms = [f"Seeds: {seeds}. Caches are those of {cpus} CPUs, where nothing else is said."]
     if arguments.set:
         terms.append(
             f"Changed in every row that is simulated, whatever it says: {', '.join(arguments.set)}."
         )
+    terms.append(BRACKETS)
     if find_spec("numpy") is None:
-        terms.append("Without NumPy there are no intervals: pip install 'mbufpools[report]'.")
-    else:
-        terms.append("In brackets: 95 % of the bootstrapped means.")
+        terms.append("Without NumPy no mean has an interval: pip install 'mbufpools[report]'.")
     return " ".join(terms)
 
 

@@ -10,6 +10,7 @@ report. What was measured on the kernel's own code is quoted beside the runs; th
   verdict.
 - `KERNELS`: the kernels that are compared. `WORKLOADS`: what is simulated, and `PARAMETERS`: with
   which numbers. `measure` runs one once.
+- `BRACKETS` says what stands in brackets in the tables.
 - `run` runs cells on an executor, such as that of `processes` or of `dask_executor`.
 - `Results`, `Folder`, `pack`, `unpack`: what was measured, in memory and in files.
 
@@ -23,7 +24,7 @@ The modules, from the foundations up. Each imports only modules above it:
 ``_workloads``    the smaller workloads
 ``_results``      cells and results, in memory and in files
 ``_runner``       runs cells on an executor
-``_intervals``    means, medians, bootstrap
+``_intervals``    means and medians, with intervals or ranges
 ``_measured``     what was measured on the kernel's own code
 ``questions``     the questions of the thread, one module each; a package of its own
 ``_findings``     five sentences, and a mail to the list
@@ -35,6 +36,7 @@ The modules, from the foundations up. Each imports only modules above it:
 from __future__ import annotations
 
 from ._findings import MAIL_CELLS, findings, mail
+from ._intervals import BRACKETS
 from ._kernels import KERNELS, Kernel
 from ._results import Cell, Figures, Folder, Results, pack, unpack
 from ._runner import dask_executor, processes, run
@@ -42,6 +44,7 @@ from ._workloads import PARAMETERS, WORKLOADS, measure
 from .questions import LONGEST, QUESTIONS, Question, find_question
 
 __all__ = [
+    "BRACKETS",
     "KERNELS",
     "LONGEST",
     "MAIL_CELLS",

@@ -10,7 +10,7 @@ import textwrap
 
 from mbufpools.demokit import plural
 
-from ._intervals import median
+from ._intervals import median, reach
 from ._measured import INCIDENT, SPINS
 from ._results import Cell, Results
 from .questions._backlog import BACKLOG, BACKLOGS, BY_PUTS
@@ -19,17 +19,20 @@ from .questions._cure import COLD
 from .questions._grab import sleepers_share
 from .questions._incidents import (
     changed,
+    hanging,
+    hung,
     incident_cell,
-    mean_wait,
+    kinds,
+    less_and_more_slept,
     more_and_fewer,
     nine_share,
     refused_share,
-    slept_seconds,
     slept_share,
-    slept_sums,
+    typical_wait,
+    waits,
 )
 from .questions._page import PAGE
-from .questions._question import kernel, mean, never, seconds
+from .questions._question import kernel, mean, never, seconds, typical
 from .questions._wakeups import STEADY, STORMS, price
 
 __all__ = ["MAIL_CELLS", "findings", "mail"]
@@ -93,31 +96,40 @@ def _cold(results: Results) -> str:
         counts[caches] = (never(values), len(values))
     (lost, of), (lost_cached, of_cached) = counts[0], counts[8]
     more, fewer = more_and_fewer(results, BEFORE, PATCHED)
-    done = [mean(results, cell, "done_after") for cell in ALONE]
+    patched = sum(hung(results, ALONE[1]))
     return (
-        f"Without per-CPU caches the patch leaves {lost} of {of} sleepers of a cold pool asleep, "
-        f"and after the incident {done[1]:,.0f} requests are done instead of {done[0]:,.0f}; with "
+        f"Without per-CPU caches the patch leaves {lost} of {of} sleepers of a cold pool asleep. "
+        f"The incident hangs in {hanging(results, ALONE[0])} runs as it is, with every sender and "
+        f"NFS client asleep at the end, and in {patched} with the patch. "
+        f"{kinds(results, *ALONE)} With "
         f"caches {lost_cached} of {of_cached} sleep on, and the incident comes out otherwise in "
         f"{changed(results, BEFORE, PATCHED)}: more requests are done in {more}, fewer in {fewer}."
     )
 
 
 def _drained(results: Results) -> str:
-    cells = (BEFORE, CURPAGE, ALL_THREE)
-    told = [
-        f"{slept_share(results, cell):.1%} of the gets sleep, "
-        + (f"{wait:,.0f} ms on average" if (wait := mean_wait(results, cell)) else "none is served")
-        for cell in cells
-    ]
-    if sums := slept_sums(results, BEFORE, CURPAGE):
-        told[1] += f" ({sums[1]:,.0f} s instead of {sums[0]:,.0f}, added up)"
+    names = {
+        BEFORE: "as it is",
+        CURPAGE: "with the curpage line",
+        ALL_THREE: "with the patch, the curpage line, and caches that are drained while somebody "
+        "waits",
+    }
+    told = []
+    for cell, name in names.items():
+        served, wait = waits(results, cell), typical_wait(results, cell)
+        lasted = "and none is served" if wait is None else f"for {wait:,.0f} ms ({reach(served)})"
+        told.append(f"{slept_share(results, cell):.1%} of the gets sleep {name}, {lasted}")
+    if counts := less_and_more_slept(results, BEFORE, CURPAGE):
+        less, more = counts
+        told[1] += f", and all together for less than before in {plural(less, 'run')}, for more "
+        told[1] += f"in {more}"
     nine = [nine_share(results, cell) for cell in (BEFORE, DRAINED)]
-    visits = mean(results, DRAINED, "cpu_visits") / mean(results, DRAINED, "seconds")
+    visits = typical(results, DRAINED, "cpu_visits") / typical(results, DRAINED, "seconds")
     cold = [seconds(results.values(cell, "served_after")) for cell in COLD_DRAINED]
     return (
-        f"After the incident {told[0]}, as it is; {told[1]}, with the curpage line; {told[2]}, "
-        f"with the patch, the curpage line, and caches that are drained while somebody "
-        f"waits. Draining alone serves {nine[1]:.0%} of the 9k gets (as it is "
+        "After the incident, in the median of the runs (in brackets: the shortest and the longest "
+        f"mean wait of a run), {'; '.join(told)}. "
+        f"Draining alone serves {nine[1]:.0%} of the 9k gets (as it is "
         f"{nine[0]:.0%}), for {visits:,.0f} visits to CPUs a second; a cold 9k get then sleeps "
         f"{cold[0]} s, and with the patch, too, {cold[1]} s."
     )
@@ -170,17 +182,16 @@ LATE = (
 def _why(results: Results) -> str:
     """What the table shows of the curpage line beside the shorter waits."""
     cells = (BEFORE, CURPAGE)
-    refused = [mean(results, cell, "refused_after") for cell in cells]
+    refused = [typical(results, cell, "refused_after") for cell in cells]
     cold, small = (
         [refused_share(results, cell, pool) for cell in cells] for pool in ("mcl4k", "mcl2k")
     )
-    slept, asleep = (
-        [figure(results, cell) for cell in cells] for figure in (slept_share, slept_seconds)
-    )
+    slept = [slept_share(results, cell) for cell in cells]
+    lasted = [typical_wait(results, cell) or 0.0 for cell in cells]
     real = (INCIDENT["as it is"], INCIDENT["curpage"])
     return (
-        f"With the curpage line {'more' if slept[1] > slept[0] else 'fewer'} gets sleep, and for "
-        f"{'less' if asleep[1] < asleep[0] else 'more'} time in all. Who no longer sleeps asks for "
+        f"With the curpage line {'more' if slept[1] > slept[0] else 'fewer'} gets sleep, each for "
+        f"a {'shorter' if lasted[1] < lasted[0] else 'longer'} time. Who no longer sleeps asks for "
         f"more, and {refused[1]:.1%} of the M_DONTWAIT gets are refused instead of "
         f"{refused[0]:.1%}: of those for 4k clusters, whose pool is cold, {cold[0]:.0%} without "
         f"the line and {cold[1]:.0%} with it; of those "
@@ -242,7 +253,8 @@ def mail(results: Results) -> str:
         _why(results),
         _objections(),
         *_replies(results),
-        f"Means of {plural(results.seeds_of(PAGE.cells), 'seed')}. The model is a Python library, "
+        f"There are {plural(results.seeds_of(PAGE.cells), 'run')} of each kernel and load, each "
+        "with a seed of its own. The model is a Python library, "
         "mbufpools, which has no public address yet; in its source, `make report` computes all "
         "this again, with a page on each question of the thread, but for what was measured on the "
         "real code: that is data there, and the harness that measured it is not in the tree.",

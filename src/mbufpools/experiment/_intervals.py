@@ -1,6 +1,8 @@
-"""Means and medians over the seeds, with intervals by bootstrap.
+"""Means and medians over the seeds, with intervals by bootstrap or with their range.
 
-The intervals need NumPy, which is in the extra ``report``; without it there are none.
+A mean describes runs of one kind only. Where some runs hang and others do not, or one of twenty is
+ten times as slow, it is a figure that no run has; there `middle` gives the median and the range.
+The intervals by bootstrap need NumPy, which is in the extra ``report``; without it there are none.
 """
 
 from __future__ import annotations
@@ -11,12 +13,19 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
-__all__ = ["interval", "median", "spread"]
+__all__ = ["BRACKETS", "interval", "median", "middle", "reach", "spread"]
 
 RESAMPLES = 2000
 """How often the seeds are drawn anew."""
 LEVEL = 95
 """Percent of the resampled means that lie in the interval."""
+
+
+BRACKETS = (
+    f"In brackets: with two dots, behind the median of the runs, the least and the most; with a "
+    f"dash, behind their mean, {LEVEL} % of the bootstrapped means."
+)
+"""What stands in brackets in the tables."""
 
 
 def interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -46,3 +55,16 @@ def spread(values: Sequence[float], form: str = "{:.1f}") -> str:
         return mean
     low, high = (form.format(end) for end in found)
     return mean if low == high else f"{mean} ({low}-{high})"
+
+
+def middle(values: Sequence[float], form: str = "{:,.0f}") -> str:
+    """Return the median as text, with the least and the most behind it if they differ:
+    "26,706 (128..27,650)"."""
+    found = form.format(statistics.median_low(values))
+    ends = reach(values, form, to="..")
+    return found if ends == found else f"{found} ({ends})"
+
+
+def reach(values: Sequence[float], form: str = "{:,.0f}", to: str = " to ") -> str:
+    """Return the least and the most as text, "128 to 184"; one of them if they look the same."""
+    return to.join(dict.fromkeys(form.format(end) for end in (min(values), max(values))))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
+
 from mbufpools.demokit import Table
 
+from .._intervals import middle, reach
 from .._results import Cell, Results
 from ._incidents import at_the_limit
-from ._question import Question, given, kernel, mean, memory
+from ._question import Question, given, kernel, memory, typical
 
 __all__ = ["BACKLOG", "BACKLOGS", "BLOCKED", "BLOCKS", "BY_PUTS", "most_saved_by_direct"]
 
@@ -31,15 +35,14 @@ BY_PUTS = tuple(
 def _backlog_tables(results: Results) -> list[Table]:
     load = given(results, BACKLOGS[0])
     tables = []
-    for field, digits, title in (
+    for field, title in (
         (
             "sleeper_seconds",
-            0,
             f"Backlog: seconds slept by all {load['processes']} processes, in {load['end']:g} "
             "seconds",
         ),
-        ("peak", 1, "Peak: the most that slept at one time"),
-        ("at_end", 1, "Asleep at the end; 0 is a backlog that has drained"),
+        ("peak", "Peak: the most that slept at one time"),
+        ("at_end", "Asleep at the end; 0 is a backlog that has drained"),
     ):
         table = Table(
             {
@@ -48,7 +51,6 @@ def _backlog_tables(results: Results) -> list[Table]:
                 **{f"{block:g}": f"{1000 * block:g} ms" for block in BLOCKS},
             },
             title=title + ", by how long systqmp is blocked",
-            right=[f"{block:g}" for block in BLOCKS],
         )
         for cells, how in (
             (BACKLOGS, "each second"),
@@ -59,43 +61,44 @@ def _backlog_tables(results: Results) -> list[Table]:
                 row = {f"{block:g}": "" for block in BLOCKS}
                 for cell in cells:
                     if cell.kernel.name == name:
-                        found = mean(results, cell, field)
-                        row[f"{cell.parameters['block']:g}"] = f"{found:.{digits}f}"
+                        row[f"{cell.parameters['block']:g}"] = middle(results.values(cell, field))
                 table.add(kernel=name, how=how, **row)
         tables.append(table)
     return tables
 
 
 def _backlog_verdict(results: Results) -> str:
-    def figure(name: str, block: float, field: str) -> float:
-        return mean(results, Cell.of("backlog", kernel(name), block=block), field)
+    def figures(name: str, block: float, field: str) -> list[float]:
+        return results.values(Cell.of("backlog", kernel(name), block=block), field)
 
     if not at_the_limit(results, BACKLOG.cells):
         return "In these runs the limit was never reached, so no process slept."
     processes = given(results, BACKLOGS[0])["processes"]
-    at_end = {block: figure("patch", block, "at_end") for block in BLOCKS}
-    knee = next((block for block in BLOCKS if at_end[block] >= 1), None)
+    at_end = {block: figures("patch", block, "at_end") for block in BLOCKS}
+    knee = next((block for block in BLOCKS if any(at_end[block])), None)
     drained = [block for block in BLOCKS if knee is None or block < knee]
     if len(drained) > 1:  # the first is no block
-        slept = [figure("patch", block, "sleeper_seconds") for block in drained]
+        slept = [statistics.median_low(figures("patch", it, "sleeper_seconds")) for it in drained]
         grows = max(slept) / slept[0] - 1 if slept[0] else float(max(slept) > 0)
-        held = (
-            f"No doom spiral: blocks up to {max(drained):g} s drain, and slept time "
-            + (f"grows by {grows:.0%}" if grows > 0.1 else "does not grow")
-            + (
-                f"; at {knee:g} s, {at_end[knee]:.0f} of {processes} still asleep"
-                if knee is not None
-                else ""
-            )
+        held = f"No doom spiral: blocks up to {max(drained):g} s drain, slept time " + (
+            f"grows by {grows:.0%}" if grows > 0.1 else "does not grow"
         )
     else:
         held = "A doom spiral: the patch's backlog does not drain"
+    if knee is not None:
+        asleep, some, runs = _asleep(at_end[knee])
+        held += f"; at {knee:g} s {asleep} of {processes} stay asleep in {some} of {runs} runs"
     saved = most_saved_by_direct(results)
-    helps = f"direct saves {saved:.0%} of it at most" if saved > 0 else "direct saves nothing"
-    unpatched = figure("as it is", 0.0, "at_end")
-    return (
-        f"{held}; where puts free pages, too, {helps}; unpatched {unpatched:.0f} sleep at the end."
-    )
+    helps = f"direct saves {saved:.0%} at most" if saved > 0 else "direct saves nothing"
+    asleep, some, _ = _asleep(figures("as it is", 0.0, "at_end"))
+    unpatched = f"unpatched and unblocked {asleep} in {some}"
+    return f"{held} ({unpatched}); if puts free pages, too, {helps}."
+
+
+def _asleep(at_end: Sequence[float]) -> tuple[str, int, int]:
+    """How many processes sleep at the end where some do, in how many runs, and of how many."""
+    some = [count for count in at_end if count]
+    return reach(some or [0]), len(some) or len(at_end), len(at_end)
 
 
 def most_saved_by_direct(results: Results) -> float:
@@ -104,7 +107,7 @@ def most_saved_by_direct(results: Results) -> float:
 
     def slept(name: str, block: float) -> float:
         cell = Cell.of("backlog", kernel(name), block=block, keep=0)
-        return mean(results, cell, "sleeper_seconds")
+        return typical(results, cell, "sleeper_seconds")
 
     return max(
         1 - slept("direct", block) / patch if (patch := slept("patch", block)) else 0.0

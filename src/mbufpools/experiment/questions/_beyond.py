@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+
 from mbufpools.demokit import Table
 
 from .._intervals import median
@@ -12,11 +14,13 @@ from ._incidents import (
     VARIED_CELLS,
     at_the_limit,
     changed,
+    hanging,
+    hung,
     incident_cell,
     incident_notes,
     incident_tables,
 )
-from ._question import Question, given, kernel, mean, memory, seconds
+from ._question import Question, given, kernel, memory, seconds
 
 __all__ = ["BEYOND", "IDLE"]
 
@@ -81,19 +85,33 @@ def _beyond_verdict(results: Results) -> str:
         longest = max(given(results, cell)["horizon"] for cell in IDLE[:2])
         return f"over {longest:,g} s" if value is None else f"{value:,.0f} s"
 
-    cells = [incident_cell(name, 0) for name in ("as it is", "patch", "patch + curpage")]
-    done = [mean(results, cell, "done_after") for cell in cells]
-    pair = [incident_cell(name, CPUS) for name in ("as it is", "patch")]
-    told = (
-        f"{done[0]:,.0f} as it is, {done[1]:,.0f} patched, {done[2]:,.0f} with "
-        f"patch + curpage; with caches the patch changes {changed(results, *pair)}."
-    )
-    if not at_the_limit(results, (*cells, *pair)):
-        told = f"{done[0]:,.0f} under each kernel, as the limit was never reached."
-    return (
-        f"Half of 256 idle pages stay {text(plain)}, {text(cached)} with caches; requests done "
-        f"afterwards: {told}"
-    )
+    pairs = [
+        [incident_cell(name, caches) for name in ("as it is", "patch")] for caches in (0, CPUS)
+    ]
+    told = f"{_incident(results, *pairs[0])}; with caches the patch changes "
+    told += f"{changed(results, *pairs[1])}."
+    if not at_the_limit(results, (*pairs[0], *pairs[1])):
+        told = "in the incident the limit was never reached."
+    return f"Half of 256 idle pages stay {text(plain)}, with caches {text(cached)}; {told}"
+
+
+def _incident(results: Results, one: Cell, other: Cell) -> str:
+    """What the patch does to the incident: to the runs that hang as it is, and to the rest."""
+    stuck = hung(results, one)
+    done = [results.values(cell, "done_after") for cell in (one, other)]
+
+    def of(kind: bool) -> str:
+        medians = (
+            statistics.median_low([it for it, at in zip(each, stuck, strict=True) if at is kind])
+            for each in done
+        )
+        return " → ".join(f"{found:,}" for found in medians)
+
+    told = f"incidents hang in {hanging(results, one)}, patched in {sum(hung(results, other))} ("
+    if any(stuck):
+        told += f"{of(True)} requests" + ("" if all(stuck) else f", else {of(False)}")
+        return f"{told})"
+    return f"{told}{of(False)} requests)"
 
 
 def _how(results: Results) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from mbufpools.demokit import Table
 
+from .._intervals import middle
 from .._results import Cell, Results
-from ._question import Question, given, kernel, mean, percent
+from ._question import Question, given, kernel, percent
 
 __all__ = ["DELAYS", "GRAB", "GRABBERS", "GRABS", "sleepers_share"]
 
@@ -40,7 +41,7 @@ def _grab_tables(results: Results) -> list[Table]:
                 f"{cell.parameters['delay']:g}": percent(sleepers_share(results, cell))
                 for cell in cells
             },
-            served=f"{mean(results, late, 'slept') - mean(results, late, 'never'):.0f}",
+            served=middle([run["slept"] - run["never"] for run in results.all(late)]),
         )
     return [table]
 

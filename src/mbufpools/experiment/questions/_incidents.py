@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable
 from typing import Any
 
 from mbufpools.demokit import Table, plural
 
-from .._intervals import spread
+from .._intervals import middle, reach
 from .._kernels import CPUS
 from .._results import Cell, Results
-from ._question import given, kernel, mean, percent
+from ._question import given, kernel
 
 __all__ = [
     "FOUR",
@@ -18,17 +19,20 @@ __all__ = [
     "VARIED_CELLS",
     "at_the_limit",
     "changed",
+    "hanging",
+    "hung",
     "incident_cell",
     "incident_notes",
     "incident_tables",
-    "mean_wait",
+    "kinds",
+    "less_and_more_slept",
     "more_and_fewer",
     "nine_share",
     "refused_share",
     "slept_seconds",
     "slept_share",
-    "slept_sums",
-    "wait_text",
+    "typical_wait",
+    "waits",
 ]
 
 INCIDENTS = (
@@ -97,11 +101,11 @@ def incident_notes(results: Results) -> tuple[str, ...]:
         "Done: sends and rounds of NFS. Slept: of the gets that may sleep. Refused: of the gets "
         "that may not (M_DONTWAIT). Waits are those of gets that began to sleep after the peers "
         "had read again, and were served; those for 9k clusters are left out. Asleep at the end "
-        "are all, of both.",
+        "are all, of both. A run hangs if every sender and every NFS client sleeps at its end.",
         "Pages freed, puts, wakeups, takers and visits are counted from the beginning, in "
         f"{load['end']:g} s; a visit to a CPU, to drain its caches, is what draining costs. A page "
         "counts for the request that takes the last of its bytes; the rest of the freed pages "
-        "nobody has taken.",
+        "nobody has taken. Puts to a page are those of all runs together.",
         "1 CPU is a multiprocessor kernel on one CPU; a kernel for a single processor has no "
         "caches. 512 MiB is nmbclust 262,144, the default of amd64: 200 hogs do not fill it, 8,192 "
         "do.",
@@ -120,7 +124,6 @@ def incident_tables(results: Results) -> list[Table]:
         {"kernel": "kernel", "cpus": "CPUs with\ncaches", **USERS},
         title=f"The incident: its users, in the {load['end'] - load['resume']:g} seconds after the "
         "peers read again",
-        right=USERS.keys() - SPREAD,
     )
     pages = Table(
         {
@@ -136,27 +139,21 @@ def incident_tables(results: Results) -> list[Table]:
         },
         title=f"The same runs, all {load['end']:g} seconds: pages that were freed, who took them, "
         "wakeups",
-        right=("cpus", "freed", "ratio", "sleeper", "newcomer", "runs", "vain", "visits"),
+        right=("ratio",),
     )
     for cell in INCIDENT_CELLS:
         caches = results.measured(cell).kernel.caches
         machine = {"kernel": cell.kernel.name, "cpus": caches or "-"}
         users.add(**machine, **_users(results, cell))
-        freed = mean(results, cell, "pages_freed")
+        freed = sum(results.values(cell, "pages_freed"))
         pages.add(
             **machine,
-            freed=f"{freed:.1f}",
-            ratio=f"{mean(results, cell, 'puts') / freed:,.0f}" if freed else "none freed",
-            sleeper=f"{mean(results, cell, 'taken_by_sleeper'):.1f}",
-            newcomer=f"{mean(results, cell, 'taken_by_newcomer'):.1f}",
-            runs=f"{mean(results, cell, 'runs'):.1f}",
-            vain=f"{mean(results, cell, 'runs_in_vain'):.1f}",
-            visits=f"{mean(results, cell, 'cpu_visits'):,.0f}",
+            ratio=f"{sum(results.values(cell, 'puts')) / freed:,.0f}" if freed else "none freed",
+            **{column: middle(results.values(cell, name)) for column, name in PAGES.items()},
         )
     varied = Table(
         {"what": "what is other", "cpus": "CPUs with\ncaches", "kernel": "kernel", **USERS},
         title="The incident on other machines and under other loads: its users",
-        right=USERS.keys() - SPREAD,
     )
     cells = iter(VARIED_CELLS)
     changes = results.changes.get("incident", {})
@@ -173,7 +170,18 @@ def incident_tables(results: Results) -> list[Table]:
     return [users, pages, varied]
 
 
+PAGES = {
+    "freed": "pages_freed",
+    "sleeper": "taken_by_sleeper",
+    "newcomer": "taken_by_newcomer",
+    "runs": "runs",
+    "vain": "runs_in_vain",
+    "visits": "cpu_visits",
+}
+"""The columns of the pages, and their figures."""
+
 USERS = {
+    "hung": "runs that\nhang",
     "done": "requests\ndone",
     "slept": "slept\n%",
     "wait": "mean wait\n(ms)",
@@ -184,38 +192,76 @@ USERS = {
 }
 
 
-SPREAD = {"wait", "refused"}
-"""The columns with an interval behind the mean."""
-
-
 def _users(results: Results, cell: Cell) -> dict[str, str]:
     runs = results.all(cell)
-    waits = spread([1000 * run["wait_after"] for run in runs], "{:.0f}")
+    served = waits(results, cell)
+    unserved = "none served" if any(results.values(cell, "never_after")) else "-"
     return {
-        "done": f"{mean(results, cell, 'done_after'):,.0f}",
-        "slept": f"{100 * slept_share(results, cell):.2f}",
-        "wait": wait_text(results, cell, waits),
-        "p99": f"{1000 * mean(results, cell, 'p99_after'):,.0f}",
-        "refused": spread([100 * run["refused_after"] for run in runs]),
-        "never": f"{mean(results, cell, 'never'):.1f}",
-        "nine": percent([run["nine_served"] / max(1, run["nine_asked"]) for run in runs]),
+        "hung": hanging(results, cell),
+        "done": middle(results.values(cell, "done_after")),
+        "slept": middle([100 * share for share in slept_shares(results, cell)], "{:.2f}"),
+        "wait": middle(served) if served else unserved,
+        "p99": middle([1000 * run["p99_after"] for run in runs]),
+        "refused": middle([100 * run["refused_after"] for run in runs], "{:.1f}"),
+        "never": middle(results.values(cell, "never")),
+        "nine": middle([100 * share for share in nine_shares(results, cell)]),
     }
 
 
-def slept_share(results: Results, cell: Cell) -> float:
-    """The share of the gets after the stop that had to sleep, without those for 9k clusters."""
-    runs = results.all(cell)
-    shares: list[float] = [
-        (run["slept_after"] + run["never_after"]) / max(1, run["asked_after"]) for run in runs
+def hung(results: Results, cell: Cell) -> list[bool]:
+    """For each run: True if at its end every sender and every NFS client sleeps, so that nothing is
+    asked for any more but by the receive rings."""
+    load = given(results, cell)
+    processes = load["senders"] + load["small"] + load["nfs"]
+    return [asleep >= processes for asleep in results.values(cell, "never_after")]
+
+
+def hanging(results: Results, cell: Cell) -> str:
+    """How many runs hang, as text: "4 of 20"."""
+    found = hung(results, cell)
+    return f"{sum(found)} of {len(found)}"
+
+
+def kinds(results: Results, one: Cell, other: Cell) -> str:
+    """The requests done under `one`, the kernel as it is, and under `other`, the patch, in
+    sentences: apart for the runs that hang under `one` and for the rest."""
+    stuck = hung(results, one)
+    done = [results.values(cell, "done_after") for cell in (one, other)]
+
+    def of(kind: bool) -> str:
+        before, after = (
+            reach([it for it, at in zip(each, stuck, strict=True) if at is kind]) for each in done
+        )
+        return f"{before} requests are done, and {after} with the patch"
+
+    told = [f"In the runs that hang, {of(True)}."] if any(stuck) else []
+    if not all(stuck):
+        told.append(f"{'In the others' if any(stuck) else 'In all'}, {of(False)}.")
+    return " ".join(told)
+
+
+def slept_shares(results: Results, cell: Cell) -> list[float]:
+    """For each run the share of the gets after the stop that had to sleep, without those for 9k
+    clusters."""
+    return [
+        (run["slept_after"] + run["never_after"]) / max(1, run["asked_after"])
+        for run in results.all(cell)
     ]
-    return sum(shares) / len(shares)
+
+
+def slept_share(results: Results, cell: Cell) -> float:
+    """The median of the `slept_shares`."""
+    return statistics.median_low(slept_shares(results, cell))
+
+
+def nine_shares(results: Results, cell: Cell) -> list[float]:
+    """For each run the share of the 9k clusters that were served."""
+    return [run["nine_served"] / max(1, run["nine_asked"]) for run in results.all(cell)]
 
 
 def nine_share(results: Results, cell: Cell) -> float:
-    """The share of the 9k clusters that were served."""
-    runs = results.all(cell)
-    asked = sum(int(run["nine_asked"]) for run in runs)
-    return sum(int(run["nine_served"]) for run in runs) / max(1, asked)
+    """The median of the shares of the 9k clusters that were served."""
+    return statistics.median_low(nine_shares(results, cell))
 
 
 def at_the_limit(results: Results, cells: Iterable[Cell]) -> bool:
@@ -224,34 +270,32 @@ def at_the_limit(results: Results, cells: Iterable[Cell]) -> bool:
     return any(run["refused"] or run["slept"] for cell in cells for run in results.all(cell))
 
 
-def mean_wait(results: Results, cell: Cell) -> float | None:
-    """The mean of the waits after the stop, in milliseconds; None if no sleeper was served."""
-    if not any(results.values(cell, "slept_after")):
-        return None
-    return 1000 * mean(results, cell, "wait_after")
+def waits(results: Results, cell: Cell) -> list[float]:
+    """The mean of the waits after the stop, in milliseconds, of each run in which a sleeper was
+    served."""
+    return [1000 * run["wait_after"] for run in results.all(cell) if run["slept_after"]]
 
 
-def wait_text(results: Results, cell: Cell, served: str = "") -> str:
-    """The cell of a table for the mean wait in milliseconds: `served`, by default the mean; or that
-    no sleeper was served."""
-    wait = mean_wait(results, cell)
-    if wait is None and any(results.values(cell, "never_after")):
-        return "none served"
-    return served or ("-" if wait is None else f"{wait:,.0f}")
+def typical_wait(results: Results, cell: Cell) -> float | None:
+    """The median of the `waits`; None if no sleeper was served."""
+    found = waits(results, cell)
+    return statistics.median_low(found) if found else None
 
 
-def slept_seconds(results: Results, cell: Cell) -> float:
-    """The mean over the seeds of the seconds slept after the stop by all that were served."""
-    runs = results.all(cell)
-    return sum(float(run["slept_after"] * run["wait_after"]) for run in runs) / len(runs)
+def slept_seconds(results: Results, cell: Cell) -> list[float]:
+    """The seconds slept after the stop by all that were served, of each run."""
+    return [float(run["slept_after"] * run["wait_after"]) for run in results.all(cell)]
 
 
-def slept_sums(results: Results, one: Cell, other: Cell) -> tuple[float, float] | None:
-    """The `slept_seconds` of two cells; None if a sleeper of one was not served, because it is not
-    known how long that one would sleep."""
+def less_and_more_slept(results: Results, one: Cell, other: Cell) -> tuple[int, int] | None:
+    """In how many runs the `slept_seconds` are less under `other` than under `one`, and in how many
+    more. None if a sleeper was not served, because it is not known how long that one would
+    sleep."""
     if any(any(results.values(cell, "never_after")) for cell in (one, other)):
         return None
-    return slept_seconds(results, one), slept_seconds(results, other)
+    pairs = zip(slept_seconds(results, one), slept_seconds(results, other), strict=True)
+    differences = [after - before for before, after in pairs]
+    return sum(it < 0 for it in differences), sum(it > 0 for it in differences)
 
 
 def refused_share(results: Results, cell: Cell, pool: str) -> float:

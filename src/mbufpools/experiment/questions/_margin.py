@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from mbufpools.demokit import Table, conjunction
 
+from .._intervals import middle
 from .._results import Cell, Results
-from ._incidents import incident_cell
-from ._question import Question, given, kernel, mean, memory, never, seconds
+from ._incidents import hanging, incident_cell
+from ._question import Question, given, kernel, memory, never, seconds, typical
 
 __all__ = ["MARGIN", "MARGINS", "MARGIN_CELLS"]
 
@@ -33,7 +34,7 @@ LOADED = (
 
 def _adds(results: Results, cell: Cell) -> float:
     """How often the task was added, also while it was queued."""
-    return mean(results, cell, "runs") + mean(results, cell, "coalesced")
+    return typical(results, cell, "runs") + typical(results, cell, "coalesced")
 
 
 def _margin_tables(results: Results) -> list[Table]:
@@ -64,24 +65,24 @@ def _margin_tables(results: Results) -> list[Table]:
     loaded = Table(
         {
             "margin": "margin\n(KiB)",
+            "hung": "runs that\nhang",
             "done": "requests\ndone",
             "slept": "slept (s)\nby all",
-            "never": "asleep at\nthe end",
             "adds": "adds",
             "saved": "adds saved\n%",
         },
         title="The incident of question g without caches, by the margin",
-        right=("margin", "done", "slept", "never", "adds"),
+        right=("margin",),
     )
     adds = _adds(results, LOADED[0])
     for cell in LOADED:
         margin = cell.kernel.margin
         loaded.add(
             margin="patch" if margin is None else str(margin // 1024),
-            done=f"{mean(results, cell, 'done_after'):,.0f}",
-            slept=f"{mean(results, cell, 'sleeper_seconds'):,.0f}",
-            never=f"{mean(results, cell, 'never'):.1f}",
-            adds=f"{_adds(results, cell):.0f}",
+            hung=hanging(results, cell),
+            done=middle(results.values(cell, "done_after")),
+            slept=middle(results.values(cell, "sleeper_seconds")),
+            adds=middle([run["runs"] + run["coalesced"] for run in results.all(cell)]),
             saved=round(100 * (1 - _adds(results, cell) / adds)) if adds else None,
         )
     return [table, loaded]
@@ -152,6 +153,7 @@ MARGIN = Question(
     _how,
     lambda results: (
         "*: how often the task is added, while a get for a 2k cluster sleeps and afterwards; the "
-        "last column is the share of the patch's adds that the margin saves.",
+        "last column is the share of the patch's adds that the margin saves. A run hangs if every "
+        "sender and every NFS client sleeps at its end.",
     ),
 )

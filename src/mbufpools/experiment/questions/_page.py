@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from mbufpools.demokit import Table
+from mbufpools.demokit import Table, plural
 
 from .._kernels import CPUS
 from .._measured import INCIDENT
@@ -12,14 +12,16 @@ from .._results import Cell, Results
 from ._incidents import (
     at_the_limit,
     changed,
+    hanging,
+    hung,
     incident_cell,
-    mean_wait,
+    less_and_more_slept,
     nine_share,
     slept_share,
-    slept_sums,
-    wait_text,
+    typical_wait,
+    waits,
 )
-from ._question import Question, given, kernel, mean, memory, seconds
+from ._question import Question, given, kernel, mean, memory, seconds, typical
 
 __all__ = ["PAGE", "SHOWN"]
 
@@ -28,7 +30,7 @@ SHOWN = {
     "curpage": "curpage line",
     "patch": "the patch",
     "drained": "draining",
-    "drained + patch": "draining + patch",
+    "drained + patch": "drain + patch",
     "drained + patch + curpage": "all three",
 }
 """The kernels as the table of one page names them, the curpage line first."""
@@ -51,29 +53,33 @@ def _page_tables(results: Results) -> list[Table]:
     table = Table(
         {
             "kernel": "kernel",
-            "hidden": "hidden:\n% put",
+            "hidden": "hidden\n%",
             "cold": "cold 9k\n(s)",
             "refused": "refused\n%",
             "slept": "slept\n%",
-            "wait": "mean\n(ms)",
+            "wait": "wait\n(ms)",
+            "worst": "worst\n(ms)",
             "freed": "pages\nfreed",
-            "nine": "9k\nserved",
+            "nine": "9k\n%",
         },
         title=f"The kernel and its cures, with caches on {results.cpus or CPUS} CPUs (but for "
         "hidden)",
-        right=("hidden", "cold", "refused", "slept", "wait", "freed", "nine"),
+        right=("hidden", "cold", "refused", "slept", "wait", "worst", "freed", "nine"),
     )
     for name, shown in SHOWN.items():
         hidden, cold, incident = HIDDEN_CELLS[name], COLD_CELLS[name], AFTER_CELLS[name]
+        served = waits(results, incident)
+        unserved = "none" if any(results.values(incident, "never_after")) else "-"
         table.add(
             kernel=shown,
             hidden=f"{100 * mean(results, hidden, 'share'):.2f}",
             cold=seconds(results.values(cold, "served_after")),
-            refused=f"{100 * mean(results, incident, 'refused_after'):.1f}",
+            refused=f"{100 * typical(results, incident, 'refused_after'):.1f}",
             slept=f"{100 * slept_share(results, incident):.2f}",
-            wait=wait_text(results, incident),
-            freed=f"{mean(results, incident, 'freed_after'):.1f}",
-            nine=f"{nine_share(results, incident):.0%}",
+            wait=f"{typical_wait(results, incident):,.0f}" if served else unserved,
+            worst=f"{max(served):,.0f}" if served else unserved,
+            freed=f"{typical(results, incident, 'freed_after'):.0f}",
+            nine=f"{100 * nine_share(results, incident):.0f}",
         )
     measured = Table(
         {
@@ -100,22 +106,21 @@ def _page_verdict(results: Results) -> str:
     hidden = [mean(results, HIDDEN_CELLS[name], "share") for name in names]
     after = [AFTER_CELLS[name] for name in names]
     slept = [slept_share(results, cell) for cell in after]
-    waits = [
+    lasted = [
         f" {wait:,.0f} ms" if wait is not None else ", none served" if share else ""
-        for share, wait in zip(slept, (mean_wait(results, cell) for cell in after), strict=True)
+        for share, wait in zip(slept, (typical_wait(results, cell) for cell in after), strict=True)
     ]
     helps = "helps" if hidden[1] < 0.5 * hidden[0] else "does not help"
-    asleep = f"{slept[0]:.1%} of gets sleep{waits[0]} → {slept[1]:.1%}{waits[1]}"
-    if (sums := slept_sums(results, *after)) and any(sums):
-        asleep += f", {sums[0]:,.0f} → {sums[1]:,.0f} s in all"
+    asleep = f"{slept[0]:.1%} of gets sleep{lasted[0]} → {slept[1]:.1%}{lasted[1]}"
+    if (counts := less_and_more_slept(results, *after)) and any(counts):
+        asleep += f", in {plural(counts[0], 'run')} less in all"
     runs = changed(results, after[0], AFTER_CELLS["patch"])
     nines = nine_share(results, AFTER_CELLS["drained"])
     ending = f"{asleep}; with caches the patch changes {runs}; draining serves {nines:.0%} of 9k."
     if not at_the_limit(results, AFTER_CELLS.values()):
         ending = "in the incident the limit was never reached."
-    return (
-        f"The curpage line {helps} alone: {hidden[0]:.0%} → {hidden[1]:.2%} of a pool put, {ending}"
-    )
+    line = f"{hidden[1]:.2%}" if hidden[1] < 0.01 else f"{hidden[1]:.0%}"
+    return f"The curpage line {helps} alone: {hidden[0]:.0%} → {line} of a pool put, {ending}"
 
 
 def _how(results: Results) -> str:
@@ -136,26 +141,41 @@ def _how(results: Results) -> str:
         f"{'fill' if full else 'do not fill'} the budget of {memory(incident['nmbclust'])}; "
         f"receive rings, {incident['senders']} senders and NFS go on. Counted are the "
         f"{incident['end'] - incident['resume']:g} seconds after the peers read again. refused: of "
-        "the M_DONTWAIT gets; slept: of the M_WAIT gets, and how long on average, without those "
-        "for 9k; 9k: one is asked for each second. Draining: before a get sleeps, and at each run "
-        "of the gc while one sleeps, the caches of all CPUs and the depots go back to the pages, "
-        "and the requests of all pools are tried again."
+        "the M_DONTWAIT gets; slept: of the M_WAIT gets, without those for 9k; wait: how long they "
+        "sleep, on average over a run; 9k: served, of one asked for each second. hidden is the "
+        "mean of the runs, worst the wait of the run with the longest, and each other column the "
+        f"median of the runs. {_hung(results)} Draining: before a get sleeps, and at each run of "
+        "the gc while one sleeps, the caches of all CPUs and the depots go back to the pages, and "
+        "the requests of all pools are tried again."
     )
+
+
+def _hung(results: Results) -> str:
+    """In how many runs of which kernels the incident hangs, in a sentence."""
+    told = [
+        f"{hanging(results, cell)} under {SHOWN[name]!r}"
+        for name, cell in AFTER_CELLS.items()
+        if any(hung(results, cell))
+    ]
+    if not told:
+        return "No run of the incident hangs: in each, senders and NFS clients go on to the end."
+    return f"Of the runs of the incident these hang, with all senders asleep: {', '.join(told)}."
 
 
 def _notes(results: Results) -> tuple[str, ...]:
     """Why more gets sleep with the curpage line, if the figures show it."""
     cells = [AFTER_CELLS[name] for name in ("as it is", "curpage")]
     slept = [slept_share(results, cell) for cell in cells]
-    refused = [mean(results, cell, "refused_after") for cell in cells]
-    waits = [mean_wait(results, cell) or math.inf for cell in cells]
-    sums = slept_sums(results, *cells)
-    more, shorter = slept[0] < slept[1], waits[1] < waits[0]
-    if not (more and shorter and refused[0] < refused[1] and sums):
+    refused = [typical(results, cell, "refused_after") for cell in cells]
+    lasted = [typical_wait(results, cell) or math.inf for cell in cells]
+    counts = less_and_more_slept(results, *cells)
+    more, shorter = slept[0] < slept[1], lasted[1] < lasted[0]
+    if not (more and shorter and refused[0] < refused[1] and counts):
         return ()
     return (
         "With the curpage line more gets sleep, each for a shorter time: added up, they sleep for "
-        f"{sums[1]:,.0f} s instead of {sums[0]:,.0f}. Who no longer sleeps asks for more, so a few "
+        f"less in {plural(counts[0], 'run')}, and for more in {counts[1]}. Who no longer sleeps "
+        "asks for more, so a few "
         "more M_DONTWAIT gets are refused here; on the kernel's own code, with more load, fewer "
         "are.",
     )

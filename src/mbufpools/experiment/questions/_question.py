@@ -6,6 +6,7 @@ question can come out the other way, and then its sentence says so.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,7 @@ __all__ = [
     "never",
     "percent",
     "seconds",
+    "typical",
 ]
 
 LONGEST = 200
@@ -98,6 +100,12 @@ def mean(results: Results, cell: Cell, name: str) -> float:
     """Return the mean of a figure over the seeds; None counts as 0."""
     values = [value or 0.0 for value in results.values(cell, name)]
     return sum(values) / len(values)
+
+
+def typical(results: Results, cell: Cell, name: str) -> float:
+    """Return the median of a figure over the seeds, which is one that was measured; None counts as
+    0. Unlike the mean, it does not mix runs that hang with others."""
+    return float(statistics.median_low([value or 0.0 for value in results.values(cell, name)]))
 
 
 def percent(values: Sequence[float]) -> str:

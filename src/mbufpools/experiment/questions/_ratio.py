@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from mbufpools.demokit import Table, plural
 
+from .._intervals import middle
 from .._measured import PUTS_TO_A_PAGE
 from .._results import Cell, Results
-from ._question import Question, given, kernel, mean
+from ._question import Question, given, kernel, typical
 
 __all__ = ["RATIO", "RATIOS"]
 
@@ -48,18 +49,18 @@ def _ratio_tables(results: Results) -> list[Table]:
         },
         title="Load without an incident: puts to page frees, and seconds slept by all, in "
         f"{given(results, RATIOS[0])['end']:g} s",
-        right=("freed", "ratio", "before", "patch"),
+        right=("ratio",),
     )
     for before, patch in zip(RATIOS[::2], RATIOS[1::2], strict=True):
         ratio = _ratio(results, before)
         table.add(
             caches=before.kernel.caches > 0,
             nmbclust=before.parameters["nmbclust"],
-            puts=round(mean(results, before, "puts")),
-            freed=f"{mean(results, before, 'pages_freed'):.1f}",
+            puts=middle(results.values(before, "puts")),
+            freed=middle(results.values(before, "pages_freed")),
             ratio=_pages(*_freed(results, before)) if ratio is None else f"{ratio:,.0f}",
-            before=f"{mean(results, before, 'sleeper_seconds'):.1f}",
-            patch=f"{mean(results, patch, 'sleeper_seconds'):.1f}",
+            before=middle(results.values(before, "sleeper_seconds"), "{:.1f}"),
+            patch=middle(results.values(patch, "sleeper_seconds"), "{:.1f}"),
         )
     return [table]
 
@@ -76,7 +77,7 @@ def _ratio_verdict(results: Results) -> str:
             rare.append(_freed(results, before))
         else:
             ratios.append(ratio)
-        slept = [mean(results, cell, "sleeper_seconds") for cell in (before, patch)]
+        slept = [typical(results, cell, "sleeper_seconds") for cell in (before, patch)]
         if max(slept) > 1.0 and abs(slept[1] - slept[0]) > 0.1 * max(slept):
             matters += 1
     told = []

@@ -8,6 +8,7 @@ from mbufpools import MbufPools
 from mbufpools.demokit import Table
 from mbufpools.mbufs import MCLBYTES
 
+from .._intervals import middle
 from .._kernels import CPUS
 from .._measured import microseconds_a_second
 from .._results import Cell, Results
@@ -74,10 +75,10 @@ def _wakeup_tables(results: Results) -> list[Table]:
         table.add(
             load=load,
             kernel=cell.kernel.name,
-            runs=round(runs),
+            runs=middle(results.values(cell, "runs")),
             vain=round(100 * mean(results, cell, "runs_in_vain") / runs) if runs else None,
             served=round(mean(results, cell, "served_by_runs") / runs, 2) if runs else None,
-            coalesced=round(mean(results, cell, "coalesced")),
+            coalesced=middle(results.values(cell, "coalesced")),
             price=round(max(price(results, cell)), 1),
         )
     return [table]
@@ -123,6 +124,6 @@ WAKEUPS = Question(
     _how,
     lambda results: (
         "In vain: runs that served nobody. Where nobody sleeps all are in vain, and wanted has "
-        "none.",
+        "none. These shares are those of all runs of the experiment together.",
     ),
 )

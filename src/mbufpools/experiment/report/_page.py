@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mbufpools.demokit import Table, plural
 
+from .._intervals import BRACKETS
 from .._kernels import KERNELS
 from .._measured import SOURCE
 from .._results import Results
@@ -98,8 +99,8 @@ def _section(question: Question, results: Results, picture: str) -> str:
 <p>{_text(question.how(results))}</p>
 {order[1]}
 {notes}
-<p class="faint">{plural(seeds, "seed")} a cell; in brackets 95 % of the
-bootstrapped means. Rerun: <code>{_text(_command(question, results, seeds))}</code></p>
+<p class="faint">{plural(seeds, "seed")} a cell. {_text(BRACKETS)}
+Rerun: <code>{_text(_command(question, results, seeds))}</code></p>
 </section>
 """
 

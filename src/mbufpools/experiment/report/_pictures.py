@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import statistics
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from .._intervals import median
@@ -14,7 +15,7 @@ from ..questions._grab import DELAYS, GRABBERS, GRABS, sleepers_share
 from ..questions._incidents import FOUR, INCIDENT_CELLS, incident_cell
 from ..questions._margin import MARGIN_CELLS, MARGINS
 from ..questions._page import SHOWN
-from ..questions._question import given, mean
+from ..questions._question import given, mean, typical
 from ..questions._ratio import RATIOS
 from ..questions._wakeups import STORMS, price
 from ._drawing import COLOURS, INK, figure, style, svg
@@ -32,9 +33,18 @@ def _drawn(draw: Callable[[Results], Any], name: str) -> Callable[[Results], str
     return picture
 
 
-def _average(rows: Iterable[list[int]]) -> list[float]:
-    columns = zip(*rows, strict=False)
-    return [sum(column) / len(column) for column in columns]
+def _median_by_second(rows: Iterable[list[int]]) -> list[float]:
+    return [statistics.median_low(column) for column in zip(*rows, strict=False)]
+
+
+def _bars(axes: Any, names: Any, rows: Sequence[Sequence[float]], **look: Any) -> None:
+    """Draw a bar to the median of each row, with a line from its least to its most."""
+    medians = [statistics.median_low(row) for row in rows]
+    ranges = [
+        [middle - min(row) for middle, row in zip(medians, rows, strict=True)],
+        [max(row) - middle for middle, row in zip(medians, rows, strict=True)],
+    ]
+    axes.barh(names, medians, xerr=ranges, error_kw={"ecolor": INK, "lw": 0.8}, **look)
 
 
 def _page(results: Results) -> Any:
@@ -42,13 +52,13 @@ def _page(results: Results) -> Any:
     for number, name in enumerate(FOUR):
         cell = incident_cell(name, 8)
         for at, field in enumerate(("asleep_by_second", "refused_by_second")):
-            values = _average(results.values(cell, field))
+            values = _median_by_second(results.values(cell, field))
             dashes = "--" if name == "patch" else "-"
             axes[at].plot(
                 range(1, len(values) + 1), values, dashes, label=SHOWN[name], color=COLOURS[number]
             )
-    axes[0].set_title("Asleep at the end of each second (grey: the peers do not read)")
-    axes[1].set_title("M_DONTWAIT gets refused in each second")
+    axes[0].set_title("Asleep at the end of each second, median (grey: nobody reads)")
+    axes[1].set_title("M_DONTWAIT gets refused in each second, median")
     load = given(results, INCIDENT_CELLS[0])
     for each in axes:
         each.set_xlabel("seconds of virtual time")
@@ -108,15 +118,16 @@ def _backlog(results: Results) -> Any:
     for number, name in enumerate(BLOCKED):
         cells = [cell for cell in BACKLOGS if cell.kernel.name == name]
         for at, field in enumerate(("sleeper_seconds", "at_end")):
-            values = [mean(results, cell, field) for cell in cells]
+            values = [typical(results, cell, field) for cell in cells]
             axes[at].plot(places, values, marker=MARKERS[number], label=name, alpha=0.85)
     for each in axes:
         each.set_xticks(places, [f"{1000 * block:g}" for block in BLOCKS])
         each.set_xlabel("ms that systqmp is blocked each second")
         each.set_ylim(bottom=0)
     load = given(results, BACKLOGS[0])
-    axes[0].set_title(f"Seconds slept by {load['processes']} processes in {load['end']:g} s")
-    axes[1].set_title("Processes asleep at the end")
+    slept = f"Seconds slept by {load['processes']} processes in {load['end']:g} s, median"
+    axes[0].set_title(slept)
+    axes[1].set_title("Processes asleep at the end, median")
     axes[1].legend(fontsize=8)
     return made
 
@@ -165,9 +176,10 @@ def _ratio(results: Results) -> Any:
         caches = ", caches" if before.kernel.caches else ""
         names.append(f"nmbclust {before.parameters['nmbclust']}{caches}")
         for shift, cell in ((-0.2, before), (0.2, patch)):
-            axes.barh(
-                number + shift,
-                mean(results, cell, "sleeper_seconds"),
+            _bars(
+                axes,
+                [number + shift],
+                [results.values(cell, "sleeper_seconds")],
                 height=0.36,
                 color=COLOURS[0 if shift < 0 else 1],
                 label=cell.kernel.name if number == 0 else None,
@@ -177,7 +189,7 @@ def _ratio(results: Results) -> Any:
     axes.grid(axis="y", visible=False)
     seconds = given(results, RATIOS[0])["end"]
     axes.set_xlabel(f"seconds slept by all in {seconds:g} seconds")
-    axes.set_title("Does the policy matter?")
+    axes.set_title("Does the policy matter? (median of the runs; line: all runs)")
     axes.legend(fontsize=9)
     return made
 
@@ -210,12 +222,12 @@ def _beyond(results: Results) -> Any:
         if cell.kernel.name not in DRAWN:
             continue
         names.append(cell.kernel.name + (", caches" if cell.kernel.caches else ""))
-        done.append(mean(results, cell, "done_after"))
-    axes[1].barh(names, done, height=0.6, color=COLOURS[0])
+        done.append(results.values(cell, "done_after"))
+    _bars(axes[1], names, done, height=0.6, color=COLOURS[0])
     axes[1].invert_yaxis()
     axes[1].tick_params(axis="y", labelsize=8)
     axes[1].set_xlabel("requests")
-    axes[1].set_title("Requests done after the incident")
+    axes[1].set_title("Requests done afterwards (line: all runs)")
     axes[1].grid(axis="y", visible=False)
     return made
 
