@@ -399,6 +399,14 @@ def test_a_text_of_runs_of_one_kind_has_no_other_kind(
     assert "else" not in verdict
 
 
+def test_the_page_says_in_how_many_runs_the_incident_hangs(committed: Results) -> None:
+    page = find_question("page")
+    assert "No run of the incident hangs" in page.how(committed)
+    told = page.how(changed(committed, "page", never_after=122))
+    assert "In some runs the incident hangs" in told
+    assert "asleep at its end: 20 of 20 (as it is), 20 of 20 (curpage line)" in told
+
+
 def test_the_tables_of_the_incident_have_the_median_and_the_range(committed: Results) -> None:
     _, users, pages, _ = find_question("beyond").tables(committed)
     row = next(row for row in users.rows if row["kernel"] == "as it is" and row["cpus"] == "-")

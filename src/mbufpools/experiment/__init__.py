@@ -27,7 +27,7 @@ The modules, from the foundations up. Each imports only modules above it:
 ``_intervals``    means and medians, with intervals or ranges
 ``_measured``     what was measured on the kernel's own code
 ``questions``     the questions of the thread, one module each; a package of its own
-``_findings``     five sentences, and a mail to the list
+``_findings``     five findings, and a mail to the list
 ``_story``        one small run, event by event
 ``report``        the HTML report and its pictures; a package of its own
 ================  ======================================================================

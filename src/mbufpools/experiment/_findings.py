@@ -158,7 +158,7 @@ def _cost(results: Results) -> str:
 
 
 def findings(results: Results) -> list[str]:
-    """Return five sentences, the curpage line first."""
+    """Return five findings, each a sentence or a few, the curpage line first."""
     return [make(results) for make in (_hidden, _cold, _drained, _grabbed, _cost)]
 
 

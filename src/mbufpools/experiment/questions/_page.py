@@ -153,13 +153,16 @@ def _how(results: Results) -> str:
 def _hung(results: Results) -> str:
     """In how many runs of which kernels the incident hangs, in a sentence."""
     told = [
-        f"{hanging(results, cell)} under {SHOWN[name]!r}"
+        f"{hanging(results, cell)} ({SHOWN[name]})"
         for name, cell in AFTER_CELLS.items()
         if any(hung(results, cell))
     ]
     if not told:
-        return "No run of the incident hangs: in each, senders and NFS clients go on to the end."
-    return f"Of the runs of the incident these hang, with all senders asleep: {', '.join(told)}."
+        return "No run of the incident hangs, with all senders and NFS clients asleep at its end."
+    return (
+        "In some runs the incident hangs, with all senders and NFS clients asleep at its end: "
+        f"{', '.join(told)}."
+    )
 
 
 def _notes(results: Results) -> tuple[str, ...]:
