@@ -198,16 +198,16 @@ class Origin:
         self.file: str = file
         self.line: int = line
         self.function: str = function
-        self._maker = maker
+        self._maker = _weakly(maker)
         self._task = weakref.ref(task)
 
     @property
     def is_kept(self) -> bool:
         """True if the object whose method made the task has it as an attribute, or in one."""
-        task = self._task()
-        if self._maker is None or task is None:
+        task, maker = self._task(), self._maker()
+        if maker is None or task is None:
             return False
-        for value in _values(self._maker):
+        for value in _values(maker):
             if value is task:
                 return True
             if type(value) is dict:
@@ -217,6 +217,15 @@ class Origin:
             if any(it is task for it in value):
                 return True
         return False
+
+
+def _weakly(thing: Any) -> Callable[[], Any]:
+    """Return what returns a thing for as long as something else refers to it, or for good if its
+    class allows no weak references."""
+    try:
+        return weakref.ref(thing)
+    except TypeError:
+        return lambda: thing
 
 
 class Policy:

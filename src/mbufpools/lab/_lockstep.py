@@ -149,7 +149,7 @@ def start(thread: LabThread) -> None:
         starter.give_way()
         return
     _tell_the_loop()
-    if _host is not None and _host.runs_at_once(thread):
+    if thread.ready and _host is not None and _host.runs_at_once(thread):
         with _waiting():
             thread.step()
 

@@ -32,7 +32,14 @@ from ._redirected import real
 from ._running import inside, now
 from ._wrong_backend import is_asked_for_a_loop, refuse_asyncio
 
-__all__ = ["THREADS", "TIMEOUTS", "forget_executors", "what_runs"]
+__all__ = [
+    "THREADS",
+    "TIMEOUTS",
+    "forget_executors",
+    "refuse_under_dpor",
+    "start_really",
+    "thread_title",
+]
 
 _monotonic = real(time.monotonic)
 _thread: Any = threading.Thread
@@ -59,11 +66,7 @@ def _start_in_lockstep(thread: Any) -> None:
     if not inside():
         _start(thread)
         return
-    if recorder.active:
-        raise refuse(
-            f"the program starts a thread at {program_line()}, and dpor cannot see what threads "
-            f"share; use another strategy"
-        )
+    refuse_under_dpor()
     lab_thread = LabThread(
         _title(thread), partial(_join, thread), partial(_let_go, thread), program_line()
     )
@@ -80,12 +83,26 @@ def _start_in_lockstep(thread: Any) -> None:
     daemonic = thread._daemonic
     thread._daemonic = True  # if it does not end, Python does all the same, see `_let_go`
     try:
-        with starting():
-            _start(thread)
+        start_really(thread)
     finally:
         thread._daemonic = daemonic
     thread.lab_thread = lab_thread
     _lockstep.start(lab_thread)
+
+
+def refuse_under_dpor() -> None:
+    """Refuse a thread if the strategy is dpor."""
+    if recorder.active:
+        raise refuse(
+            f"the program starts a thread at {program_line()}, and dpor cannot see what threads "
+            f"share; use another strategy"
+        )
+
+
+def start_really(thread: threading.Thread) -> None:
+    """Start a thread that does not run the program, or not yet; wait until it is there."""
+    with starting():
+        _start(thread)
 
 
 def _is_worker(thread: Any) -> bool:
@@ -106,8 +123,12 @@ def _title(thread: Any) -> str:
     every execution, while Python counts its threads."""
     if _called:
         return f"thread {_called[-1]}"
-    target = getattr(thread, "_target", None) or type(thread)
-    return f"thread {_name(target)}"
+    return thread_title(getattr(thread, "_target", None) or type(thread))
+
+
+def thread_title(function: Any) -> str:
+    """Return what a thread that runs a function is called in reports; the function, or its name."""
+    return f"thread {function if isinstance(function, str) else _name(function)}"
 
 
 def _name(function: Any) -> str:
@@ -119,9 +140,9 @@ def _name(function: Any) -> str:
 
 
 @contextmanager
-def what_runs(function: Any) -> Iterator[None]:
+def _what_runs(function: Any) -> Iterator[None]:
     """Name the thread that is started inside of the ``with`` block after a function."""
-    _called.append(function if isinstance(function, str) else _name(function))
+    _called.append(_name(function))
     try:
         yield
     finally:
@@ -195,7 +216,7 @@ def _submit_in_lockstep(executor: Any, fn: Any, /, *args: Any, **options: Any) -
             _stand_ins[id(executor)] = present, stand_in, executor
         executor = stand_in
     line = program_line()
-    with what_runs(fn):
+    with _what_runs(fn):
         future = _submit(executor, fn, *args, **options)
     future.lab_submitted_at = line  # `LabThread.line` says it of a function in C
     return future

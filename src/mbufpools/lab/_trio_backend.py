@@ -17,7 +17,8 @@ import queue
 import random
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError as FutureCancelled
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -26,7 +27,8 @@ from typing import Any, NoReturn
 
 import outcome
 import trio
-from trio._core import _run
+from trio._core import _asyncgens, _run, _thread_cache
+from trio._util import coroutine_or_error
 
 from . import _interrupts, _lockstep, _running
 from ._background import TICKS, is_service, only_ticks_on_trio
@@ -44,7 +46,16 @@ from ._program import awaitable_of
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._steps import CLOCK, MAIN, OVER, Name
 from ._task_dump import location, task_dump
-from ._threads import what_runs
+from ._trio_run import (
+    CLOSES_GENERATOR,
+    begin_run,
+    close_generators,
+    end_run,
+    hide,
+    logger_of_generators,
+    unhide,
+)
+from ._trio_threads import ThreadCache
 from ._virtual_clock import lift_shields
 from ._wrong_backend import refuse_if_of_asyncio
 
@@ -55,11 +66,11 @@ _io_manager: Any = vars(_run).get("TheIOManager")
 
 EXECUTIONS = 500
 """Executions that share one run of trio."""
-CLOSES_GENERATOR = "close asyncgen "
-"""How trio begins the name of a task in which it closes an async generator."""
 TEARDOWN_BATCHES = 2000
 """Batches of tasks that trio may run after an execution, until its tasks have ended. A task that
 goes on after it was cancelled takes more; then the run of trio is given up."""
+ROUNDS_WITHOUT_TIME = 20
+"""How often the lab looks whether the tasks are over that were left, before the clock may move."""
 TEARDOWN_ROUNDS = 100
 """How often the clock lets a program that is torn down go on, before its shields are lifted."""
 
@@ -108,9 +119,18 @@ class _Backend(trio.abc.Instrument):
         self.clock = _Clock(self)
         self._schedule: Schedule | None = None
         self._scope: trio.CancelScope | None = None
+        """The scope of the main task."""
+        self._main_over: trio.Event | None = None
         self._broken: BaseException | None = None
         self._names: dict[trio.lowlevel.Task, Name] = {}
+        """The tasks of the program that have not ended."""
         self._tasks: dict[Name, trio.lowlevel.Task] = {}
+        """The same tasks, by name."""
+        self._over: weakref.WeakKeyDictionary[trio.lowlevel.Task, Name]
+        self._over = weakref.WeakKeyDictionary()
+        """The tasks that have ended and that something besides the lab refers to."""
+        self._spawned = 0
+        """The tasks of the program so far."""
         self._children: dict[Name, int] = {}
         self._ready: dict[Name, tuple[trio.lowlevel.Task, Ready]] = {}
         self._ends: dict[_run.Nursery, int] = {}
@@ -122,16 +142,15 @@ class _Backend(trio.abc.Instrument):
         """The system tasks of the program, each with its scope. Only trio chooses when they run."""
         self._serving: list[trio.CancelScope] = []
         """The scopes of the tasks that serve the program's threads."""
-        self._hidden: set[trio.lowlevel.Task] = set()
-        """These tasks, until they are over. The program does not find them in trio's tables, since
-        in reality there are none."""
+        self._threads = ThreadCache()
+        self._closes: str | None = None
+        """The async generator that is closed because the program has ended."""
         self._until_idle: set[trio.lowlevel.Task] = set()
         """The tasks that wait until no other task can run."""
         self._starting_thread = False
         self._thread_error: Outcome | None = None
-        self._errors: dict[Name, str] = {}
-        """How tasks that are over have failed, in words; only while the schedule is noted in
-        full."""
+        self._how_over: dict[Name, str] = {}
+        """How tasks have ended, in words; only while the schedule is noted in full."""
         self._foreign = 0
         """Batches in a row that held tasks of trio only, or other tasks besides the program's."""
         self._others_ran = False
@@ -147,8 +166,6 @@ class _Backend(trio.abc.Instrument):
         self._executed: Schedule | None = None
         """The schedule of the execution that has begun and whose end was not told yet."""
         self._abandoned = False
-        self._run_variables: dict[Any, Any] | None = None
-        """The values of trio's RunVars at the beginning of the run."""
         self._runner: _run.Runner | None = None
 
     @contextmanager
@@ -161,7 +178,8 @@ class _Backend(trio.abc.Instrument):
             (token, "run_sync_soon", self._refuse_other_threads(token.run_sync_soon)),
             (_run, "_r", _Chooser(self)),
             (_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
-            (trio._threads, "start_thread_soon", _start_thread),
+            (_thread_cache, "THREAD_CACHE", self._threads),
+            (_asyncgens, "ASYNCGEN_LOGGER", logger_of_generators(self._generator_failed)),
             (trio._threads, "_send_message_to_trio", _send_message_to_trio),
             (_run.Runner, "spawn_impl", self._spawn_in_scope(spawn)),
             (_run.Runner, "wait_all_tasks_blocked", self._noting_idle(idle)),
@@ -178,7 +196,7 @@ class _Backend(trio.abc.Instrument):
         finally:
             for owner, name, value in before:
                 setattr(owner, name, value)
-            self._names.clear()  # the recorder knows it, and through it would keep all
+            recorder.task_name = _unnamed  # else it would keep all
 
     def _spawn_in_scope(self, spawn: Any) -> Any:
         """Make each task run in a scope of its own, by which the lab can cancel it."""
@@ -199,23 +217,15 @@ class _Backend(trio.abc.Instrument):
                 return spawn(runner, async_fn, args, nursery, name, **options)  # type: ignore[no-any-return]
             scope = trio.CancelScope()
 
-            async def in_scope(*arguments: Any) -> None:
-                with scope:
-                    await async_fn(*arguments)
+            def entered(*arguments: Any) -> Coroutine[Any, Any, None]:
+                # Here, so that an error is that of the caller, and that the arguments are not kept.
+                coroutine = coroutine_or_error(async_fn, *arguments)
+                if thread:
+                    return _in_hiding(scope, coroutine)
+                if system:
+                    return self._in_system_scope(scope, coroutine, title)
+                return _in_scope(scope, coroutine)
 
-            async def in_system_scope(*arguments: Any) -> None:
-                try:
-                    await in_scope(*arguments)
-                except BaseException as error:  # noqa: BLE001, ASYNC103 - it would end trio itself
-                    self._system_task_failed(title, error)
-
-            async def in_thread_scope(*arguments: Any) -> None:
-                try:
-                    await in_scope(*arguments)
-                finally:
-                    self._show(trio.lowlevel.current_task())
-
-            entered = in_thread_scope if thread else in_system_scope if system else in_scope
             task: trio.lowlevel.Task = spawn(
                 runner, entered, args, nursery, name or async_fn, **options
             )
@@ -227,7 +237,7 @@ class _Backend(trio.abc.Instrument):
                     schedule.unscheduled.add(f"system task {title!r}")
             elif thread:
                 self._serving.append(scope)
-                self._hide(task)
+                hide(task)
             elif path is not None:
                 self._scopes[path] = scope
             if path in self._services:
@@ -235,6 +245,15 @@ class _Backend(trio.abc.Instrument):
             return task
 
         return spawn_impl
+
+    async def _in_system_scope(
+        self, scope: trio.CancelScope, coroutine: Coroutine[Any, Any, Any], title: str
+    ) -> None:
+        """Run a system task in a scope of its own, and note its error, which would end trio."""
+        try:
+            await _in_scope(scope, coroutine)
+        except BaseException as error:  # noqa: BLE001, ASYNC103 - it would end trio itself
+            self._system_task_failed(title, error)
 
     def _system_task_failed(self, title: str, error: BaseException) -> None:
         """Note the error of a system task, with which `trio.run` would fail, and end the execution.
@@ -268,6 +287,8 @@ class _Backend(trio.abc.Instrument):
             explorer = threading.get_ident() == explores
             if not explorer and _lockstep.current() is None:
                 raise refuse(THREAD_REFUSED)
+            if self._runner is not None and token is not self._runner.trio_token:
+                raise trio.RunFinishedError("run() has exited")  # that of an execution before
             if explorer and self._schedule is not None and _running.inside():
                 self._schedule.unscheduled.add("run_sync_soon")
             run_sync_soon(token, *args, **options)
@@ -300,6 +321,7 @@ class _Backend(trio.abc.Instrument):
             raise
         finally:  # of a run that was given up, nothing else is run
             _lockstep.end()
+            self._threads.end()
             _running.end()
         if self._abandoned:
             self._abandoned = False
@@ -320,13 +342,21 @@ class _Backend(trio.abc.Instrument):
         """Execute one schedule after another; return whether there may be more."""
         self._runner = _run.GLOBAL_RUN_CONTEXT.runner
         trio.lowlevel.add_instrument(self)
-        for _ in range(EXECUTIONS):
-            schedule = self._next_schedule()
-            if schedule is None:
-                return False
-            await self._execute(schedule)
-            self._finish_execution()
-        return True
+        nursery = trio.lowlevel.current_task().parent_nursery
+        assert nursery is not None
+        hide(trio.lowlevel.current_task())
+        nursery._pending_starts += 1  # it stays open between two main tasks of the program
+        try:
+            for _ in range(EXECUTIONS):
+                schedule = self._next_schedule()
+                if schedule is None:
+                    return False
+                await self._execute(schedule)
+                self._finish_execution()
+            return True
+        finally:
+            nursery._pending_starts -= 1
+            unhide()
 
     def _finish_execution(self) -> None:
         schedule, self._executed = self._executed, None
@@ -341,28 +371,24 @@ class _Backend(trio.abc.Instrument):
         self._done(schedule, self._leaks.judge(self._outcome))
 
     async def _execute(self, schedule: Schedule) -> None:
-        recorder.task_name = self._names.get
+        recorder.task_name = self._name_of
         for table in (
             self._names,
             self._tasks,
+            self._over,
             self._children,
             self._ready,
             self._ends,
             self._nurseries,
             self._scopes,
             self._services,
-            self._errors,
+            self._how_over,
             self._system,
-            self._hidden,
         ):
             table.clear()
         self._serving.clear()
-        self._batches = self._foreign = 0
-        runner = _run.GLOBAL_RUN_CONTEXT.runner
-        if self._run_variables is None:
-            self._run_variables = dict(runner._locals)
-        runner._locals.clear()  # of the execution before
-        runner._locals.update(self._run_variables)
+        self._batches = self._foreign = self._spawned = 0
+        begin_run()
         self._executed = schedule
         self._ticks = self._quiet_since = 0
         self._outcome = Outcome()
@@ -373,19 +399,55 @@ class _Backend(trio.abc.Instrument):
         _running.begin(self.clock.moment, self.clock.pass_time, lambda: len(schedule.steps))
         _lockstep.begin(self)
         try:
-            async with trio.open_nursery() as nursery:
-                self._scope = nursery.cancel_scope
-                self._schedule = schedule
-                nursery.start_soon(self._run_program, name="main")
-            while self._others_are_left():  # noqa: ASYNC110 - trio tells of no end of a system task
-                await trio.lowlevel.checkpoint()
+            self._scope, self._main_over = trio.CancelScope(), trio.Event()
+            self._schedule = schedule
+            # In the nursery of trio's own for the main task, as in a run of its own.
+            nursery = trio.lowlevel.current_task().parent_nursery
+            runner = _run.GLOBAL_RUN_CONTEXT.runner
+            runner.spawn_impl(self._run_program, (), nursery, "main")
+            await self._main_over.wait()
+            await self._until_others_are_over()
+            if runner.asyncgens.alive:
+                self._batches = 0
+                name = f"{CLOSES_GENERATOR}s that are left"
+                runner.spawn_system_task(close_generators, self._note_closed, name=name)
+                await self._until_others_are_over()
+                self._closes = None
+            end_run(self)
             if oracles.active and self._is_clean():
                 self._note_violated(oracles.over())
         finally:
             oracles.end()
             _lockstep.end()
+            self._threads.end()
             _running.end()
-            self._schedule = None
+            self._schedule = self._scope = self._main_over = None
+
+    async def _until_others_are_over(self) -> None:
+        """Wait for the tasks that are left; after a while, let the clock move."""
+        rounds = 0
+        while self._others_are_left():  # noqa: ASYNC110 - trio tells of no end of a system task
+            rounds += 1
+            if rounds <= ROUNDS_WITHOUT_TIME:
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.sleep(min(2.0 ** (rounds - ROUNDS_WITHOUT_TIME - 10), 3600))
+
+    def _note_closed(self, generator: str) -> None:
+        self._closes = generator
+
+    def _generator_failed(self, name: str) -> None:
+        """Note that an error was raised where trio closed an async generator. trio logs it."""
+        error = sys.exception()
+        if isinstance(error, LabError):
+            self._broken = self._broken or error
+        elif error is not None and self._schedule is not None and self._is_clean():
+            said = f"the async generator {name} failed where trio closed it: {describe(error)}"
+            self._outcome = Outcome("exception", said, self._task_dump(), error=error)
+            if self._ending:
+                oracles.end()
+            else:
+                self._end()
 
     def _others_are_left(self) -> bool:
         """Return True if tasks are left that are in no nursery of the program's: system tasks, and
@@ -393,12 +455,19 @@ class _Backend(trio.abc.Instrument):
         runner = _run.GLOBAL_RUN_CONTEXT.runner
         assert runner.system_nursery is not None
         return (
-            any(map(self._is_alive, (*self._tasks.values(), *self._system)))
+            bool(self._tasks or self._system)
             or bool(runner.entry_queue.queue)
             or any(map(_closes_generator, runner.system_nursery.child_tasks))
         )
 
     async def _run_program(self) -> None:
+        assert self._scope is not None
+        assert self._main_over is not None
+        with self._scope:
+            await self._run_in_scope()
+        self._main_over.set()
+
+    async def _run_in_scope(self) -> None:
         try:
             self._outcome.value = await awaitable_of(self._program)
         except BaseException as error:  # noqa: BLE001, ASYNC103 - it is what was found
@@ -454,8 +523,9 @@ class _Backend(trio.abc.Instrument):
         for serving in self._serving:
             serving.cancel()
         for path, scope in self._services.items():
-            if scope is not None and self._is_alive(self._tasks[path]):
-                self._leaks.hear(f"the service {self._tasks[path].name!r} has outlived the program")
+            task = self._tasks.get(path)
+            if scope is not None and task is not None:
+                self._leaks.hear(f"the service {task.name!r} has outlived the program")
                 scope.cancel()
         for scope in self._system.values():
             scope.cancel()
@@ -467,6 +537,12 @@ class _Backend(trio.abc.Instrument):
         catches everything would never end. So nothing of the run is ever collected.
         """
         self._abandoned = True
+        if self._closes is not None and self._is_clean():
+            self._outcome = Outcome(
+                "livelock",
+                f"the async generator {self._closes} does not end, which trio closes at the end of "
+                f"its run",
+            )
         keep_for_good(_run.GLOBAL_RUN_CONTEXT.runner)
         raise _GivenUp
 
@@ -483,11 +559,12 @@ class _Backend(trio.abc.Instrument):
         if system and not service and not self._starting_thread:
             return
         if self._running is None:
-            path = MAIN if not self._tasks else (*MAIN, -1 - len(self._tasks))
+            path = MAIN if not self._spawned else (*MAIN, -1 - self._spawned)
         else:
             count = self._children.get(self._running, 0)
             self._children[self._running] = count + 1
             path = (*self._running, count)
+        self._spawned += 1
         self._names[task] = path
         self._tasks[path] = task
         if service:
@@ -501,48 +578,42 @@ class _Backend(trio.abc.Instrument):
             declare_member(nursery.cancel_scope)
 
     def task_exited(self, task: trio.lowlevel.Task) -> None:
-        """Called by trio in the last step of a task."""
-        path = self._names.get(task)
-        if path is None or self._schedule is None:
+        """Called by trio in the last step of a task.
+
+        Like trio, the lab lets go of the task, of its context and of its error.
+        """
+        self._system.pop(task, None)
+        path = self._names.pop(task, None)
+        if path is None:
+            return
+        del self._tasks[path]
+        self._over[task] = path
+        self._scopes.pop(path, None)
+        if self._schedule is None:
             return
         self._schedule.ended(path)
         if self._schedule.locations is not None:
-            error = _error_of_exit()
-            if error is not None:  # in words: its traceback would keep what the task has dropped
-                cancelled = only(trio.Cancelled, error)
-                told = f"it raised {first_line(describe(error))}"
-                self._errors[path] = "it was cancelled" if cancelled else told
+            self._how_over[path] = _how_it_ended(_error_of_exit())
         nursery = task.parent_nursery
         if recorder.active and nursery is not None:
             declare_spawn(nursery._cancel_status)  # a cancellation no longer reaches it
             declare_member(nursery.cancel_scope)
-        if nursery is not None:
+        for left in self._nurseries.pop(path, ()):
+            del self._ends[left]
+        # `Nursery.start` may have moved the task here from another nursery.
+        parent = None if nursery is None else self._names.get(nursery.parent_task)
+        if nursery is not None and parent is not None:
             self._ends[nursery] = self._ends.get(nursery, 0) | self._origin
-            # `Nursery.start` may have moved the task here from another nursery.
-            parent = self._names.get(nursery.parent_task)
-            nurseries = [] if parent is None else self._nurseries.setdefault(parent, [])
+            nurseries = self._nurseries.setdefault(parent, [])
             if nursery not in nurseries:
                 nurseries.append(nursery)
 
+    def _name_of(self, task: Any) -> Name | None:
+        """Return the name of a task of the program, also of one that has ended."""
+        name = self._names.get(task)
+        return self._over.get(task) if name is None else name
+
     # Threads of the program
-
-    def _hide(self, task: trio.lowlevel.Task) -> None:
-        """Take the task that serves a thread out of the tables in which the program may look."""
-        assert task.parent_nursery is not None
-        self._hidden.add(task)
-        _run.GLOBAL_RUN_CONTEXT.runner.tasks.discard(task)
-        task.parent_nursery._children.discard(task)
-
-    def _show(self, task: trio.lowlevel.Task) -> None:
-        """Put the task back into them, because it ends now and trio takes it out."""
-        assert task.parent_nursery is not None
-        self._hidden.discard(task)
-        _run.GLOBAL_RUN_CONTEXT.runner.tasks.add(task)
-        task.parent_nursery._children.add(task)
-
-    def _is_alive(self, task: trio.lowlevel.Task) -> bool:
-        """Return True if a task is not over."""
-        return task in _run.GLOBAL_RUN_CONTEXT.runner.tasks or task in self._hidden
 
     def start_thread(self, thread: LabThread) -> None:
         """Make the task that serves a thread of the program. The lab does not cancel it."""
@@ -738,17 +809,11 @@ class _Backend(trio.abc.Instrument):
         """Note where the task stands that took the last step, and ask the oracles; return True if
         one does not hold."""
         if self._running is not None and schedule.locations is not None:
-            task = self._tasks[self._running]
-            over = not self._is_alive(task)
-            where = self._end_of(self._running) if over else location(task.coro)
+            task = self._tasks.get(self._running)
+            where = self._how_over[self._running] if task is None else location(task.coro)
             schedule.stopped_at(where, since_begin(self.clock.current_time()))
         self._running = None
         return oracles.active and self._note_violated(oracles.broken())
-
-    def _end_of(self, task: Name) -> str:
-        """Say how a task has ended."""
-        error = self._errors.get(task)
-        return OVER if error is None else f"{OVER}: {error}"
 
     def _inject(self, choice: Cancel) -> None:
         scope = self._scopes.get(choice.task)
@@ -822,9 +887,26 @@ class _Backend(trio.abc.Instrument):
             [
                 (path, task.name, task.coro, path in self._ready)
                 for task, path in self._names.items()
-                if self._is_alive(task)
             ]
         )
+
+
+def _unnamed(task: object) -> None:
+    """Know no name of a task, because no execution runs."""
+
+
+async def _in_scope(scope: trio.CancelScope, coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Run what a task runs in a scope of its own."""
+    with scope:
+        await coroutine
+
+
+async def _in_hiding(scope: trio.CancelScope, coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Run what serves a thread in a scope of its own; the program does not see the task."""
+    try:
+        await _in_scope(scope, coroutine)
+    finally:
+        unhide()
 
 
 def _name_coroutine(coroutine: Any, function: Any) -> None:
@@ -845,6 +927,15 @@ def _error_of_exit() -> BaseException | None:
         frame = frame.f_back
     ended = None if frame is None else frame.f_locals.get("outcome")
     return getattr(ended, "error", None)
+
+
+def _how_it_ended(error: BaseException | None) -> str:
+    """Say how a task has ended, which has raised an error or not."""
+    if error is None:
+        return OVER
+    if only(trio.Cancelled, error):
+        return f"{OVER}: it was cancelled"
+    return f"{OVER}: it raised {first_line(describe(error))}"
 
 
 def _closes_generator(task: trio.lowlevel.Task) -> bool:
@@ -932,15 +1023,6 @@ def _last_of_time(deadlines: _run.Deadlines, first: float) -> float:
         ),
         default=first,
     )
-
-
-def _start_thread(
-    function: Callable[[], Any], deliver: Callable[[Any], object], name: str | None = None
-) -> None:
-    """Start a thread as trio's cache of threads does, but a new one each time."""
-    thread = threading.Thread(target=lambda: deliver(outcome.capture(function)), name=name)
-    with what_runs(name or function):
-        thread.start()
 
 
 _send: Any = trio._threads._send_message_to_trio

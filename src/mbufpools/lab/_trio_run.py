@@ -1,0 +1,136 @@
+"""What belongs to one run of trio, made anew for each execution.
+
+Many executions share one `trio.run`, which takes as long to start and to end as some of them take.
+So that a program sees a run of its own, the lab does here what the end of a run does: the token,
+the `RunVar` values of trio and of anyio, which has its own by token, the instruments, and the
+context of what `run_sync_soon` calls are dropped, and the async generators that are still open are
+closed.
+
+Invariants:
+
+- The tasks of the lab are in no set that a program can walk: they are hidden from the run and from
+  their nursery, and they are put back in their last step, in which trio removes them.
+- When the generators are closed, no task of the program is left, and the system nursery takes none.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import trio
+from trio._core import _asyncgens, _run
+from trio._util import name_asyncgen
+
+__all__ = [
+    "CLOSES_GENERATOR",
+    "begin_run",
+    "close_generators",
+    "end_run",
+    "hide",
+    "logger_of_generators",
+    "unhide",
+]
+
+CLOSES_GENERATOR = "close asyncgen "
+"""How trio begins the name of a task in which it closes an async generator."""
+
+
+class _Open(weakref.WeakKeyDictionary[Any, None]):
+    """The async generators that are open, in the order in which they were begun.
+
+    It stands for trio's set, which is walked by address.
+    """
+
+    def add(self, generator: Any) -> None:
+        """Note that a generator was begun."""
+        self[generator] = None
+
+
+class _Closing(dict[Any, None]):
+    """The same while they are closed: it keeps those that the clean-up of others begins."""
+
+    add = dict.setdefault  # its default is None
+
+
+class _Logger:
+    """Replaces the logger to which trio tells the errors of generators that it closes."""
+
+    def __init__(self, failed: Callable[[str], None], logger: Any) -> None:
+        self._failed = failed
+        self._logger = logger
+
+    def exception(self, message: str, name: object) -> None:
+        """Called by trio while it handles the error."""
+        self._failed(str(name))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._logger, name)
+
+
+def logger_of_generators(failed: Callable[[str], None]) -> _Logger:
+    """Return what is to stand in the place of trio's logger; it calls `failed` with the name of a
+    generator, while the error of its clean-up is handled."""
+    return _Logger(failed, _asyncgens.ASYNCGEN_LOGGER)
+
+
+def begin_run() -> None:
+    """Give the execution that begins what a new run of trio has."""
+    runner = _run.GLOBAL_RUN_CONTEXT.runner
+    runner.asyncgens.alive = _Open()  # type: ignore[assignment]  # it has what trio calls
+    runner.trio_token = None
+    runner._locals.clear()
+
+
+def end_run(own: trio.abc.Instrument) -> None:
+    """Drop what an execution has left in the run of trio, but the lab's `own` instrument."""
+    runner = _run.GLOBAL_RUN_CONTEXT.runner
+    if "after_run" in runner.instruments:
+        runner.instruments.call("after_run")
+    for instrument in list(runner.instruments["_all"]):
+        if instrument is not own:
+            runner.instruments.remove_instrument(instrument)
+    begin_run()
+    # The task in which the calls of `run_sync_soon` are made is the only one in its nursery.
+    assert runner.init_task is not None
+    for task in runner.init_task.child_nurseries[0].child_tasks:
+        task.context = runner.system_context.copy()
+
+
+async def close_generators(closes: Callable[[str], None]) -> None:
+    """Close the async generators that are still open, as trio does at the end of a run.
+
+    Args:
+        closes: called with the name of each, before it is closed.
+    """
+    runner = _run.GLOBAL_RUN_CONTEXT.runner
+    nursery, generators = runner.system_nursery, runner.asyncgens
+    assert nursery is not None
+    nursery._closed = True
+    try:
+        while generators.alive:
+            batch, generators.alive = list(generators.alive), _Closing()  # type: ignore[assignment]  # it has what trio calls
+            while batch:
+                generator = batch.pop(0)
+                name = name_asyncgen(generator)
+                closes(name)
+                await generators._finalize_one(generator, name)
+                del generator
+    finally:
+        nursery._closed = False
+
+
+def hide(task: trio.lowlevel.Task) -> None:
+    """Take a task of the lab out of what a program can see of a run of trio."""
+    assert task.parent_nursery is not None
+    _run.GLOBAL_RUN_CONTEXT.runner.tasks.discard(task)
+    task.parent_nursery._children.discard(task)
+
+
+def unhide() -> None:
+    """Put the calling task back, in its last step."""
+    task = trio.lowlevel.current_task()
+    assert task.parent_nursery is not None
+    _run.GLOBAL_RUN_CONTEXT.runner.tasks.add(task)
+    task.parent_nursery._children.add(task)
