@@ -342,6 +342,7 @@ class _Backend(trio.abc.Instrument):
         """Execute one schedule after another; return whether there may be more."""
         self._runner = _run.GLOBAL_RUN_CONTEXT.runner
         trio.lowlevel.add_instrument(self)
+        begin_run()
         nursery = trio.lowlevel.current_task().parent_nursery
         assert nursery is not None
         hide(trio.lowlevel.current_task())
@@ -388,7 +389,6 @@ class _Backend(trio.abc.Instrument):
             table.clear()
         self._serving.clear()
         self._batches = self._foreign = self._spawned = 0
-        begin_run()
         self._executed = schedule
         self._ticks = self._quiet_since = 0
         self._outcome = Outcome()
@@ -456,7 +456,7 @@ class _Backend(trio.abc.Instrument):
         assert runner.system_nursery is not None
         return (
             bool(self._tasks or self._system)
-            or bool(runner.entry_queue.queue)
+            or runner.entry_queue.size() > 0
             or any(map(_closes_generator, runner.system_nursery.child_tasks))
         )
 

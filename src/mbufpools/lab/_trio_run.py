@@ -76,11 +76,8 @@ def logger_of_generators(failed: Callable[[str], None]) -> _Logger:
 
 
 def begin_run() -> None:
-    """Give the execution that begins what a new run of trio has."""
-    runner = _run.GLOBAL_RUN_CONTEXT.runner
-    runner.asyncgens.alive = _Open()  # type: ignore[assignment]  # it has what trio calls
-    runner.trio_token = None
-    runner._locals.clear()
+    """Keep the async generators in order, since a run of trio begins."""
+    _run.GLOBAL_RUN_CONTEXT.runner.asyncgens.alive = _Open()  # type: ignore[assignment]  # it has what trio calls
 
 
 def end_run(own: trio.abc.Instrument) -> None:
@@ -91,7 +88,9 @@ def end_run(own: trio.abc.Instrument) -> None:
     for instrument in list(runner.instruments["_all"]):
         if instrument is not own:
             runner.instruments.remove_instrument(instrument)
-    begin_run()
+    runner.trio_token = None
+    runner._locals.clear()
+    runner.deadlines = _run.Deadlines()  # trio forgets a scope that it has left only with time
     # The task in which the calls of `run_sync_soon` are made is the only one in its nursery.
     assert runner.init_task is not None
     for task in runner.init_task.child_nurseries[0].child_tasks:
@@ -119,6 +118,7 @@ async def close_generators(closes: Callable[[str], None]) -> None:
                 del generator
     finally:
         nursery._closed = False
+        begin_run()
 
 
 def hide(task: trio.lowlevel.Task) -> None:
