@@ -140,7 +140,7 @@ class _Backend(trio.abc.Instrument):
         """The services of libraries; with a scope of its own if it is a system task."""
         self._system: dict[trio.lowlevel.Task, trio.CancelScope] = {}
         """The system tasks of the program, each with its scope. Only trio chooses when they run."""
-        self._serving: list[trio.CancelScope] = []
+        self._serving: dict[Name, trio.CancelScope] = {}
         """The scopes of the tasks that serve the program's threads."""
         self._threads = ThreadCache()
         self._closes: str | None = None
@@ -235,8 +235,8 @@ class _Backend(trio.abc.Instrument):
                 self._system[task] = scope
                 if not async_fn.__module__.startswith("trio."):
                     schedule.unscheduled.add(f"system task {title!r}")
-            elif thread:
-                self._serving.append(scope)
+            elif thread and path is not None:
+                self._serving[path] = scope
                 hide(task)
             elif path is not None:
                 self._scopes[path] = scope
@@ -384,10 +384,10 @@ class _Backend(trio.abc.Instrument):
             self._scopes,
             self._services,
             self._how_over,
+            self._serving,
             self._system,
         ):
             table.clear()
-        self._serving.clear()
         self._batches = self._foreign = self._spawned = 0
         self._executed = schedule
         self._ticks = self._quiet_since = 0
@@ -520,7 +520,7 @@ class _Backend(trio.abc.Instrument):
         if self._schedule is not None:
             self._schedule.note_left(_lockstep.left())
         _lockstep.end()
-        for serving in self._serving:
+        for serving in self._serving.values():
             serving.cancel()
         for path, scope in self._services.items():
             task = self._tasks.get(path)
@@ -747,7 +747,7 @@ class _Backend(trio.abc.Instrument):
         if schedule.steps:
             last = schedule.steps[-1].task
             gave_way = woken == [last] and not self._others_ran
-            schedule.stillness.step(gave_way and self._tasks[last] not in self._hidden)
+            schedule.stillness.step(gave_way and last not in self._serving)
         self._others_ran = False
 
     def _move_clock(self, schedule: Schedule) -> None:

@@ -140,7 +140,7 @@ class _Worker:
         self._cache.is_idle(self)
         try:
             deliver(result)
-        except BaseException as error:  # noqa: BLE001 - as trio does
+        except BaseException as error:  # noqa: BLE001, ASYNC103 - as trio does
             print("Exception while delivering result of thread", file=sys.stderr)
             traceback.print_exception(type(error), error, error.__traceback__)
 

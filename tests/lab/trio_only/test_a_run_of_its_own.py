@@ -83,6 +83,7 @@ async def a_scope_of_an_earlier_run_is_freed() -> None:
     assert not scopes
     with trio.move_on_after(60) as scope:
         scopes.add(scope)
+        await checkpoint()
 
 
 async def what_run_sync_soon_calls_once_is_called_before_the_end() -> None:
@@ -306,7 +307,7 @@ async def numbers(at_the_end: Callable[[], Awaitable[Any]]) -> AsyncIterator[int
     try:
         yield 1
     finally:
-        await at_the_end()
+        await at_the_end()  # noqa: ASYNC102
 
 
 async def leave_open(at_the_end: Callable[[], Awaitable[Any]]) -> None:
