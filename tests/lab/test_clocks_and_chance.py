@@ -976,3 +976,55 @@ def test_a_failure_by_chance_is_replayed() -> None:
     (failure,) = lab.explore(program).failures
     assert lab.replay(program, failure.token).failures
     assert not lab.replay(program, failure.token, chance=True, clocks=True).complete
+
+
+# Under dpor two draws from one generator depend on each other
+
+SHARED: dict[str, Callable[[], Callable[[], Any]]] = {
+    **{name: lambda source=source: source for name, source in SOURCES.items()},  # type: ignore[misc]
+    "random.gauss": lambda: functools.partial(random.gauss, 0, 1),
+    "random.getrandbits": lambda: functools.partial(random.getrandbits, 32),
+    "random.randint": lambda: functools.partial(random.randint, 0, 1 << 30),
+    "one generator": lambda: random.Random(1).random,
+    "gauss of one generator": lambda: functools.partial(random.Random(1).gauss, 0, 1),
+    "sample of one generator": lambda: functools.partial(random.Random(1).sample, range(100), 8),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_dpor_sees_which_of_two_draws_is_the_first(name: str) -> None:
+    drawn = set()
+
+    async def program() -> None:
+        source, draws = SHARED[name](), dict[str, Any]()
+
+        async def draw(task: str) -> None:
+            await checkpoint()
+            draws[task] = str(source())
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(draw, "first")
+            group.start_soon(draw, "second")
+        drawn.add((draws["first"], draws["second"]))
+
+    before = {name: vars(random.Random).get(name) for name in ("random", "seed", "__init__")}
+    assert lab.explore(program, strategy="dpor").complete
+    assert len(drawn) == 2
+    assert before == {name: vars(random.Random).get(name) for name in before}
+
+
+def test_draws_from_two_generators_do_not_depend_on_each_other() -> None:
+    def executions(draw: Callable[[], Any]) -> int:
+        async def work() -> None:
+            await checkpoint()
+            draw()
+
+        async def program() -> None:
+            async with anyio.create_task_group() as group:
+                group.start_soon(work)
+                group.start_soon(work)
+
+        return lab.explore(program, strategy="dpor").executions
+
+    assert executions(lambda: random.Random(1).random()) == executions(int)
+    assert executions(random.random) > executions(int)

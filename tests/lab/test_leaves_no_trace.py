@@ -10,6 +10,7 @@ import copy
 import functools
 import operator
 import pickle
+import random
 import threading
 import time
 import weakref
@@ -286,3 +287,72 @@ def test_a_set_of_asyncio_and_its_copies_are_walked_in_the_order_in_which_they_w
     assert list(items) == [64, 1, 4]
     assert repr(items) == "{64, 1, 4}"
     assert type(pickle.loads(pickle.dumps(items))) is set
+
+
+# --- under dpor, which names the objects whose accesses it records
+
+PARTS: dict[str, Callable[[], Any]] = {
+    "asyncio.Event": asyncio.Event,
+    "asyncio.Lock": asyncio.Lock,
+    "asyncio.Queue": asyncio.Queue,
+    "asyncio.Future": lambda: asyncio.get_running_loop().create_future(),
+    "anyio.Event": anyio.Event,
+    "anyio.Lock": anyio.Lock,
+    "lab.Shared": lambda: lab.Shared(0),
+    "random.Random": lambda: random.Random(1),
+}
+
+
+@pytest.mark.parametrize("strategy", ["dpor", "exhaustive"])
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_is_dropped_lives_no_longer_under_the_lab(
+    part: str, strategy: lab.StrategyName
+) -> None:
+    async def program() -> None:
+        cache = weakref.WeakValueDictionary({"key": PARTS[part]()})
+        assert "key" not in cache
+
+    really(program)
+    assert lab.explore(program, strategy=strategy).complete
+
+
+@pytest.mark.parametrize("strategy", ["dpor", "exhaustive"])
+def test_what_has_waited_for_tasks_lives_no_longer_under_the_lab(
+    strategy: lab.StrategyName,
+) -> None:
+    async def program() -> None:
+        group = asyncio.TaskGroup()
+        async with group:
+            group.create_task(asyncio.sleep(0))
+        connections = await asyncio.gather(connect(), connect())
+        seen = [weakref.ref(it) for it in (group, *connections)]
+        del group, connections
+        await asyncio.sleep(0)
+        assert [it() for it in seen] == [None] * 3
+
+    really(program)
+    assert lab.explore(program, strategy=strategy).complete
+
+
+def test_the_address_of_a_part_that_is_gone_is_used_again_without_its_name() -> None:
+    """Two tasks that make and drop locks share nothing."""
+
+    async def make_a_lock() -> None:
+        async with asyncio.Lock():
+            pass
+
+    async def make_nothing() -> None:
+        pass
+
+    def executions(make: Callable[[], Awaitable[None]]) -> int:
+        async def make_often() -> None:
+            for _ in range(3):
+                await make()
+                await asyncio.sleep(0)
+
+        async def program() -> None:
+            await asyncio.gather(make_often(), make_often())
+
+        return lab.explore(program, strategy="dpor").executions
+
+    assert executions(make_a_lock) == executions(make_nothing)

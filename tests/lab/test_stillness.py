@@ -105,7 +105,7 @@ def test_no_timeout_fires_while_items_pass_through_a_queue_of_asyncio() -> None:
 
 
 async def one_task_asks() -> None:
-    while True:
+    while True:  # noqa: ASYNC110 - what is tested
         await checkpoint()
 
 
@@ -163,7 +163,7 @@ def test_a_service_that_ticks_does_not_keep_the_clock_of_tasks_that_wake_each_ot
 
     async def program() -> None:
         async def tick() -> None:
-            while True:
+            while True:  # noqa: ASYNC110 - a service
                 await anyio.sleep(10)
 
         with anyio.move_on_after(30) as scope:

@@ -451,10 +451,11 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         """The steps that caused the callback that runs now, as a mask."""
         self._made_in_callbacks: dict[Name, int] = {}
         """How many tasks were made by the callbacks of each task."""
-        self._chains: dict[int, tuple[object, int]] = {}
-        """For the owner of each callback of asyncio or anyio that ran: all steps that caused its
-        callbacks so far. An owner that counts callbacks, as `asyncio.gather` and task groups do,
-        wakes its task only after all of these steps."""
+        self._chains: dict[int, tuple[Callable[[], object], int]] = {}
+        """For the owner of each callback of asyncio or anyio that ran, by address: what returns it,
+        if it is still alive, and all steps that caused its callbacks so far. An owner that counts
+        callbacks, as `asyncio.gather` and task groups do, wakes its task only after all of these
+        steps."""
         self._ends: dict[Name, int] = {}
         """The last step of each task that is over."""
         self._joined: dict[Name, int] = {}
@@ -957,9 +958,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             if recorder.active and _is_of_library(function):
                 owner = _owner(function)
                 chain = self._chains.get(id(owner))
-                if chain is not None:
+                if chain is not None and chain[0]() is owner:
                     origin |= chain[1]
-                self._chains[id(owner)] = (owner, origin)
+                self._chains[id(owner)] = (_referring_to(owner), origin)
             self._origin = origin
             if recorder.active and isinstance(getattr(function, "__self__", None), CancelScope):
                 # The cancellation has recorded which tasks it reaches; here it tries again.
@@ -1398,6 +1399,14 @@ def _owner(callback: Any) -> Any:
     if code is not None and "self" in code.co_freevars:
         return callback.__closure__[code.co_freevars.index("self")].cell_contents
     return callback
+
+
+def _referring_to(thing: object) -> Callable[[], object]:
+    """Return what returns an object as long as it is alive, and keeps it alive only if it must."""
+    try:
+        return weakref.ref(thing)
+    except TypeError:
+        return lambda: thing
 
 
 def _name_of(task: Any) -> Name | None:

@@ -32,7 +32,7 @@ try:
 except ImportError:  # of a Python that was built without it
     _ssl = None  # type: ignore[assignment]
 
-__all__ = ["CHANCE", "SYSTEM_CHANCE", "chance_is_kept", "restart_chance"]
+__all__ = ["CHANCE", "SYSTEM_CHANCE", "chance_is_kept", "is_undeclared", "restart_chance"]
 
 _system = random.Random(0)
 """Stands in for the chance of the operating system."""
@@ -126,6 +126,12 @@ if hasattr(_ssl, "RAND_pseudo_bytes"):  # until Python 3.11
     SYSTEM_CHANCE.append((_ssl, "RAND_pseudo_bytes", _seeded_pseudo_bytes))
 if random._urandom is not os.urandom:  # type: ignore[attr-defined]  # its own
     CHANCE.append((random, "_urandom", _seeded(os.urandom)))
+
+
+def is_undeclared(generator: random.Random) -> bool:
+    """Return True for the generator whose draws no execution repeats, so that none depends on
+    another."""
+    return generator is _names
 
 
 def restart_chance() -> None:

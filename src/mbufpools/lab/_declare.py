@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Generic, Self, TypeVar
@@ -29,6 +30,13 @@ from ._steps import MAIN, Accesses, Name, Resource
 __all__ = ["Recorder", "Shared", "declaring", "recorder"]
 
 T = TypeVar("T")
+
+
+class _Kept(weakref.ref[Any]):
+    """A weak reference to an object that has a name, and its address."""
+
+    __slots__ = ("key",)
+    key: int
 
 
 class Recorder:
@@ -61,15 +69,29 @@ class Recorder:
         self.accesses: Accesses = {}
         self._names: dict[int, Resource] = {}
         self._counts: dict[tuple[Name, str], int] = {}
-        self._kept: list[object] = []
+        self._kept: dict[int, object] = {}
+        """For each object that has a name, by address: a weak reference to it, so that it lives no
+        longer than without the recorder; or itself, if there can be none."""
 
     def made(self, thing: object, kind: str = "") -> Resource:
         """Name an object that the current task has just made, and return the name."""
         count = self._counts.get((self.task, kind), 0)
         self._counts[self.task, kind] = count + 1
-        name = self._names[id(thing)] = (self.task, kind, count)
-        self._kept.append(thing)  # else its address could be used again
+        key = id(thing)
+        name = self._names[key] = (self.task, kind, count)
+        try:
+            kept = _Kept(thing, self._has_gone)
+            kept.key = key
+            self._kept[key] = kept
+        except TypeError:  # it cannot be referred to weakly, and its address could be used again
+            self._kept[key] = thing
         return name
+
+    def _has_gone(self, kept: Any) -> None:
+        """Forget the name of an object that is no more; its address may be used again."""
+        key = kept.key
+        if self._kept.get(key) is kept:
+            del self._kept[key], self._names[key]
 
     def name(self, thing: object) -> Resource:
         """Return the name of an object; an object that has none is older than the exploration."""
@@ -89,7 +111,7 @@ class Recorder:
     def let_go(self) -> None:
         """Keep no object any longer, because the execution is over and its leaks are looked for."""
         self.accesses = {}
-        self._kept = []
+        self._kept = {}
 
     @contextmanager
     def elsewhere(self) -> Iterator[None]:

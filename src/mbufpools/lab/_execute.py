@@ -16,6 +16,7 @@ from ._anyio_use import anyio_was_used, noting_anyio
 from ._cancellable import Cancellable, Policy
 from ._cancelling import declaring_cancellations
 from ._chance import CHANCE, SYSTEM_CHANCE, chance_is_kept, restart_chance
+from ._chance_declared import declaring_chance
 from ._clocks import BEGINS, CLOCKS, copies_of_datetime, virtual_datetime
 from ._declare import declaring, recorder
 from ._fresh import Renewal, own_variables_kept
@@ -290,6 +291,7 @@ def _execute(
             leaks = stack.enter_context(_hooked(options))
             if strategy.needs_declarations:  # of what the backend has loaded, too
                 stack.enter_context(declaring())
+                stack.enter_context(declaring_chance())
                 stack.enter_context(declaring_cancellations())
             if options.without_anyio:
                 stack.enter_context(noting_anyio())
