@@ -22,8 +22,8 @@ LEVEL = 95
 
 
 BRACKETS = (
-    f"In brackets: with two dots, behind the median of the runs, the least and the most; with a "
-    f"dash, behind their mean, {LEVEL} % of the bootstrapped means."
+    "In the tables a (b..c) is the median of the runs, with the least and the most; a (b-c) is "
+    f"their mean, with {LEVEL} % of the bootstrapped means."
 )
 """What stands in brackets in the tables."""
 

@@ -232,7 +232,8 @@ def kinds(results: Results, one: Cell, other: Cell) -> str:
         before, after = (
             reach([it for it, at in zip(each, stuck, strict=True) if at is kind]) for each in done
         )
-        return f"{before} requests are done, and {after} with the patch"
+        same = "in the same runs " if kind else ""
+        return f"{before} requests are done, and {after} {same}with the patch"
 
     told = [f"In the runs that hang, {of(True)}."] if any(stuck) else []
     if not all(stuck):
