@@ -275,3 +275,174 @@ def test_after_an_exploration_warnings_are_as_before(suite: pytest.Pytester) -> 
     """
     result = run(suite, WARNS + dedent(source))
     result.assert_outcomes(passed=2)
+
+
+# --- what a test patches
+
+
+PATCHES = """
+import concurrent.futures, datetime, random, threading, time, uuid
+from unittest.mock import AsyncMock, Mock, patch
+
+M = pytest.mark.explore(backend="asyncio")
+REAL = threading.Thread.start, concurrent.futures.ThreadPoolExecutor.submit, uuid.getnode, time.time
+
+def real_ones():
+    return (
+        threading.Thread.start, concurrent.futures.ThreadPoolExecutor.submit, uuid.getnode,
+        time.time,
+    )
+"""
+
+
+def test_what_a_fixture_patches_holds_in_each_execution(suite: pytest.Pytester) -> None:
+    source = """
+    @pytest.fixture(autouse=True)
+    def patched(monkeypatch):
+        monkeypatch.setattr(time, "time", lambda: 123.0)
+        monkeypatch.setattr(time, "sleep", Mock())
+        monkeypatch.setattr(random, "random", lambda: 0.5)
+        monkeypatch.setattr(uuid, "uuid4", lambda: "id")
+        monkeypatch.setattr(uuid, "getnode", lambda: 7)
+        monkeypatch.setattr(time, "perf_counter", Mock(return_value=None))
+
+    @M
+    async def test_it():
+        await two(checkpoint)
+        time.sleep(1)
+        time.sleep.assert_called_once_with(1)
+        assert (time.time(), random.random(), uuid.uuid4(), uuid.getnode()) == (123, 0.5, "id", 7)
+        assert time.perf_counter() is None
+        time.perf_counter.assert_called_once_with()  # not by the lab
+        begin = time.monotonic()  # which is not patched
+        await asyncio.sleep(5)
+        assert 5 <= time.monotonic() - begin < 5.01
+
+    class TestAfter:
+        @pytest.fixture(autouse=True)
+        def patched(self):
+            pass
+
+        def test_after(self):
+            assert real_ones() == REAL
+            assert time.time() > 1_700_000_000
+    """
+    result = run(suite, PATCHES + dedent(source))
+    result.assert_outcomes(passed=2)
+
+
+def test_a_fixture_that_counts_threads_does_not_take_them_from_the_lab(
+    suite: pytest.Pytester,
+) -> None:
+    source = """
+    @pytest.fixture
+    def started(monkeypatch):
+        seen, start = [], threading.Thread.start
+        def count(thread):
+            seen.append(thread)
+            return start(thread)
+        monkeypatch.setattr(threading.Thread, "start", count)
+        return seen
+
+    @M
+    async def test_it(started):
+        box = []
+        threads = [threading.Thread(target=box.append, args=(it,)) for it in (1, 2)]
+        for it in threads:
+            it.start()
+        for it in threads:
+            it.join()
+        assert len(started) == 2
+        assert box == [1, 2]  # in one of the two orders alone
+
+    def test_after():
+        assert real_ones() == REAL
+    """
+    result = run(suite, PATCHES + dedent(source))
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["exception: AssertionError: assert [[]2, 1[]] == [[]1, 2[]]"])
+
+
+def test_what_is_patched_around_an_exploration_holds_in_it(suite: pytest.Pytester) -> None:
+    source = """
+    @pytest.fixture(scope="module")
+    def wide():
+        with patch("time.time", return_value=123.0):
+            yield
+
+    @M
+    async def test_mark(wide):
+        await two(checkpoint)
+        assert time.time() == 123
+
+    def test_fixture(explore):
+        async def program():
+            await two(checkpoint)
+            assert time.time() == 5
+            assert time.perf_counter() < 2**21  # virtual
+        with patch("time.time", lambda: 5.0):
+            assert explore(program).complete
+            assert time.time() == 5.0
+    """
+    result = run(suite, PATCHES + dedent(source))
+    result.assert_outcomes(passed=2)
+
+
+def test_a_decorator_of_mock_passes_its_mocks(suite: pytest.Pytester) -> None:
+    source = """
+    @M
+    @patch("time.time", return_value=123.0)
+    @patch.object(random, "random", return_value=0.5)
+    async def test_two(chance, clock):
+        await two(checkpoint)
+        assert (time.time(), random.random()) == (123, 0.5)
+        clock.assert_called_once_with()
+        chance.assert_called_once_with()
+
+    @M
+    @patch("time.sleep")
+    async def test_with_a_fixture(sleep, tmp_path):
+        await two(checkpoint)
+        time.sleep(3)
+        sleep.assert_called_once_with(3)
+        assert tmp_path.exists()
+
+    @M
+    @patch("time.time", new=lambda: 9.0)
+    @pytest.mark.parametrize("it", [1, 2])
+    async def test_with_a_parameter(it):
+        await two(checkpoint)
+        assert time.time() == 9
+
+    @M
+    @patch("asyncio.sleep", new_callable=AsyncMock)
+    async def test_async_mock(sleep):
+        await asyncio.sleep(9)
+        sleep.assert_awaited_once_with(9)
+
+    @patch.multiple("time", time=unittest.mock.DEFAULT, sleep=unittest.mock.DEFAULT)
+    async def several(time, sleep):  # pytest itself takes these names for fixtures
+        await two(checkpoint)
+        assert not time.called and not sleep.called
+
+    def test_several(explore):
+        assert explore(several).complete
+
+    @patch("time.time", return_value=1.0)
+    class TestAll:
+        @M
+        async def test_method(self, clock):
+            await two(checkpoint)
+            assert time.time() == 1
+            clock.assert_called_once_with()
+
+    @patch("time.time", return_value=1.0)
+    async def program(clock):
+        await two(checkpoint)
+        assert time.time() == 1
+
+    def test_fixture(explore):
+        assert explore(program).complete
+    """
+    result = run(suite, PATCHES + dedent(source))
+    result.assert_outcomes(passed=8)

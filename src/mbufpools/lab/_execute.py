@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from time import perf_counter  # a test may patch the name in `time`
 from typing import cast
 
 from . import _interrupts
@@ -41,7 +41,7 @@ from ._outsiders import forget_outsiders, wait_for_threads
 from ._private_names import require
 from ._redirected import redirected
 from ._repetition import Record, Records, difference, left_over, note_survival, same_message
-from ._replaced import replaced
+from ._replaced import known, replaced
 from ._report import report
 from ._result import Failure
 from ._schedule import Anchor, Cancel, Deviations, Rule, Schedule
@@ -53,7 +53,7 @@ from ._strategy import Strategy
 from ._threads import THREADS, TIMEOUTS, forget_executors
 from ._token import spell_token
 
-__all__ = ["Executed", "Signature", "execute", "make_failure", "once"]
+__all__ = ["Executed", "Signature", "controlled", "execute", "make_failure", "once"]
 
 Signature = tuple[str | None, str, tuple[str, ...]]
 """What makes two failures the same: the kind, what happened, and where each task stood."""
@@ -70,6 +70,9 @@ BEFORE_A_FAILURE = 2
 """Schedules that are executed again, besides the first one, before a failure is reported."""
 SIMPLE = 30
 """Schedules with one deviation that are tried for a failure that was found by chance, at most."""
+
+for _replacements in (BEGINS, CHANCE, CLOCKS, SYSTEM_CHANCE):
+    known(_replacements)  # what a test patches of the others is replaced: no thread may escape
 
 _controlling = False
 """Whether what the lab controls is replaced."""
@@ -127,6 +130,14 @@ def _controlled(options: Options) -> Iterator[None]:
         # It ends first, so that what was replaced is put back in the modules' own variables.
         stack.enter_context(own_variables_kept(options.fresh))
         yield
+
+
+def controlled(
+    backend: BackendName, *, clocks: bool, chance: bool, fresh: tuple[str, ...]
+) -> AbstractContextManager[None]:
+    """Replace what the lab controls also around explorations, such as for the fixtures of a test: a
+    patch that they make is then made on top of it in each execution, the first one, too."""
+    return _controlled(Options(backend=backend, clocks=clocks, chance=chance, fresh=fresh))
 
 
 def _control_is_over() -> None:
@@ -217,7 +228,7 @@ def _execute(
     found: list[_Found] = []
     # Many schedules lead to the same failure; it is reported once.
     seen: set[Signature] = set(known)
-    begin = time.perf_counter()
+    begin = perf_counter()
     forget_outsiders()
     backend = _backend(options.backend)
     renew = Renewal(options.reset, options.fresh)
@@ -232,7 +243,7 @@ def _execute(
         if result.uses_anyio:
             return None
         full = options.max_failures is not None and len(found) >= options.max_failures
-        now = time.perf_counter()
+        now = perf_counter()
         if full or result.executions >= options.max_executions or now >= end:
             return None
         if whole and (
@@ -316,7 +327,7 @@ def _execute(
     if found:
         found.clear()  # and with them what their errors hold
         collect_unheard()
-    result.seconds = time.perf_counter() - begin
+    result.seconds = perf_counter() - begin
     return result
 
 
@@ -493,7 +504,7 @@ def _shrunk(
         return True
 
     def fails(fewer: Deviations, rule: Rule) -> Deviations | None:
-        if best is not None and time.perf_counter() > end:
+        if best is not None and perf_counter() > end:
             return None  # shorter schedules would take longer than the exploration may
         again, schedule, _ = once(program, fewer, rule, options)
         return schedule.deviations if note(again, schedule) else None
@@ -537,7 +548,7 @@ def _shrunk(
     best = shortest = best or second
     if best is None or shortest is None:
         raise records.error(found.number, what)
-    if len(shortest[0].deviations) > 1 and time.perf_counter() <= end:
+    if len(shortest[0].deviations) > 1 and perf_counter() <= end:
         schedule = shortest[0]
         other: Rule = "run-on" if schedule.rule == "stock" else "stock"
         follow = Follow([step.task for step in schedule.steps], schedule.deviations, other)

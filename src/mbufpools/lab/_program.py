@@ -8,6 +8,7 @@ is an error that says what was expected.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -53,16 +54,43 @@ def function_of(program: Any) -> Any:
 
 
 def needed_arguments(function: Callable[..., Any]) -> list[str]:
-    """Return the names of the arguments without which a function cannot be called."""
+    """Return the names of the arguments without which a function cannot be called.
+
+    The mocks that `unittest.mock.patch` passes, as a decorator, are none of them.
+    """
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # a function in C need not have one
         return []
-    return [
+    needed = [
         it.name
         for it in parameters
         if it.default is it.empty and it.kind not in (it.VAR_POSITIONAL, it.VAR_KEYWORD)
     ]
+    by_position, by_name = _mocks(function)
+    return [it for it in needed[by_position:] if it not in by_name]
+
+
+def _mocks(function: Any) -> tuple[int, set[str]]:
+    """Return how many mocks a function gets from `unittest.mock.patch`, and the names of those that
+    it gets by name (``patch.multiple``)."""
+    mock = sys.modules.get("unittest.mock")
+    count, names = 0, set()
+    while mock is not None and callable(function):
+        # The wrappers inside of it share this list.
+        for it in vars(function).get("patchings", ()) if hasattr(function, "__dict__") else ():
+            if it.new is mock.DEFAULT and it.attribute_name is None:
+                count += 1
+            elif it.attribute_name is not None:
+                names |= {
+                    part.attribute_name
+                    for part in (it, *it.additional_patchers)
+                    if part.new is mock.DEFAULT
+                }
+        if "patchings" in getattr(function, "__dict__", ()):
+            break
+        function = getattr(function, "func", None) or getattr(function, "__wrapped__", None)
+    return count, names
 
 
 def awaitable_of(program: Program) -> Awaitable[Any]:

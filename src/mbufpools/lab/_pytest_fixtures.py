@@ -69,6 +69,13 @@ class Fixtures:
             return None
         return definitions[-1]
 
+    def set_up_wider(self) -> None:
+        """Set up the fixtures of a wider scope than function. They come first in any case."""
+        for name in self._item.fixturenames:
+            fixture = self._definition(name)
+            if fixture is not None and fixture.scope != "function":
+                self._item._request.getfixturevalue(name)
+
     @property
     def are_renewed(self) -> bool:
         """True if the test has a fixture of function scope."""

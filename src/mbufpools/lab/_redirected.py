@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from ._replaced import replaced
+from ._replaced import original, replaced
 
 __all__ = ["calls_same", "methods_replaced", "real", "redirect", "redirected"]
 
@@ -147,11 +147,12 @@ def redirect(function: Any, target: Callable[..., Any]) -> Callable[[], None]:
 
 @contextmanager
 def redirected(replacements: Iterable[tuple[Any, str, Any]]) -> Iterator[None]:
-    """Redirect functions, each given by its module, its name and what is called in its place."""
+    """Redirect functions, each given by its module, its name and what is called in its place. If a
+    test has patched the name, that stays so, and the function of before is redirected."""
     others: list[tuple[Any, str, Any]] = []
     with ExitStack() as stack:
         for owner, name, target in replacements:
-            function = getattr(owner, name)
+            function = original(owner, name)
             if _can_redirect(function):
                 stack.callback(redirect(function, target))
             else:

@@ -9,6 +9,9 @@ back at the end, too.
 
 Copies elsewhere, such as in an instance or a list, are not found. So functions of C are redirected
 instead (`_redirected`).
+
+What a test has patched, such as ``monkeypatch.setattr(time, "time", fake)`` in a fixture, is the
+test's: an attribute that is not what it was when the lab was imported (`known`) is left alone.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["replaced"]
+__all__ = ["known", "original", "replaced"]
 
 _SKIPPED = sys.stdlib_module_names | {
     "_mbufpools_pytest",
@@ -47,12 +50,31 @@ _kept: list[object] = []
 _NOTHING: dict[str, Any] = {}
 
 
+_originals: dict[tuple[int, str], tuple[Any, Any]] = {}
+"""What attributes were when the lab was imported, by their owner's identity and their name; with
+the owner, so that its identity stays its own."""
+
+
+def known(replacements: Iterable[tuple[Any, str, Any]]) -> None:
+    """Note what attributes are, so that later ones are known to be patches of a test."""
+    for owner, name, _ in replacements:
+        _originals.setdefault((id(owner), name), (owner, getattr(owner, name)))
+
+
+def original(owner: Any, name: str) -> Any:
+    """Return what an attribute was when the lab was imported; or what it is, if that is not
+    known."""
+    noted = _originals.get((id(owner), name))
+    return getattr(owner, name) if noted is None else noted[1]
+
+
 @contextmanager
 def replaced(
     replacements: Iterable[tuple[Any, str, Any]], *, copies: bool = True
 ) -> Iterator[None]:
-    """Replace attributes, each given by its owner, its name and the new value; and all copies."""
-    wanted = [(owner, name, getattr(owner, name), new) for owner, name, new in replacements]
+    """Replace attributes, each given by its owner, its name and the new value; and all copies. An
+    attribute that a test has patched stays so."""
+    wanted = [(owner, name, original(owner, name), new) for owner, name, new in replacements]
     new_by_old = {id(old): new for _, _, old, new in wanted if copies and callable(new)}
     old_by_new = {id(new): old for _, _, old, new in wanted if copies and callable(new)}
     functions = frozenset(new_by_old)
@@ -61,12 +83,13 @@ def replaced(
     scanned = _scanned.setdefault(functions, {})
     if new_by_old:
         _replace_copies(new_by_old, scanned)
-    for owner, name, _, new in wanted:
+    named = [it for it in wanted if getattr(it[0], it[1]) is it[2]]
+    for owner, name, _, new in named:
         setattr(owner, name, new)
     try:
         yield
     finally:
-        for owner, name, old, _ in reversed(wanted):
+        for owner, name, old, _ in reversed(named):
             setattr(owner, name, old)
         if old_by_new:
             _replace_copies(old_by_new, scanned)

@@ -56,9 +56,9 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from functools import partial, wraps
+from functools import cached_property, partial, wraps
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar, get_args
 
@@ -67,7 +67,9 @@ from _pytest._code.code import ReprFileLocation, TerminalRepr
 from _pytest._io import TerminalWriter
 from _pytest.unittest import TestCaseFunction
 
+from ._execute import controlled
 from ._explore import explore, replay
+from ._fresh import module_names
 from ._options import Program, Verdict
 from ._outcome import ADDRESS, LabError, NotRepeated, describe
 from ._pages import with_pages
@@ -320,10 +322,34 @@ class Explored(pytest.Function):
                 yield node, mark
 
     def setup(self) -> None:
-        """Refuse the fixtures that executions must not share."""
+        """Refuse the fixtures that executions must not share, and set up the others. Those that
+        are made anew for each execution are set up under the control of the lab, so that what they
+        patch is the same in the first one as in the others."""
         begin(self)
-        Fixtures(self).refuse(str(self.callspec.params[BACKEND]))
+        fixtures = Fixtures(self)
+        fixtures.refuse(str(self.callspec.params[BACKEND]))
+        if fixtures.are_renewed and not hasattr(self.obj, "hypothesis"):
+            fixtures.set_up_wider()
+            options = self._options()
+            with suppress(ValueError):  # an invalid option is reported by the call
+                self._control.enter_context(
+                    controlled(
+                        options["backend"],
+                        clocks=options.get("clocks", True),
+                        chance=options.get("chance", True),
+                        fresh=module_names(options.get("fresh", ())),
+                    )
+                )
         super().setup()
+
+    def teardown(self) -> None:
+        """End the control of the lab, after the fixtures were torn down."""
+        super().teardown()
+        self._control.close()
+
+    @cached_property
+    def _control(self) -> ExitStack:
+        return ExitStack()
 
     def runtest(self) -> None:
         """Run the test; one of Hypothesis explores each of its examples."""
