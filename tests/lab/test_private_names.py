@@ -28,6 +28,8 @@ OF_PYTHON = {
     "_shutdown", "_thread_name_prefix", "_threads", "_inst", "_last_timestamp", "_closed",
     "_threads_queues", "_urandom", "_WorkItem", "_startTime",
     "_RandomNameSequence", "_enter_task", "_leave_task", "_node",
+    # of warnings
+    "_showwarning_orig", "_showwarnmsg", "_showwarnmsg_impl",
     # of pytest
     "_fixtureinfo", "_genfunctions", "_fillfixtures", "_initrequest", "_request", "_setupstate",
     "_storage",

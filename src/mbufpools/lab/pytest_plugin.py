@@ -21,8 +21,9 @@ log of the test are shown only for the failing schedule. An exploration that sto
 ``max_executions`` passes; the section *explored* at the end says so.
 
 **Fixtures.** The test function is called once for each schedule. Fixtures of function scope, such
-as ``tmp_path`` and ``monkeypatch``, are torn down and made anew before each. Those of a wider
-scope, which tests share anyway, parameters, and the instance of a test class are the same for all.
+as ``tmp_path`` and ``monkeypatch``, are torn down and made anew before each, and so is what
+``setup_method`` and ``setup_function`` set up. Those of a wider scope, which tests share anyway,
+parameters, and the instance of a test class are the same for all.
 Coroutine fixtures are refused as arguments, because they belong to another event loop. Those that
 are no arguments (`autouse`) are made anew, too, but not on trio.
 
