@@ -389,7 +389,7 @@ def test_a_text_tells_runs_that_hang_apart_from_the_others(committed: Results) -
 def test_a_text_of_runs_of_one_kind_has_no_other_kind(
     asleep: int, says: str, verdict_says: str, committed: Results
 ) -> None:
-    copy = changed(committed, "beyond", never_after=asleep)
+    copy = changed(committed, "beyond", never=asleep, nine_asked=14, nine_served=14)
     (said,) = (it for it in findings(copy) if "The incident hangs" in it)
     assert says in said
     assert ("In all, " in said) is (asleep == 0)
@@ -399,10 +399,26 @@ def test_a_text_of_runs_of_one_kind_has_no_other_kind(
     assert "else" not in verdict
 
 
+def test_a_run_hangs_also_if_its_processes_sleep_since_before_the_peers_read_again(
+    committed: Results,
+) -> None:
+    cell = incident_cell("as it is", 8)
+    asleep = {"never": 130, "never_after": 0, "nine_asked": 14}
+    assert all(hung(changed(committed, "beyond", **asleep, nine_served=14), cell))
+    assert not any(hung(changed(committed, "beyond", **asleep, nine_served=0), cell))
+
+
+def test_no_request_is_done_any_more_in_a_run_that_hangs(committed: Results) -> None:
+    cell = incident_cell("as it is", 0)
+    assert hung(committed, cell)[0]
+    sooner = measure("incident", cell.kernel, {"end": 16.0}, 1)
+    assert sooner["done_after"] == committed.all(cell)[0]["done_after"] > 0
+
+
 def test_the_page_says_in_how_many_runs_the_incident_hangs(committed: Results) -> None:
     page = find_question("page")
     assert "No run of the incident hangs" in page.how(committed)
-    told = page.how(changed(committed, "page", never_after=122))
+    told = page.how(changed(committed, "page", never=136, nine_asked=14, nine_served=0))
     assert "In some runs the incident hangs" in told
     assert "asleep at its end: 20 of 20 (as it is), 20 of 20 (curpage line)" in told
 

@@ -153,7 +153,7 @@ MARGIN = Question(
     _how,
     lambda results: (
         "*: how often the task is added, while a get for a 2k cluster sleeps and afterwards; the "
-        "last column is the share of the patch's adds that the margin saves. A run hangs if every "
-        "sender and every NFS client sleeps at its end.",
+        "last column is the share of the patch's adds that the margin saves. A run hangs as in "
+        "question g.",
     ),
 )
