@@ -520,6 +520,8 @@ class _Backend(trio.abc.Instrument):
         if self._schedule is not None:
             self._schedule.note_left(_lockstep.left())
         _lockstep.end()
+        if self._is_clean():
+            _lockstep.begin(self)  # the clean-up of a system task or a generator may need a thread
         for serving in self._serving.values():
             serving.cancel()
         for path, scope in self._services.items():
@@ -617,11 +619,15 @@ class _Backend(trio.abc.Instrument):
 
     def start_thread(self, thread: LabThread) -> None:
         """Make the task that serves a thread of the program. The lab does not cancel it."""
+        nursery = _run.GLOBAL_RUN_CONTEXT.runner.system_nursery
+        assert nursery is not None
+        closed, nursery._closed = nursery._closed, False  # to the program, at its end
         self._starting_thread = True
         try:
             trio.lowlevel.spawn_system_task(thread.serve, name=thread.title)
         finally:
             self._starting_thread = False
+            nursery._closed = closed
 
     def between_tasks(self, thread: LabThread) -> AbstractContextManager[object]:
         """Hide nothing: in a thread, trio has no present task."""

@@ -356,6 +356,27 @@ async def the_clean_up_takes_its_time() -> None:
     await leave_open(close)
 
 
+async def the_clean_up_runs_a_thread() -> None:
+    ran = kept[0] if kept else [1, 2]
+    assert ran == [1, 2]
+    kept[:] = [[]]
+
+    async def close() -> None:
+        with trio.CancelScope(shield=True):
+            kept[0].append(await trio.to_thread.run_sync(lambda: len(kept[0]) + 1))
+
+    async def stays() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            await close()  # noqa: ASYNC102
+
+    trio.lowlevel.spawn_system_task(stays)
+    await leave_open(close)
+    await checkpoint()
+    await trio.sleep(0.001)
+
+
 async def the_clean_up_makes_no_system_task() -> None:
     kept[:] = [it for it in kept if isinstance(it, str)]
     assert not kept
@@ -385,6 +406,7 @@ async def the_clean_up_has_a_context_of_its_own() -> None:
         an_open_generator_is_closed,
         a_generator_that_the_clean_up_begins_is_closed_too,
         the_clean_up_makes_no_system_task,
+        the_clean_up_runs_a_thread,
         the_clean_up_has_a_context_of_its_own,
         the_clean_up_takes_its_time,
     ],
