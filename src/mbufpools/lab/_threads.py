@@ -36,6 +36,7 @@ __all__ = [
     "THREADS",
     "TIMEOUTS",
     "forget_executors",
+    "join_really",
     "refuse_under_dpor",
     "start_really",
     "thread_title",
@@ -103,6 +104,11 @@ def start_really(thread: threading.Thread) -> None:
     """Start a thread that does not run the program, or not yet; wait until it is there."""
     with starting():
         _start(thread)
+
+
+def join_really(thread: threading.Thread, timeout: float) -> None:
+    """Wait in real time until a thread has ended, for so many seconds at most."""
+    _join(thread, timeout)
 
 
 def _is_worker(thread: Any) -> bool:

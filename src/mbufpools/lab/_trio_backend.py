@@ -42,7 +42,7 @@ from ._options import Program
 from ._oracles import Violated, oracles
 from ._outcome import IO_REFUSED, LabError, Outcome, describe, first_line, only, refuse
 from ._outsiders import THREAD_REFUSED, refuse_timer
-from ._program import awaitable_of
+from ._program import awaitable_of, function_of
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._steps import CLOCK, MAIN, OVER, Name
 from ._task_dump import location, task_dump
@@ -113,6 +113,7 @@ class _Backend(trio.abc.Instrument):
         leaks: Leaks,
     ) -> None:
         self._program = program
+        self._main_name = _name_of_task(program)
         self._next_schedule = next_schedule
         self._done = done
         self._leaks = leaks
@@ -404,7 +405,9 @@ class _Backend(trio.abc.Instrument):
             # In the nursery of trio's own for the main task, as in a run of its own.
             nursery = trio.lowlevel.current_task().parent_nursery
             runner = _run.GLOBAL_RUN_CONTEXT.runner
-            runner.spawn_impl(self._run_program, (), nursery, "main")
+            main = runner.spawn_impl(self._run_program, (), nursery, "main")
+            main.name = self._main_name
+            _name_coroutine(main.coro, self._program)
             await self._main_over.wait()
             await self._until_others_are_over()
             if runner.asyncgens.alive:
@@ -891,7 +894,7 @@ class _Backend(trio.abc.Instrument):
     def _task_dump(self) -> tuple[str, ...]:
         return task_dump(
             [
-                (path, task.name, task.coro, path in self._ready)
+                (path, "main" if path == MAIN else task.name, task.coro, path in self._ready)
                 for task, path in self._names.items()
             ]
         )
@@ -923,6 +926,15 @@ def _name_coroutine(coroutine: Any, function: Any) -> None:
     if isinstance(name, str):
         coroutine.__name__ = name
         coroutine.__qualname__ = getattr(function, "__qualname__", name)
+
+
+def _name_of_task(program: Program) -> str:
+    """Return what trio calls a task that runs a program."""
+    function = function_of(program)
+    try:
+        return f"{function.__module__}.{function.__qualname__}"
+    except AttributeError:
+        return repr(function)
 
 
 def _error_of_exit() -> BaseException | None:

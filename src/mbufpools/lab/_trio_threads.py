@@ -25,7 +25,7 @@ from trio._core import _thread_cache
 from . import _lockstep
 from ._lockstep import LabThread, program_line
 from ._running import inside, now
-from ._threads import refuse_under_dpor, start_really, thread_title
+from ._threads import join_really, refuse_under_dpor, start_really, thread_title
 
 __all__ = ["ThreadCache"]
 
@@ -75,7 +75,7 @@ class ThreadCache(_thread_cache.ThreadCache):
     def end(self) -> None:
         """End the threads, because the execution is over."""
         for worker in self._workers:
-            worker.end(wait=worker in self._idle)
+            worker.end()
         self._workers.clear()
         self._idle.clear()
 
@@ -90,6 +90,8 @@ class _Worker:
         self._next: LabThread | None = None
         """The job that was given to the thread and not taken, as a task."""
         self._last: LabThread | None = None
+        self._lost = False
+        """Whether a job does not end."""
         self._given = _make_lock()
         """Is released once for each job."""
         self._given.acquire()
@@ -102,7 +104,9 @@ class _Worker:
         """Make a job a task of the schedule; the thread runs it as soon as it is chosen."""
         function, _, name = job
         before = self._last
-        thread = LabThread(thread_title(name or function), _nothing, _nothing, program_line())
+        # trio calls it "function from task", if the program does not say what it is called.
+        title = thread_title(function if name is None else name.partition(" from ")[0])
+        thread = LabThread(title, _nothing, self._lose, program_line())
         self._thread.lab_thread = thread  # type: ignore[attr-defined]  # `Thread.join` waits for it
         if before is not None and not before.over:  # it is idle, and still delivers a result
             thread.ready, thread.condition = False, lambda: before.over
@@ -111,11 +115,15 @@ class _Worker:
         self._given.release()
         _lockstep.start(thread)
 
-    def end(self, *, wait: bool) -> None:
-        """End the thread when it has no job; `wait` for it in real time."""
+    def end(self) -> None:
+        """End the thread, whose job is over or lost, and wait for it in real time, if it ends."""
+        self._job = None  # it may not have begun
         self._given.release()
-        if wait:
-            self._thread.join(FAREWELL)
+        if not self._lost:
+            join_really(self._thread, FAREWELL)
+
+    def _lose(self) -> None:
+        self._lost = True
 
     # In the thread itself
 

@@ -120,6 +120,13 @@ async def an_instrument_is_told_of_its_own_run() -> None:
     kept.append(notes)
 
 
+async def the_main_task_is_called_as_trio_calls_it() -> None:
+    task = trio.lowlevel.current_task()
+    function = the_main_task_is_called_as_trio_calls_it
+    assert task.name == f"{__name__}.{function.__name__}"
+    assert task.coro.__name__ == function.__name__
+
+
 async def the_main_task_is_alone_below_the_root() -> None:
     root, task = trio.lowlevel.current_root_task(), trio.lowlevel.current_task()
     assert root is not None
@@ -140,6 +147,7 @@ async def the_main_task_is_alone_below_the_root() -> None:
         what_run_sync_soon_calls_once_is_called_before_the_end,
         a_scope_of_an_earlier_run_is_freed,
         an_instrument_is_told_of_its_own_run,
+        the_main_task_is_called_as_trio_calls_it,
         the_main_task_is_alone_below_the_root,
     ],
 )

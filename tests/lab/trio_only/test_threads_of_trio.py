@@ -156,9 +156,9 @@ def test_an_execution_begins_without_an_idle_thread() -> None:
     async def program() -> None:
         assert await trio.to_thread.run_sync(counter.count) == 1
 
-    before = threading.active_count()
+    before = set(threading.enumerate())  # those of trio's own cache may end meanwhile
     lab.explore(program, backend="trio", max_executions=60).assert_holds()
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before
 
 
 def test_a_thread_that_is_abandoned_is_no_remark_since_python_does_not_wait_for_it() -> None:
