@@ -163,6 +163,34 @@ def test_what_records_warnings_records_in_each_execution_as_without_the_lab(
     result.stdout.fnmatch_lines(["6 of 6 explorations were complete"])
 
 
+def test_what_warns_when_the_lab_looks_at_it_is_no_warning_of_the_program(
+    suite: pytest.Pytester,
+) -> None:
+    source = """
+    class Old:
+        def __getattr__(self, name):
+            warnings.warn(f"{name} is deprecated", DeprecationWarning, stacklevel=2)
+            raise AttributeError(name)
+
+    class Slots:
+        __slots__ = ("kept",)
+
+    old, slots = Old(), Slots()
+
+    @pytest.mark.explore(backend="asyncio")
+    async def test_it(recwarn):
+        await twice(checkpoint)
+        assert texts(recwarn) == []
+
+    @pytest.mark.explore(backend="asyncio")
+    async def test_fixture(recorded):
+        await twice(checkpoint)
+        assert texts(recorded) == []
+    """
+    result = run(suite, WARNS + dedent(source), "-W", "always::DeprecationWarning")
+    result.assert_outcomes(passed=2)
+
+
 def test_pytest_lists_the_warnings_of_a_test_once_and_not_once_for_each_execution(
     suite: pytest.Pytester,
 ) -> None:

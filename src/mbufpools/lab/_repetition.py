@@ -20,6 +20,7 @@ import asyncio
 import random
 import sys
 import sysconfig
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
@@ -262,13 +263,18 @@ def left_over(program: Any, options: Options) -> tuple[str, ...]:
 # --- what may have survived
 
 
-def _state_of(program: Any) -> Iterator[tuple[str, object]]:
-    """Yield fingerprints of the variables, by name."""
-    for name, value in _variables(program):
-        try:
-            yield from list(_fingerprints(name, value))
-        except Exception:  # noqa: BLE001 - an object that cannot be looked at
-            continue
+def _state_of(program: Any) -> list[tuple[str, object]]:
+    """Return fingerprints of the variables, by name. An attribute may warn when it is read, as one
+    that is deprecated does; that is not the program's warning."""
+    found: list[tuple[str, object]] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, value in _variables(program):
+            try:
+                found += list(_fingerprints(name, value))
+            except Exception:  # noqa: BLE001 - an object that cannot be looked at
+                continue
+    return found
 
 
 @cache
@@ -299,11 +305,13 @@ def _variables(program: Any) -> Iterator[tuple[str, Any]]:
 def bound_to_loops(program: Any) -> dict[str, str]:
     """Return the variables that hold a primitive of asyncio which belongs to an event loop, with
     what to say of them. Each execution has a loop of its own, so a later one cannot use it."""
-    return {
-        name: f"an asyncio {type(value).__name__}, bound to the event loop that used it first"
-        for name, value in _variables(program)
-        if isinstance(getattr(value, "_loop", None), asyncio.AbstractEventLoop)
-    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as in `_state_of`
+        return {
+            name: f"an asyncio {type(value).__name__}, bound to the event loop that used it first"
+            for name, value in _variables(program)
+            if isinstance(getattr(value, "_loop", None), asyncio.AbstractEventLoop)
+        }
 
 
 def _fingerprints(name: str, value: Any) -> Iterator[tuple[str, object]]:
