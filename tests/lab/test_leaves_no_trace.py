@@ -11,6 +11,7 @@ import functools
 import operator
 import pickle
 import random
+import sys
 import threading
 import time
 import weakref
@@ -356,3 +357,116 @@ def test_the_address_of_a_part_that_is_gone_is_used_again_without_its_name() -> 
         return lab.explore(program, strategy="dpor").executions
 
     assert executions(make_a_lock) == executions(make_nothing)
+
+
+# --- the loop and the main task are those of asyncio.run
+
+
+async def the_main_task_has_its_name_and_coroutine() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    coroutine: Any = task.get_coro()
+    assert coroutine.__name__ == "the_main_task_has_its_name_and_coroutine"
+    assert "the_main_task_has_its_name_and_coroutine() running at" in repr(task)
+    assert task.get_stack()[-1].f_code is coroutine.cr_code
+    assert task.get_name().startswith("Task-")
+
+
+async def a_task_in_a_scope_of_the_lab_has_the_text_of_its_own() -> None:
+    async def work() -> None:
+        await asyncio.sleep(0)
+
+    task = asyncio.create_task(work(), name="worker")
+    await asyncio.sleep(0)
+    assert ".<locals>.work() " in repr(task)
+    await task
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+@pytest.mark.parametrize(
+    "program",
+    [
+        the_main_task_has_its_name_and_coroutine,
+        a_task_in_a_scope_of_the_lab_has_the_text_of_its_own,
+    ],
+)
+def test_a_task_is_called_as_in_asyncio_run(program: Program, cancel: bool) -> None:
+    asyncio.run(program())  # type: ignore[arg-type]  # it is a coroutine function
+    lab.explore(program, cancel=cancel).assert_holds()
+
+
+def test_the_main_task_is_called_main_in_reports() -> None:
+    async def program() -> None:
+        assert asyncio.current_task() is None
+
+    (failure,) = lab.explore(program).failures
+    assert failure.schedule[0].title == "main"
+
+
+def test_the_policy_returns_the_loop_of_the_execution_and_afterwards_what_it_did_before() -> None:
+    async def program() -> None:
+        loop = asyncio.get_running_loop()
+        assert asyncio.get_event_loop_policy().get_event_loop() is loop
+
+    asyncio.run(program())
+    own = asyncio.new_event_loop()
+    try:
+        asyncio.set_event_loop(own)
+        lab.explore(program).assert_holds()
+        assert asyncio.get_event_loop_policy().get_event_loop() is own
+    finally:
+        asyncio.set_event_loop(None)
+        own.close()
+
+
+def test_a_program_on_asyncio_is_not_told_that_it_is_explored_on_trio() -> None:
+    class Policy(asyncio.DefaultEventLoopPolicy):
+        """Has another name for what it keeps, so the lab cannot set it."""
+
+        _local: Any = property(lambda policy: None)
+
+        def __init__(self) -> None:
+            pass
+
+        def get_event_loop(self) -> asyncio.AbstractEventLoop:
+            return self.new_event_loop()
+
+    async def program() -> None:
+        asyncio.get_event_loop_policy().get_event_loop()
+
+    before = asyncio.get_event_loop_policy()
+    asyncio.set_event_loop_policy(Policy())
+    try:
+        with pytest.raises(lab.Unsupported, match="makes an event loop of its own") as told:
+            lab.explore(program)
+        assert "is explored on trio" not in str(told.value)
+    finally:
+        asyncio.set_event_loop_policy(before)
+
+
+@pytest.mark.parametrize("strategy", ["exhaustive", "dpor"])
+def test_a_loop_debugs_if_it_is_told_to(
+    strategy: lab.StrategyName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    depth = sys.get_coroutine_origin_tracking_depth()
+
+    async def program() -> None:
+        loop = asyncio.get_running_loop()
+        assert loop.get_debug() is bool(debug)
+        loop.set_debug(True)
+        task = asyncio.create_task(asyncio.sleep(0))
+        await task
+        assert sys.get_coroutine_origin_tracking_depth() > 0
+        assert loop.get_debug()
+        future = loop.create_future()
+        loop.call_later(1, future.set_result, None)
+        await future
+        loop.set_debug(False)
+        assert not loop.get_debug()
+        loop.set_debug(True)
+
+    for debug in ("", "1"):
+        monkeypatch.setenv("PYTHONASYNCIODEBUG", debug)
+        asyncio.run(program())
+        assert lab.explore(program, strategy=strategy).complete
+        assert sys.get_coroutine_origin_tracking_depth() == depth

@@ -27,7 +27,7 @@ OF_PYTHON = {
     "_release_save", "_waiters", "_PySimpleQueue", "_RLock", "_at_fork_reinit", "_max_workers",
     "_shutdown", "_thread_name_prefix", "_threads", "_inst", "_last_timestamp", "_closed",
     "_threads_queues", "_urandom", "_WorkItem", "_startTime",
-    "_RandomNameSequence", "_enter_task", "_leave_task", "_node",
+    "_RandomNameSequence", "_local", "_loop", "_set_called", "_enter_task", "_leave_task", "_node",
     # of warnings
     "_showwarning_orig", "_showwarnmsg", "_showwarnmsg_impl",
     # of pytest

@@ -88,20 +88,22 @@ def explore_on_asyncio(
         )
     hooks = sys.get_asyncgen_hooks()
     with_future = _with_future() if recorder.active else []
-    joins = ExitStack()
+    stack = ExitStack()
     try:
         if recorder.active:
             for name in with_future:
                 vars(sys.modules[name])["Future"] = _OwnFuture
-            joins.enter_context(declaring_joins(_is_step))
+            stack.enter_context(declaring_joins(_is_step))
         _group_class._spawn = _spawn_ours
         if _reparent is not None:
             _scope_class._reparent = _reparent_ours
+        set_loop = stack.enter_context(_loop_of_policy())
         while (schedule := next_schedule()) is not None:
             loop = _Loop(schedule)
             oracles.begin(schedule, loop.time)
             leaks.begin()
             asyncio._set_running_loop(loop)
+            set_loop(loop)
             sys.set_asyncgen_hooks(
                 firstiter=loop._asyncgen_firstiter_hook,
                 finalizer=loop._asyncgen_finalizer_hook,
@@ -110,6 +112,7 @@ def explore_on_asyncio(
                 outcome = loop.execute(program, leaks)
             finally:
                 asyncio._set_running_loop(None)
+                set_loop(None)
             outcome = leaks.judge(outcome)
             if outcome.kind is None and not outcome.stopped and loop.complaint is not None:
                 outcome = loop.complaint  # of what was collected only now
@@ -119,10 +122,33 @@ def explore_on_asyncio(
         sys.set_asyncgen_hooks(*hooks)
         for name in with_future:
             vars(sys.modules[name])["Future"] = _plain_future
-        joins.close()
+        stack.close()
         _group_class._spawn = _spawn
         if _reparent is not None:
             _scope_class._reparent = _reparent
+
+
+@contextmanager
+def _loop_of_policy() -> Iterator[Callable[[asyncio.AbstractEventLoop | None], None]]:
+    """Yield what sets the event loop that the policy returns, as `asyncio.run` does. At the end it
+    is the one that it was."""
+    events: Any = asyncio.events
+    # From Python 3.14 on the public function warns.
+    policy = getattr(events, "_get_event_loop_policy", events.get_event_loop_policy)()
+    local = getattr(policy, "_local", None)
+    if local is None:  # a policy of another library
+        yield lambda loop: None
+        return
+
+    def set_loop(loop: asyncio.AbstractEventLoop | None) -> None:
+        local._loop, local._set_called = loop, True
+
+    before = dict(vars(local))
+    try:
+        yield set_loop
+    finally:
+        vars(local).clear()
+        vars(local).update(before)
 
 
 class _Scope(CancelScope):
@@ -180,7 +206,7 @@ _new_called: Callable[[tuple[Any, int, int, int]], _Called] = partial(tuple.__ne
 
 
 class _Handle(asyncio.Handle):
-    """A handle that does not ask whether the loop debugs, which the lab's never does."""
+    """A handle that does not ask whether the loop debugs."""
 
     __slots__ = ()
 
@@ -207,7 +233,14 @@ class _Task(asyncio.Task[Any]):
     lab_children = 0
     lab_scope: CancelScope | None = None
     lab_body: Any = None
-    """The coroutine that runs in that scope."""
+    """The program's coroutine, if that of the task is the lab's around it."""
+
+    if "_coro" in vars(asyncio.Task):  # it is written in C
+
+        @property
+        def _coro(self) -> Any:
+            """What the text of the task and `get_stack` tell of."""
+            return self.get_coro()
 
     def get_coro(self) -> Any:
         """Return the program's coroutine, not the lab's around it."""
@@ -426,6 +459,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         """Since when each of them can, and why."""
         self._callbacks: deque[_Called] = deque()
         """Each with the steps because of which it was called for, and its place in the order."""
+        self._makes = False
+        """Whether a future or a task is being made."""
         self._rounds = 0
         """Of callbacks, while no task could run."""
         self._order = 0
@@ -492,12 +527,19 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         return self._now + _running.looks
 
     def get_debug(self) -> bool:
-        return False
+        """Return what a loop would return, but False while a future or a task is made, so that
+        no traceback of where it was made is taken, which is slow."""
+        return self._debug and not self._makes
 
     def create_future(self) -> asyncio.Future[Any]:
-        if recorder.active:
-            return _Future(loop=self)
-        return asyncio.Future(loop=self)
+        kind: Any = _Future if recorder.active else asyncio.Future
+        if not self._debug:
+            return kind(loop=self)  # type: ignore[no-any-return]
+        self._makes = True
+        try:
+            return kind(loop=self)  # type: ignore[no-any-return]
+        finally:
+            self._makes = False
 
     def create_task(
         self,
@@ -537,7 +579,11 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._tasks[path] = weakref.ref(task)
         # asyncio's own default counts the tasks of all executions.
         name = name or _default_name(path)
-        task.__init__(coro, loop=self, name=name, context=context)  # type: ignore[misc]  # as it is made
+        self._makes = True
+        try:
+            task.__init__(coro, loop=self, name=name, context=context)  # type: ignore[misc]  # as it is made
+        finally:
+            self._makes = False
         exempt = service or closes or thread is not None
         origin = None
         if self._injecting and path != MAIN and self._schedule.policy is not None:
@@ -718,7 +764,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         _running.begin(lambda: self._now, self._pass_time, self._turn)
         _lockstep.begin(self)
         try:
-            self._main = main = self.create_task(_call(program), name="main")
+            self._main = main = self.create_task(_call(program))
             outcome = self._drive(main)
             if oracles.active and outcome.kind is None and not outcome.stopped:
                 violated = oracles.over(cancelled=outcome.cancelled)
@@ -1299,6 +1345,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._callbacks.clear()
         self._steps.clear()
         self._ready.clear()
+        self._set_coroutine_origin_tracking(False)  # that `set_debug` has set
         self._thread_id = None
         self.close()
 
@@ -1437,15 +1484,24 @@ def _title(task: _Task) -> str:
 def _title_of(name: str, path: Name, coroutine: Any) -> str:
     if name != _default_name(path):
         return name
+    if path == MAIN:
+        return "main"
     return str(getattr(coroutine, "__qualname__", name))
 
 
 def _default_name(path: Name) -> str:
+    """Return what a task is called that is given no name; the main one as in `asyncio.run`."""
+    if path == MAIN:
+        return "Task-1"
     return f"Task-{spell(path)}"
 
 
 async def _call(program: Program) -> Any:
-    return await awaitable_of(program)
+    awaitable = awaitable_of(program)
+    task = asyncio.current_task()
+    if inspect.iscoroutine(awaitable) and isinstance(task, _Task):
+        task.lab_body = awaitable
+    return await awaitable
 
 
 async def _in_scope(coroutine: Any, scope: _Scope) -> Any:

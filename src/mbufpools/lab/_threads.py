@@ -265,7 +265,8 @@ def _refuse_process(executor: Any, fn: Any, /, *args: Any, **options: Any) -> An
 def _refuse_loop(loop: Any, *args: Any, **options: Any) -> None:
     if inside():
         loop._closed = True  # for its finalizer
-        if _lockstep.current() is None and is_asked_for_a_loop():
+        on_trio = asyncio._get_running_loop() is None
+        if on_trio and _lockstep.current() is None and is_asked_for_a_loop():
             raise refuse_asyncio(program_line())
         raise refuse(
             f"the program makes an event loop of its own, at {program_line()}; the lab explores "
