@@ -483,7 +483,7 @@ class BufferPools:
         """Try again to end the views of leases that have ended."""
         exporting = cast(dict[Supply, None], self._state.exporting)
         for supply in list(exporting):
-            exporting.pop(supply, None)  # before the look: another thread may add an item meanwhile
+            del exporting[supply]  # before the look: another thread may add an item meanwhile
             supply.revoke_stale_views()
             if supply.quarantined:
                 exporting[supply] = None

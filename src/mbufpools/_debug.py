@@ -22,7 +22,7 @@ from ._owner_loop import OwnerLoop
 from ._page import Item, Page
 from ._request import Request
 
-__all__ = ["Holder", "LeaseTracker", "advice", "caller"]
+__all__ = ["Holder", "LeaseTracker", "advice", "caller", "who_held"]
 
 POISON = 0xDF
 """The byte that free items are filled with."""
@@ -160,6 +160,15 @@ def advice(tracker: LeaseTracker | None) -> str:
     if tracker is not None:
         return "release each by `with`; the log says which task took it, and where"
     return "release each by `with`; debug=True records which task took it, and where"
+
+
+def who_held(tracker: LeaseTracker | None, holder: Holder | None) -> str:
+    """Return the end of what the log says of a dropped lease: its `holder`, if that is known."""
+    if holder is not None:
+        return f": {holder}"
+    if tracker is not None:
+        return "; its holder is not known (an exception may have ended the call that took it)"
+    return f"; {advice(None)}"
 
 
 def caller() -> str:

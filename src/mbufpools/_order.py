@@ -105,7 +105,7 @@ class Precedence:
                     else:
                         self._hold(held, queue, request)
                     continue
-            elif mine and self._may_pass(queue, quote, claimed, pass_limit, held):
+            elif mine and self._may_pass(queue, claimed, pass_limit, held):
                 passing = True
             else:
                 if quote != AT_LIMIT and held.keys().isdisjoint(queue.supplies):
@@ -154,7 +154,6 @@ class Precedence:
     def _may_pass(
         self,
         queue: WaitQueue,
-        quote: int,
         claimed: bool,
         pass_limit: float,
         held: dict[Supply, float],

@@ -379,8 +379,8 @@ class PageLists:
         for pages_of_kind in (self._empty, self._partial, self._full):
             pages_of_kind.clear()
         for page in sorted(staying, key=lambda page: page.empty_since):
-            if not page.free and page.made < page.items:
-                page.make_tokens()
+            if not page.free:
+                page.make_tokens()  # if there are items without one
             page.alarm = page.made if page.free else 1
             page.on = self._full if not page.free else self._empty if page.idle else self._partial
             page.on[page] = None

@@ -13,7 +13,7 @@ from functools import partial
 from threading import get_ident
 from typing import Any
 
-from ._debug import advice
+from ._debug import advice, who_held
 from ._errors import DoubleRelease
 from ._events import EventKind
 from ._lease import Releasable
@@ -49,7 +49,7 @@ class Claim:
             state = self._state
         except AttributeError:  # an exception ended `__init__`
             return
-        nbytes = state.claims.get(self.number, 0)
+        nbytes = state.claims.get(self.number)
         if nbytes:
             state.owner_loop.run_on_owner(partial(_take_back_dropped, state, self.number))
             warnings.warn(
@@ -62,13 +62,13 @@ class Claim:
 
 
 def _take_back_dropped(state: SetState, number: int) -> None:
-    nbytes = state.claims.get(number, 0)
+    nbytes = state.claims[number]
     state.dropped += 1
     holder = None if state.tracker is None else state.tracker.released(number)
     logger().warning(
         "a reservation of %d bytes was dropped without a release%s",
         nbytes,
-        f"; {advice(state.tracker)}" if holder is None else f": {holder}",
+        who_held(state.tracker, holder),
     )
     state.observer.tell(EventKind.DROP, "bytes", nbytes)
     state.unreserve(number)

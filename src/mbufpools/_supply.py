@@ -19,7 +19,7 @@ from itertools import islice
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
-from ._debug import advice
+from ._debug import advice, who_held
 from ._errors import PoolCorruption
 from ._events import EventKind
 from ._log import logger
@@ -221,11 +221,11 @@ class Supply(PageLists):
         """Take `item` back, whose lease has ended in any case: bring it home, or keep it in
         quarantine while something exports it. On any thread."""
         window = item.window
-        if window is not None and not window.revoke():
-            self.quarantined[item] = window; self.state.exporting[self] = None  # noqa: E702 - one step  # fmt: skip
-            window.keep(item)  # from here on the window owns it
-            return
-        if window is not None or self.state.tracker is not None:
+        if window is not None:
+            if not window.revoke():
+                self.quarantined[item] = window; self.state.exporting[self] = None  # noqa: E702 - one step  # fmt: skip
+                window.keep(item)  # from here on the window owns it
+                return
             self.clear(item)
         self.put_home(item, nbytes)
 
@@ -289,7 +289,7 @@ class Supply(PageLists):
             logger().warning(
                 "a buffer of pool %r was dropped without a release%s",
                 self.name,
-                f"; {advice(tracker)}" if holder is None else f": {holder}",
+                who_held(tracker, holder),
             )
             self.state.observer.tell(EventKind.DROP, self.name, self.item_size)
         finally:

@@ -20,6 +20,7 @@ from mbufpools import (
     Buffer,
     BufferPools,
     ConfigurationError,
+    DoubleRelease,
     EventKind,
     ImpossibleRequest,
     MbufPools,
@@ -27,18 +28,24 @@ from mbufpools import (
     PoolCorruption,
     PoolSpec,
     Task,
+    UseAfterRelease,
     Wakeup,
 )
+from mbufpools._buffer import hold
+from mbufpools._debug import advice
 from mbufpools._order import turn
+from mbufpools._page import Item, _Nowhere
+from mbufpools._policies import KERNEL
 from mbufpools._request import Request, RequestQueue
-from mbufpools._supply import stack_is_full
+from mbufpools._supply import Supply, stack_is_full
 from mbufpools._waiters import _without_frames
-from mbufpools._waits import name_of
+from mbufpools._waits import _TrioSleeper, name_of
 from tests.kit.grants import (
     KIB,
     ORDERED,
     Counted,
     GrantLog,
+    break_silently,
     entered,
     release_all,
     reserve,
@@ -848,3 +855,322 @@ async def test_a_queue_is_shown_with_its_kind_and_how_many_wait() -> None:
         assert repr(pools.pools["one"]._queue) == "<PoolQueue for one, 1 waiting>"
         getter.cancel()
         held.release()
+
+
+# Leases that are dropped
+
+
+@pytest.mark.parametrize("debug", [False, True])
+async def test_the_warning_of_a_dropped_lease_leads_to_what_it_belongs_to(debug: bool) -> None:
+    async with entered(small_and_large(2, debug=debug)) as pools:
+        said = advice(pools._state.tracker)
+        buffer, reservation = await pools.get(KIB), await pools.reserve(100)
+        with pytest.warns(ResourceWarning) as told:
+            del buffer
+        with pytest.warns(ResourceWarning) as told_too:
+            del reservation
+        await settle()
+        assert told[0].source is pools.pools["small"]
+        assert told_too[0].source is pools._state
+        for warning in (told[0], told_too[0]):
+            assert str(warning.message).endswith(f"was dropped without a release; {said}")
+
+
+@pytest.mark.caller
+async def test_a_dropped_reservation_is_reported_at_the_line_that_drops_it() -> None:
+    async with entered(small_and_large(1)) as pools:
+        reservation = await pools.reserve(100)
+        with pytest.warns(ResourceWarning) as told:
+            del reservation
+        await settle()
+        assert told[0].filename == __file__
+
+
+@pytest.mark.parametrize("kind", ["buffer", "reservation"])
+async def test_a_dropped_lease_is_logged_with_its_holder_unless_nobody_noted_it(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with entered(small_and_large(1, debug=True)) as pools:
+        tracker = pools._state.tracker
+        assert tracker is not None
+        for known in (True, False):
+            lease: Any = await (pools.get(100) if kind == "buffer" else pools.reserve(100))
+            if not known:
+                for held, _ in tracker.held():
+                    tracker.released(held)
+            with pytest.warns(ResourceWarning):
+                del lease
+            await settle()
+    first, second = (record.getMessage() for record in caplog.records)
+    assert re.search("dropped without a release: 100 bytes.* by task ", first)
+    assert second.endswith(
+        "dropped without a release; its holder is not known "
+        "(an exception may have ended the call that took it)"
+    )
+
+
+async def test_an_item_that_is_lost_before_its_lease_was_made_keeps_its_last_holder() -> None:
+    async with BufferPools(PAGE, [ONE], debug=True) as pools:
+        supply = pools.pools["one"]._supply
+        buffer = await pools.get(100)
+        kept = memory_of(buffer)
+        buffer.release()
+        item = supply.take()
+        with pytest.warns(ResourceWarning):
+            del item
+        await settle()
+        assert supply.nout == 0
+        kept[0] = 1
+        with pytest.raises(PoolCorruption, match="last held as 100 bytes of pool 'one' by task"):
+            pools.check()
+        kept.release()
+
+
+async def test_a_buffer_whose_item_was_taken_back_can_neither_be_used_nor_released() -> None:
+    async with entered(BufferPools(PAGE, [ONE])) as pools:
+        nowhere: Any = _Nowhere()
+        assert nowhere.lists is nowhere.state is nowhere.block is nowhere
+        item = object.__new__(Item)
+        item.page, item.index, item.window = nowhere, 0, None
+        buffer = hold(Buffer, pools.pools["one"]._supply, 100, item)
+        with pytest.raises(UseAfterRelease, match="its item taken back"):
+            _ = buffer.view
+        with pytest.raises(DoubleRelease, match="its item taken back"):
+            buffer.release()
+
+
+# Who is served, once more
+
+
+async def test_only_the_queues_that_are_asked_for_are_served_even_if_one_alone_waits() -> None:
+    async with entered(BufferPools(PAGE, [ONE])) as pools, anyio.create_task_group() as tasks:
+        held = await pools.get(1)
+        getter = await taking(tasks, pools.get, 1)
+        order, active = pools._waiters.order, pools._waiters.active
+        tried: list[Any] = []
+
+        def serve(queue: Any, quote: int) -> bool:
+            tried.append(queue)
+            return False
+
+        assert order.serve_in_order(active, (), serve) is False
+        assert tried == []
+        assert order.serve_in_order(active, tuple(active), serve) is False
+        assert tried == list(active)
+        getter.cancel()
+        held.release()
+
+
+@pytest.mark.parametrize("blocked", ["at its maximum", "as a claim"])
+async def test_behind_a_debt_only_claims_say_how_many_may_pass_in_other_pools(blocked: str) -> None:
+    """The request came before one was passed and the debt after it. So the request may be passed
+    once less; but if it waits at the maximum of a pool, that holds in its own pools alone."""
+    pools = BufferPools(
+        100 * PAGE,
+        [
+            PoolSpec(KIB, name="small", items_per_page=4),
+            PoolSpec(2 * KIB, name="other", items_per_page=8),
+            PoolSpec(PAGE, name="large", items_per_page=1, max_items=2),
+        ],
+        order="bounded",
+        max_passes=2,
+        memory=AccountedMemory(),
+    )
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held: list[Any] = [await pools.get_many([PAGE, PAGE]), pools.get_nowait(2 * KIB)]
+        first = await taking(tasks, pools.get_many, [KIB, PAGE])
+        held.append(pools.get_nowait(KIB))
+        held.append(pools.get_nowait(KIB))
+        order = pools._waiters.order
+        assert order.passes == 2
+        order.passes = 1
+        pools.resize(pools.budget.allocated - PAGE)
+        assert (pools.budget.debt, order.debt_pass_limit) == (PAGE, 3)
+        if blocked == "as a claim":
+            pools.pools["large"]._supply.max_items = None
+        held.append(pools.get_nowait(2 * KIB))
+        if blocked == "at its maximum":
+            held.append(pools.get_nowait(2 * KIB))
+        with pytest.raises(anyio.WouldBlock):
+            pools.get_nowait(2 * KIB)
+        release_all(held)
+        await settle()
+        first.release()
+
+
+async def test_a_get_is_no_deadlock_if_it_may_pass_a_debt_and_no_claim_waits() -> None:
+    pools = BufferPools(
+        8 * PAGE,
+        [ONE, PoolSpec(KIB, name="small", items_per_page=4, max_items=2)],
+        memory=AccountedMemory(),
+        order="bounded",
+        debug=True,
+    )
+
+    async def hold_and_wait() -> None:
+        with await pools.get_many([KIB, *[PAGE] * 4]), await pools.get(KIB):
+            pass
+
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = await pools.get(KIB)
+        tasks.start_soon(hold_and_wait)
+        await settle()
+        pools.resize(2 * PAGE)
+        assert not pools._waiters.order.short
+        (waiter,) = pools.explain().waiters
+        assert waiter.stuck is False
+        held.release()
+
+
+async def test_a_newcomer_behind_a_head_that_has_room_by_now_serves_it() -> None:
+    """Without a wakeup, the head is not served when the page leaves."""
+    pools = small_and_large(1, order="fifo", wakeup=Wakeup.NONE)
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = await pools.reserve(PAGE)
+        head = await taking(tasks, pools.get, PAGE)
+        held.release()
+        assert head.waits
+        newcomer = await taking(tasks, pools.get, PAGE)
+        assert (head.waits, newcomer.waits) == (False, True)
+        head.release()
+        await settle()
+        newcomer.release()
+
+
+class UnderTheKernelsRules(BufferPools):
+    """Pools in which a maximum that is raised wakes nobody, and the gc counts idle pages alone."""
+
+    _rules = KERNEL
+
+
+@pytest.mark.parametrize("min_items", [0, 2])
+async def test_a_newcomer_behind_a_head_for_whom_items_are_free_by_now_serves_it(
+    min_items: int,
+) -> None:
+    spec = PoolSpec(KIB, items_per_page=4, max_items=2, min_items=min_items, name="small")
+    async with (
+        entered(UnderTheKernelsRules(PAGE, [spec], order="fifo", reclaim="gc")) as pools,
+        anyio.create_task_group() as tasks,
+    ):
+        pool = pools.pools["small"]
+        held = [await pool.get(), await pool.get()]
+        head = await taking(tasks, pool.get)
+        pool.set_max_items(3)
+        if min_items:
+            pool._supply.min_items = 3  # so that it is within the minimum
+        assert head.waits
+        newcomer = await taking(tasks, pool.get)
+        assert (head.waits, newcomer.waits) == (False, True)
+        release_all(held)
+        await settle()
+        head.release()
+        newcomer.release()
+
+
+async def test_under_the_kernels_rules_the_gc_leaves_as_many_idle_pages_as_the_minimum_has() -> (
+    None
+):
+    spec = PoolSpec(PAGE, items_per_page=1, min_items=1, name="one")
+    async with entered(UnderTheKernelsRules("1 MiB", [spec])) as pools:
+        held = [await pools.get(1) for _ in range(2)]
+        held.pop().release()
+        await anyio.sleep(30)
+        assert pools.pools["one"].statistics().npages == 2
+        held.pop().release()
+        await anyio.sleep(30)
+        assert pools.pools["one"].statistics().npages == 1
+
+
+async def test_idle_pages_that_are_too_few_stay_and_the_budget_counts_the_refusal() -> None:
+    pools = small_and_large(2, wakeup=Wakeup.NONE)
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = await pools.get(PAGE)
+        pools.get_nowait(KIB).release()
+        assert pools._waiters.reclaimer.any_idle()
+        drops = pools.budget.drops
+        several = await taking(tasks, pools.get_many, [PAGE, PAGE])
+        assert pools.budget.drops == drops + 1
+        several.cancel()
+        held.release()
+
+
+async def test_an_item_that_a_request_waits_for_goes_straight_to_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with entered(BufferPools(PAGE, [ONE])) as pools, anyio.create_task_group() as tasks:
+        held = await pools.get(1)
+        getter = await taking(tasks, pools.get, 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(Supply, "_put_watched", None)
+            held.release()
+        await settle()
+        getter.release()
+
+
+async def test_an_item_that_comes_back_under_a_debt_passes_it_only_as_often_as_it_may() -> None:
+    pools = BufferPools(2 * PAGE, [ONE], order="bounded", max_passes=0, memory=AccountedMemory())
+    async with entered(pools), anyio.create_task_group() as tasks:
+        held = [await pools.get(1), await pools.get(1)]
+        getter = await taking(tasks, pools.get, 1)
+        pools.resize(PAGE)
+        held.pop().release()
+        await settle()
+        assert (getter.waits, pools.budget.debt, pools.budget.allocated) == (True, 0, PAGE)
+        held.pop().release()
+        await settle()
+        getter.release()
+
+
+async def test_a_broken_set_is_repaired_before_an_item_goes_to_a_request() -> None:
+    """An exception may have ended a step in which the request was served already."""
+    async with entered(BufferPools(2 * PAGE, [ONE])) as pools, anyio.create_task_group() as tasks:
+        held = [await pools.get(1), await pools.get(1)]
+        getter = await taking(tasks, pools.get, 1)
+        request = pools.pools["one"]._queue.head
+        request.granted = granted = held.pop()
+        break_silently(pools)
+        held.pop().release()
+        await settle()
+        assert getter.lease is granted
+        assert pools.statistics().nout == 1
+        getter.release()
+
+
+async def test_a_repair_runs_the_wakeup_policy_that_asks_how_near_the_limit_is() -> None:
+    pools = small_and_large(1, wakeup=Wakeup.NEAR_LIMIT)
+    async with entered(pools):
+        break_silently(pools)
+        pools._state.mend()
+        assert not pools._state.broken
+
+
+async def test_only_a_size_whose_first_byte_is_in_the_same_pool_is_kept_in_the_table() -> None:
+    async with entered(BufferPools("1 MiB", [65, 128])) as pools:
+        pools.get_nowait(100).release()
+        with pools.get_nowait(65) as buffer:
+            assert buffer.pool.name == "65"
+
+
+def test_a_sleeper_of_the_other_backend_reschedules_its_task_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is driven by hand, so that mutation testing runs it."""
+    woken: list[object] = []
+
+    class Parked:
+        def __await__(self) -> Any:
+            yield
+
+    lowlevel = SimpleNamespace(
+        current_task=lambda: "task",
+        wait_task_rescheduled=lambda abort: Parked(),
+        reschedule=woken.append,
+    )
+    monkeypatch.setitem(sys.modules, "trio", SimpleNamespace(lowlevel=lowlevel))
+    sleeper = _TrioSleeper()
+    assert sleeper.done() is False
+    sleeper.__await__().send(None)
+    sleeper.set_result(None)
+    sleeper.set_result(None)
+    assert sleeper.done() is True
+    assert woken == ["task"]
