@@ -533,3 +533,25 @@ def test_a_fixture_may_patch_a_module_that_is_executed_again(pytester: pytest.Py
     suite(pytester, SUITE + PATCHES)
     result = pytester.runpytest_subprocess("-k", "test_patched or test_afterwards")
     result.assert_outcomes(passed=3, deselected=6)
+
+
+USED = """
+@pytest.fixture
+def used():
+    calls = []
+    yield calls
+    assert calls
+
+@pytest.mark.explore(fresh=["held"])
+async def test_used(used):
+    await checkpoint()
+    used.append(held.limit)
+"""
+
+
+def test_the_first_fixtures_are_used_if_modules_are_executed_again(
+    pytester: pytest.Pytester,
+) -> None:
+    """They were torn down before the first execution, so their own checks failed."""
+    suite(pytester, SUITE + USED)
+    pytester.runpytest_subprocess("-k", "test_used").assert_outcomes(passed=2, deselected=6)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import CodeType, ModuleType
 from typing import Any
 
-__all__ = ["Renewal", "module_names", "own_variables_kept"]
+__all__ = ["Renewal", "executed_before", "module_names", "own_variables_kept"]
 
 
 def module_names(modules: Iterable[str | ModuleType]) -> tuple[str, ...]:
@@ -33,17 +33,41 @@ class Renewal:
 
     def __init__(self, reset: Callable[[], Any] | None, fresh: tuple[str, ...]) -> None:
         self._reset = reset
+        self._names = fresh
         self._fresh = [(sys.modules[name], code) for name in fresh for code in [_code(name)]]
 
     def __call__(self) -> None:
         """Make everything anew. What the reset function raises is the caller's."""
+        global _executed
+        if self._names != _executed:
+            self._execute()
+        _executed = ()
+        if self._reset is not None:
+            self._reset()
+
+    def _execute(self) -> None:
         for module, code in self._fresh:
             for name, value in list(vars(module).items()):
                 if not name.startswith("__") and not isinstance(value, ModuleType):
                     del vars(module)[name]
             exec(code, vars(module))
-        if self._reset is not None:
-            self._reset()
+
+
+_executed: tuple[str, ...] = ()
+"""The modules that were executed for the next execution, before it begins."""
+
+
+@contextmanager
+def executed_before(fresh: tuple[str, ...]) -> Iterator[None]:
+    """Execute modules again now, and not at the beginning of the next execution: what is made
+    meanwhile may change them."""
+    global _executed
+    Renewal(None, fresh)._execute()
+    _executed = fresh
+    try:
+        yield
+    finally:
+        _executed = ()
 
 
 @contextmanager

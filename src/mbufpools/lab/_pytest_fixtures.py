@@ -103,18 +103,11 @@ class Fixtures:
         self._used = True
         return {name: self._item.funcargs[name] for name in self._item._fixtureinfo.argnames}
 
-    def renewal(
-        self, reset: Callable[[], Any] | None, *, after_modules: bool = False
-    ) -> Callable[[], Any] | None:
+    def renewal(self, reset: Callable[[], Any] | None) -> Callable[[], Any] | None:
         """Return what to call before each execution; `reset` is called after the fixtures are
-        there.
-
-        If it is called after modules were executed again, the fixtures are made anew before the
-        first execution, too: one may have patched such a module (``monkeypatch.setattr``).
-        """
+        there."""
         if not self.are_renewed:
             return reset
-        self._used = after_modules
 
         def renew() -> None:
             self._renew()

@@ -70,7 +70,7 @@ from _pytest.unittest import TestCaseFunction
 
 from ._execute import controlled
 from ._explore import explore, replay
-from ._fresh import module_names
+from ._fresh import executed_before, module_names
 from ._options import Program, Verdict
 from ._outcome import ADDRESS, LabError, NotRepeated, describe
 from ._pages import with_pages
@@ -324,8 +324,9 @@ class Explored(pytest.Function):
 
     def setup(self) -> None:
         """Refuse the fixtures that executions must not share, and set up the others. Those that
-        are made anew for each execution are set up under the control of the lab, so that what they
-        patch is the same in the first one as in the others."""
+        are made anew for each execution are set up under the control of the lab, and after the
+        modules of ``fresh=``, so that what they patch is the same in the first one as in the
+        others."""
         begin(self)
         fixtures = Fixtures(self)
         fixtures.refuse(str(self.callspec.params[BACKEND]))
@@ -333,14 +334,17 @@ class Explored(pytest.Function):
             fixtures.set_up_wider()
             options = self._options()
             with suppress(ValueError):  # an invalid option is reported by the call
+                fresh = module_names(options.get("fresh", ()))
                 self._control.enter_context(
                     controlled(
                         options["backend"],
                         clocks=options.get("clocks", True),
                         chance=options.get("chance", True),
-                        fresh=module_names(options.get("fresh", ())),
+                        fresh=fresh,
                     )
                 )
+                if fresh:
+                    self._control.enter_context(executed_before(fresh))
         super().setup()
 
     def teardown(self) -> None:
@@ -390,8 +394,7 @@ class Explored(pytest.Function):
 
         with_fixtures.__signature__ = inspect.Signature()  # type: ignore[attr-defined]  # it needs none
 
-        fresh = bool(options.get("fresh"))
-        options["reset"] = fixtures.renewal(options.get("reset"), after_modules=fresh)
+        options["reset"] = fixtures.renewal(options.get("reset"))
         Explore(self.config)(with_fixtures, **options)
 
     def _options(self) -> dict[str, Any]:
