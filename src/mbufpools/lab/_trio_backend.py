@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 
 import outcome
 import trio
-from trio._core import _asyncgens, _run, _thread_cache
+from trio._core import _asyncgens, _instrumentation, _run, _thread_cache
 from trio._util import coroutine_or_error
 
 from . import _interrupts, _lockstep, _running
@@ -42,13 +42,14 @@ from ._options import Program
 from ._oracles import Violated, oracles
 from ._outcome import IO_REFUSED, LabError, Outcome, describe, first_line, only, refuse
 from ._outsiders import THREAD_REFUSED, refuse_timer
-from ._program import awaitable_of, function_of
+from ._program import awaitable_of
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
 from ._steps import CLOCK, MAIN, OVER, Name
 from ._task_dump import location, task_dump
 from ._trio_run import (
     CLOSES_GENERATOR,
     begin_run,
+    call_instruments,
     close_generators,
     end_run,
     hide,
@@ -62,6 +63,7 @@ from ._wrong_backend import refuse_if_of_asyncio
 __all__ = ["explore_on_trio"]
 
 
+_instruments: Any = _instrumentation.Instruments
 _io_manager: Any = vars(_run).get("TheIOManager")
 
 EXECUTIONS = 500
@@ -113,7 +115,6 @@ class _Backend(trio.abc.Instrument):
         leaks: Leaks,
     ) -> None:
         self._program = program
-        self._main_name = _name_of_task(program)
         self._next_schedule = next_schedule
         self._done = done
         self._leaks = leaks
@@ -180,6 +181,7 @@ class _Backend(trio.abc.Instrument):
             (_run, "_r", _Chooser(self)),
             (_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
             (_thread_cache, "THREAD_CACHE", self._threads),
+            (_instruments, "call", call_instruments(self, _instruments.call, self._is_hiding)),
             (_asyncgens, "ASYNCGEN_LOGGER", logger_of_generators(self._generator_failed)),
             (trio._threads, "_send_message_to_trio", _send_message_to_trio),
             (_run.Runner, "spawn_impl", self._spawn_in_scope(spawn)),
@@ -353,8 +355,11 @@ class _Backend(trio.abc.Instrument):
                 schedule = self._next_schedule()
                 if schedule is None:
                     return False
-                await self._execute(schedule)
+                with trio.CancelScope(shield=True):
+                    await self._execute(schedule, nursery)
                 self._finish_execution()
+                if nursery.cancel_scope.cancel_called:
+                    break  # another run has a nursery that is not cancelled
             return True
         finally:
             nursery._pending_starts -= 1
@@ -372,7 +377,11 @@ class _Backend(trio.abc.Instrument):
         refuse_if_of_asyncio(self._outcome.error)
         self._done(schedule, self._leaks.judge(self._outcome))
 
-    async def _execute(self, schedule: Schedule) -> None:
+    async def _execute(self, schedule: Schedule, nursery: trio.Nursery) -> None:
+        """Execute a schedule.
+
+        The main task is in the `nursery` of trio's own for it, as in a run of its own.
+        """
         recorder.task_name = self._name_of
         for table in (
             self._names,
@@ -402,14 +411,14 @@ class _Backend(trio.abc.Instrument):
         try:
             self._scope, self._main_over = trio.CancelScope(), trio.Event()
             self._schedule = schedule
-            # In the nursery of trio's own for the main task, as in a run of its own.
-            nursery = trio.lowlevel.current_task().parent_nursery
             runner = _run.GLOBAL_RUN_CONTEXT.runner
             main = runner.spawn_impl(self._run_program, (), nursery, "main")
-            main.name = self._main_name
             _name_coroutine(main.coro, self._program)
             await self._main_over.wait()
+            if not self._is_clean() and len(nursery.child_tasks) > 0:
+                nursery.cancel_scope.cancel()
             await self._until_others_are_over()
+            self._note_beside_main(nursery)
             if runner.asyncgens.alive:
                 self._batches = 0
                 name = f"{CLOSES_GENERATOR}s that are left"
@@ -435,6 +444,23 @@ class _Backend(trio.abc.Instrument):
                 await trio.lowlevel.checkpoint()
             else:
                 await trio.sleep(min(2.0 ** (rounds - ROUNDS_WITHOUT_TIME - 10), 3600))
+
+    def _is_hiding(self) -> bool:
+        """Return True while a task is made that serves a thread."""
+        return self._starting_thread
+
+    def _note_beside_main(self, nursery: trio.Nursery) -> None:
+        """Note the errors of tasks that the program has started beside its main task, which end
+        trio."""
+        errors = list(nursery._pending_excs)
+        nursery._pending_excs.clear()
+        if errors and self._is_clean():
+            self._outcome = Outcome(
+                "exception",
+                f"a task beside the main task failed, and trio with it: {describe(errors[0])}",
+                error=errors[0],
+            )
+            oracles.end()
 
     def _note_closed(self, generator: str) -> None:
         self._closes = generator
@@ -894,7 +920,7 @@ class _Backend(trio.abc.Instrument):
     def _task_dump(self) -> tuple[str, ...]:
         return task_dump(
             [
-                (path, "main" if path == MAIN else task.name, task.coro, path in self._ready)
+                (path, task.name, task.coro, path in self._ready)
                 for task, path in self._names.items()
             ]
         )
@@ -926,15 +952,6 @@ def _name_coroutine(coroutine: Any, function: Any) -> None:
     if isinstance(name, str):
         coroutine.__name__ = name
         coroutine.__qualname__ = getattr(function, "__qualname__", name)
-
-
-def _name_of_task(program: Program) -> str:
-    """Return what trio calls a task that runs a program."""
-    function = function_of(program)
-    try:
-        return f"{function.__module__}.{function.__qualname__}"
-    except AttributeError:
-        return repr(function)
 
 
 def _error_of_exit() -> BaseException | None:

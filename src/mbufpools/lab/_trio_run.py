@@ -26,6 +26,7 @@ from trio._util import name_asyncgen
 __all__ = [
     "CLOSES_GENERATOR",
     "begin_run",
+    "call_instruments",
     "close_generators",
     "end_run",
     "hide",
@@ -121,9 +122,31 @@ async def close_generators(closes: Callable[[str], None]) -> None:
         begin_run()
 
 
+_hidden = weakref.WeakSet[trio.lowlevel.Task]()
+
+
+def call_instruments(
+    own: trio.abc.Instrument, call: Callable[..., None], is_hiding: Callable[[], bool]
+) -> Callable[..., None]:
+    """Return what is to stand in the place of `call`, by which trio tells the instruments of a run
+    what happens: it tells only the lab's `own` one about a task that is hidden, or that is made
+    while `is_hiding` returns True."""
+
+    def tell(instruments: Any, hook: str, *about: Any) -> None:
+        is_task = bool(about) and type(about[0]) is trio.lowlevel.Task
+        if is_task and (about[0] in _hidden or is_hiding()):
+            if own in instruments[hook]:
+                getattr(own, hook)(*about)
+        else:
+            call(instruments, hook, *about)
+
+    return tell
+
+
 def hide(task: trio.lowlevel.Task) -> None:
     """Take a task of the lab out of what a program can see of a run of trio."""
     assert task.parent_nursery is not None
+    _hidden.add(task)
     _run.GLOBAL_RUN_CONTEXT.runner.tasks.discard(task)
     task.parent_nursery._children.discard(task)
 

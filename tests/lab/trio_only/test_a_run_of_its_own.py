@@ -120,11 +120,9 @@ async def an_instrument_is_told_of_its_own_run() -> None:
     kept.append(notes)
 
 
-async def the_main_task_is_called_as_trio_calls_it() -> None:
-    task = trio.lowlevel.current_task()
-    function = the_main_task_is_called_as_trio_calls_it
-    assert task.name == f"{__name__}.{function.__name__}"
-    assert task.coro.__name__ == function.__name__
+async def the_coroutine_of_the_main_task_is_called_as_the_program() -> None:
+    function = the_coroutine_of_the_main_task_is_called_as_the_program
+    assert trio.lowlevel.current_task().coro.__name__ == function.__name__
 
 
 async def the_main_task_is_alone_below_the_root() -> None:
@@ -136,9 +134,32 @@ async def the_main_task_is_alone_below_the_root() -> None:
     assert trio.lowlevel.current_statistics().tasks_living == 3
 
 
+async def an_instrument_is_told_of_no_task_that_serves_a_thread() -> None:
+    notes = Notes()
+    trio.lowlevel.add_instrument(notes)
+    await trio.to_thread.run_sync(int)
+    assert notes.spawned == []
+
+
+async def a_task_beside_the_main_task_goes_on_after_it() -> None:
+    over = kept[0] if kept else [1]
+    assert over == [1]
+    kept[:] = [[]]
+
+    async def beside() -> None:
+        await trio.sleep(0.001)
+        kept[0].append(1)
+
+    main = trio.lowlevel.current_task().parent_nursery
+    assert main is not None
+    main.start_soon(beside)
+
+
 @pytest.mark.parametrize(
     "program",
     [
+        an_instrument_is_told_of_no_task_that_serves_a_thread,
+        a_task_beside_the_main_task_goes_on_after_it,
         variables_of_trio_are_new,
         variables_of_anyio_are_new,
         the_token_is_new,
@@ -147,7 +168,7 @@ async def the_main_task_is_alone_below_the_root() -> None:
         what_run_sync_soon_calls_once_is_called_before_the_end,
         a_scope_of_an_earlier_run_is_freed,
         an_instrument_is_told_of_its_own_run,
-        the_main_task_is_called_as_trio_calls_it,
+        the_coroutine_of_the_main_task_is_called_as_the_program,
         the_main_task_is_alone_below_the_root,
     ],
 )
@@ -172,6 +193,31 @@ def test_a_race_is_found_that_a_variable_of_an_earlier_run_would_hide() -> None:
         assert order.get() != (2, 1, 0)
 
     assert lab.explore(program, backend="trio").verdict == "found"
+
+
+def test_a_task_beside_the_main_task_that_fails_is_a_failure() -> None:
+    async def program() -> None:
+        async def fails() -> None:
+            raise ValueError("beside")
+
+        main = trio.lowlevel.current_task().parent_nursery
+        assert main is not None
+        main.start_soon(fails)
+
+    with pytest.raises(trio.TrioInternalError):
+        trio.run(program)
+    (failure,) = lab.explore(program, backend="trio").failures
+    assert "a task beside the main task failed, and trio with it: ValueError: bes" in failure.report
+
+
+def test_a_program_that_cancels_the_nursery_of_its_main_task_is_cancelled() -> None:
+    async def program() -> None:
+        main = trio.lowlevel.current_task().parent_nursery
+        assert main is not None
+        main.cancel_scope.cancel()
+        await checkpoint()
+
+    fails_as_in_reality(program, trio.Cancelled, "trio")
 
 
 # --- what is not kept
