@@ -62,16 +62,20 @@ class Claim:
 
 
 def _take_back_dropped(state: SetState, number: int) -> None:
-    nbytes = state.claims[number]
-    state.dropped += 1
-    holder = None if state.tracker is None else state.tracker.released(number)
-    logger().warning(
-        "a reservation of %d bytes was dropped without a release%s",
-        nbytes,
-        who_held(state.tracker, holder),
-    )
-    state.observer.tell(EventKind.DROP, "bytes", nbytes)
-    state.unreserve(number)
+    """Report a lost claim and give its bytes back. An error of the report comes afterwards, because
+    it must not lose the bytes again."""
+    try:
+        nbytes = state.claims[number]
+        state.dropped += 1
+        holder = None if state.tracker is None else state.tracker.released(number)
+        logger().warning(
+            "a reservation of %d bytes was dropped without a release%s",
+            nbytes,
+            who_held(state.tracker, holder),
+        )
+        state.observer.tell(EventKind.DROP, "bytes", nbytes)
+    finally:
+        state.unreserve(number)
 
 
 class Reservation(Releasable):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import re
 import sys
@@ -909,6 +910,29 @@ async def test_a_dropped_lease_is_logged_with_its_holder_unless_nobody_noted_it(
     )
 
 
+class Unwritable(logging.Handler):
+    """A log that nothing can be written to."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise LookupError("no log")
+
+
+@pytest.mark.parametrize("kind", ["buffer", "reservation"])
+async def test_a_dropped_lease_comes_back_even_if_it_cannot_be_logged(kind: str) -> None:
+    logger, handler = logging.getLogger("mbufpools"), Unwritable()
+    async with entered(small_and_large(1)) as pools:
+        lease: Any = await (pools.get(PAGE) if kind == "buffer" else pools.reserve(PAGE))
+        with pytest.warns(ResourceWarning):
+            del lease
+        logger.addHandler(handler)
+        try:
+            with pytest.raises(LookupError, match="no log"):
+                pools._owner_loop.run_deferred()
+        finally:
+            logger.removeHandler(handler)
+        assert (pools.statistics().nout, pools.statistics().reserved) == (0, 0)
+
+
 async def test_an_item_that_is_lost_before_its_lease_was_made_keeps_its_last_holder() -> None:
     async with BufferPools(PAGE, [ONE], debug=True) as pools:
         supply = pools.pools["one"]._supply
@@ -1032,6 +1056,22 @@ async def test_a_newcomer_behind_a_head_that_has_room_by_now_serves_it() -> None
         assert head.waits
         newcomer = await taking(tasks, pools.get, PAGE)
         assert (head.waits, newcomer.waits) == (False, True)
+        head.release()
+        await settle()
+        newcomer.release()
+
+
+async def test_a_newcomer_behind_a_head_that_clearly_must_wait_asks_the_budget_for_nothing() -> (
+    None
+):
+    async with entered(small_and_large(1)) as pools, anyio.create_task_group() as tasks:
+        held = await pools.get(PAGE)
+        head = await taking(tasks, pools.get, PAGE)
+        drops = pools.budget.drops
+        newcomer = await taking(tasks, pools.get, PAGE)
+        assert pools.budget.drops == drops
+        held.release()
+        await settle()
         head.release()
         await settle()
         newcomer.release()
