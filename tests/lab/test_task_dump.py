@@ -15,7 +15,7 @@ import trio
 from mbufpools import AccountedMemory, BufferPools, MbufPools, PoolSpec, lab
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
-MAIN = {"asyncio": "Task-1", "trio": "program"}
+MAIN = {"asyncio": "Task-1", "trio": "main"}
 """What each backend calls the main task, as the program and its pools see it."""
 Program = Callable[[], Awaitable[Any]]
 
