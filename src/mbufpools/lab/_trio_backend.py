@@ -351,15 +351,15 @@ class _Backend(trio.abc.Instrument):
         hide(trio.lowlevel.current_task())
         nursery._pending_starts += 1  # it stays open between two main tasks of the program
         try:
-            for _ in range(EXECUTIONS):
-                schedule = self._next_schedule()
-                if schedule is None:
-                    return False
-                with trio.CancelScope(shield=True):
+            with trio.CancelScope(shield=True):
+                for _ in range(EXECUTIONS):
+                    schedule = self._next_schedule()
+                    if schedule is None:
+                        return False
                     await self._execute(schedule, nursery)
-                self._finish_execution()
-                if nursery.cancel_scope.cancel_called:
-                    break  # another run has a nursery that is not cancelled
+                    self._finish_execution()
+                    if nursery.cancel_scope.cancel_called:
+                        break  # another run has a nursery that is not cancelled
             return True
         finally:
             nursery._pending_starts -= 1

@@ -133,7 +133,8 @@ def call_instruments(
     while `is_hiding` returns True."""
 
     def tell(instruments: Any, hook: str, *about: Any) -> None:
-        is_task = bool(about) and type(about[0]) is trio.lowlevel.Task
+        has_others = len(instruments.data["_all"]) > 1
+        is_task = has_others and bool(about) and type(about[0]) is trio.lowlevel.Task
         if is_task and (about[0] in _hidden or is_hiding()):
             if own in instruments[hook]:
                 getattr(own, hook)(*about)
