@@ -62,7 +62,7 @@ TRIO: dict[str, tuple[str, ...]] = {
     "trio._util": ("coroutine_or_error", "name_asyncgen"),
     "trio._core._asyncgens": ("ASYNCGEN_LOGGER",),
     "trio._core._asyncgens.AsyncGenerators": ("_finalize_one", "alive"),
-    "trio._core._instrumentation.Instruments": ("call",),
+    "trio._core._instrumentation.Instruments": ("add_instrument", "call"),
     "trio._core._thread_cache": ("IDLE_TIMEOUT", "THREAD_CACHE"),
     "trio._threads": ("_send_message_to_trio",),
     "trio.CancelScope": ("_cancel", "_cancel_status", "_close", "_registered_deadline"),

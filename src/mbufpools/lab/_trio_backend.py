@@ -48,8 +48,8 @@ from ._steps import CLOCK, MAIN, OVER, Name
 from ._task_dump import location, task_dump
 from ._trio_run import (
     CLOSES_GENERATOR,
+    add_instruments,
     begin_run,
-    call_instruments,
     close_generators,
     end_run,
     hide,
@@ -128,9 +128,8 @@ class _Backend(trio.abc.Instrument):
         """The tasks of the program that have not ended."""
         self._tasks: dict[Name, trio.lowlevel.Task] = {}
         """The same tasks, by name."""
-        self._over: weakref.WeakKeyDictionary[trio.lowlevel.Task, Name]
-        self._over = weakref.WeakKeyDictionary()
-        """The tasks that have ended and that something besides the lab refers to."""
+        self._over: dict[int, tuple[weakref.ref[trio.lowlevel.Task], Name]] = {}
+        """The tasks that have ended, by identity; the lab keeps none of them alive."""
         self._spawned = 0
         """The tasks of the program so far."""
         self._children: dict[Name, int] = {}
@@ -181,7 +180,7 @@ class _Backend(trio.abc.Instrument):
             (_run, "_r", _Chooser(self)),
             (_run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
             (_thread_cache, "THREAD_CACHE", self._threads),
-            (_instruments, "call", call_instruments(self, _instruments.call, self._is_hiding)),
+            (_instruments, "add_instrument", self._add_instruments()),
             (_asyncgens, "ASYNCGEN_LOGGER", logger_of_generators(self._generator_failed)),
             (trio._threads, "_send_message_to_trio", _send_message_to_trio),
             (_run.Runner, "spawn_impl", self._spawn_in_scope(spawn)),
@@ -445,6 +444,9 @@ class _Backend(trio.abc.Instrument):
             else:
                 await trio.sleep(min(2.0 ** (rounds - ROUNDS_WITHOUT_TIME - 10), 3600))
 
+    def _add_instruments(self) -> Callable[..., None]:
+        return add_instruments(self, _instruments.add_instrument, self._is_hiding)
+
     def _is_hiding(self) -> bool:
         """Return True while a task is made that serves a thread."""
         return self._starting_thread
@@ -492,13 +494,9 @@ class _Backend(trio.abc.Instrument):
     async def _run_program(self) -> None:
         assert self._scope is not None
         assert self._main_over is not None
-        with self._scope:
-            await self._run_in_scope()
-        self._main_over.set()
-
-    async def _run_in_scope(self) -> None:
         try:
-            self._outcome.value = await awaitable_of(self._program)
+            with self._scope:
+                self._outcome.value = await awaitable_of(self._program)
         except BaseException as error:  # noqa: BLE001, ASYNC103 - it is what was found
             if not self._ending:
                 self._note_error(error)
@@ -511,6 +509,7 @@ class _Backend(trio.abc.Instrument):
                 if oracles.active and self._is_clean():
                     self._note_violated(oracles.over(cancelled=self._outcome.cancelled))
             self._end()
+            self._main_over.set()
 
     def _is_clean(self) -> bool:
         """Return True if nothing has failed in the execution, and it was not given up."""
@@ -618,7 +617,7 @@ class _Backend(trio.abc.Instrument):
         if path is None:
             return
         del self._tasks[path]
-        self._over[task] = path
+        self._over[id(task)] = weakref.ref(task), path
         self._scopes.pop(path, None)
         if self._schedule is None:
             return
@@ -642,7 +641,10 @@ class _Backend(trio.abc.Instrument):
     def _name_of(self, task: Any) -> Name | None:
         """Return the name of a task of the program, also of one that has ended."""
         name = self._names.get(task)
-        return self._over.get(task) if name is None else name
+        if name is None and id(task) in self._over:
+            over, name = self._over[id(task)]
+            return name if over() is task else None
+        return name
 
     # Threads of the program
 

@@ -20,13 +20,13 @@ from collections.abc import Callable
 from typing import Any
 
 import trio
-from trio._core import _asyncgens, _run
+from trio._core import _asyncgens, _instrumentation, _run
 from trio._util import name_asyncgen
 
 __all__ = [
     "CLOSES_GENERATOR",
     "begin_run",
-    "call_instruments",
+    "add_instruments",
     "close_generators",
     "end_run",
     "hide",
@@ -89,6 +89,7 @@ def end_run(own: trio.abc.Instrument) -> None:
     for instrument in list(runner.instruments["_all"]):
         if instrument is not own:
             runner.instruments.remove_instrument(instrument)
+    vars(runner.instruments).pop("call", None)
     runner.trio_token = None
     runner._locals.clear()
     runner.deadlines = _run.Deadlines()  # trio forgets a scope that it has left only with time
@@ -125,23 +126,31 @@ async def close_generators(closes: Callable[[str], None]) -> None:
 _hidden = weakref.WeakSet[trio.lowlevel.Task]()
 
 
-def call_instruments(
-    own: trio.abc.Instrument, call: Callable[..., None], is_hiding: Callable[[], bool]
+def add_instruments(
+    own: trio.abc.Instrument, add: Callable[..., None], is_hiding: Callable[[], bool]
 ) -> Callable[..., None]:
-    """Return what is to stand in the place of `call`, by which trio tells the instruments of a run
-    what happens: it tells only the lab's `own` one about a task that is hidden, or that is made
-    while `is_hiding` returns True."""
+    """Return what is to stand in the place of `add`, by which a program adds an instrument.
 
-    def tell(instruments: Any, hook: str, *about: Any) -> None:
-        has_others = len(instruments.data["_all"]) > 1
-        is_task = has_others and bool(about) and type(about[0]) is trio.lowlevel.Task
-        if is_task and (about[0] in _hidden or is_hiding()):
-            if own in instruments[hook]:
-                getattr(own, hook)(*about)
-        else:
-            call(instruments, hook, *about)
+    From then on trio tells only the lab's `own` instrument about a task that is hidden, or that is
+    made while `is_hiding` returns True.
+    """
 
-    return tell
+    def add_instrument(instruments: Any, instrument: trio.abc.Instrument) -> None:
+        add(instruments, instrument)
+        call = _instrumentation.Instruments.call
+
+        def tell(hook: str, *about: Any) -> None:
+            is_task = bool(about) and type(about[0]) is trio.lowlevel.Task
+            if is_task and (about[0] in _hidden or is_hiding()):
+                if own in instruments[hook]:
+                    getattr(own, hook)(*about)
+            else:
+                call(instruments, hook, *about)
+
+        if instrument is not own:
+            instruments.call = tell
+
+    return add_instrument
 
 
 def hide(task: trio.lowlevel.Task) -> None:
