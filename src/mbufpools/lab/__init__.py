@@ -41,6 +41,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_library_state``    the shared state in the primitives of asyncio, anyio and trio
 ``_declare``          records what each step touches; `Shared`
 ``_clocks``           the clocks of `time` and `datetime`, in virtual time
+``_chance_declared``  declares each draw of chance
 ``_leaks``            hears the warnings of leaked resources
 ``_interrupts``       Ctrl-C while the lab explores
 ``_lockstep``         threads of the program, which run one at a time, step by step
@@ -55,6 +56,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_virtual_time``     virtual time on asyncio, for `run` only; `Stalled`
 ``_virtual_clock``    virtual time on trio, for `run` only
 ``_run``              one run in virtual time: `run` and `backend_options`
+``_stillness``        whether the clock moves although tasks can run
 ``_schedule``         the choices of one execution, and the rules that decide by default
 ``_story``            the steps of a failing execution, as data
 ``_page``             a failure as an HTML page
@@ -71,6 +73,8 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_task_dump``        where every task stands, what it waits for, and which task holds that
 ``_report``           a failure as a text for people
 ``_asyncio_backend``  runs a program on asyncio, step by step; refuses I/O
+``_trio_run``         what belongs to one run of trio, made anew for each execution
+``_trio_threads``     trio's cache of threads, in lock-step
 ``_trio_backend``     runs a program on trio, step by step
 ``_execute``          executes one schedule after another
 ``_parallel``         the same in several processes
