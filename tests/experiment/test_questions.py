@@ -420,7 +420,7 @@ def test_the_page_says_in_how_many_runs_the_incident_hangs(committed: Results) -
     assert "No run of the incident hangs" in page.how(committed)
     told = page.how(changed(committed, "page", never=136, nine_asked=14, nine_served=0))
     assert "In some runs the incident hangs" in told
-    assert "asleep at its end: 20 of 20 (as it is), 20 of 20 (curpage line)" in told
+    assert "NFS clients: 20 of 20 (as it is), 20 of 20 (curpage line)" in told
 
 
 def test_the_tables_of_the_incident_have_the_median_and_the_range(committed: Results) -> None:

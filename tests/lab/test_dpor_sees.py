@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
-import sys
 from asyncio import Future  # noqa: ASYNC106 - it is to be imported in this way
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -29,6 +27,7 @@ from mbufpools.lab._outcome import Outcome
 from mbufpools.lab._schedule import Schedule
 from mbufpools.lab._strategies import Exhaustive
 from tests.kit import generated_callbacks
+from tests.kit.state import imported
 
 Program = Callable[[], Awaitable[None]]
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -338,10 +337,8 @@ y = lab.Shared(0)
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    (tmp_path / "shared_by_a_module.py").write_text(STATE, "utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    yield importlib.import_module("shared_by_a_module")
-    sys.modules.pop("shared_by_a_module")
+    with imported(STATE, tmp_path, monkeypatch) as module:
+        yield module
 
 
 @BACKENDS

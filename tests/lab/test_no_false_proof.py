@@ -7,7 +7,6 @@ import asyncio
 import dataclasses
 import importlib
 import inspect
-import itertools
 import multiprocessing
 import re
 import sys
@@ -33,6 +32,7 @@ from mbufpools.lab._strategy import Strategy
 from mbufpools.lab._token import parse_token
 from tests.kit import generated_callbacks, generated_programs
 from tests.kit.generated_programs import NATIVE, PLAIN, WITH_CANCELLATION, generate
+from tests.kit.state import imported
 from tests.lab.test_parallel import AtOnce
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -361,17 +361,13 @@ WITH_STATE = pytest.mark.parametrize(
         if strategy == "exhaustive" or name in ("module_cache", "counter")
     ],
 )
-numbers = itertools.count()
 
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """A module whose variables survive an execution."""
-    name = f"with_state_{next(numbers)}"
-    (tmp_path / f"{name}.py").write_text(STATE, "utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    yield importlib.import_module(name)
-    sys.modules.pop(name, None)
+    with imported(STATE, tmp_path, monkeypatch) as module:
+        yield module
 
 
 FIRST_STEP = r"Execution 1 was repeated: (before )?step \d of task 0\.\d "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import json
 import re
@@ -23,6 +22,7 @@ from mbufpools.lab._outcome import NotRepeated
 from mbufpools.lab._repetition import survival
 from mbufpools.lab._story import same_course
 from mbufpools.lab.engine import workers
+from tests.kit.state import imported
 
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -103,17 +103,13 @@ async def fails_where_two_meet():
         tasks.start_soon(use, 0)
         tasks.start_soon(use, 3)
 """
-numbers = itertools.count()
 
 
 @pytest.fixture
 def cold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """A module whose variables survive an execution."""
-    name = f"cold_{next(numbers)}"
-    (tmp_path / f"{name}.py").write_text(COLD, "utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    yield importlib.import_module(name)
-    sys.modules.pop(name, None)
+    with imported(COLD, tmp_path, monkeypatch) as module:
+        yield module
 
 
 def note_of(failure: lab.Failure) -> str:

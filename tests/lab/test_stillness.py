@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import anyio
 import anyio.to_thread
@@ -12,6 +13,8 @@ import pytest
 from anyio.lowlevel import checkpoint
 
 from mbufpools import lab
+from mbufpools.lab._clocks import LOOKS
+from mbufpools.lab._options import STEP_LIMIT
 from mbufpools.lab._stillness import ROUNDS, STILL
 
 Program = Callable[[], Awaitable[None]]
@@ -216,3 +219,15 @@ def test_dpor_refuses_a_program_that_asks_while_a_timer_is_set(ask: Program) -> 
 
     with pytest.raises(lab.Unsupported, match="which dpor cannot follow"):
         lab.explore(program, strategy="dpor")
+
+
+def test_the_page_of_the_lab_has_these_numbers() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "lab.md").read_text("utf-8")
+    text = " ".join(page.split())
+    for told in (
+        f"After {STILL:,} steps in a row that only gave way, and {ROUNDS} for each task",
+        f"after half of `step_limit` ({STEP_LIMIT // 2:,}) at one moment, and then after {STILL:,}",
+        f"1 ms for each look after {LOOKS:,}",
+        f"works and gives way**, {STILL:,} times in a row",
+    ):
+        assert told in text

@@ -99,8 +99,8 @@ def _cold(results: Results) -> str:
     patched = sum(hung(results, ALONE[1]))
     return (
         f"Without per-CPU caches the patch leaves {lost} of {of} sleepers of a cold pool asleep. "
-        f"The incident hangs in {hanging(results, ALONE[0])} runs as it is, with every sender and "
-        f"NFS client asleep at the end, and in {patched} with the patch. "
+        f"The incident hangs in {hanging(results, ALONE[0])} runs as it is, with as many gets "
+        f"asleep at the end as there are senders and NFS clients, and in {patched} with the patch. "
         f"{kinds(results, *ALONE)} With "
         f"caches {lost_cached} of {of_cached} sleep on, and the incident comes out otherwise in "
         f"{changed(results, BEFORE, PATCHED)}: more requests are done in {more}, fewer in {fewer}."

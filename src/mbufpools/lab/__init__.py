@@ -72,7 +72,9 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_dpor``             partial-order reduction
 ``_task_dump``        where every task stands, what it waits for, and which task holds that
 ``_report``           a failure as a text for people
+``_asyncio_tasks``    tasks, futures and handles of asyncio, which declare what they touch
 ``_asyncio_backend``  runs a program on asyncio, step by step; refuses I/O
+``_trio_clock``       the virtual clock of explorations on trio
 ``_trio_run``         what belongs to one run of trio, made anew for each execution
 ``_trio_threads``     trio's cache of threads, in lock-step
 ``_trio_backend``     runs a program on trio, step by step

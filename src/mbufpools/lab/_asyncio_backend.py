@@ -23,7 +23,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Set
 from concurrent.futures import CancelledError as FutureCancelled
 from contextlib import ExitStack, contextmanager
-from contextvars import Context, copy_context
+from contextvars import Context
 from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -37,21 +37,42 @@ from anyio._backends._asyncio import (
 )
 
 from . import _interrupts, _lockstep, _running
+from ._asyncio_tasks import (
+    LabFuture,
+    LabHandle,
+    LabTask,
+    LabTimer,
+    check_future,
+    close_if_not_begun,
+    coroutine_of,
+    declaring_futures,
+    default_name,
+    end_of,
+    is_over,
+    is_step,
+    name_of,
+    plain_future,
+    plain_task,
+    steppers,
+    task_name,
+    task_title,
+    title_of,
+)
 from ._background import TICKS, is_service, only_ticks_on_asyncio
 from ._cancellable import origin_of
 from ._cancelling import declare_member, declare_spawn
 from ._declare import recorder
 from ._instants import BEGIN, TOGETHER, cells, not_before, since_begin
 from ._joins import declaring_joins
-from ._leaks import Leaks, keep_for_good
+from ._leaks import Leaks, keep_for_good, weakly
 from ._lockstep import LabThread, program_line
 from ._options import Program
 from ._oracles import Violated, oracles
-from ._outcome import IO_REFUSED, LabError, Outcome, describe, first_line, only, refuse
+from ._outcome import IO_REFUSED, LabError, Outcome, describe, only, refuse
 from ._outsiders import THREAD_REFUSED, refuse_timer
 from ._program import awaitable_of
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop, new_ready
-from ._steps import CLOCK, MAIN, OVER, Name, Resource, spell
+from ._steps import CLOCK, MAIN, Name, spell
 from ._task_dump import location, task_dump
 from ._virtual_time import OrderedTimer
 
@@ -87,13 +108,11 @@ def explore_on_asyncio(
             "a plain function or test"
         )
     hooks = sys.get_asyncgen_hooks()
-    with_future = _with_future() if recorder.active else []
     stack = ExitStack()
     try:
         if recorder.active:
-            for name in with_future:
-                vars(sys.modules[name])["Future"] = _OwnFuture
-            stack.enter_context(declaring_joins(_is_step))
+            stack.enter_context(declaring_futures())
+            stack.enter_context(declaring_joins(is_step))
         _group_class._spawn = _spawn_ours
         if _reparent is not None:
             _scope_class._reparent = _reparent_ours
@@ -120,8 +139,6 @@ def explore_on_asyncio(
             del outcome  # and what its error holds
     finally:
         sys.set_asyncgen_hooks(*hooks)
-        for name in with_future:
-            vars(sys.modules[name])["Future"] = _plain_future
         stack.close()
         _group_class._spawn = _spawn
         if _reparent is not None:
@@ -205,239 +222,6 @@ _new_called: Callable[[tuple[Any, int, int, int]], _Called] = partial(tuple.__ne
 """Make one, without the function of Python that a named tuple has for it."""
 
 
-class _Handle(asyncio.Handle):
-    """A handle that does not ask whether the loop debugs."""
-
-    __slots__ = ()
-
-    def __init__(self, callback: Any, args: Any, loop: Any, context: Context | None = None) -> None:
-        self._context = copy_context() if context is None else context
-        self._loop = loop
-        self._callback = callback
-        self._args = args
-        self._cancelled = False
-        self._repr = None
-        self._source_traceback = None
-
-
-_Handle.__name__ = "Handle"  # its text says it
-
-
-class _Task(asyncio.Task[Any]):
-    """A task that knows its name in all schedules, and declares that it is cancelled or joined."""
-
-    lab_loop: _Loop
-    lab_name: Name
-    lab_hash: int
-    """Of the name. asyncio and anyio look at it again and again."""
-    lab_children = 0
-    lab_scope: CancelScope | None = None
-    lab_body: Any = None
-    """The program's coroutine, if that of the task is the lab's around it."""
-
-    if "_coro" in vars(asyncio.Task):  # it is written in C
-
-        @property
-        def _coro(self) -> Any:
-            """What the text of the task and `get_stack` tell of."""
-            return self.get_coro()
-
-    def get_coro(self) -> Any:
-        """Return the program's coroutine, not the lab's around it."""
-        return self.lab_body or super().get_coro()
-
-    def get_name(self) -> str:
-        if recorder.active:
-            recorder.touch((self.lab_name, "name"), False)
-        return super().get_name()
-
-    def set_name(self, value: object, /) -> None:
-        """Set the name; before Python 3.12 `asyncio.create_task` gives it only now."""
-        if recorder.active:
-            recorder.touch((self.lab_name, "name"), True)
-        super().set_name(value)
-        self.lab_loop._named(self)
-
-    def __repr__(self) -> str:
-        if recorder.active:
-            # It says where the task stands, which each of its steps changes: as `cancel` would.
-            recorder.touch((self.lab_name, "cancel"), True)
-        return super().__repr__()
-
-    def __hash__(self) -> int:
-        """Make a set of tasks that the program fills come out in the same order every time."""
-        return self.lab_hash
-
-    def cancel(self, msg: Any = None) -> bool:
-        if recorder.active:
-            recorder.touch((self.lab_name, "cancel"), True)
-        return super().cancel(msg)
-
-    def cancelling(self) -> int:
-        if recorder.active:
-            recorder.touch((self.lab_name, "cancel"), False)
-        return super().cancelling()
-
-    def uncancel(self) -> int:
-        if recorder.active:
-            recorder.touch((self.lab_name, "cancel"), True)
-        return super().uncancel()
-
-    def _look(self) -> None:
-        """Record that a step looks whether the task is over, or at its result."""
-        if recorder.active:
-            recorder.touch((self.lab_name, "end"), False)
-
-    def failed(self) -> bool:
-        """Return True if it was cancelled or raised. For the lab's own use: records no access."""
-        return super().cancelled() or self._exception is not None
-
-    def done(self) -> bool:
-        self._look()
-        return super().done()
-
-    def cancelled(self) -> bool:
-        self._look()
-        return super().cancelled()
-
-    def result(self) -> Any:
-        self._look()
-        return super().result()
-
-    def exception(self) -> BaseException | None:
-        self._look()
-        return super().exception()
-
-    # What awaits the task goes on after the end in every schedule. Any other callback is called at
-    # the end, or, if the task is over already, by the step that adds it.
-
-    def add_done_callback(self, function: Any, /, *, context: Context | None = None) -> None:
-        if recorder.active:
-            recorder.touch((self.lab_name, "callbacks"), True)
-            if not _is_step(function):
-                self._look()
-        if super().done():
-            self.lab_loop.join_end(self.lab_name)
-        super().add_done_callback(function, context=context)
-
-    def remove_done_callback(self, function: Any, /) -> int:
-        if recorder.active:
-            recorder.touch((self.lab_name, "callbacks"), True)
-            self._look()
-        return super().remove_done_callback(function)
-
-    def __await__(self) -> Any:
-        if super().done():
-            self.lab_loop.join_end(self.lab_name)
-        return super().__await__()
-
-    __iter__ = __await__
-
-
-_Task.__name__ = "Task"  # asyncio says it in a message: "Task exception was never retrieved"
-
-
-class _Future(asyncio.Future[Any]):
-    """A future that declares its accesses; made by ``loop.create_future()``."""
-
-    def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop=loop)
-        recorder.made(self, "future")
-
-    def _touch(self, write: bool) -> None:
-        recorder.touch(recorder.name(self), write)
-
-    def set_result(self, result: Any, /) -> None:
-        self._touch(True)
-        super().set_result(result)
-
-    def set_exception(self, exception: Any, /) -> None:
-        self._touch(True)
-        super().set_exception(exception)
-
-    def cancel(self, msg: Any = None) -> bool:
-        self._touch(True)
-        return super().cancel(msg)
-
-    def done(self) -> bool:
-        self._touch(False)
-        return super().done()
-
-    def cancelled(self) -> bool:
-        self._touch(False)
-        return super().cancelled()
-
-    def result(self) -> Any:
-        self._touch(False)
-        return super().result()
-
-    def exception(self) -> BaseException | None:
-        self._touch(False)
-        return super().exception()
-
-    def add_done_callback(self, function: Any, /, *, context: Context | None = None) -> None:
-        self._touch(True)  # callbacks are called in the order of their coming
-        super().add_done_callback(function, context=context)
-
-    def remove_done_callback(self, function: Any, /) -> int:
-        self._touch(True)
-        return super().remove_done_callback(function)
-
-    def __repr__(self) -> str:
-        self._touch(False)
-        return super().__repr__()
-
-    def __await__(self) -> Any:
-        self._touch(False)
-        return super().__await__()
-
-    __iter__ = __await__
-
-
-class _Timer(OrderedTimer):
-    """A timer that declares that it is cancelled, or that a step asks for it."""
-
-    __slots__ = ("lab_resource",)
-    lab_resource: Resource
-
-    def cancel(self) -> None:
-        recorder.touch(self.lab_resource, True)
-        super().cancel()
-
-    def cancelled(self) -> bool:
-        recorder.touch(self.lab_resource, False)
-        return super().cancelled()
-
-
-class _AnyFuture(type):
-    """Makes `isinstance(x, asyncio.Future)` true of all futures, as before."""
-
-    def __instancecheck__(cls, instance: object) -> bool:
-        return isinstance(instance, _plain_future)
-
-
-class _OwnFuture(_Future, metaclass=_AnyFuture):
-    """The class that ``asyncio.Future`` names while declarations are recorded."""
-
-    def __init__(self, *, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        super().__init__(loop=loop or asyncio.get_running_loop())
-
-
-_Future.__name__ = _OwnFuture.__name__ = "Future"  # asyncio says it in its texts
-_plain_future = asyncio.Future
-_plain_task = asyncio.Task
-
-
-def _with_future() -> list[str]:
-    """Return the modules that have imported asyncio's class of futures, asyncio's own excepted."""
-    return [
-        name
-        for name, module in list(sys.modules.items())
-        if getattr(module, "__dict__", {}).get("Future") is _plain_future
-        and not name.startswith(("asyncio.", "_asyncio", __name__))
-    ]
-
-
 _NOBODY: Set[Name] = frozenset()
 _BaseEventLoop: Any = asyncio.BaseEventLoop
 """Typed as Any, because `_Loop` overrides private methods of asyncio."""
@@ -496,7 +280,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._joined: dict[Name, int] = {}
         """For each task that learned that others are over: their last steps, which come before its
         next one."""
-        self._tasks: dict[Name, weakref.ref[_Task]] = {}
+        self._tasks: dict[Name, weakref.ref[LabTask]] = {}
         self._running: Name | None = None
         self._injecting = bool(schedule.cancel_by)
         self.spawning: tuple[bool, Any] = False, None
@@ -505,7 +289,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         """Tasks whose start `TaskGroup.start` waits for, and the futures of their start."""
         self._services: set[Name] = set()
         """The services of libraries."""
-        self._threads: dict[LabThread, _Task] = {}
+        self._threads: dict[LabThread, LabTask] = {}
         """The threads of the program, each with the task that serves it."""
         self._is_threadsafe = False
         """Whether what runs has been called by `call_soon_threadsafe`."""
@@ -519,7 +303,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._before: list[BaseException] = []
         """The errors that asyncio has complained of, as the causes of what failed later."""
         self._thread_id: int | None = threading.get_ident()
-        self._main: _Task | None = None
+        self._main: LabTask | None = None
 
     # What asyncio asks of a loop
 
@@ -532,12 +316,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         return self._debug and not self._makes
 
     def create_future(self) -> asyncio.Future[Any]:
-        kind: Any = _Future if recorder.active else asyncio.Future
-        if not self._debug:
-            return kind(loop=self)  # type: ignore[no-any-return]
         self._makes = True
         try:
-            return kind(loop=self)  # type: ignore[no-any-return]
+            return LabFuture(loop=self) if recorder.active else asyncio.Future(loop=self)
         finally:
             self._makes = False
 
@@ -549,7 +330,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         context: Context | None = None,
         thread: LabThread | None = None,
         **_: Any,
-    ) -> _Task:
+    ) -> LabTask:
         parent = None if self._running is None else self._task(self._running)
         if self._main is None:
             path = MAIN
@@ -570,7 +351,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             if started is not None:
                 self._starting[path] = started
             body, coro = coro, _in_scope(coro, scope)
-        task = _Task.__new__(_Task)
+        task = LabTask.__new__(LabTask)
         task.lab_loop = self
         task.lab_name = path  # before the first step is called for
         task.lab_hash = hash(path)
@@ -578,7 +359,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         task.lab_body = body
         self._tasks[path] = weakref.ref(task)
         # asyncio's own default counts the tasks of all executions.
-        name = name or _default_name(path)
+        name = name or default_name(path)
         self._makes = True
         try:
             task.__init__(coro, loop=self, name=name, context=context)  # type: ignore[misc]  # as it is made
@@ -589,7 +370,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         if self._injecting and path != MAIN and self._schedule.policy is not None:
             function = getattr(body or coro, "__qualname__", "")
             origin = origin_of(task, function, self._schedule.policy)
-        title = _title_of(name, path, body or coro)
+        title = title_of(name, path, body or coro)
         self._schedule.spawned(path, title, exempt=exempt, origin=origin)
         return task
 
@@ -636,22 +417,22 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._made_in_callbacks[parent] = count + 1
         return (*parent, -1 - count)
 
-    def _named(self, task: _Task) -> None:
-        self._schedule.renamed(task.lab_name, _title(task))
-        if is_service(_name(task)):
+    def named(self, task: LabTask) -> None:
+        self._schedule.renamed(task.lab_name, task_title(task))
+        if is_service(task_name(task)):
             self._services.add(task.lab_name)
             self._schedule.exempt(task.lab_name)
 
     def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:
         if self._threads and not self._is_threadsafe:
             self._note_unsafe("call_soon")
-        handle = _Handle(callback, args, self, context)
+        handle = LabHandle(callback, args, self, context)
         self._order = order = self._order + 1
         task: Any = getattr(callback, "__self__", None)
-        if type(callback) in _steppers or (isinstance(task, _plain_task) and _is_step(callback)):
+        if type(callback) in steppers or (isinstance(task, plain_task) and is_step(callback)):
             if args and recorder.active:
-                _check_future(args[0])
-            if type(task) is not _Task:
+                check_future(args[0])
+            if type(task) is not LabTask:
                 raise refuse(
                     "the program makes a task by asyncio.Task(...), whose steps the lab cannot "
                     "choose; make it by asyncio.create_task or a task group"
@@ -693,7 +474,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             self._note_unsafe("call_at")
         self._order += 1
         self._aside += 1
-        kind = _Timer if recorder.active else OrderedTimer
+        kind = LabTimer if recorder.active else OrderedTimer
         # Timers of one deadline, such as those of `asyncio.timeout_at(deadline)`, come out of
         # asyncio's heap in an order of the heap's own. Of two deadlines that are only equal, since
         # virtual time has stood still, the one that was computed later would be later.
@@ -760,7 +541,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
     def execute(self, program: Program, leaks: Leaks) -> Outcome:
         """Run `program` until it ends, stalls, or reaches the step limit."""
-        recorder.task_name = _name_of
+        recorder.task_name = name_of
         _running.begin(lambda: self._now, self._pass_time, self._turn)
         _lockstep.begin(self)
         try:
@@ -808,7 +589,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                     self._begin_iteration()
                     self._run_chains()
                 ready = self._ready.copy()
-                if _over(main):
+                if is_over(main):
                     # asyncio.run still runs what was called for before its main task was over.
                     last = self._order if last is None else last
                     ready = {name: it for name, it in ready.items() if stock and it.order <= last}
@@ -861,7 +642,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
     def _starting_now(self) -> Set[Name]:
         """Return the tasks that have been called for, and have not started yet."""
-        return {name for name, started in self._starting.items() if not _over(started)}
+        return {name for name, started in self._starting.items() if not is_over(started)}
 
     def _violated(self, error: Violated) -> Outcome:
         return Outcome("exception", describe(error), self._task_dump(), error=error)
@@ -877,7 +658,12 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         raised is collected, which may be never."""
         for reference in self._tasks.values():
             task: Any = reference()
-            if task is not None and task is not self._main and _over(task) and task._log_traceback:
+            if (
+                task is not None
+                and task is not self._main
+                and is_over(task)
+                and task._log_traceback
+            ):
                 self.call_exception_handler(
                     {
                         # asyncio's own words for a task that is collected
@@ -890,8 +676,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
     def _look_for_services(self, leaks: Leaks) -> None:
         for name in sorted(self._services):
             task = self._task(name)
-            if task is not None and not _over(task):
-                leaks.hear(f"the service {_name(task)!r} has outlived the program")
+            if task is not None and not is_over(task):
+                leaks.hear(f"the service {task_name(task)!r} has outlived the program")
 
     def _step(self, name: Name) -> None:
         handle, ready = self._steps[name], self._ready[name]
@@ -928,26 +714,26 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         gave_way = happened == self._happened + 1 and name in self._steps
         self._happened = happened
         schedule.stillness.step(gave_way and not (self._threads and self._serves(task)))
-        if task is None or _over(task):
+        if task is None or is_over(task):
             if task is not None:
-                _close_if_not_begun(task)
+                close_if_not_begun(task)
             self._ends[name] = self._origin
             schedule.ended(name)
             if recorder.active:
                 self._declare_end(name, task)
         if schedule.locations is not None:
-            over = task is None or _over(task)
-            coroutine = None if task is None else _coroutine(task)
-            where = _end_of(task) if over else location(coroutine)
+            over = task is None or is_over(task)
+            coroutine = None if task is None else coroutine_of(task)
+            where = end_of(task) if over else location(coroutine)
             schedule.stopped_at(where, since_begin(self._now))
         if oracles.active:
             self._ask_oracles()
 
-    def _serves(self, task: _Task | None) -> bool:
+    def _serves(self, task: LabTask | None) -> bool:
         """Return True if a task serves a thread of the program."""
         return any(task is serving for serving in self._threads.values())
 
-    def _declare_end(self, name: Name, task: _Task | None) -> None:
+    def _declare_end(self, name: Name, task: LabTask | None) -> None:
         recorder.touch((name, "end"), True)
         # Of siblings that end well the order does not matter; `asyncio.gather` and task groups act
         # on the first that fails.
@@ -1006,7 +792,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 chain = self._chains.get(id(owner))
                 if chain is not None and chain[0]() is owner:
                     origin |= chain[1]
-                self._chains[id(owner)] = (_referring_to(owner), origin)
+                self._chains[id(owner)] = (weakly(owner), origin)
             self._origin = origin
             if recorder.active and isinstance(getattr(function, "__self__", None), CancelScope):
                 # The cancellation has recorded which tasks it reaches; here it tries again.
@@ -1096,7 +882,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
     def _inject(self, choice: Cancel) -> None:
         task = self._task(choice.task)
-        if task is None or _over(task):
+        if task is None or is_over(task):
             return
         if choice.by == "native":
             task.cancel()
@@ -1131,7 +917,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         if self._running is not None:
             self._joined[self._running] = self._joined.get(self._running, 0) | steps
 
-    def _task(self, name: Name) -> _Task | None:
+    def _task(self, name: Name) -> LabTask | None:
         reference = self._tasks.get(name)
         return None if reference is None else reference()
 
@@ -1157,9 +943,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         tasks = [task for reference in self._tasks.values() if (task := reference()) is not None]
         return task_dump(
             [
-                (task.lab_name, _title(task), _coroutine(task), task.lab_name in self._steps)
+                (task.lab_name, task_title(task), coroutine_of(task), task.lab_name in self._steps)
                 for task in tasks
-                if not _over(task)
+                if not is_over(task)
             ]
         )
 
@@ -1174,17 +960,17 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         left = [
             task
             for reference in self._tasks.values()
-            if (task := reference()) is not None and not _over(task) and task not in serving
+            if (task := reference()) is not None and not is_over(task) and task not in serving
         ]
         self._cancelled_at_the_end = tuple(sorted(task.lab_name for task in left))
         for task in left:
-            _close_if_not_begun(task)
-            super(_Task, task).cancel()
+            close_if_not_begun(task)
+            super(LabTask, task).cancel()
         failed = self._finish(left)
         for task in left if failed is None else ():
             if isinstance(task._exception, LabError):
                 raise task._exception
-            if task.failed() and not _plain_future.cancelled(task):
+            if task.failed() and not plain_future.cancelled(task):
                 self.call_exception_handler(
                     {
                         # asyncio's own words
@@ -1236,7 +1022,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
     def _finish(
         self,
-        tasks: list[_Task],
+        tasks: list[LabTask],
         what: str = "it cancels the tasks that are left, and one of them",
     ) -> Outcome | None:
         """Run what is ready, in its order, until these tasks are over; return what prevents it."""
@@ -1247,7 +1033,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             violated = oracles.broken() if oracles.active and taken else None
             if violated is not None:
                 return self._violated(violated)
-            if all(map(_over, tasks)):
+            if all(map(is_over, tasks)):
                 return None
             taken += 1
             if self._due:
@@ -1301,15 +1087,15 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         left = [
             task
             for reference in self._tasks.values()
-            if (task := reference()) is not None and not _over(task)
+            if (task := reference()) is not None and not is_over(task)
         ]
         recorder.forget()
         for _ in range(3):
             if not left:
                 break
             for task in left:
-                _close_if_not_begun(task)
-                super(_Task, task).cancel()
+                close_if_not_begun(task)
+                super(LabTask, task).cancel()
             for _ in range(1000):
                 while self._callbacks:
                     try:
@@ -1318,12 +1104,12 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                         self._note_exit(error)
                     else:
                         break
-                if not self._steps and (not self._callbacks or all(_over(task) for task in left)):
+                if not self._steps and (not self._callbacks or all(is_over(task) for task in left)):
                     break
                 for name in list(self._steps):
                     del self._ready[name]
                     self._run_at_the_end(self._steps.pop(name))
-            left = [task for task in left if not _over(task)]
+            left = [task for task in left if not is_over(task)]
         for task in left:  # it goes on after its cancellation, and would when it is collected
             keep_for_good(task)
             task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own
@@ -1338,7 +1124,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         # tables of asyncio and anyio, because a cycle keeps them, would make each access slower.
         for reference in self._tasks.values():
             over = reference()
-            if over is not None and _over(over):
+            if over is not None and is_over(over):
                 asyncio._unregister_task(over)
                 _task_states.pop(over, None)
         self._scheduled.clear()
@@ -1350,45 +1136,11 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self.close()
 
 
-_name: Any = asyncio.Task.get_name
-"""Returns the name of a task. For the lab's own use: records no access."""
-_coroutine: Any = asyncio.Task.get_coro
-"""Returns what a task runs, which may be the lab's coroutine around the program's."""
-
-
-_over: Callable[[asyncio.Future[Any]], bool] = asyncio.Future.done
-"""Return True if a task is over. For the lab's own use: records no access."""
-
-
-def _end_of(task: Any) -> str:
-    """Say how a task has ended."""
-    if task is None or not task.failed():
-        return OVER
-    if _plain_future.cancelled(task):
-        return f"{OVER}: it was cancelled"
-    return f"{OVER}: it raised {first_line(describe(task._exception))}"
-
-
 def _shown(error: BaseException | None) -> str:
     try:
         return repr(error)
     except Exception:  # noqa: BLE001 - the program's own `__repr__`
         return f"{type(error).__name__} (repr() of it raises)"
-
-
-_steppers: set[type] = set()
-"""The class of the callbacks by which a task in C takes its steps, once there was one."""
-
-
-def _is_step(callback: Any) -> bool:
-    """Return True if a callback of a task is a step of it, and not a method such as set_name."""
-    kind = type(callback).__name__
-    if kind == "TaskStepMethWrapper":
-        _steppers.add(type(callback))
-        return True
-    if kind == "method":  # of a task that is written in Python
-        return str(callback.__name__).endswith(("__step", "__wakeup"))
-    return getattr(callback, "__name__", "") == "task_wakeup"
 
 
 def _holds(handle: Any, ready: Ready, called: _Called) -> bool:
@@ -1419,18 +1171,6 @@ def _is_retry(called: _Called) -> bool:
     return isinstance(getattr(function, "__self__", None), CancelScope)
 
 
-def _check_future(future: Any) -> None:
-    """Refuse to wake a task by a future that does not declare its accesses."""
-    kind = type(future)
-    if kind in (_Future, _Task) or issubclass(kind, _Future):
-        return
-    if not kind.__module__.startswith("asyncio.") or kind is _plain_future:
-        raise refuse(
-            f"a task waits for a {kind.__module__}.{kind.__qualname__}, whose accesses dpor cannot "
-            f"see; make the future by loop.create_future(), or use another strategy"
-        )
-
-
 def _is_of_library(callback: Any) -> bool:
     """Return True if asyncio or anyio wrote a callback, and not the program."""
     module = getattr(callback, "__module__", None) or ""
@@ -1448,58 +1188,18 @@ def _owner(callback: Any) -> Any:
     return callback
 
 
-def _referring_to(thing: object) -> Callable[[], object]:
-    """Return what returns an object as long as it is alive, and keeps it alive only if it must."""
-    try:
-        return weakref.ref(thing)
-    except TypeError:
-        return lambda: thing
-
-
-def _name_of(task: Any) -> Name | None:
-    return task.lab_name if isinstance(task, _Task) else None
-
-
-def _close_if_not_begun(task: _Task) -> None:
-    """Close the coroutine of a task that was cancelled before it began. asyncio closes the lab's
-    coroutine around it, which does not close the inner one."""
-    if (
-        task.lab_body is not None
-        and inspect.getcoroutinestate(task.lab_body) == inspect.CORO_CREATED
-    ):
-        task.lab_body.close()
-
-
 def _of_task(context: dict[str, Any]) -> str:
     """Return which task the context of an exception handler is about, if it is about one."""
     task = context.get("task", context.get("future"))
-    return f" (task {spell(task.lab_name)} {_title(task)!r})" if isinstance(task, _Task) else ""
-
-
-def _title(task: _Task) -> str:
-    """Return a name for people: the given one, or that of the task's function."""
-    return _title_of(_name(task), task.lab_name, task.get_coro())
-
-
-def _title_of(name: str, path: Name, coroutine: Any) -> str:
-    if name != _default_name(path):
-        return name
-    if path == MAIN:
-        return "main"
-    return str(getattr(coroutine, "__qualname__", name))
-
-
-def _default_name(path: Name) -> str:
-    """Return what a task is called that is given no name; the main one as in `asyncio.run`."""
-    if path == MAIN:
-        return "Task-1"
-    return f"Task-{spell(path)}"
+    return (
+        f" (task {spell(task.lab_name)} {task_title(task)!r})" if isinstance(task, LabTask) else ""
+    )
 
 
 async def _call(program: Program) -> Any:
     awaitable = awaitable_of(program)
     task = asyncio.current_task()
-    if inspect.iscoroutine(awaitable) and isinstance(task, _Task):
+    if inspect.iscoroutine(awaitable) and isinstance(task, LabTask):
         task.lab_body = awaitable
     return await awaitable
 

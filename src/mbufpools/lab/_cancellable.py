@@ -26,6 +26,7 @@ from types import FrameType, FunctionType, ModuleType
 from typing import Any, NamedTuple, cast
 
 from ._frames import is_installed, own_frame
+from ._leaks import weakly
 from ._options import CancelWay
 from ._program import function_of
 from ._steps import MAIN, Name, spell
@@ -198,7 +199,7 @@ class Origin:
         self.file: str = file
         self.line: int = line
         self.function: str = function
-        self._maker = _weakly(maker)
+        self._maker = weakly(maker)
         self._task = weakref.ref(task)
 
     @property
@@ -217,15 +218,6 @@ class Origin:
             if any(it is task for it in value):
                 return True
         return False
-
-
-def _weakly(thing: Any) -> Callable[[], Any]:
-    """Return what returns a thing for as long as something else refers to it, or for good if its
-    class allows no weak references."""
-    try:
-        return weakref.ref(thing)
-    except TypeError:
-        return lambda: thing
 
 
 class Policy:

@@ -25,6 +25,7 @@ import ctypes
 import gc
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -32,7 +33,7 @@ from typing import Any, NamedTuple
 from ._declare import recorder
 from ._outcome import Outcome
 
-__all__ = ["Leaks", "collect_unheard", "forget_recorder", "keep_for_good", "listening"]
+__all__ = ["Leaks", "collect_unheard", "forget_recorder", "keep_for_good", "listening", "weakly"]
 
 EXECUTIONS = 100
 """After this many executions the middle generation is collected too: it holds what has outlived its
@@ -200,6 +201,15 @@ def keep_for_good(thing: object) -> None:
 
 
 _kept: list[object] = []
+
+
+def weakly(thing: object) -> Callable[[], Any]:
+    """Return what returns a thing for as long as something else refers to it, or for good if its
+    class allows no weak references."""
+    try:
+        return weakref.ref(thing)
+    except TypeError:
+        return lambda: thing
 
 
 @contextmanager

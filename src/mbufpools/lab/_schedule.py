@@ -348,8 +348,7 @@ class Schedule:
         choice = self._strategy.choose(point)
         if choice != default:
             self._deviates(point, choice)
-        # As `Point.preempts` says.
-        if current is not None and (choice == current) is slice_used and type(choice) is not Cancel:
+        if current is not None and type(choice) is not Cancel and point.preempts(choice):
             self.preemptions += 1
             if slice_used:
                 self._in_a_row = 0  # the task goes on for another slice

@@ -35,7 +35,7 @@ from ._background import TICKS, is_service, only_ticks_on_trio
 from ._cancellable import origin_of
 from ._cancelling import declare_member, declare_spawn
 from ._declare import recorder
-from ._instants import BEGIN, TOGETHER, not_before, since_begin
+from ._instants import since_begin
 from ._leaks import Leaks, keep_for_good
 from ._lockstep import LabThread
 from ._options import Program
@@ -44,8 +44,9 @@ from ._outcome import IO_REFUSED, LabError, Outcome, describe, first_line, only,
 from ._outsiders import THREAD_REFUSED, refuse_timer
 from ._program import awaitable_of
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
-from ._steps import CLOCK, MAIN, OVER, Name
+from ._steps import CLOCK, MAIN, OVER, RAISED, Name
 from ._task_dump import location, task_dump
+from ._trio_clock import Clock
 from ._trio_run import (
     CLOSES_GENERATOR,
     add_instruments,
@@ -118,7 +119,7 @@ class _Backend(trio.abc.Instrument):
         self._next_schedule = next_schedule
         self._done = done
         self._leaks = leaks
-        self.clock = _Clock(self)
+        self.clock = Clock(self)
         self._schedule: Schedule | None = None
         self._scope: trio.CancelScope | None = None
         """The scope of the main task."""
@@ -972,7 +973,7 @@ def _how_it_ended(error: BaseException | None) -> str:
         return OVER
     if only(trio.Cancelled, error):
         return f"{OVER}: it was cancelled"
-    return f"{OVER}: it raised {first_line(describe(error))}"
+    return f"{OVER}{RAISED}{first_line(describe(error))}"
 
 
 def _closes_generator(task: trio.lowlevel.Task) -> bool:
@@ -991,75 +992,6 @@ class _Chooser(random.Random):
         """Called by trio with all tasks that can run."""
         if batch:
             self._backend.choose(batch)
-
-
-class _Clock(trio.abc.Clock):
-    """The virtual clock of executions; it moves when no task can run."""
-
-    def __init__(self, backend: _Backend) -> None:
-        self._backend = backend
-        self._now = BEGIN
-        self.teardown_rounds = 0
-
-    def restart(self) -> None:
-        """Another execution begins."""
-        self._now = BEGIN
-        self.teardown_rounds = 0
-
-    def pass_time(self, seconds: float) -> None:
-        """Let time pass in the middle of a step."""
-        if recorder.active:
-            raise refuse(
-                "the program lets time pass in the middle of a step (time.sleep), which dpor "
-                "cannot follow; use another strategy"
-            )
-        self.move(seconds)
-
-    def move(self, seconds: float) -> None:
-        """Move by so many seconds, though tasks can run."""
-        self._now = not_before(self._now + seconds)
-
-    def start_clock(self) -> None:
-        """Called by trio when a run begins."""
-
-    def current_time(self) -> float:
-        """Seconds of virtual time."""
-        return self._now + _running.looks
-
-    def moment(self) -> float:
-        """Seconds of virtual time, but for what the looks at the clock have taken."""
-        return self._now
-
-    def deadline_to_sleep_time(self, deadline: float) -> float:
-        """Called by trio when no task can run."""
-        if deadline <= self.current_time():
-            return 0
-        runner = _run.GLOBAL_RUN_CONTEXT.runner
-        if runner.waiting_for_idle:
-            return math.inf
-        if runner.entry_queue.queue or runner.entry_queue.idempotent_queue:
-            return 0  # a call by `run_sync_soon` has come
-        if self._backend.nothing_can_run(deadline) and deadline < math.inf:
-            self.jump(deadline)
-        return 0
-
-    def jump(self, deadline: float) -> None:
-        """Move to a deadline that has not come yet, and to those that come together with it."""
-        deadlines = _run.GLOBAL_RUN_CONTEXT.runner.deadlines
-        self._now = not_before(_last_of_time(deadlines, deadline) - _running.looks)
-        self._backend.clock_moved()
-
-
-def _last_of_time(deadlines: _run.Deadlines, first: float) -> float:
-    """Return the last of the deadlines that come together with the first one."""
-    return max(
-        (
-            when
-            for when, _, scope in deadlines._heap
-            if when <= first + TOGETHER and scope._registered_deadline == when
-        ),
-        default=first,
-    )
 
 
 _send: Any = trio._threads._send_message_to_trio

@@ -57,7 +57,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cached_property, partial, wraps
 from types import TracebackType
@@ -176,7 +176,8 @@ def why_not_explored(item: pytest.Item) -> str | None:
     """Return why a marked test is not explored, and what to write in its place, because its success
     would prove nothing; return None if it is explored, or if the mark is not for it.
 
-    The mark of a class or a module is for the coroutine tests in it, whoever has made their items.
+    The mark of a class or a module is for the coroutine tests in it, even if another plugin has
+    made their items.
     """
     if isinstance(item, Explored):
         return None
@@ -333,16 +334,18 @@ class Explored(pytest.Function):
         if fixtures.are_renewed and not hasattr(self.obj, "hypothesis"):
             fixtures.set_up_wider()
             options = self._options()
-            with suppress(ValueError):  # an invalid option is reported by the call
+            try:
                 fresh = module_names(options.get("fresh", ()))
-                self._control.enter_context(
-                    controlled(
-                        options["backend"],
-                        clocks=options.get("clocks", True),
-                        chance=options.get("chance", True),
-                        fresh=fresh,
-                    )
+                control = controlled(
+                    options["backend"],
+                    clocks=options.get("clocks", True),
+                    chance=options.get("chance", True),
+                    fresh=fresh,
                 )
+            except ValueError:
+                pass  # an invalid option is reported by the call
+            else:
+                self._control.enter_context(control)
                 if fresh:
                     self._control.enter_context(executed_before(fresh))
         super().setup()

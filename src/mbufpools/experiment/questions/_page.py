@@ -150,6 +150,9 @@ def _how(results: Results) -> str:
     )
 
 
+MANY = "as many gets asleep at its end as there are senders and NFS clients"
+
+
 def _hung(results: Results) -> str:
     """In how many runs of which kernels the incident hangs, in a sentence."""
     told = [
@@ -158,11 +161,8 @@ def _hung(results: Results) -> str:
         if any(hung(results, cell))
     ]
     if not told:
-        return "No run of the incident hangs, with all senders and NFS clients asleep at its end."
-    return (
-        "In some runs the incident hangs, with all senders and NFS clients asleep at its end: "
-        f"{', '.join(told)}."
-    )
+        return f"No run of the incident hangs, with {MANY}."
+    return f"In some runs the incident hangs, with {MANY}: {', '.join(told)}."
 
 
 def _notes(results: Results) -> tuple[str, ...]:

@@ -1,0 +1,377 @@
+"""The tasks, futures, timers and handles of the asyncio backend.
+
+A task knows its name in all schedules. While declarations are recorded (`_declare`), tasks, futures
+and timers say which step looks at them or changes them. What the lab asks for its own use records
+no access: the functions here whose docstrings say so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import Context, copy_context
+from typing import Any, Protocol
+
+from anyio._backends._asyncio import CancelScope
+
+from ._declare import recorder
+from ._outcome import describe, first_line, refuse
+from ._steps import MAIN, OVER, RAISED, Name, Resource, spell
+from ._virtual_time import OrderedTimer
+
+__all__ = [
+    "LabFuture",
+    "LabHandle",
+    "LabTask",
+    "LabTimer",
+    "check_future",
+    "close_if_not_begun",
+    "coroutine_of",
+    "declaring_futures",
+    "default_name",
+    "end_of",
+    "is_over",
+    "is_step",
+    "name_of",
+    "plain_future",
+    "plain_task",
+    "steppers",
+    "task_name",
+    "task_title",
+    "title_of",
+]
+
+
+class Loop(Protocol):
+    """What a task tells its event loop."""
+
+    def named(self, task: LabTask) -> None:
+        """Note that the task was given a name."""
+
+    def join_end(self, name: Name) -> None:
+        """Note that the running step learns that a task is over."""
+
+
+class LabHandle(asyncio.Handle):
+    """A handle that does not ask whether the loop debugs."""
+
+    __slots__ = ()
+
+    def __init__(self, callback: Any, args: Any, loop: Any, context: Context | None = None) -> None:
+        self._context = copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+
+
+LabHandle.__name__ = "Handle"  # its text says it
+
+
+class LabTask(asyncio.Task[Any]):
+    """A task that knows its name in all schedules, and declares that it is cancelled or joined."""
+
+    lab_loop: Loop
+    lab_name: Name
+    lab_hash: int
+    """Of the name. asyncio and anyio look at it again and again."""
+    lab_children = 0
+    lab_scope: CancelScope | None = None
+    lab_body: Any = None
+    """The program's coroutine, if that of the task is the lab's around it."""
+
+    if "_coro" in vars(asyncio.Task):  # it is written in C
+
+        @property
+        def _coro(self) -> Any:
+            """What the text of the task and `get_stack` tell of."""
+            return self.get_coro()
+
+    def get_coro(self) -> Any:
+        """Return the program's coroutine, not the lab's around it."""
+        return self.lab_body or super().get_coro()
+
+    def get_name(self) -> str:
+        if recorder.active:
+            recorder.touch((self.lab_name, "name"), False)
+        return super().get_name()
+
+    def set_name(self, value: object, /) -> None:
+        """Set the name; before Python 3.12 `asyncio.create_task` gives it only now."""
+        if recorder.active:
+            recorder.touch((self.lab_name, "name"), True)
+        super().set_name(value)
+        self.lab_loop.named(self)
+
+    def __repr__(self) -> str:
+        if recorder.active:
+            # It says where the task stands, which each of its steps changes: as `cancel` would.
+            recorder.touch((self.lab_name, "cancel"), True)
+        return super().__repr__()
+
+    def __hash__(self) -> int:
+        """Make a set of tasks that the program fills come out in the same order every time."""
+        return self.lab_hash
+
+    def cancel(self, msg: Any = None) -> bool:
+        if recorder.active:
+            recorder.touch((self.lab_name, "cancel"), True)
+        return super().cancel(msg)
+
+    def cancelling(self) -> int:
+        if recorder.active:
+            recorder.touch((self.lab_name, "cancel"), False)
+        return super().cancelling()
+
+    def uncancel(self) -> int:
+        if recorder.active:
+            recorder.touch((self.lab_name, "cancel"), True)
+        return super().uncancel()
+
+    def _look(self) -> None:
+        """Record that a step looks whether the task is over, or at its result."""
+        if recorder.active:
+            recorder.touch((self.lab_name, "end"), False)
+
+    def failed(self) -> bool:
+        """Return True if it was cancelled or raised. For the lab's own use: records no access."""
+        return super().cancelled() or self._exception is not None
+
+    def done(self) -> bool:
+        self._look()
+        return super().done()
+
+    def cancelled(self) -> bool:
+        self._look()
+        return super().cancelled()
+
+    def result(self) -> Any:
+        self._look()
+        return super().result()
+
+    def exception(self) -> BaseException | None:
+        self._look()
+        return super().exception()
+
+    # What awaits the task goes on after the end in every schedule. Any other callback is called at
+    # the end, or, if the task is over already, by the step that adds it.
+
+    def add_done_callback(self, function: Any, /, *, context: Context | None = None) -> None:
+        if recorder.active:
+            recorder.touch((self.lab_name, "callbacks"), True)
+            if not is_step(function):
+                self._look()
+        if super().done():
+            self.lab_loop.join_end(self.lab_name)
+        super().add_done_callback(function, context=context)
+
+    def remove_done_callback(self, function: Any, /) -> int:
+        if recorder.active:
+            recorder.touch((self.lab_name, "callbacks"), True)
+            self._look()
+        return super().remove_done_callback(function)
+
+    def __await__(self) -> Any:
+        if super().done():
+            self.lab_loop.join_end(self.lab_name)
+        return super().__await__()
+
+    __iter__ = __await__
+
+
+LabTask.__name__ = "Task"  # asyncio says it in a message: "Task exception was never retrieved"
+
+
+class LabFuture(asyncio.Future[Any]):
+    """A future that declares its accesses; made by ``loop.create_future()``."""
+
+    def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        recorder.made(self, "future")
+
+    def _touch(self, write: bool) -> None:
+        recorder.touch(recorder.name(self), write)
+
+    def set_result(self, result: Any, /) -> None:
+        self._touch(True)
+        super().set_result(result)
+
+    def set_exception(self, exception: Any, /) -> None:
+        self._touch(True)
+        super().set_exception(exception)
+
+    def cancel(self, msg: Any = None) -> bool:
+        self._touch(True)
+        return super().cancel(msg)
+
+    def done(self) -> bool:
+        self._touch(False)
+        return super().done()
+
+    def cancelled(self) -> bool:
+        self._touch(False)
+        return super().cancelled()
+
+    def result(self) -> Any:
+        self._touch(False)
+        return super().result()
+
+    def exception(self) -> BaseException | None:
+        self._touch(False)
+        return super().exception()
+
+    def add_done_callback(self, function: Any, /, *, context: Context | None = None) -> None:
+        self._touch(True)  # callbacks are called in the order of their coming
+        super().add_done_callback(function, context=context)
+
+    def remove_done_callback(self, function: Any, /) -> int:
+        self._touch(True)
+        return super().remove_done_callback(function)
+
+    def __repr__(self) -> str:
+        self._touch(False)
+        return super().__repr__()
+
+    def __await__(self) -> Any:
+        self._touch(False)
+        return super().__await__()
+
+    __iter__ = __await__
+
+
+class LabTimer(OrderedTimer):
+    """A timer that declares that it is cancelled, or that a step asks for it."""
+
+    __slots__ = ("lab_resource",)
+    lab_resource: Resource
+
+    def cancel(self) -> None:
+        recorder.touch(self.lab_resource, True)
+        super().cancel()
+
+    def cancelled(self) -> bool:
+        recorder.touch(self.lab_resource, False)
+        return super().cancelled()
+
+
+class _AnyFuture(type):
+    """Makes `isinstance(x, asyncio.Future)` true of all futures, as before."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, plain_future)
+
+
+class _OwnFuture(LabFuture, metaclass=_AnyFuture):
+    """The class that ``asyncio.Future`` names while declarations are recorded."""
+
+    def __init__(self, *, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        super().__init__(loop=loop or asyncio.get_running_loop())
+
+
+LabFuture.__name__ = _OwnFuture.__name__ = "Future"  # asyncio says it in its texts
+plain_future = asyncio.Future
+plain_task = asyncio.Task
+
+
+@contextmanager
+def declaring_futures() -> Iterator[None]:
+    """Let ``asyncio.Future`` make futures that declare their accesses, also where a module has
+    imported the class; asyncio's own modules excepted."""
+    modules = [
+        module
+        for name, module in list(sys.modules.items())
+        if getattr(module, "__dict__", {}).get("Future") is plain_future
+        and not name.startswith(("asyncio.", "_asyncio", __name__))
+    ]
+    try:
+        for module in modules:
+            vars(module)["Future"] = _OwnFuture
+        yield
+    finally:
+        for module in modules:
+            vars(module)["Future"] = plain_future
+
+
+task_name: Any = asyncio.Task.get_name
+"""Returns the name of a task. For the lab's own use: records no access."""
+coroutine_of: Any = asyncio.Task.get_coro
+"""Returns what a task runs, which may be the lab's coroutine around the program's."""
+
+
+is_over: Callable[[asyncio.Future[Any]], bool] = asyncio.Future.done
+"""Return True if a task is over. For the lab's own use: records no access."""
+
+
+def end_of(task: Any) -> str:
+    """Say how a task has ended."""
+    if task is None or not task.failed():
+        return OVER
+    if plain_future.cancelled(task):
+        return f"{OVER}: it was cancelled"
+    return f"{OVER}{RAISED}{first_line(describe(task._exception))}"
+
+
+steppers: set[type] = set()
+"""The class of the callbacks by which a task in C takes its steps, once there was one."""
+
+
+def is_step(callback: Any) -> bool:
+    """Return True if a callback of a task is a step of it, and not a method such as set_name."""
+    kind = type(callback).__name__
+    if kind == "TaskStepMethWrapper":
+        steppers.add(type(callback))
+        return True
+    if kind == "method":  # of a task that is written in Python
+        return str(callback.__name__).endswith(("__step", "__wakeup"))
+    return getattr(callback, "__name__", "") == "task_wakeup"
+
+
+def check_future(future: Any) -> None:
+    """Refuse to wake a task by a future that does not declare its accesses."""
+    kind = type(future)
+    if kind in (LabFuture, LabTask) or issubclass(kind, LabFuture):
+        return
+    if not kind.__module__.startswith("asyncio.") or kind is plain_future:
+        raise refuse(
+            f"a task waits for a {kind.__module__}.{kind.__qualname__}, whose accesses dpor cannot "
+            f"see; make the future by loop.create_future(), or use another strategy"
+        )
+
+
+def name_of(task: Any) -> Name | None:
+    return task.lab_name if isinstance(task, LabTask) else None
+
+
+def close_if_not_begun(task: LabTask) -> None:
+    """Close the coroutine of a task that was cancelled before it began. asyncio closes the lab's
+    coroutine around it, which does not close the inner one."""
+    if (
+        task.lab_body is not None
+        and inspect.getcoroutinestate(task.lab_body) == inspect.CORO_CREATED
+    ):
+        task.lab_body.close()
+
+
+def task_title(task: LabTask) -> str:
+    """Return a name for people: the given one, or that of the task's function."""
+    return title_of(task_name(task), task.lab_name, task.get_coro())
+
+
+def title_of(name: str, path: Name, coroutine: Any) -> str:
+    if name != default_name(path):
+        return name
+    if path == MAIN:
+        return "main"
+    return str(getattr(coroutine, "__qualname__", name))
+
+
+def default_name(path: Name) -> str:
+    """Return what a task is called that is given no name; the main one as in `asyncio.run`."""
+    if path == MAIN:
+        return "Task-1"
+    return f"Task-{spell(path)}"

@@ -1,0 +1,95 @@
+"""The virtual clock of explorations on trio, which moves when no task can run."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import trio
+from trio._core import _run
+
+from . import _running
+from ._declare import recorder
+from ._instants import BEGIN, TOGETHER, not_before
+from ._outcome import refuse
+
+__all__ = ["Clock"]
+
+
+class Backend(Protocol):
+    """What the clock asks and tells."""
+
+    def nothing_can_run(self, deadline: float) -> bool:
+        """Return True if the clock may move to a deadline."""
+
+    def clock_moved(self) -> None:
+        """Note that the clock has moved."""
+
+
+class Clock(trio.abc.Clock):
+    """The virtual clock of executions; it moves when no task can run."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._now = BEGIN
+        self.teardown_rounds = 0
+
+    def restart(self) -> None:
+        """Another execution begins."""
+        self._now = BEGIN
+        self.teardown_rounds = 0
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass in the middle of a step."""
+        if recorder.active:
+            raise refuse(
+                "the program lets time pass in the middle of a step (time.sleep), which dpor "
+                "cannot follow; use another strategy"
+            )
+        self.move(seconds)
+
+    def move(self, seconds: float) -> None:
+        """Move by so many seconds, though tasks can run."""
+        self._now = not_before(self._now + seconds)
+
+    def start_clock(self) -> None:
+        """Called by trio when a run begins."""
+
+    def current_time(self) -> float:
+        """Seconds of virtual time."""
+        return self._now + _running.looks
+
+    def moment(self) -> float:
+        """Seconds of virtual time, but for what the looks at the clock have taken."""
+        return self._now
+
+    def deadline_to_sleep_time(self, deadline: float) -> float:
+        """Called by trio when no task can run."""
+        if deadline <= self.current_time():
+            return 0
+        runner = _run.GLOBAL_RUN_CONTEXT.runner
+        if runner.waiting_for_idle:
+            return math.inf
+        if runner.entry_queue.queue or runner.entry_queue.idempotent_queue:
+            return 0  # a call by `run_sync_soon` has come
+        if self._backend.nothing_can_run(deadline) and deadline < math.inf:
+            self.jump(deadline)
+        return 0
+
+    def jump(self, deadline: float) -> None:
+        """Move to a deadline that has not come yet, and to those that come together with it."""
+        deadlines = _run.GLOBAL_RUN_CONTEXT.runner.deadlines
+        self._now = not_before(_last_of_time(deadlines, deadline) - _running.looks)
+        self._backend.clock_moved()
+
+
+def _last_of_time(deadlines: _run.Deadlines, first: float) -> float:
+    """Return the last of the deadlines that come together with the first one."""
+    return max(
+        (
+            when
+            for when, _, scope in deadlines._heap
+            if when <= first + TOGETHER and scope._registered_deadline == when
+        ),
+        default=first,
+    )
