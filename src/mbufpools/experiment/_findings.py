@@ -191,8 +191,8 @@ def _why(results: Results) -> str:
     real = (INCIDENT["as it is"], INCIDENT["curpage"])
     return (
         f"With the curpage line {'more' if slept[1] > slept[0] else 'fewer'} gets sleep, each for "
-        f"a {'shorter' if lasted[1] < lasted[0] else 'longer'} time. Who no longer sleeps asks for "
-        f"more, and {refused[1]:.1%} of the M_DONTWAIT gets are refused instead of "
+        f"a {'shorter' if lasted[1] < lasted[0] else 'longer'} time. A process that "
+        f"sleeps less asks for more, and {refused[1]:.1%} of the M_DONTWAIT gets are refused instead of "
         f"{refused[0]:.1%}: of those for 4k clusters, whose pool is cold, {cold[0]:.0%} without "
         f"the line and {cold[1]:.0%} with it; of those "
         f"for 2k clusters {small[0]:.1%} and {small[1]:.1%}. On the real code, with more load, "

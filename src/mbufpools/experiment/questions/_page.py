@@ -177,10 +177,9 @@ def _notes(results: Results) -> tuple[str, ...]:
         return ()
     return (
         "With the curpage line more gets sleep, each for a shorter time: added up, they sleep for "
-        f"less in {plural(counts[0], 'run')}, and for more in {counts[1]}. Who no longer sleeps "
-        "asks for more, so a few "
-        "more M_DONTWAIT gets are refused here; on the kernel's own code, with more load, fewer "
-        "are.",
+        f"less in {plural(counts[0], 'run')}, and for more in {counts[1]}. A process that "
+        "sleeps less asks for more, so a few more M_DONTWAIT gets are refused here; on the "
+        "kernel's own code, with more load, fewer are.",
     )
 
 
