@@ -192,9 +192,9 @@ def _why(results: Results) -> str:
     return (
         f"With the curpage line {'more' if slept[1] > slept[0] else 'fewer'} gets sleep, each for "
         f"a {'shorter' if lasted[1] < lasted[0] else 'longer'} time. A process that "
-        f"sleeps less asks for more, and {refused[1]:.1%} of the M_DONTWAIT gets are refused instead of "
-        f"{refused[0]:.1%}: of those for 4k clusters, whose pool is cold, {cold[0]:.0%} without "
-        f"the line and {cold[1]:.0%} with it; of those "
+        f"sleeps less asks for more, and {refused[1]:.1%} of the M_DONTWAIT gets are refused "
+        f"instead of {refused[0]:.1%}: of those for 4k clusters, whose pool is cold, "
+        f"{cold[0]:.0%} without the line and {cold[1]:.0%} with it; of those "
         f"for 2k clusters {small[0]:.1%} and {small[1]:.1%}. On the real code, with more load, "
         f"{real[1].refused:.1%} are refused instead of {real[0].refused:.1%}, with "
         f"{real[1].done:,} requests instead of {real[0].done:,} and a mean wait of {real[1].wait} "
