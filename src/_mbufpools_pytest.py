@@ -179,33 +179,33 @@ def explore(request: pytest.FixtureRequest) -> Explore:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Write how many schedules were executed for each test, and whether these are all."""
+    """Write what was proved and what was found; at first the explorations that are not complete, or
+    whose proof says less than it seems to; with -v all of them."""
     explored = list(_explored(terminalreporter))
     verbosity = terminalreporter.config.option.verbose
     if not explored:
         return
-    if verbosity < 0:  # one line, in which what was proved and what was not are told apart
+    if verbosity >= 0:
+        terminalreporter.section("explored")
+        for category, nodeid, name, text in explored:
+            if verbosity > 0 or (name != "explored" and category == "passed"):
+                terminalreporter.write_line(f"{nodeid}: {text}")
+    if verbosity <= 0:  # one line, in which what was proved and what was not are told apart
         verdicts = Counter(
             next(name for begin, name in COUNTED.items() if text.startswith(begin))
             for *_, text in explored
         )
         counts = ", ".join(f"{verdicts[it]} {it}" for it in COUNTED.values() if verdicts[it])
-        terminalreporter.write_line(f"explored: {counts}")
-        return
-    terminalreporter.section("explored")
-    for category, nodeid, complete, text in explored:
-        if verbosity > 0 or (not complete and category == "passed"):
-            terminalreporter.write_line(f"{nodeid}: {text}")
-    if verbosity == 0:
-        count = sum(complete for _, _, complete, _ in explored)
-        terminalreporter.write_line(f"{count} of {len(explored)} explorations were complete")
+        hint = "; -v says within which bounds, and what was not explored"
+        shown = hint if verbosity == 0 and verdicts["proved"] else ""
+        terminalreporter.write_line(f"explored: {counts}{shown}")
 
 
-def _explored(terminalreporter: pytest.TerminalReporter) -> Iterator[tuple[str, str, bool, str]]:
-    """Yield of each exploration the test's outcome and id, whether it was complete, and a text."""
+def _explored(terminalreporter: pytest.TerminalReporter) -> Iterator[tuple[str, str, str, str]]:
+    """Yield of each exploration the test's outcome and id, the name of its note, and a text."""
     for category, reports in terminalreporter.stats.items():
         for report in reports:
             if getattr(report, "when", None) == "call":
                 for name, text in report.user_properties:
-                    if name in ("explored", "explored_in_part"):
-                        yield category, report.nodeid, name == "explored", text
+                    if name in ("explored", "explored_with_remarks", "explored_in_part"):
+                        yield category, report.nodeid, name, text

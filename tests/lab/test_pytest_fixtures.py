@@ -59,7 +59,7 @@ def test_setups_of_methods_and_functions_run_anew_for_each_schedule(
     """
     result = run(suite, dedent(source))
     result.assert_outcomes(passed=3)
-    result.stdout.fnmatch_lines(["2 of 2 explorations were complete"])
+    result.stdout.fnmatch_lines(["explored: 2 proved; *"])
 
 
 def test_a_setup_of_a_class_or_a_module_that_keeps_state_is_named(suite: pytest.Pytester) -> None:
@@ -160,7 +160,7 @@ def test_what_records_warnings_records_in_each_execution_as_without_the_lab(
     """
     result = run(suite, WARNS + dedent(source), "-W", "error::DeprecationWarning")
     result.assert_outcomes(passed=6)
-    result.stdout.fnmatch_lines(["6 of 6 explorations were complete"])
+    result.stdout.fnmatch_lines(["explored: 6 proved; *"])
 
 
 def test_what_warns_when_the_lab_looks_at_it_is_no_warning_of_the_program(

@@ -78,6 +78,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_trio_run``         what belongs to one run of trio, made anew for each execution
 ``_trio_threads``     trio's cache of threads, in lock-step
 ``_trio_backend``     runs a program on trio, step by step
+``_covered``          what the executions of an exploration have covered
 ``_execute``          executes one schedule after another
 ``_parallel``         the same in several processes
 ``_explore``          `explore` and `replay`

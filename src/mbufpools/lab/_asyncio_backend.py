@@ -854,6 +854,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         for timer in sorted(due, key=attrgetter("number")):
             self._order += 1
             self._callbacks.append(_Called(timer, self._origin, self._order, self._since))
+        self._schedule.timed = self._schedule.timed or self._is_timer_set()
 
     def _pass_time(self, seconds: float) -> None:
         if recorder.active:

@@ -18,6 +18,7 @@ from ._cancelling import declaring_cancellations
 from ._chance import CHANCE, SYSTEM_CHANCE, chance_is_kept, restart_chance
 from ._chance_declared import declaring_chance
 from ._clocks import BEGINS, CLOCKS, copies_of_datetime, virtual_datetime
+from ._covered import Covered
 from ._declare import declaring, recorder
 from ._fresh import Renewal, own_variables_kept
 from ._leaks import Leaks, collect_unheard, forget_recorder, listening
@@ -46,7 +47,7 @@ from ._report import report
 from ._result import Failure
 from ._schedule import Anchor, Cancel, Deviations, Rule, Schedule
 from ._shrink import shrink
-from ._steps import Name, spell
+from ._steps import spell
 from ._story import steps_of
 from ._strategies import Exhaustive, Follow, Replay
 from ._strategy import Strategy
@@ -165,28 +166,13 @@ class Executed:
     signatures: list[Signature] = field(default_factory=list)
     """Of each failure, before it was shrunk."""
     seconds: float = 0.0
-    chose: bool = False
-    """Whether there was ever more than one possibility."""
-    ran: set[Name] = field(default_factory=set)
-    """The tasks that ran in some execution."""
-    titles: dict[Name, str] = field(default_factory=dict)
-    """The tasks that were made in some execution, and what they are called."""
-    spared: set[Name] = field(default_factory=set)
-    """The tasks that were never cancelled, because they are not the program's own."""
+    covered: Covered = field(default_factory=Covered)
     cancelled_one: bool = False
     """Whether the lab was allowed to cancel any task."""
     ignored: Counter[str] = field(default_factory=Counter)
     """The failures of each kind that were passed over."""
-    picked: bool = False
-    """Whether the program was given values by `choose`."""
     uses_anyio: bool = False
     """Whether the program has used anyio, though it seemed that it does not. It stops then."""
-    polled: set[str] = field(default_factory=set)
-    """Why the clock moved although tasks could run."""
-    outlived: set[str] = field(default_factory=set)
-    """The threads that had not ended when the program had."""
-    unscheduled: set[str] = field(default_factory=set)
-    """What the program has called for that no schedule chooses, in words."""
 
 
 def execute(
@@ -271,15 +257,7 @@ def _execute(
             raise _interrupts.interrupt()
         if is_of_other_loop(outcome.error):
             raise NotFresh(f"the program uses a future or a task that {OLDER}")
-        result.chose = result.chose or schedule.chose
-        result.ran |= schedule.ran
-        result.titles |= schedule.titles
-        result.spared |= schedule.spared
-        result.picked = result.picked or bool(schedule.picks)
-        result.outlived |= schedule.outlived
-        if schedule.stillness.first:
-            result.polled.add(schedule.stillness.first)
-        result.unscheduled |= schedule.unscheduled
+        result.covered.note(schedule, outcome)
         if outcome.kind in options.ignore:
             result.ignored[outcome.kind] += 1
             outcome = Outcome()

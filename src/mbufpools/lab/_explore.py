@@ -206,7 +206,7 @@ def explore(
     if rules is not None and not executed.cancelled_one:
         _complain_of_names(rules, executed)
     bound = chosen.bound
-    if executed.picked and strategy != "fifo":
+    if executed.covered.picked and strategy != "fifo":
         bound += ", each with the values of lab.choose"
     if rules is not None:
         times = rules.times
@@ -266,18 +266,19 @@ def _remarks(
     program: Program, strategy: Strategy, executed: Executed, options: Options
 ) -> Iterator[str]:
     """Yield what makes a proof say less than it seems to."""
+    covered = executed.covered
     told = survival(program, options)
     if told is not None:
         yield f"{told}: what is proved is only what happens once that state is there"
-    if executed.unscheduled:
-        names = ", ".join(sorted(executed.unscheduled))
+    if covered.unscheduled:
+        names = ", ".join(sorted(covered.unscheduled))
         yield f"the lab does not choose when trio runs what it keeps to itself ({names})"
-    elif not executed.chose:
+    elif not covered.chose:
         yield "there was never a choice: one task at a time could run, so one schedule is all"
-    for why in sorted(executed.polled)[:1]:
+    for why in sorted(covered.polled)[:1]:
         yield f"the clock moved although tasks could run: {why}"
-    if executed.outlived:
-        names = ", ".join(sorted(executed.outlived))
+    if covered.outlived:
+        names = ", ".join(sorted(covered.outlived))
         yield f"what a thread does after the main task has ended was not executed ({names})"
     if strategy.truncated:
         yield (
@@ -285,10 +286,16 @@ def _remarks(
             "the others wait, raise slice_steps= (no number is enough for a task that waits in a "
             "loop, or that a cancelled scope of anyio wakes again and again)"
         )
-    never = executed.titles.keys() - executed.ran
+    never = covered.titles.keys() - covered.ran
     if never:
-        names = named(never, executed.titles)
+        names = named(never, covered.titles)
         yield f"a task that was made never ran in any execution: {names}"
+    if covered.cancelled and not covered.ended_though_cancelled:
+        yield (
+            "the main task ended by itself in no execution with a cancellation, so what it checks "
+            "at its end was never checked in one (asyncio.gather cancels the main task, too, but "
+            "not with return_exceptions=True, nor does a TaskGroup; lab.invariant checks always)"
+        )
 
 
 def _kinds(ignore: FailureKind | Iterable[FailureKind]) -> tuple[FailureKind, ...]:
@@ -311,7 +318,7 @@ def _complain_of_names(rules: Cancellable, executed: Executed) -> None:
     """Raise ValueError if the caller names tasks to cancel, and there is none of them."""
     if not rules.names and rules.predicate is None:
         return
-    there = ", ".join(sorted({repr(title) for title in executed.titles.values()})[:10])
+    there = ", ".join(sorted({repr(title) for title in executed.covered.titles.values()})[:10])
     asked = ", ".join(map(repr, rules.names)) or "a function"
     raise ValueError(
         f"cancel is {asked}: no way to cancel ('scope', 'native'), and no task of the program that "
@@ -321,19 +328,25 @@ def _complain_of_names(rules: Cancellable, executed: Executed) -> None:
 
 def _not_explored(strategy: Strategy, options: Options, executed: Executed) -> Iterator[str]:
     """Yield what was held fixed, so that nothing is said of it."""
+    covered = executed.covered
     if not options.cancel_by:
         yield "cancellations (cancel=True)"
     elif options.without_anyio:
         yield "cancellations by a scope, since nothing here uses anyio (cancel='scope')"
     if options.cancel_by and not options.cancelling.mid_wait:
         yield MID_WAIT
-    if executed.spared:
-        tasks = named(executed.spared, executed.titles)
+    if covered.spared:
+        tasks = named(covered.spared, covered.titles)
         chosen = options.cancelling.names or options.cancelling.predicate is not None
         why = "that cancel= leaves out" if chosen else "that a library made, or an object keeps"
         yield f"cancellations of the tasks {why}: {tasks}"
-    if executed.picked and strategy.name == "fifo":
+    if covered.picked and strategy.name == "fifo":
         yield "other values of lab.choose than the first"
+    if covered.timed:
+        yield (
+            "other orders of timers than that of their deadlines (sleep(0), instead of sleeps that "
+            "hold tasks apart, leaves the order to the lab)"
+        )
     if options.ignore:
         number = sum(executed.ignored.values())
         kinds = " and ".join(options.ignore)

@@ -21,11 +21,11 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExe
 from dataclasses import dataclass, replace
 from time import perf_counter  # a test may patch the name in `time`
 
+from ._covered import Covered
 from ._execute import Executed, Signature, execute
 from ._options import Options, Program
 from ._pickled import PickledProgram, pack, pack_reset
 from ._result import Failure
-from ._steps import Name
 from ._strategy import Strategy
 
 __all__ = ["LEAST_SECONDS", "execute_in_parallel", "kill_workers", "workers"]
@@ -62,17 +62,10 @@ class _Done:
     failures: tuple[tuple[Signature, Failure], ...]
     strategy: Strategy
     """What is left of its part."""
-    chose: bool
-    ran: set[Name]
-    titles: dict[Name, str]
-    spared: set[Name]
+    covered: Covered
     cancelled_one: bool
     ignored: Counter[str]
-    picked: bool
     uses_anyio: bool
-    outlived: set[str]
-    polled: set[str]
-    unscheduled: set[str]
 
 
 def workers(jobs: int) -> ProcessPoolExecutor:
@@ -134,17 +127,10 @@ def _work(part: _Part) -> _Done:
         result.executions,
         tuple(zip(result.signatures, failures, strict=True)),
         part.strategy,
-        result.chose,
-        result.ran,
-        result.titles,
-        result.spared,
+        result.covered,
         result.cancelled_one,
         result.ignored,
-        result.picked,
         result.uses_anyio,
-        result.outlived,
-        result.polled,
-        result.unscheduled,
     )
 
 
@@ -212,17 +198,10 @@ def execute_in_parallel(
             number = result.executions + failure.found_at
             found.setdefault(signature, replace(failure, found_at=number))
         result.executions += done.executions
-        result.chose = result.chose or done.chose
-        result.ran |= done.ran
-        result.titles |= done.titles
-        result.spared |= done.spared
+        result.covered.add(done.covered)
         result.cancelled_one = result.cancelled_one or done.cancelled_one
         result.ignored += done.ignored
-        result.picked = result.picked or done.picked
         result.uses_anyio = result.uses_anyio or done.uses_anyio
-        result.outlived |= done.outlived
-        result.polled |= done.polled
-        result.unscheduled |= done.unscheduled
         strategy.merge(done.strategy)
 
     try:

@@ -232,6 +232,7 @@ class Schedule:
         "step_limit",
         "steps",
         "stillness",
+        "timed",
         "times",
         "titles",
         "unscheduled",
@@ -297,6 +298,8 @@ class Schedule:
         """True once there was more than one possibility."""
         self.titles: dict[Name, str] = {}
         """What each task of the program is called."""
+        self.timed: bool = False
+        """True once the clock moved to one deadline while a later one was set."""
         self.outlived: set[str] = set()
         """The threads that had not ended when the program had."""
         self.unscheduled: set[str] = set()

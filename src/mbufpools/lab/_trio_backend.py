@@ -915,10 +915,11 @@ class _Backend(trio.abc.Instrument):
             recorder.accesses = schedule.steps[-1].accesses
         return True
 
-    def clock_moved(self) -> None:
-        """Called by the clock after it has moved."""
+    def clock_moved(self, later_ones: bool) -> None:
+        """Called by the clock after it has moved to a deadline; says if later ones are set."""
         if self._schedule is not None:
             self._schedule.moved_to(since_begin(self.clock.current_time()))
+            self._schedule.timed = self._schedule.timed or (later_ones and not self._ending)
 
     def _task_dump(self) -> tuple[str, ...]:
         return task_dump(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Protocol
 
 import trio
@@ -22,8 +23,8 @@ class Backend(Protocol):
     def nothing_can_run(self, deadline: float) -> bool:
         """Return True if the clock may move to a deadline."""
 
-    def clock_moved(self) -> None:
-        """Note that the clock has moved."""
+    def clock_moved(self, later_ones: bool) -> None:
+        """Note that the clock has moved to a deadline, and whether later ones are set."""
 
 
 class Clock(trio.abc.Clock):
@@ -79,17 +80,18 @@ class Clock(trio.abc.Clock):
     def jump(self, deadline: float) -> None:
         """Move to a deadline that has not come yet, and to those that come together with it."""
         deadlines = _run.GLOBAL_RUN_CONTEXT.runner.deadlines
-        self._now = not_before(_last_of_time(deadlines, deadline) - _running.looks)
-        self._backend.clock_moved()
+        last = _last_of_time(deadlines, deadline)
+        self._now = not_before(last - _running.looks)
+        self._backend.clock_moved(
+            later_ones=any(last < when < math.inf for when in _set_in(deadlines))
+        )
 
 
 def _last_of_time(deadlines: _run.Deadlines, first: float) -> float:
     """Return the last of the deadlines that come together with the first one."""
-    return max(
-        (
-            when
-            for when, _, scope in deadlines._heap
-            if when <= first + TOGETHER and scope._registered_deadline == when
-        ),
-        default=first,
-    )
+    return max((it for it in _set_in(deadlines) if it <= first + TOGETHER), default=first)
+
+
+def _set_in(deadlines: _run.Deadlines) -> Iterator[float]:
+    """Yield the deadlines that are set, and not what the heap still has of others."""
+    return (when for when, _, scope in deadlines._heap if scope._registered_deadline == when)

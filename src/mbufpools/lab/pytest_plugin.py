@@ -111,7 +111,11 @@ RUNNERS = frozenset({"anyio", "asyncio", "trio"})
 """The marks by which other plugins select the tests that they run."""
 REPLAYED = frozenset({"chance", "clocks", "fresh", "reset", "step_limit"})
 """The options of `lab.explore` that `lab.replay` takes, too."""
-COMPLETE, IN_PART = "explored", "explored_in_part"
+EXPLORED, WITH_REMARKS, IN_PART = NOTES = (
+    "explored",
+    "explored_with_remarks",
+    "explored_in_part",
+)
 """The names of the lines that are kept for the summary."""
 WORST_FIRST: tuple[Verdict, ...] = ("found", "ran out", "proved")
 T = TypeVar("T")
@@ -516,7 +520,8 @@ class Explore:
         if self._examples:
             self._note_example(found)
         else:
-            self._note(found.complete, f"{found}{note}")
+            name = EXPLORED if found.complete else IN_PART
+            self._note(WITH_REMARKS if found.remarks else name, f"{found}{note}")
         if failures:
             found = self._with_pages(replace(found, failures=failures), html)
             self._fail(found.failures, str(found))
@@ -566,7 +571,7 @@ class Explore:
         if found is not None and found.failures:
             keep(self._item, self._call, [failure.token for failure in found.failures])
             text = f"{FOUND_AGAIN}, in a schedule that failed before; the others were not executed"
-            self._note(False, text)
+            self._note(IN_PART, text)
             self._fail(self._with_pages(found, html).failures, text)
 
     def _again(
@@ -621,7 +626,7 @@ class Explore:
             pytest.skip(f"the token is of {wanted}, this is {backend}")
         result = self._ask(replay, program, token, **_for_replay(options))
         if not result.failures:
-            self._note(False, NOT_FOUND)
+            self._note(IN_PART, NOT_FOUND)
             return result
         _let_pytest_know(result.failures[0].error)
         html = defaults(self._config, options).get("html")
@@ -704,17 +709,17 @@ class Explore:
         worst = next(it for it in WORST_FIRST if counts[it])
         number = counts.total()
         properties = self._item.user_properties
-        properties[:] = [it for it in properties if it[0] not in (COMPLETE, IN_PART)]
+        properties[:] = [it for it in properties if it[0] not in NOTES]
         self._note(
-            worst == "proved",
+            EXPLORED if worst == "proved" else IN_PART,
             f"{worst}: {number} example{'s' * (number > 1)}, "
             f"{', '.join(f'{counts[it]} {it}' for it in verdicts)} "
             f"({found.strategy} on {found.backend}), of each {found.bound}",
         )
 
-    def _note(self, complete: bool, text: str) -> None:
+    def _note(self, name: str, text: str) -> None:
         """Keep a line for the summary. Reports of pytest-xdist's workers carry it too."""
-        self._item.user_properties.append((COMPLETE if complete else IN_PART, text))
+        self._item.user_properties.append((name, text))
 
 
 def _for_replay(options: Mapping[str, Any]) -> dict[str, Any]:
