@@ -128,11 +128,9 @@ bench-full: $(READY)  ## the same in full, kept in docs/benchmarks.json; then ma
 mutate:  ## change the core bit by bit, and see which changes no test finds
 	@$(AGAIN) mutants VENV=.venv-mutate EXTRAS='[mutate]' PYTHON="$$(.ci/pythons | tail -n 1)"
 
-# More mutants at once than there are processors, for those that hang need none.
 mutants: $(READY)
 	rm -rf mutants
-	nice $(BIN)/mutmut run --max-children 6
-	$(BIN)/python docs/mutants.py
+	nice $(BIN)/python docs/mutants.py
 
 fix: $(READY)  ## put the code into shape
 	$(BIN)/ruff check --fix $(CODE)

@@ -23,6 +23,7 @@ from mbufpools import (
     PoolCorruption,
     PoolSpec,
 )
+from mbufpools._buffer import hold_by_connection, hold_by_task
 from tests.kit.grants import entered, release_all, reserve, settle, taking
 from tests.kit.memory import memory_of
 
@@ -211,6 +212,42 @@ async def test_each_of_get_many_is_noted_with_its_pool() -> None:
         one.release()
         await settle()
         waiter.release()
+
+
+async def test_a_lease_that_a_connection_holds_is_told_with_what_the_connection_does() -> None:
+    async with frames() as pools, anyio.create_task_group() as tasks:
+        sent, ahead, released = [await pools.get(nbytes) for nbytes in (1, 2, 3)]
+        task = anyio.get_current_task()
+        waiter = await taking(tasks, reserve, pools, 64 * 1024)
+
+        def holders() -> list[tuple[int, str, bool, str]]:
+            (explained,) = pools.explain().waiters
+            return sorted(
+                (holder.nbytes, holder.task, bool(holder.where), holder.connection)
+                for holder in explained.holders
+            )
+
+        hold_by_connection(sent, "being sent")
+        hold_by_connection(ahead, "read ahead", read_ahead=True)
+        mine = (3, str(task.name), True, "")
+        assert holders() == [(1, task.name, True, "being sent"), (2, "", False, "read ahead"), mine]
+        hold_by_task(ahead)  # it was received
+        assert holders() == [(1, task.name, True, "being sent"), (2, task.name, True, ""), mine]
+        released.release()
+        hold_by_connection(released, "being sent")
+        hold_by_task(released)
+        assert [nbytes for nbytes, *_ in holders()] == [1, 2]
+        release_all([sent, ahead])
+        await settle()
+        waiter.release()
+
+
+async def test_without_debug_it_is_not_noted_who_holds_a_lease() -> None:
+    async with BufferPools("64 KiB", [512]) as pools:
+        with await pools.get(1) as buffer:
+            hold_by_connection(buffer, "being sent")
+            hold_by_task(buffer)
+        assert pools.statistics().dropped == 0
 
 
 async def test_a_holder_is_forgotten_with_his_lease() -> None:

@@ -48,7 +48,7 @@ async def test_openbsd_m_pool_free_wakes_the_other_pools() -> None:
             await scene.settle()
             scene.check()
             assert scene.pools.budget.available >= 4096
-            assert ("sleeper" in scene.granted) is (wakeup in WAKING)
+            assert ("sleeper" in scene.granted) is (wakeup is not Wakeup.NONE)
 
 
 async def test_openbsd_pool_do_put_shows_the_item_of_a_full_page() -> None:

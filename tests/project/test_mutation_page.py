@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
+
+import pytest
 
 import mbufpools
 
@@ -13,10 +16,11 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def _summary() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("mutants", DOCS / "mutants.py")
+    spec = importlib.util.spec_from_file_location("docs_mutants", DOCS / "mutants.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclass looks there for what its annotations mean
     spec.loader.exec_module(module)
     return module
 
@@ -57,8 +61,74 @@ def test_a_block_may_explain_several_mutants() -> None:
 
 
 def test_the_name_of_a_mutant_tells_its_function() -> None:
-    assert SUMMARY.function_of("mbufpools._pool.xǁPoolǁ_get__mutmut_12") == "Pool._get"
-    assert SUMMARY.function_of("mbufpools._waiters.x__number__mutmut_1") == "_number"
+    name_of, pattern_of = SUMMARY.name_of, SUMMARY.pattern_of
+    assert name_of("mbufpools._pool.xǁPoolǁ_get__mutmut_12") == "mbufpools._pool:Pool._get"
+    assert pattern_of("mbufpools._pool:Pool._get") == "mbufpools._pool.xǁPoolǁ_get__mutmut_*"
+    assert name_of("mbufpools._waiters.x__number__mutmut_1") == "mbufpools._waiters:_number"
+    assert pattern_of("mbufpools._waiters:_number") == "mbufpools._waiters.x__number__mutmut_*"
+
+
+BEFORE = """
+class A:
+    def b(self):
+        return 1
+
+if VERSION:
+    def c():
+        return 2
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "instead", "changed"),
+    [
+        ("return 1", "return 3", {"m:A.b"}),
+        ("return 2", "return 3", {"m:c"}),
+        ("return 1", "return 1  # a comment", set()),
+        ("return 1", '"""A docstring."""\n        return 1', set()),
+    ],
+)
+def test_a_function_is_tested_again_only_if_its_code_has_changed(
+    line: str, instead: str, changed: set[str]
+) -> None:
+    before = dict(SUMMARY.codes_of("m", BEFORE))
+    after = dict(SUMMARY.codes_of("m", BEFORE.replace(line, instead)))
+    assert before.keys() == after.keys() == {"m:A.b", "m:c"}
+    assert {name for name in after if after[name] != before[name]} == changed
+
+
+def test_the_kept_results_are_read_as_they_were_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = {
+        "m:A.b": SUMMARY.Results("0123456789ab", 12, ["@@ A.b @@\n-x < 1\n+x <= 1"]),
+        "m:c": SUMMARY.Results("ba9876543210"),
+    }
+    monkeypatch.setattr(SUMMARY, "RECORD", tmp_path / "mutants.json")
+    SUMMARY.save(record)
+    assert SUMMARY.load(SUMMARY.RECORD.read_text("utf-8")) == record
+
+
+@pytest.mark.parametrize(
+    ("survived", "untested", "expected"),
+    [
+        ("@@ A.b @@\n-x < 1\n+x <= 1", [], 0),
+        ("@@ A.b @@\n-x < 1\n+x > 1", [], 1),
+        ("@@ A.b @@\n-x < 1\n+x <= 1", ["m:d"], 1),
+    ],
+)
+def test_a_run_fails_if_a_survivor_has_no_reason_or_a_function_was_not_tested(
+    survived: str,
+    untested: list[str],
+    expected: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("A reason.\n\n```diff\n@@ A.b @@\n-x < 1\n+x <= 1\n```\n", "utf-8")
+    monkeypatch.setattr(SUMMARY, "PAGE", page)
+    record = {"m:A.b": SUMMARY.Results("0123456789ab", 12, [survived])}
+    assert SUMMARY.summary(record, untested) == expected
 
 
 def test_a_diff_is_read_without_its_file_names_and_its_indentation() -> None:
