@@ -589,6 +589,162 @@ def test_tasks_that_come_and_go_in_a_nursery_do_not_conflict() -> None:
     assert lab.explore(program, strategy="dpor", backend="trio").executions == 2
 
 
+# --- scopes, groups and starts, which a task may use once
+
+
+async def at_once(*functions: Callable[[], Awaitable[None]]) -> None:
+    """Call each function in a task of its own, in any order."""
+
+    async def after_a_checkpoint(function: Callable[[], Awaitable[None]]) -> None:
+        await checkpoint()
+        await function()
+
+    async with anyio.create_task_group() as tasks:
+        for function in functions:
+            tasks.start_soon(after_a_checkpoint, function)
+
+
+def entering_twice(make: Callable[[], Any]) -> Program:
+    """Two tasks enter one thing, which refuses the second; the program tells which one."""
+
+    async def program() -> list[str]:
+        thing, seen = make(), list[str]()
+
+        def enter(task: str) -> Callable[[], Awaitable[None]]:
+            async def entered() -> None:
+                try:
+                    if hasattr(thing, "__aenter__"):
+                        async with thing:
+                            pass
+                    else:
+                        with thing:
+                            pass
+                except RuntimeError:
+                    seen.append(task)
+
+            return entered
+
+        await at_once(enter("first"), enter("second"))
+        return seen
+
+    return program
+
+
+@pytest.mark.parametrize(
+    ("make", "backend"),
+    [
+        (trio.CancelScope, "trio"),
+        (anyio.CancelScope, "trio"),
+        (anyio.create_task_group, "trio"),
+        (anyio.create_task_group, "asyncio"),
+        (asyncio.TaskGroup, "asyncio"),
+        (lambda: asyncio.timeout(5), "asyncio"),
+    ],
+    ids=["trio scope", "anyio scope", "group on trio", "group", "TaskGroup", "timeout"],
+)
+def test_either_of_two_tasks_enters_a_scope_or_a_group_first(
+    make: Callable[[], Any], backend: lab.BackendName
+) -> None:
+    assert assert_agrees(entering_twice(make), backend) == {"['first']", "['second']"}
+
+
+def test_a_task_spawns_into_a_group_of_asyncio_before_and_after_it_is_entered() -> None:
+    async def program() -> list[str]:
+        group, seen = asyncio.TaskGroup(), list[str]()
+
+        async def enter() -> None:
+            async with group:
+                await asyncio.sleep(0)
+
+        async def spawn() -> None:
+            coroutine = nothing()
+            try:
+                group.create_task(coroutine)
+            except RuntimeError as error:
+                coroutine.close()
+                seen.append("finished" if "finished" in str(error) else "not entered")
+
+        await at_once(enter, spawn)
+        return seen
+
+    assert assert_agrees(program) == {"[]", "['finished']", "['not entered']"}
+
+
+@BACKENDS
+def test_either_of_two_tasks_says_first_that_a_task_has_started(
+    backend: lab.BackendName,
+) -> None:
+    async def program() -> list[str]:
+        seen: list[str] = []
+
+        async def say(task: str, status: Any) -> None:
+            await checkpoint()
+            try:
+                status.started()
+            except RuntimeError:
+                seen.append(task)
+
+        async def server(*, task_status: Any) -> None:  # noqa: ASYNC128 - `say` does
+            tasks.start_soon(say, "helper", task_status)
+            await checkpoint()
+            await say("server", task_status)
+
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(server)
+        return seen
+
+    assert assert_agrees(program, backend) == {"['helper']", "['server']"}
+
+
+@pytest.mark.parametrize(
+    ("look", "change", "results"),
+    [
+        (lambda it: it.is_relative, None, {"[True]", "[None]"}),
+        (lambda it: it.relative_deadline, 7, {"[5]", "[7]"}),
+    ],
+)
+def test_a_task_looks_at_the_relative_deadline_of_a_scope_before_and_after_it_changes(
+    look: Callable[[Any], Any], change: int | None, results: set[str]
+) -> None:
+    async def program() -> list[Any]:
+        scope, seen = trio.CancelScope(relative_deadline=5), list[Any]()
+
+        async def looks() -> None:
+            seen.append(look(scope))
+
+        async def changes() -> None:
+            if change is None:
+                with scope:
+                    pass
+            else:
+                scope.relative_deadline = change
+
+        await at_once(looks, changes)
+        return seen
+
+    assert assert_agrees(program, "trio") == results
+
+
+def test_either_of_two_tasks_claims_a_point_of_a_sequencer_first() -> None:
+    async def program() -> list[str]:
+        sequencer, seen = trio.testing.Sequencer(), list[str]()
+
+        def claim(task: str) -> Callable[[], Awaitable[None]]:
+            async def claimed() -> None:
+                try:
+                    async with sequencer(0):
+                        pass
+                except RuntimeError:
+                    seen.append(task)
+
+            return claimed
+
+        await at_once(claim("first"), claim("second"))
+        return seen
+
+    assert assert_agrees(program, "trio") == {"['first']", "['second']"}
+
+
 # --- names, timers and texts of asyncio
 
 

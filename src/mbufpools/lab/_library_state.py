@@ -36,9 +36,12 @@ STATE: State = {
         },
     },
     "asyncio.timeouts": {"Timeout": {"_state": VALUE, "_when": VALUE}},
-    "asyncio.taskgroups": {"TaskGroup": {"_aborting": VALUE, "_exiting": VALUE}},
+    "asyncio.taskgroups": {
+        "TaskGroup": {"_entered": VALUE, "_aborting": VALUE, "_exiting": VALUE},
+    },
     "anyio._backends._asyncio": {
         "CancelScope": {"_active": VALUE, "_cancelled_caught": VALUE},
+        "TaskGroup": {"_entered": VALUE},
         "Lock": {"_owner_task": VALUE, "_waiters": CHANGED},
         "Semaphore": {"_value": VALUE, "_waiters": CHANGED},
         "CapacityLimiter": {
@@ -47,7 +50,7 @@ STATE: State = {
             "_wait_queue": CHANGED,
         },
     },
-    "anyio._backends._trio": {"TaskGroup": {"_active": VALUE}},
+    "anyio._backends._trio": {"TaskGroup": {"_entered": VALUE, "_active": VALUE}},
     "anyio._core._synchronization": {
         "Condition": {"_waiters": CHANGED},
         "ResourceGuard": {"_guarded": VALUE},
@@ -82,6 +85,7 @@ STATE: State = {
         "_LockImpl": {"_owner": VALUE},
     },
     "trio._util": {"ConflictDetector": {"_held": VALUE}},
+    "trio.testing._sequencer": {"Sequencer": {"_claimed": CHANGED, "_broken": VALUE}},
     "trio.testing._memory_streams": {
         "_UnboundedByteQueue": {"_data": CHANGED, "_closed": VALUE},
         "MemoryReceiveStream": {"_closed": VALUE},
@@ -93,7 +97,14 @@ STATE: State = {
         },
     },
     "trio._core._parking_lot": {"ParkingLot": {"_parked": CHANGED, "broken_by": CHANGED}},
-    "trio._core._run": {"CancelScope": {"cancelled_caught": VALUE}},
+    "trio._core._run": {
+        "CancelScope": {
+            "_has_been_entered": VALUE,
+            "_relative_deadline": VALUE,
+            "cancelled_caught": VALUE,
+        },
+        "_TaskStatus": {"_value": VALUE},
+    },
     "trio._core._unbounded_queue": {"UnboundedQueue": {"_data": CHANGED, "_can_get": VALUE}},
     "trio._channel": {
         "MemoryChannelState": {
