@@ -5,6 +5,10 @@ The holder is noted when the lease is made. For a parked request the holder is t
 parked, not the task that grants. A connection of `mbufpools.net` notes what it has read ahead, and
 what it sends: no task has to release that.
 
+The id of a task is unique only until the task has ended: a later task may get the same one. So the
+tracker keeps a weak reference to the task that took a lease. A holder whose task has ended is
+returned without its id.
+
 Free items are filled with a pattern, which is checked when they are handed out again (the kernel's
 ``pool_debug`` and its poison).
 """
@@ -21,6 +25,7 @@ from ._log import logger
 from ._owner_loop import OwnerLoop
 from ._page import Item, Page
 from ._request import Request
+from ._waits import has_ended, name_of
 
 __all__ = ["Holder", "LeaseTracker", "advice", "caller", "who_held"]
 
@@ -36,11 +41,14 @@ class Holder(NamedTuple):
         nbytes: Bytes that were asked for.
         task: The name of the task that took the lease; empty if no task took it.
         task_id: The task's number, as `anyio.get_current_task` tells it; 0 if no task took the
-            lease, or none has to release it.
+            lease, none has to release it, or the task has ended: a later task may have the same
+            number.
         where: File and line of the call, outside of this library; empty if a connection has read
             ahead.
         connection: What a connection does with the buffer, such as ``being sent to
             127.0.0.1:5123``. It releases the buffer, and no task does. Empty for every other lease.
+        ended: True if the task that took the lease had ended when this was told, while the lease
+            was still out. Who has it now is not known.
     """
 
     pool: str
@@ -49,13 +57,19 @@ class Holder(NamedTuple):
     task_id: int
     where: str
     connection: str = ""
+    ended: bool = False
 
     def __str__(self) -> str:
         what = f" of pool {self.pool!r}" if self.pool != "bytes" else ", reserved"
         by = f" by task {self.task!r}" if self.task else " by a callback outside of any task"
         at = f"{by} at {self.where}" if self.where else ""
         connection = f", {self.connection}" if self.connection else ""
-        return f"{self.nbytes} bytes{what}{at}{connection}"
+        ended = ", which has ended" if self.ended else ""
+        return f"{self.nbytes} bytes{what}{at}{connection}{ended}"
+
+
+Noted = tuple[Holder, weakref.ref[Any] | None]
+"""A holder as it was when it took the lease, and its task; None if no task has to release it."""
 
 
 class LeaseTracker:
@@ -64,7 +78,7 @@ class LeaseTracker:
 
     def __init__(self, owner_loop: OwnerLoop) -> None:
         self._owner_loop = owner_loop
-        self._holders: dict[Hashable, Holder] = {}
+        self._noted: dict[Hashable, Noted] = {}
         """By what is held: the page and the number of an item, or the number of a claim. Leases
         come back from other threads and from ``__del__``, so this is a plain dictionary, each call
         of which is atomic."""
@@ -76,37 +90,44 @@ class LeaseTracker:
         self, held: Hashable, pool: str, nbytes: int, request: Request[Any] | None
     ) -> None:
         """Note which task took `held`: the task of `request`, or the current one."""
-        if request is not None and request.task_id:
-            holder = Holder(pool, nbytes, request.task_name, request.task_id, request.where)
+        if request is not None and request.task is not None:
+            task, where = request.task, request.where
         else:
-            task, task_id = self._owner_loop.waits.current_task()
-            holder = Holder(pool, nbytes, task, task_id, caller())
-        self._holders[held] = holder
+            task, where = self._owner_loop.waits.current_task(), caller()
+        if task is None:
+            self._noted[held] = Holder(pool, nbytes, "", 0, where), None
+        else:
+            holder = Holder(pool, nbytes, name_of(task), id(task), where)
+            self._noted[held] = holder, weakref.ref(task)
 
     def passed_on(self, held: Hashable, connection: str, *, read_ahead: bool = False) -> None:
         """Note that a connection holds `held` from now on, and what it does with it. It has
         `read_ahead` for no task; else the task that took the lease has given it to be sent."""
-        holder = self._holders.get(held)
-        if holder is not None:
-            holder = holder._replace(task_id=0, connection=connection)
-            self._holders[held] = holder._replace(task="", where="") if read_ahead else holder
+        noted = self._noted.get(held)
+        if noted is not None:
+            holder = noted[0]._replace(task_id=0, connection=connection)
+            if read_ahead:
+                holder = holder._replace(task="", where="")
+            self._noted[held] = holder, None
 
     def released(self, held: Hashable) -> Holder | None:
-        """Forget the holder of `held`, and return it."""
-        return self._holders.pop(held, None)
+        """Forget the holder of `held`, and return it as it was when it took the lease."""
+        noted = self._noted.pop(held, None)
+        return None if noted is None else noted[0]
 
     def holder_of(self, item: Item) -> Holder | None:
-        """The holder of `item`."""
-        return self._holders.get((item.page, item.index))
+        """The holder of `item`, as it was when it took the lease."""
+        noted = self._noted.get((item.page, item.index))
+        return None if noted is None else noted[0]
 
     def holders(self) -> list[Holder]:
         """The holders of all leases that are out."""
-        return list(self._holders.values())
+        return [_as_it_is_now(noted) for noted in list(self._noted.values())]
 
     def held(self) -> list[tuple[Any, Holder]]:
         """What is held, and by which task: the page and the number of an item, or the number of a
         claim."""
-        return list(self._holders.items())
+        return [(held, _as_it_is_now(noted)) for held, noted in list(self._noted.items())]
 
     def poison(self, item: Item, stride: int) -> None:
         """Fill an item that comes home with the pattern, and note who held it last."""
@@ -145,6 +166,17 @@ class LeaseTracker:
             f"an item of pool {pool!r} was written to after its release, from its byte "
             f"{start} on; it was last held as {last or 'something unknown'}"
         )
+
+
+def _as_it_is_now(noted: Noted) -> Holder:
+    """Return the holder, without its id if its task has ended."""
+    holder, taker = noted
+    if taker is None:
+        return holder
+    task = taker()
+    if task is not None and not has_ended(task):
+        return holder
+    return holder._replace(task_id=0, ended=True)
 
 
 @cache

@@ -4,15 +4,17 @@ For each waiting request it tells what the request wants, which request goes bef
 limit is short by how much. In debug mode it also tells which tasks hold what the request wants, and
 whether they wait themselves. A deadlock is reported only if nothing known to the pools can resolve
 it: no request can be served, no page is idle, no item is on its way back from another thread, and
-no page is kept by an export.
+no page is kept by an export. If only what an ended task took could resolve it, the answer is that
+it is not known, because somebody else may have it, or nobody.
 
 Invariant: an explanation changes no state.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ._debug import Holder
 from ._page import Page, PageLists
@@ -53,10 +55,11 @@ class WaitingRequest:
         wakeup: True if a wakeup of all requests that can be served is on its way.
         holders: In debug mode: the holders of what the request waits for.
         stuck: In debug mode: True if it stays unserved though every task that does not wait
-            releases all that it holds, and every task that is served then does so, too. None
-            without debug mode, because it is not known which task holds what. (A holder is the task
-            that took the lease. If it has passed the lease on to another task, that is not known
-            here; to a `PooledBufferedProtocol` it is.)
+            releases all that it holds, and every task that is served then does so, too. None if
+            that depends on what an ended task took, because it is not known who has that now.
+            None without debug mode, because it is not known which task holds what. (A holder is
+            the task that took the lease. If it has passed the lease on to another task, that is
+            not known here; to a `PooledBufferedProtocol` it is.)
     """
 
     number: int
@@ -125,10 +128,11 @@ class Explanation:
     @property
     def stuck(self) -> bool | None:
         """In debug mode: True if a request waits for what only waiting tasks hold: a deadlock.
-        None if requests wait, and it is not known which task holds what."""
-        if any(waiter.stuck is None for waiter in self.waiters):
-            return None
-        return any(waiter.stuck for waiter in self.waiters)
+        None if requests wait, and it is not known who holds what: without debug mode, or because
+        the task that took it has ended."""
+        if any(waiter.stuck for waiter in self.waiters):
+            return True
+        return None if any(waiter.stuck is None for waiter in self.waiters) else False
 
     def __str__(self) -> str:
         bytes_ = f"{self.allocated} of {self.limit} bytes are allocated"
@@ -185,6 +189,11 @@ class Explanation:
                 )
         elif not self.debug:
             lines.append("debug=True records which task holds what")
+        elif self.stuck is None:
+            lines.append(
+                "it is not known whether this is a deadlock: a task that has ended took what is "
+                "needed, and whoever has it now may release it, or never"
+            )
         return "\n".join(lines)
 
     def _buffers_lack_what_is_reserved(self) -> bool:
@@ -213,7 +222,8 @@ def explain(state: SetState, waiters: Waiters, *, wakeup: bool) -> Explanation:
     """Explain all waiting requests; `wakeup` says whether a wakeup of all is on its way."""
     budget = state.budget
     in_order = waiters.in_order()
-    deadlocked = _deadlocked(state, waiters)
+    held_now = [] if state.tracker is None else state.tracker.held()
+    deadlocked = _deadlocked(state, waiters, held_now)
     exported = sum(nbytes for nbytes, _ in state.quarantine.values()) + sum(
         supply.stride * len(supply.quarantined) for supply in waiters.reclaimer.supplies
     )
@@ -243,7 +253,9 @@ def explain(state: SetState, waiters: Waiters, *, wakeup: bool) -> Explanation:
             if goes_first is None:
                 goes_first = request.number
         if at_limit not in holders:
-            holders[at_limit] = _holders(state, at_limit)
+            holders[at_limit] = tuple(
+                holder for _, holder in held_now if at_limit is None or holder.pool == at_limit.name
+            )
         explained.append(
             WaitingRequest(
                 number=request.number,
@@ -259,19 +271,17 @@ def explain(state: SetState, waiters: Waiters, *, wakeup: bool) -> Explanation:
                 short=short,
                 wakeup=wakeup,
                 holders=holders[at_limit],
-                stuck=None if state.tracker is None else request.number in deadlocked,
+                stuck=None if state.tracker is None else deadlocked.get(request.number, False),
             )
         )
-    if (
+    if state.tracker is not None and (
         exported
         or state.owner_loop.deferred
         or state.owner_loop.lost
         or not waiters.reclaimer.nothing_idle()
         or any(waiter.limit is None and waiter.behind is None for waiter in explained)
     ):
-        explained = [
-            waiter if waiter.stuck is None else replace(waiter, stuck=False) for waiter in explained
-        ]
+        explained = [replace(waiter, stuck=False) for waiter in explained]
     return Explanation(
         limit=budget.limit,
         allocated=budget.allocated,
@@ -291,14 +301,32 @@ def explain(state: SetState, waiters: Waiters, *, wakeup: bool) -> Explanation:
     )
 
 
-def _deadlocked(state: SetState, waiters: Waiters) -> set[int]:
+def _deadlocked(
+    state: SetState, waiters: Waiters, held: Sequence[tuple[Any, Holder]]
+) -> dict[int, bool | None]:
+    """Return the numbers of the requests that no release of what is `held` can serve, with True;
+    with None those that can be served only if what ended tasks took is released."""
+    if state.tracker is None:
+        return {}
+    stuck: dict[int, bool | None] = {}
+    if any(holder.ended for _, holder in held):
+        stuck = dict.fromkeys(_unserved(state, waiters, held, ended_release=False), None)
+    return stuck | dict.fromkeys(_unserved(state, waiters, held, ended_release=True), True)
+
+
+def _unserved(
+    state: SetState,
+    waiters: Waiters,
+    held: Sequence[tuple[Any, Holder]],
+    *,
+    ended_release: bool,
+) -> set[int]:
     """Return the numbers of the requests that no release can serve.
 
     A task that does not wait may release all that it holds. If a request can be served with that,
     its task may go on, and release what it holds as well; and so on. What is left is a deadlock.
+    What an ended task took is released, too, if `ended_release`.
     """
-    if state.tracker is None:
-        return set()
     in_order = waiters.in_order()
     supplies = waiters.reclaimer.supplies
     waiting = {request.task_id: request.number for _, request in in_order}
@@ -306,7 +334,12 @@ def _deadlocked(state: SetState, waiters: Waiters) -> set[int]:
     order = waiters.order
     while True:
         held_on = {task for task, number in waiting.items() if number in stuck}
-        free, available = _when_released(state, supplies, held_on)
+        kept = [
+            what
+            for what, holder in held
+            if (not ended_release if holder.ended else holder.task_id in held_on)
+        ]
+        free, available = _when_only(state, supplies, kept)
         blocked = order.ordered and available < 0
         served = set()
         for queue, request in in_order:
@@ -331,20 +364,18 @@ def _deadlocked(state: SetState, waiters: Waiters) -> set[int]:
         stuck -= served
 
 
-def _when_released(
-    state: SetState, supplies: list[Supply], held_on: set[int]
+def _when_only(
+    state: SetState, supplies: list[Supply], kept: Iterable[Any]
 ) -> tuple[dict[Supply, tuple[int, int]], int]:
     """Return the items of each supply that are free, and that are out, and the bytes that may be
-    charged, if all tasks but those `held_on` have released what they hold."""
-    assert state.tracker is not None
+    charged, once only what is `kept` is out: pages with the number of an item, and claims."""
     held: dict[Page, int] = {}
     reserved = 0
-    for what, holder in state.tracker.held():
-        if holder.task_id in held_on:
-            if isinstance(what, tuple):
-                held[what[0]] = held.get(what[0], 0) + 1
-            else:
-                reserved += state.claims.get(what, 0)
+    for what in kept:
+        if isinstance(what, tuple):
+            held[what[0]] = held.get(what[0], 0) + 1
+        else:
+            reserved += state.claims.get(what, 0)
     pages: dict[PageLists, list[int]] = {}
     for page, count in held.items():
         pages.setdefault(page.lists, []).append(count)
@@ -352,9 +383,9 @@ def _when_released(
     free: dict[Supply, tuple[int, int]] = {}
     for supply in supplies:
         used = pages.get(supply, [])
-        kept = max(len(used), supply.min_pages)
-        available -= kept * supply.page_size
-        free[supply] = (kept * supply.items_per_page - sum(used), sum(used))
+        npages = max(len(used), supply.min_pages)
+        available -= npages * supply.page_size
+        free[supply] = (npages * supply.items_per_page - sum(used), sum(used))
     return free, available
 
 
@@ -362,14 +393,3 @@ def _over(pool: Supply, queue: WaitQueue) -> int:
     """Return by how many items a request of `queue` would exceed the maximum of `pool`."""
     count = dict(queue.needs)[pool]
     return pool.statistics(0).nout + count - (pool.max_items or 0)
-
-
-def _holders(state: SetState, at_limit: Supply | None) -> tuple[Holder, ...]:
-    """Return the holders of items of the pool that is at its limit; without such a pool, all."""
-    if state.tracker is None:
-        return ()
-    return tuple(
-        holder
-        for holder in state.tracker.holders()
-        if at_limit is None or holder.pool == at_limit.name
-    )

@@ -211,11 +211,14 @@ def holders(waiters: Waiters, names: Mapping[int, str]) -> Iterator[str]:
     for holder, count in Counter(
         sorted(
             (holder._replace(where=short_path(holder.where)) for holder in leases),
-            key=lambda it: (it.task, names.get(it.task_id, ""), it.pool, it.nbytes, it.where),
+            key=lambda it: (
+                *(it.task, names.get(it.task_id, ""), it.pool, it.nbytes, it.where),
+                *(it.connection, it.ended),
+            ),
         )
     ).items():
         name = names.get(holder.task_id)
         waits = f", which waits itself (task {name})" if name is not None else ""
         yield f"held: {f'{count} x ' if count > 1 else ''}{holder}{waits}"
-    if explained.stuck or (explained.allocated and not explained.debug):
+    if explained.stuck or (explained.allocated and explained.stuck is None):
         yield text[-1]

@@ -21,7 +21,7 @@ from anyio.lowlevel import current_token
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Waits", "current_waits", "loop_of_asyncio", "name_of"]
+__all__ = ["Waits", "current_waits", "has_ended", "loop_of_asyncio", "name_of"]
 
 
 def loop_of_asyncio(token: object) -> asyncio.AbstractEventLoop | None:
@@ -65,20 +65,24 @@ class Waits:
             self.sleeper = _TrioSleeper
             self.native_task = sys.modules["trio"].lowlevel.current_task
 
-    def current_task(self) -> tuple[str, int]:
-        """Return the name of the running task, and its id, as `anyio.get_current_task` tells it;
-        without a task, an empty name and 0."""
+    def current_task(self) -> Any:
+        """Return the running task of the backend, or None if no task runs."""
         try:
-            task = self.native_task()
+            return self.native_task()
         except RuntimeError:  # trio, and asyncio if the loop does not run
-            task = None
-        return ("", 0) if task is None else (name_of(task), id(task))
+            return None
 
 
 def name_of(task: Any) -> str:
     """Return the name of a backend's task."""
     name: str = task.get_name() if hasattr(task, "get_name") else task.name
     return name or f"task {id(task)}"
+
+
+def has_ended(task: Any) -> bool:
+    """Return True if a backend's task has come to its end."""
+    ended: bool = task.done() if hasattr(task, "done") else task.coro.cr_frame is None
+    return ended
 
 
 class _TrioSleeper:

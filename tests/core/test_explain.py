@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
+import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -19,7 +21,11 @@ from mbufpools import (
     Order,
     PoolSpec,
     WaitingRequest,
+    _debug,
+    _request,
+    _waits,
 )
+from mbufpools._waits import current_waits, name_of
 from tests.kit.grants import ORDERED, entered, release_all, reserve, settle, small_and_large
 
 PAGE = 4096
@@ -471,6 +477,150 @@ async def test_a_task_that_hands_on_what_it_takes_looks_deadlocked_and_the_text_
         explained = pools.explain()
         assert explained.stuck
         assert "unless a holder has passed what it took on to another" in str(explained)
+
+
+# What an ended task took
+
+
+def same_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a task's id be the length of its name, so that a test says which tasks have the same id.
+    In CPython a task gets the id of one that has ended and is freed, but not at will."""
+
+    def length_of_name(task: Any) -> int:
+        return len(name_of(task))
+
+    for module in (_debug, _request, _waits):
+        monkeypatch.setattr(module, "id", length_of_name, raising=False)
+
+
+UNKNOWN = (
+    "it is not known whether this is a deadlock: a task that has ended took what is needed, and "
+    "whoever has it now may release it, or never"
+)
+
+
+async def keeping(pools: BufferPools, tasks: TaskGroup, name: str, kept: list[Any]) -> None:
+    """Let a task of that name take the item of a page, put it into `kept`, and end."""
+
+    async def keep() -> None:
+        kept.append(await pools.get(4000))
+
+    tasks.start_soon(keep, name=name)
+    await settle()
+    assert kept
+
+
+async def test_an_ended_holder_is_told_as_ended_and_not_as_the_task_that_has_its_id_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    same_ids(monkeypatch)
+    pools = small_and_large(1, debug=True)
+    kept: list[Any] = []
+    async with entered(pools), anyio.create_task_group() as tasks:
+        await keeping(pools, tasks, "the keeper", kept)
+        await asking(tasks, "the waiter", pools.get, 4000)
+        explained = pools.explain()
+        (waiter,) = explained.waiters
+        (holder,) = waiter.holders
+        assert (waiter.task_id, holder.task_id) == (len("the keeper"), 0)
+        assert (holder.task, holder.ended) == ("the keeper", True)
+        held, last = str(explained).splitlines()[2:]
+        assert held.startswith("    held: 4000 bytes of pool 'large' by task 'the keeper' at ")
+        assert held.endswith(", which has ended")
+        assert (explained.stuck, last) == (None, UNKNOWN)
+        kept.pop().release()
+        assert pools.explain().stuck is False
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_holder_that_is_over_has_ended_also_while_something_keeps_its_task() -> None:
+    pools = small_and_large(1, debug=True)
+    kept: list[Any] = []
+    async with entered(pools), anyio.create_task_group() as tasks:
+
+        async def keep() -> None:
+            kept.extend([await pools.get(4000), current_waits().native_task()])
+
+        tasks.start_soon(keep)
+        await settle()
+        await asking(tasks, "the waiter", pools.get, 4000)
+        assert pools.explain().stuck is None
+        tasks.cancel_scope.cancel()
+        kept[0].release()
+
+
+async def test_the_holders_keep_no_task_alive() -> None:
+    async with small_and_large(2, debug=True) as pools, anyio.create_task_group() as tasks:
+        kept: list[Any] = []
+
+        async def keep() -> None:
+            at_once, granted_later = await pools.get(4000), await pools.get(4000)
+            kept.extend([at_once, granted_later, weakref.ref(current_waits().native_task())])
+
+        first = await pools.get(4000)
+        tasks.start_soon(keep)
+        await settle()
+        first.release()
+        await settle()
+        *buffers, task = kept
+        gc.collect()
+        assert task() is None
+        release_all(buffers)
+
+
+async def test_a_deadlock_of_others_is_one_whatever_becomes_of_what_an_ended_task_took() -> None:
+    few = PoolSpec(1000, name="few", items_per_page=4, min_items=1, max_items=1)
+    large = PoolSpec(PAGE, name="large", items_per_page=1)
+    pools = BufferPools(3 * PAGE, [few, large], memory=AccountedMemory(), debug=True)
+    kept: list[Any] = []
+    async with entered(pools), anyio.create_task_group() as tasks:
+
+        async def keep() -> None:
+            kept.append(await pools.get(1000))
+
+        tasks.start_soon(keep)
+        await settle()
+        await asking(tasks, "sleeper", pools.get, 1000)
+        assert pools.explain().stuck is None
+        await deadlock(pools, tasks, "one", "other")
+        stuck = {name: waiter.stuck for name, waiter in by_task(pools).items()}
+        assert stuck == {"sleeper": None, "one": True, "other": True}
+        assert pools.explain().stuck is True
+        assert "deadlock: every holder waits itself" in str(pools.explain())
+        assert "not known" not in str(pools.explain())
+        tasks.cancel_scope.cancel()
+        release_all(kept)
+
+
+async def test_it_is_known_that_a_request_is_served_if_others_hold_enough_for_it() -> None:
+    pools = small_and_large(2, debug=True)
+    kept: list[Any] = []
+    async with entered(pools), anyio.create_task_group() as tasks:
+        await keeping(pools, tasks, "the keeper", kept)
+        await asking(tasks, "at work", pools.get, 4000)
+        await asking(tasks, "the waiter", pools.get, 4000)
+        explained = pools.explain()
+        assert explained.stuck is False
+        assert [holder.ended for holder in explained.waiters[0].holders] == [True, False]
+        assert "not known" not in str(explained)
+        tasks.cancel_scope.cancel()
+        release_all(kept)
+
+
+async def test_what_an_ended_task_reserved_is_not_known_to_be_released_either() -> None:
+    pools = small_and_large(1, debug=True)
+    kept: list[Any] = []
+    async with entered(pools), anyio.create_task_group() as tasks:
+
+        async def keep() -> None:
+            kept.append(await pools.reserve(PAGE))
+
+        tasks.start_soon(keep)
+        await settle()
+        await asking(tasks, "the waiter", pools.get, 4000)
+        assert pools.explain().stuck is None
+        tasks.cancel_scope.cancel()
+        release_all(kept)
 
 
 # How much the text says

@@ -230,7 +230,7 @@ async def test_a_grant_by_somebody_elses_release_is_noted_for_the_one_who_waited
             last = await taking(tasks, reserve, pools, 2 * PAGE)
             (explained,) = pools.explain().waiters
             (holder,) = explained.holders
-            assert holder.task_id == waiter.task_id
+            assert (holder.task, holder.task_id) == (waiter.name, 0)  # its task has ended
             assert re.search(r"\.py:\d+$", holder.where)
             waiter.release()
             await settle()

@@ -14,7 +14,7 @@ from anyio.lowlevel import checkpoint
 from mbufpools import AccountedMemory, BufferPools, Order, PoolSpec
 from mbufpools._buffer import Buffer, move
 from mbufpools._request import Request
-from mbufpools._waits import Waits, current_waits, name_of
+from mbufpools._waits import Waits, current_waits, has_ended, name_of
 from tests.kit.grants import ORDERED
 
 ON_BOTH = pytest.mark.parametrize("run", ["asyncio", "trio"], ids=["one", "other"])
@@ -125,10 +125,10 @@ def test_a_sleeper_of_trio_reschedules_its_task_once() -> None:
 def test_the_waits_of_a_loop_are_its_own(run: str) -> None:
     async def main() -> None:
         waits = current_waits()
-        name, number = waits.current_task()
         task = waits.native_task()
-        assert number == id(task)
-        assert name == name_of(task)
+        assert waits.current_task() is task
+        assert id(task) == anyio.get_current_task().id
+        assert name_of(task) == anyio.get_current_task().name
         asyncio_s = hasattr(task, "get_name")
         assert asyncio_s == (run == "asyncio")
         await waits.checkpoint()
@@ -139,9 +139,27 @@ def test_the_waits_of_a_loop_are_its_own(run: str) -> None:
 def test_waits_know_no_task_where_none_runs() -> None:
     loop = asyncio.new_event_loop()
     try:
-        assert Waits(loop).current_task() == ("", 0)
+        assert Waits(loop).current_task() is None
     finally:
         loop.close()
+
+
+@ON_BOTH
+def test_a_task_has_ended_once_it_has_returned_also_while_something_keeps_it(run: str) -> None:
+    async def main() -> None:
+        waits, others = current_waits(), []
+
+        async def other() -> None:
+            others.append(waits.native_task())
+            assert not has_ended(others[0])
+            await checkpoint()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(other)
+        assert has_ended(others[0])
+        assert not has_ended(waits.native_task())
+
+    on(run, main)
 
 
 async def test_an_item_moves_into_a_lease_that_only_the_caller_knows() -> None:

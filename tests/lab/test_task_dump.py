@@ -202,6 +202,35 @@ def test_a_deadlock_is_reported_once_for_all_waiting_tasks(backend: lab.BackendN
 
 
 @BACKENDS
+def test_a_holder_that_has_ended_is_shown_as_ended_and_that_nobody_knows_more(
+    backend: lab.BackendName,
+) -> None:
+    async def program() -> None:
+        kept: list[Any] = []
+
+        async def keep() -> None:
+            kept.append(await pools.get(4000))
+
+        async with small_and_large(2, debug=True) as pools:
+            try:
+                for _ in range(2):
+                    async with anyio.create_task_group() as tasks:
+                        tasks.start_soon(keep, name="keeper")
+                await pools.get(4000)
+            finally:
+                for buffer in kept:
+                    buffer.release()
+
+    assert held(program, backend) == [
+        "lake: 8192 of 8192 bytes are allocated",
+        "  pool 'large': 8192 bytes of pages, 2 items out, 0 free",
+        "  held: 2 x 4000 bytes of pool 'large' by task 'keeper' at HERE, which has ended",
+        "  it is not known whether this is a deadlock: a task that has ended took what is needed, "
+        "and whoever has it now may release it, or never",
+    ]
+
+
+@BACKENDS
 def test_the_maximum_of_a_pool_is_shown(backend: lab.BackendName) -> None:
     async def program() -> None:
         async with small_and_large(9, at_most=1) as pools:
