@@ -7,6 +7,7 @@ class or a function (a link, if the reference has it), double backticks are code
 
 from __future__ import annotations
 
+import enum
 import inspect
 import re
 import sys
@@ -72,6 +73,22 @@ def setup(app: Sphinx) -> None:
     """Connect what autodoc does not do by itself."""
     app.connect("autodoc-process-docstring", document)
     app.connect("autodoc-process-signature", shorten_signature)
+    for name in mbufpools.__all__:
+        value = getattr(mbufpools, name)
+        if isinstance(value, enum.EnumMeta):
+            describe_members(value)
+
+
+def describe_members(kind: enum.EnumMeta) -> None:
+    """Have autodoc find what the docstring of an enum says of its members. It asks no function for
+    the docstring of a member, and takes the string below the member in the source, if there is one.
+    """
+    source = ModuleAnalyzer.for_module(kind.__module__)
+    found = source.find_attr_docs()
+    for member in kind.__members__:
+        found[kind.__name__, member] = line_of_attribute(
+            f"{kind.__module__}.{kind.__name__}.{member}"
+        )
 
 
 def document(app: Sphinx, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
@@ -82,7 +99,9 @@ def document(app: Sphinx, what: str, name: str, value: Any, options: Any, lines:
     """
     if what == "data":
         lines[:] = string_below(name, value)
-    if what == "class" and (is_dataclass(value) or hasattr(value, "_fields")):
+    if what == "class" and (
+        is_dataclass(value) or hasattr(value, "_fields") or issubclass(value, enum.Enum)
+    ):
         lines[:] = ATTRIBUTES.split("\n".join(lines), maxsplit=1)[0].split("\n")
     if what == "attribute":  # a NamedTuple says "Alias for field number 0" of its own
         lines[:] = line_of_attribute(name) or lines
@@ -91,8 +110,9 @@ def document(app: Sphinx, what: str, name: str, value: Any, options: Any, lines:
 
 
 ATTRIBUTES = re.compile(r"^Attributes:\n", re.MULTILINE)
-"""Begins the list of the fields in the docstring of a dataclass or a NamedTuple, for `help`. It is
-the last section. In the reference each of its entries stands at its field."""
+"""Begins the list of the fields in the docstring of a dataclass or a NamedTuple, or of the members
+of an enum, for `help`. It is the last section. In the reference each of its entries stands at its
+field or member."""
 
 
 def line_of_attribute(name: str) -> list[str]:

@@ -18,30 +18,34 @@ __all__ = ["Event", "EventKind", "Hook", "Observer"]
 
 
 class EventKind(enum.StrEnum):
-    """The kind of a step."""
+    """The kind of a step.
+
+    Attributes:
+        GET: An item went out to a get that did not have to wait.
+        PUT: An item came back.
+        WAIT: A request parked.
+        GRANT: A parked request was handed what it asked for.
+        CANCEL: A parked request was cancelled.
+        DROP: A lease was found that was dropped without a release; its item or bytes come back.
+            `PoolsStatistics.dropped` counts it; ``drops`` counts what the budget refused.
+        PAGE_IN: A pool took a page from the budget.
+        PAGE_OUT: A page went back to the budget.
+        QUEUED: A task was put on the task queue.
+        COALESCED: A task was added that was already on the queue, so nothing was done.
+        RUN: The task queue runs a task; the event comes just before its function is called.
+    """
 
     GET = "get"
-    """An item went out to a get that did not have to wait."""
     PUT = "put"
-    """An item came back."""
     WAIT = "wait"
-    """A request parked."""
     GRANT = "grant"
-    """A parked request was handed what it asked for."""
     CANCEL = "cancel"
-    """A parked request was cancelled."""
     DROP = "drop"
-    """A lease was found that was dropped without a release; its item or bytes come back."""
     PAGE_IN = "page in"
-    """A pool took a page from the budget."""
     PAGE_OUT = "page out"
-    """A page went back to the budget."""
     QUEUED = "queued"
-    """A task was put on the task queue."""
     COALESCED = "coalesced"
-    """A task was added that was already on the queue, so nothing was done."""
     RUN = "run"
-    """The task queue runs a task; the event comes just before its function is called."""
 
 
 class Event(NamedTuple):

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import enum
 import inspect
-import itertools
+import pydoc
 import re
-import textwrap
 from typing import Any, get_args
 
 import anyio
 import pytest
 
+import mbufpools
 from mbufpools import (
     AccountedMemory,
     BufferPools,
@@ -149,18 +148,33 @@ def _exists(name: str) -> bool:
     return hasattr(classes[owner], method)
 
 
+def meanings(kind: type[enum.Enum]) -> dict[str, str]:
+    """Return what the docstring of an enum, which `help` prints, says of each member."""
+    _, _, section = (inspect.getdoc(kind) or "").partition("\n\nAttributes:\n")
+    entries = re.findall(r"^ {4}([A-Z_]+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
+PUBLIC_ENUMS = [
+    value
+    for name in mbufpools.__all__
+    if isinstance(value := getattr(mbufpools, name), enum.EnumMeta)
+]
+
+
+@pytest.mark.parametrize("kind", PUBLIC_ENUMS)
+def test_the_help_of_an_enum_says_what_each_member_means(kind: type[enum.Enum]) -> None:
+    assert [*meanings(kind)] == [*kind.__members__]
+    text = " ".join(pydoc.plain(pydoc.render_doc(kind)).replace("|", "").split())
+    assert all(f"{name}: {meaning}" in text for name, meaning in meanings(kind).items())
+
+
 @pytest.mark.parametrize("kind", CHOICES.values())
 def test_each_member_says_where_its_behaviour_is_implemented(kind: type[enum.StrEnum]) -> None:
-    source = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
-    assert isinstance(source, ast.ClassDef)
-    said: dict[str, str] = {}
-    for member, text in itertools.pairwise(source.body):
-        if isinstance(member, ast.Assign):
-            assert isinstance(text, ast.Expr), f"{ast.unparse(member)} has no docstring"
-            said[ast.unparse(member.targets[0])] = ast.literal_eval(text.value)
-    assert said.keys() == set(kind.__members__)
-    for name, docstring in said.items():
-        _, implemented, where = " ".join(docstring.split()).partition("Implemented in")
+    said = meanings(kind)
+    assert [*said] == [*kind.__members__]
+    for name, meaning in said.items():
+        _, implemented, where = meaning.partition("Implemented in")
         places = re.findall(r"`([A-Z]\w+\.\w+)`", where)
         assert implemented, name
         assert places, name
