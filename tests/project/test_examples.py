@@ -498,3 +498,67 @@ def test_an_installation_without_examples_says_so(
     with pytest.raises(SystemExit, match="2"):
         examples.main([])
     assert capsys.readouterr().err.endswith("; reinstall mbufpools\n")
+
+
+LEAKS = """
+import asyncio
+from mbufpools import BufferPools
+
+async def using(use, kept):
+    async with BufferPools("64 KiB", [2048]) as pools:
+        await use(pools, kept)
+    return pools.statistics().dropped
+
+async def drop(pools, kept):
+    await pools.get(100)
+
+async def keep(pools, kept):
+    kept.append(await pools.get(100))
+
+async def release(pools, kept):
+    with await pools.get(100):
+        pass
+
+def test_dropped():
+    asyncio.run(using(drop, []))
+
+def test_kept():
+    asyncio.run(using(keep, []))
+
+def test_released():
+    asyncio.run(using(release, []))
+
+def test_counted():
+    assert asyncio.run(using(drop, [])) == 0
+"""
+
+
+def failing(folder: Path, *options: str) -> set[str]:
+    """Return which tests of `LEAKS` do not pass, in a pytest without other plugins."""
+    (folder / "test_leaks.py").write_text(LEAKS, "utf-8")
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    command = [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", *options]
+    printed = subprocess.run(
+        command, capture_output=True, text=True, cwd=folder, env=environment, check=False
+    ).stdout
+    found = re.findall(r"^test_leaks.py::test_(\w+) ([A-Z]+)", printed, re.MULTILINE)
+    assert {name for name, _ in found} == {"dropped", "kept", "released", "counted"}, printed
+    return {name for name, outcome in found if outcome != "PASSED"}
+
+
+def test_a_leak_fails_an_ordinary_test_with_the_filters_of_the_page_and_not_without(
+    tmp_path: Path,
+) -> None:
+    page = (ROOT / "docs" / "howto" / "observing.md").read_text("utf-8")
+    (filters,) = re.findall(r"^```toml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    empty = "[tool.pytest.ini_options]\n"
+    assert filters.startswith(empty)
+    leaks = {"dropped", "kept", "counted"}
+    for ini, options, expected in (
+        (empty, [], {"counted"}),
+        (empty, ["-W", "error"], leaks),
+        (empty, ["-W", "error::ResourceWarning"], {"counted", "kept"}),
+        (filters, [], leaks),
+    ):
+        (tmp_path / "pyproject.toml").write_text(ini, "utf-8")
+        assert failing(tmp_path, *options) == expected, (ini, options)
