@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Callable, Coroutine
+import types
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +14,7 @@ from typing import Any
 
 import anyio
 import pytest
+import trio
 from anyio.abc import TaskStatus
 from anyio.lowlevel import checkpoint
 
@@ -577,3 +579,158 @@ def test_outside_of_an_execution_nothing_was_cancelled(backend: lab.BackendName)
     assert between
     assert not any(between)
     anyio.run(two_readers_of_a_cache, backend=backend)
+
+
+# --- tasks of what is no coroutine of Python's own
+
+
+class Wrapped(Coroutine[Any, Any, Any]):
+    """A coroutine by its methods, as one that is written in Cython."""
+
+    def __init__(self, coroutine: Any) -> None:
+        self._coroutine = coroutine
+
+    def send(self, value: Any) -> Any:
+        return self._coroutine.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._coroutine.throw(*error)
+
+    def close(self) -> None:
+        self._coroutine.close()
+
+    def __await__(self) -> Any:
+        raise NotImplementedError("asyncio does not call it")
+
+
+def lending(kind: str) -> Program:
+    """A task takes a book, and gives it back if it is not cancelled."""
+
+    async def program() -> None:
+        books = ["book"]
+
+        async def lend() -> None:
+            books.clear()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            books.append("book")
+
+        @types.coroutine
+        def lend_by_hand() -> Any:
+            books.clear()
+            yield
+            yield
+            books.append("book")
+
+        async def lend_once() -> AsyncGenerator[None, None]:
+            await lend()
+            yield
+
+        once = lend_once()
+        made: Any = {
+            "coroutine": lend,
+            "by its methods": lambda: Wrapped(lend()),
+            "generator": lend_by_hand,
+            "step of an async generator": once.__anext__,
+        }
+        await asyncio.wait([asyncio.create_task(made[kind](), name="worker")])
+        await once.aclose()
+        assert books, "the book is away"
+
+    return program
+
+
+KINDS = ["coroutine", "by its methods", "step of an async generator"]
+KINDS += ["generator"] if sys.version_info < (3, 12) else []
+
+
+@pytest.mark.parametrize("cancel", [True, "worker", "native", "scope"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_task_is_cancelled_whatever_kind_of_coroutine_it_runs(kind: str, cancel: Any) -> None:
+    (failure,) = lab.explore(lending(kind), cancel=cancel).failures
+    assert "the book is away" in failure.report
+    assert "here the lab cancels 0.0 " in failure.report
+    (again,) = lab.replay(lending(kind), failure.token).failures
+    assert again.token == failure.token
+    if kind == "generator":
+        assert "test_cancellable.py" in failure.report
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_task_of_any_kind_that_the_program_cancels_before_it_begins_leaks_nothing(
+    kind: str,
+) -> None:
+    async def program() -> None:
+        async def numbers() -> AsyncGenerator[int, None]:
+            yield 1
+
+        async def nothing() -> None:
+            pass
+
+        @types.coroutine
+        def by_hand() -> Any:
+            yield
+
+        made: Any = {
+            "coroutine": nothing,
+            "by its methods": lambda: Wrapped(nothing()),
+            "generator": by_hand,
+            "step of an async generator": lambda: numbers().__anext__(),
+        }
+        task = asyncio.create_task(made[kind]())
+        task.cancel()
+        await asyncio.wait([task])
+        asyncio.create_task(made[kind]())  # noqa: RUF006, ASYNC300 - it never begins
+
+    lab.explore(program, cancel="native").assert_holds()
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+def test_a_task_of_what_is_no_coroutine_is_refused_as_without_the_lab(cancel: bool) -> None:
+    async def program() -> None:
+        with pytest.raises(TypeError, match="a coroutine was expected, got 5"):
+            asyncio.create_task(5)  # type: ignore[arg-type]  # noqa: RUF006, ASYNC300 - refused
+
+    lab.explore(program, cancel=cancel).assert_holds()
+
+
+def test_the_task_that_closes_a_dropped_generator_is_not_cancelled() -> None:
+    closed: list[str] = []
+
+    async def program() -> None:
+        async def numbers() -> AsyncGenerator[int, None]:
+            try:
+                yield 1
+            finally:
+                await asyncio.sleep(0)  # noqa: ASYNC102 - as programs have it
+                closed.append("closed")
+
+        other = asyncio.create_task(asyncio.sleep(0))
+        async for _ in numbers():
+            break
+        await asyncio.wait([other])
+        await asyncio.sleep(1)
+        assert closed.pop()
+
+    lab.explore(program, cancel=lambda task: task.name != "0").assert_holds()
+
+
+def test_a_task_of_trio_is_cancelled_whatever_kind_of_coroutine_it_runs() -> None:
+    class Waits(Wrapped):
+        def __await__(self) -> Any:
+            return self._coroutine.__await__()
+
+    async def program() -> None:
+        books = ["book"]
+
+        async def lend() -> None:
+            books.clear()
+            await checkpoint()
+            books.append("book")
+
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(lambda: Waits(lend()), name="worker")
+        assert books, "the book is away"
+
+    (failure,) = lab.explore(program, backend="trio", cancel="worker").failures
+    assert "the book is away" in failure.report

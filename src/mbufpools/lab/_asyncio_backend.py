@@ -38,6 +38,7 @@ from anyio._backends._asyncio import (
 
 from . import _interrupts, _lockstep, _running
 from ._asyncio_tasks import (
+    Driven,
     LabFuture,
     LabHandle,
     LabTask,
@@ -83,6 +84,8 @@ PASSES = 100
 """Passes of callbacks after a step, at most; callbacks that call for each other need one each."""
 CAUSES = 5
 """Errors that are told as causes of a later failure, at most."""
+CLOSER = "async_generator_athrow"
+"""The type of what `aclose()` of an async generator returns."""
 IDLE_PASSES = 16
 """Passes of callbacks, with no task ready, after which they are taken to only queue each other."""
 
@@ -343,14 +346,20 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         service = name is not None and is_service(name)
         if service:
             self._services.add(path)
-        # What closes a generator that was left is no coroutine; the loop makes a task of it.
-        closes = not inspect.iscoroutine(coro)
-        if self._injecting and not closes and thread is None:
+        is_plain = inspect.iscoroutine(coro)
+        # The hook of asyncio makes a task that closes a generator which the program has dropped.
+        closes = not is_plain and parent is None and type(coro).__name__ == CLOSER
+        if (
+            self._injecting
+            and thread is None
+            and not closes
+            and (is_plain or asyncio.iscoroutine(coro))  # else it is refused below, as in reality
+        ):
             scope = _Scope()
             scope.lab_in_group, started = self.spawning
             if started is not None:
                 self._starting[path] = started
-            body, coro = coro, _in_scope(coro, scope)
+            body, coro = coro, _in_scope(coro if is_plain else Driven(coro), scope)
         task = LabTask.__new__(LabTask)
         task.lab_loop = self
         task.lab_name = path  # before the first step is called for
@@ -368,9 +377,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         exempt = service or closes or thread is not None
         origin = None
         if self._injecting and path != MAIN and self._schedule.policy is not None:
-            function = getattr(body or coro, "__qualname__", "")
+            function = getattr(coro if body is None else body, "__qualname__", "")
             origin = origin_of(task, function, self._schedule.policy)
-        title = title_of(name, path, body or coro)
+        title = title_of(name, path, coro if body is None else body)
         self._schedule.spawned(path, title, exempt=exempt, origin=origin)
         return task
 
@@ -707,6 +716,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         task = self._task(name)
         if step.number == 1 and task is not None and task._must_cancel:  # type: ignore[attr-defined]  # asyncio's own
             schedule.never_entered(name)
+            close_if_not_begun(task)
         if not handle._cancelled:
             handle._run()
         self._running = None
@@ -715,8 +725,6 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._happened = happened
         schedule.stillness.step(gave_way and not (self._threads and self._serves(task)))
         if task is None or is_over(task):
-            if task is not None:
-                close_if_not_begun(task)
             self._ends[name] = self._origin
             schedule.ended(name)
             if recorder.active:

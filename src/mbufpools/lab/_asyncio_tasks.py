@@ -23,6 +23,7 @@ from ._steps import MAIN, OVER, RAISED, Name, Resource, spell
 from ._virtual_time import OrderedTimer
 
 __all__ = [
+    "Driven",
     "LabFuture",
     "LabHandle",
     "LabTask",
@@ -94,7 +95,7 @@ class LabTask(asyncio.Task[Any]):
 
     def get_coro(self) -> Any:
         """Return the program's coroutine, not the lab's around it."""
-        return self.lab_body or super().get_coro()
+        return super().get_coro() if self.lab_body is None else self.lab_body
 
     def get_name(self) -> str:
         if recorder.active:
@@ -348,13 +349,33 @@ def name_of(task: Any) -> Name | None:
 
 
 def close_if_not_begun(task: LabTask) -> None:
-    """Close the coroutine of a task that was cancelled before it began. asyncio closes the lab's
+    """Close the coroutine of a task that is cancelled before it begins. asyncio closes the lab's
     coroutine around it, which does not close the inner one."""
     if (
         task.lab_body is not None
-        and inspect.getcoroutinestate(task.lab_body) == inspect.CORO_CREATED
+        and inspect.getcoroutinestate(coroutine_of(task)) == inspect.CORO_CREATED
     ):
         task.lab_body.close()
+
+
+class Driven:
+    """Lets the lab's coroutine await what a task runs that is no coroutine of Python's own: an
+    object that has the methods of one, or a generator. Like asyncio, it calls nothing else of it.
+    """
+
+    __slots__ = ("_coroutine", "close", "send", "throw")
+
+    def __init__(self, coroutine: Any) -> None:
+        self._coroutine = coroutine
+        self.send = coroutine.send
+        self.throw = coroutine.throw
+        self.close = coroutine.close
+
+    def __await__(self) -> Driven:
+        return self
+
+    def __next__(self) -> Any:
+        return self.send(None)
 
 
 def task_title(task: LabTask) -> str:

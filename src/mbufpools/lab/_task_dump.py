@@ -49,8 +49,9 @@ _OTHERS = {
 }
 """What a task that waits in one of these functions waits for."""
 _KINDS = {"coroutine": "cr", "generator": "gi", "async_generator": "ag"}
-_WRAPPERS = {"coroutine_wrapper", "async_generator_asend", "async_generator_athrow"}
-"""The types of what a coroutine's ``__await__`` and a generator's ``__anext__`` return."""
+_WRAPPERS = {"coroutine_wrapper", "async_generator_asend", "async_generator_athrow", "Driven"}
+"""The types of what a coroutine's ``__await__`` and a generator's ``__anext__`` return, and of what
+the lab has around a generator that a task runs."""
 
 
 def task_dump(tasks: Iterable[tuple[Name, str, Any, bool]]) -> tuple[str, ...]:
