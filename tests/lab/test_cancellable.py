@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import sys
 import types
@@ -13,6 +14,8 @@ from types import ModuleType
 from typing import Any
 
 import anyio
+import anyio.from_thread
+import anyio.to_thread
 import pytest
 import trio
 from anyio.abc import TaskStatus
@@ -734,3 +737,55 @@ def test_a_task_of_trio_is_cancelled_whatever_kind_of_coroutine_it_runs() -> Non
 
     (failure,) = lab.explore(program, backend="trio", cancel="worker").failures
     assert "the book is away" in failure.report
+
+
+# --- the lab's scope around a task
+
+
+@BACKENDS
+@pytest.mark.parametrize("cancel", [True, "native", "scope", "main"])
+def test_what_a_thread_calls_by_anyio_is_as_without_the_lab(
+    cancel: Any, backend: lab.BackendName
+) -> None:
+    async def one() -> int:
+        await checkpoint()
+        return 1
+
+    async def program() -> None:
+        assert await anyio.to_thread.run_sync(anyio.from_thread.run, one) == 1
+
+    if backend == "asyncio" or cancel != "native":
+        lab.explore(program, backend=backend, cancel=cancel).assert_holds()
+
+
+def test_a_task_that_a_thread_has_called_for_is_cancelled_if_the_caller_names_it() -> None:
+    async def one() -> int:
+        await checkpoint()
+        return 1
+
+    def call() -> str:
+        try:
+            return str(anyio.from_thread.run(one))
+        except (asyncio.CancelledError, concurrent.futures.CancelledError):
+            return "cancelled"
+
+    async def program() -> None:
+        results.add(await anyio.to_thread.run_sync(call))
+
+    results: set[str] = set()
+    lab.explore(program, cancel="*task_wrapper").assert_holds()
+    assert results == {"1", "cancelled"}
+
+
+@pytest.mark.parametrize("cancel", [True, "native", "scope"])
+def test_a_task_may_end_in_a_scope_that_it_has_not_left(cancel: Any) -> None:
+    async def child() -> None:
+        anyio.CancelScope().__enter__()
+        await asyncio.sleep(0)
+
+    async def program() -> None:
+        task = asyncio.create_task(child())
+        await asyncio.wait([task])
+        assert task.cancelled() or task.exception() is None
+
+    lab.explore(program, cancel=cancel).assert_holds()

@@ -177,6 +177,17 @@ class _Scope(CancelScope):
     lab_in_group = False
     """True if the task belongs to an anyio task group, which does not read the task's result."""
 
+    def __exit__(self, *error: Any) -> bool:
+        """Leave the scope, also if what ran in it has left a scope open or, as anyio's own
+        `from_thread.run` does, has begun as if no scope were around it. Without the lab none is.
+        """
+        task = self._host_task
+        state = None if task is None else _task_states.get(task)
+        if state is not None and state.cancel_scope is not self:
+            state.cancel_scope = self
+            self._tasks.add(task)
+        return super().__exit__(*error)
+
 
 _scope_class: Any = CancelScope
 _group_class: Any = _TaskGroup
