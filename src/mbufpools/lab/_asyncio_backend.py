@@ -181,7 +181,7 @@ class _Scope(CancelScope):
         """Leave the scope, also if what ran in it has left a scope open or, as anyio's own
         `from_thread.run` does, has begun as if no scope were around it. Without the lab none is.
         """
-        task = self._host_task
+        task: Any = self._host_task
         state = None if task is None else _task_states.get(task)
         if state is not None and state.cancel_scope is not self:
             state.cancel_scope = self
