@@ -27,6 +27,8 @@ COUNTED = {
     "the schedule of the token does not fail": "not found again",
 }
 """How the text of an exploration begins, and how `pytest -q` counts it. The first one counts."""
+TIMERS = "other orders of timers"
+"""What the text of an exploration has if the order of timers was given by their deadlines."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -195,7 +197,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             next(name for begin, name in COUNTED.items() if text.startswith(begin))
             for *_, text in explored
         )
-        counts = ", ".join(f"{verdicts[it]} {it}" for it in COUNTED.values() if verdicts[it])
+        one_order = sum(TIMERS in text for *_, text in explored if text.startswith("proved"))
+        notes = {"proved": f" ({one_order} with timers in one order only)"} if one_order else {}
+        counts = ", ".join(
+            f"{verdicts[it]} {it}{notes.get(it, '')}" for it in COUNTED.values() if verdicts[it]
+        )
         hint = "; -v says within which bounds, and what was not explored"
         shown = hint if verbosity == 0 and verdicts["proved"] else ""
         terminalreporter.write_line(f"explored: {counts}{shown}")

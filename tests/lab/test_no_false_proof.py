@@ -165,6 +165,19 @@ def test_a_bug_of_the_stock_order_is_found_at_once_and_its_report_says_which_ord
 
 
 @BACKENDS
+def test_the_report_of_a_failure_with_threads_says_that_they_have_no_order(
+    backend: lab.BackendName,
+) -> None:
+    async def program() -> None:
+        await anyio.to_thread.run_sync(int)
+        raise AssertionError
+
+    (failure,) = lab.explore(program, backend=backend).failures
+    assert failure.token == f"{backend}:"
+    assert ", with threads as tasks (in reality they have no order):\n" in failure.report
+
+
+@BACKENDS
 @pytest.mark.parametrize("delays", [1, 2])
 def test_a_bug_few_delays_from_the_stock_order_is_found_that_two_preemptions_miss(
     delays: int, backend: lab.BackendName

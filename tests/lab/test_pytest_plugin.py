@@ -640,6 +640,24 @@ def test_an_exploration_that_is_not_complete_passes_and_the_summary_says_so(
     run(suite, source, "-q").stdout.fnmatch_lines(["explored: 2 proved, 2 ran out"])
 
 
+def test_the_summary_counts_the_proofs_in_which_timers_had_one_order_only(
+    suite: pytest.Pytester,
+) -> None:
+    source = (
+        SOUND
+        + """
+@pytest.mark.explore
+async def test_sleeps():
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(anyio.sleep, 1)
+        tasks.start_soon(anyio.sleep, 2)
+"""
+    )
+    counts = "explored: 4 proved (2 with timers in one order only)"
+    run(suite, source).stdout.fnmatch_lines([f"{counts}; -v says *"])
+    run(suite, source, "-q").stdout.fnmatch_lines([counts])
+
+
 def test_a_proof_that_says_less_than_it_seems_to_is_in_the_summary(suite: pytest.Pytester) -> None:
     source = (
         SOUND

@@ -401,6 +401,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         task = self.create_task(thread.serve(), name=thread.title, context=Context(), thread=thread)
         asyncio._unregister_task(task)
         self._threads[thread] = task
+        self._schedule.threaded = True
 
     @contextmanager
     def between_tasks(self, thread: LabThread) -> Iterator[None]:

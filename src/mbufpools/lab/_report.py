@@ -91,6 +91,8 @@ def _rule(token: str, schedule: Schedule) -> str:
         rule = "in which the task runs that was ready first, one of the orders that trio takes"
     else:
         rule = "in the order that asyncio itself takes"
+    if schedule.rule == "stock" and schedule.threaded:
+        rule += ", with threads as tasks (in reality they have no order)"
     number = len(schedule.deviations)
     if number:
         rule += f", but for {number} deviation{'s' * (number > 1)}"

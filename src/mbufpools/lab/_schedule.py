@@ -232,6 +232,7 @@ class Schedule:
         "step_limit",
         "steps",
         "stillness",
+        "threaded",
         "timed",
         "times",
         "titles",
@@ -298,6 +299,8 @@ class Schedule:
         """True once there was more than one possibility."""
         self.titles: dict[Name, str] = {}
         """What each task of the program is called."""
+        self.threaded: bool = False
+        """True once the program has started a thread, which runs as a task."""
         self.timed: bool = False
         """True once the clock moved to one deadline while a later one was set."""
         self.outlived: set[str] = set()

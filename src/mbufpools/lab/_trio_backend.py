@@ -660,6 +660,8 @@ class _Backend(trio.abc.Instrument):
         finally:
             self._starting_thread = False
             nursery._closed = closed
+        if self._schedule is not None:
+            self._schedule.threaded = True
 
     def between_tasks(self, thread: LabThread) -> AbstractContextManager[object]:
         """Hide nothing: in a thread, trio has no present task."""
