@@ -18,6 +18,7 @@ import anyio.from_thread
 import anyio.to_thread
 import pytest
 import trio
+import trio.testing
 from anyio.abc import TaskStatus
 from anyio.lowlevel import checkpoint
 
@@ -737,6 +738,60 @@ def test_a_task_of_trio_is_cancelled_whatever_kind_of_coroutine_it_runs() -> Non
 
     (failure,) = lab.explore(program, backend="trio", cancel="worker").failures
     assert "the book is away" in failure.report
+
+
+# --- tasks that trio keeps to itself
+
+
+async def reads_a_safe_channel() -> None:
+    @trio.as_safe_channel
+    async def numbers() -> AsyncGenerator[int, None]:
+        for number in range(3):
+            yield number
+
+    async with numbers() as channel:
+        assert [number async for number in channel] == [0, 1, 2]
+
+
+async def checks_a_stream() -> None:
+    async def make() -> Any:
+        return trio.testing.memory_stream_one_way_pair()
+
+    await trio.testing.check_one_way_stream(make, None)
+
+
+@pytest.mark.parametrize(
+    ("program", "task"),
+    [(reads_a_safe_channel, "_move_elems_to_channel"), (checks_a_stream, "do_send_all")],
+)
+def test_a_task_in_which_trio_runs_a_function_of_its_own_is_not_cancelled(
+    program: Program, task: str
+) -> None:
+    found = lab.explore(program, backend="trio", cancel=True, strategy="fifo")
+    found.assert_holds()
+    (spared,) = (it for it in found.not_explored if "that a library made" in it)
+    assert task in spared
+    named = lab.explore(program, backend="trio", cancel=f"*{task}", strategy="fifo")
+    assert named.failures  # the caller may ask for it
+
+
+@pytest.mark.parametrize("group", ["nursery", "anyio"])
+def test_a_task_in_which_the_program_runs_a_function_of_trio_is_cancelled(group: str) -> None:
+    async def program() -> None:
+        begin = trio.current_time()
+        if group == "anyio":
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(trio.sleep, 1)
+        else:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep, 1)
+        slept.add(trio.current_time() - begin)
+
+    slept: set[float] = set()
+    found = lab.explore(program, backend="trio", cancel=True)
+    found.assert_holds()
+    assert not any("that a library made" in it for it in found.not_explored)
+    assert {round(it) for it in slept} == {0, 1}
 
 
 # --- the lab's scope around a task

@@ -8,7 +8,9 @@ whose method made it does not keep it as an attribute. The main task is always o
 The project is the nearest directory around the program's file that has a ``pyproject.toml``,
 ``setup.py``, ``setup.cfg`` or ``.git``, else the directory of that file; without what is installed
 in it. The code that made a task is the innermost frame outside of asyncio, anyio, trio, the
-standard library and the lab.
+standard library and the lab. A task that a module of trio or anyio makes to run a function of the
+same module was made by nobody else, such as the one that feeds the channel of
+`trio.as_safe_channel`.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from pathlib import Path
 from types import FrameType, FunctionType, ModuleType
 from typing import Any, NamedTuple, cast
 
-from ._frames import is_installed, own_frame
+from ._frames import is_installed, is_plumbing, own_frame
 from ._leaks import weakly
 from ._options import CancelWay
 from ._program import function_of
@@ -45,6 +47,9 @@ __all__ = [
 
 ROOT_FILES = ("pyproject.toml", "setup.py", "setup.cfg", ".git")
 """A directory that holds one of these is a project."""
+_LIBRARIES = ("trio.", "anyio.")
+_SPAWNERS = ("trio._core.", "anyio._backends.", f"{__package__}.")
+"""The modules, by the beginning of their names, that make tasks for others."""
 
 
 class TaskInfo(NamedTuple):
@@ -278,16 +283,36 @@ class Policy:
         return frame.f_code is self._code
 
 
-def origin_of(task: Any, function: str, policy: Policy) -> Origin | None:
-    """Return what makes a task; called while it is made. None if only libraries took part."""
+def origin_of(task: Any, function: str, policy: Policy, module: str = "") -> Origin | None:
+    """Return what makes a task; called while it is made. None if only libraries took part.
+
+    Args:
+        task: the task.
+        function: what it runs.
+        policy: which tasks of the program are cancelled.
+        module: the module of the function, if a library may run functions of its own in tasks.
+    """
     frame = own_frame(sys._getframe(1))
-    if frame is None:
+    if frame is None or _is_kept_by(module):
         return None
     code = frame.f_code
     maker = None
     if code.co_argcount and code.co_varnames[0] == "self" and not policy.is_program(frame):
         maker = frame.f_locals.get("self")
     return Origin(code.co_filename, frame.f_lineno, function, maker, task)
+
+
+def _is_kept_by(module: str) -> bool:
+    """Return True if a module of trio or anyio makes the task, to run a function of its own."""
+    if not module.startswith(_LIBRARIES):
+        return False
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__", ""))
+        if not name.startswith(_SPAWNERS):
+            return name == module and is_plumbing(frame.f_code.co_filename)
+        frame = frame.f_back
+    return False
 
 
 def _values(maker: Any) -> list[Any]:

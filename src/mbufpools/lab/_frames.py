@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from types import FrameType
 
-__all__ = ["caller", "is_installed", "own_frame", "short_path"]
+__all__ = ["caller", "is_installed", "is_plumbing", "own_frame", "short_path"]
 
 INSTALLED = frozenset({"site-packages", "dist-packages"})
 _SKIPPED = frozenset({"anyio", "asyncio", "trio", "sniffio", "outcome"})

@@ -146,6 +146,8 @@ class _Backend(trio.abc.Instrument):
         """The scopes of the tasks that serve the program's threads."""
         self._threads = ThreadCache()
         self._closes: str | None = None
+        self._spawning = ""
+        """The module of what the task runs that is being made."""
         """The async generator that is closed because the program has ended."""
         self._until_idle: set[trio.lowlevel.Task] = set()
         """The tasks that wait until no other task can run."""
@@ -229,6 +231,7 @@ class _Backend(trio.abc.Instrument):
                     return self._in_system_scope(scope, coroutine, title)
                 return _in_scope(scope, coroutine)
 
+            self._spawning = _module_of(async_fn)
             task: trio.lowlevel.Task = spawn(
                 runner, entered, args, nursery, name or async_fn, **options
             )
@@ -602,7 +605,7 @@ class _Backend(trio.abc.Instrument):
             self._services[path] = None
         origin = None
         if schedule.cancel_by and path != MAIN and schedule.policy is not None:
-            origin = origin_of(task, task.name, schedule.policy)
+            origin = origin_of(task, task.name, schedule.policy, self._spawning)
         schedule.spawned(path, task.name, exempt=service or self._starting_thread, origin=origin)
         if recorder.active:
             declare_spawn(nursery._cancel_status)
@@ -948,6 +951,13 @@ async def _in_hiding(scope: trio.CancelScope, coroutine: Coroutine[Any, Any, Any
         await _in_scope(scope, coroutine)
     finally:
         unhide()
+
+
+def _module_of(function: Any) -> str:
+    """Return the module of what a task runs."""
+    while isinstance(function, partial):
+        function = function.func
+    return str(getattr(function, "__module__", ""))
 
 
 def _name_coroutine(coroutine: Any, function: Any) -> None:
