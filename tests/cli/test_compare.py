@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mbufpools.cli import main
-from mbufpools.experiment import QUESTIONS, find_question
+from mbufpools.experiment import DESCRIBED, QUESTIONS, find_question
 
 RESULTS = str(Path(__file__).resolve().parents[2] / "docs" / "results.jsonl.xz")
 
@@ -97,8 +97,26 @@ def test_it_lists_questions_and_parameters(capsys: pytest.CaptureFixture[str]) -
     assert main(["compare", "--list"]) == 0
     printed = capsys.readouterr().out
     assert "c  backlog" in printed
-    assert "nmbclust=8192" in printed
     assert "\nb  grab.delay\n" in printed, "what a question states"
+
+
+def test_the_list_says_of_each_parameter_what_it_means_and_its_unit(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["compare", "--list"]) == 0
+    _, *parts = capsys.readouterr().out.split("\n\n")
+    for part, (workload, parameters) in zip(parts, DESCRIBED.items(), strict=False):
+        first, *lines = part.splitlines()
+        assert first.startswith(f"{workload}: ")
+        for line, (name, it) in zip(lines, parameters.items(), strict=True):
+            assert it.unit
+            assert it.meaning
+            assert line.split("  ")[1] == f"{name}={json.dumps(it.default)}"
+            assert line.endswith(f"  {it.meaning} ({it.unit})")
+    assert main(["compare", "grab", "--list", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["parameters"].keys() == told["units"].keys() == told["meanings"].keys()
+    assert (told["parameters"]["rate"], told["units"]["rate"]) == (200.0, "gets a second")
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import pytest
 from mbufpools import CurPage, Drain, Wakeup
 from mbufpools.experiment import KERNELS, PARAMETERS, WORKLOADS, Kernel, measure
 from mbufpools.experiment._clock import Simulation, simulate
-from mbufpools.experiment._incident import MLEN, RATES, Actors
+from mbufpools.experiment._incident import MLEN, Actors
 from mbufpools.experiment._machine import Machine
+from mbufpools.experiment._parameters import RATES
 from mbufpools.experiment._workloads import take_all
 
 SHORT: dict[str, dict[str, Any]] = {

@@ -289,7 +289,7 @@ def _terms(question: Question, results: Results, arguments: argparse.Namespace) 
 
 def _list(questions: tuple[Question, ...], *, as_json: bool) -> None:
     """List the questions, the parameters of their workloads, and which of these are stated."""
-    from mbufpools.experiment import PARAMETERS
+    from mbufpools.experiment import DESCRIBED, PARAMETERS
 
     used = {cell.workload for question in questions for cell in question.cells}
     workloads = {
@@ -311,14 +311,23 @@ def _list(questions: tuple[Question, ...], *, as_json: bool) -> None:
             for question in questions
         ]
         lines += [
-            json.dumps({"workload": name, "parameters": it}) for name, it in workloads.items()
+            json.dumps(
+                {
+                    "workload": workload,
+                    "parameters": defaults,
+                    "units": {name: it.unit for name, it in DESCRIBED[workload].items()},
+                    "meanings": {name: it.meaning for name, it in DESCRIBED[workload].items()},
+                }
+            )
+            for workload, defaults in workloads.items()
         ]
     else:
         lines = [f"{it.letter}  {it.name:10}{it.asked}" for it in questions]
-        lines.append("")
-        for workload, parameters in workloads.items():
-            given = ", ".join(f"{name}={json.dumps(value)}" for name, value in parameters.items())
-            lines.append(f"{workload}: {given}")
+        for workload in workloads:
+            lines += ["", f"{workload}: what --set {workload}.NAME=VALUE can change"]
+            for name, it in DESCRIBED[workload].items():
+                given = f"{name}={json.dumps(it.default)}"
+                lines.append(f"  {given:16}  {it.meaning} ({it.unit})")
         lines += [
             "",
             "What a question states in its rows or words; --set cannot change it there:",

@@ -9,7 +9,8 @@ report. What was measured on the kernel's own code is quoted beside the runs; th
 - `QUESTIONS` and `find_question`: the questions of the thread, each with its cells, tables and
   verdict.
 - `KERNELS`: the kernels that are compared. `WORKLOADS`: what is simulated, and `PARAMETERS`: with
-  which numbers. `measure` runs one once.
+  which numbers. `DESCRIBED` also has the unit and the meaning of each `Parameter`. `measure` runs a
+  workload once.
 - `BRACKETS` says what stands in brackets in the tables.
 - `run` runs cells on an executor, such as that of `processes` or of `dask_executor`.
 - `Results`, `Folder`, `pack`, `unpack`: what was measured, in memory and in files.
@@ -20,6 +21,7 @@ The modules, from the foundations up. Each imports only modules above it:
 ``_clock``        events in virtual time, beside the library's own tasks
 ``_kernels``      the kernels, as data
 ``_machine``      one simulated machine, and the account of what its users went through
+``_parameters``   the parameters of the workloads: defaults, units, meanings
 ``_incident``     the incident: receive rings, senders, NFS, hogs
 ``_workloads``    the smaller workloads
 ``_results``      cells and results, in memory and in files
@@ -38,9 +40,10 @@ from __future__ import annotations
 from ._findings import MAIL_CELLS, findings, mail
 from ._intervals import BRACKETS
 from ._kernels import KERNELS, Kernel
+from ._parameters import DESCRIBED, PARAMETERS, Parameter
 from ._results import Cell, Figures, Folder, Results, pack, unpack
 from ._runner import dask_executor, processes, run
-from ._workloads import PARAMETERS, WORKLOADS, measure
+from ._workloads import WORKLOADS, measure
 from .questions import LONGEST, QUESTIONS, Question, find_question
 
 __all__ = [
@@ -50,11 +53,13 @@ __all__ = [
     "MAIL_CELLS",
     "PARAMETERS",
     "QUESTIONS",
+    "DESCRIBED",
     "WORKLOADS",
     "Cell",
     "Figures",
     "Folder",
     "Kernel",
+    "Parameter",
     "Question",
     "Results",
     "dask_executor",

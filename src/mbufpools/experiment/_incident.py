@@ -1,7 +1,7 @@
 """The incident: receive rings, senders, NFS, and hogs whose peers stop reading for a while.
 
-The mix of load that the thread is about, on one machine. `RATES` are its parameters; a workload of
-another question uses the same actors with other numbers.
+The mix of load that the thread is about, on one machine. `_parameters.RATES` are its parameters; a
+workload of another question uses the same actors with other numbers.
 
 Each actor is a chain of events. A sender does what ``m_getuio`` does: an mbuf with M_WAIT, then a
 cluster with M_DONTWAIT; refused that, a 2k cluster; refused that too, as many mbufs as the data
@@ -18,8 +18,9 @@ from mbufpools import Buffer
 from ._clock import Simulation
 from ._kernels import Kernel
 from ._machine import Machine, percentile
+from ._parameters import RATES
 
-__all__ = ["RATES", "Actors", "incident"]
+__all__ = ["Actors", "incident"]
 
 MLEN = 224
 """Bytes of data that an mbuf holds, about (the rest of its 256 is the header)."""
@@ -27,32 +28,6 @@ SIZES = ((0.40, 100), (0.65, 1448), (0.85, 8192), (1.0, 32768))
 """What a sender sends: the share of all sends up to and with this size, and its bytes."""
 SMALL = (100, 1448, 4000)
 """What the senders send that come after the stop, in bytes."""
-
-RATES: dict[str, Any] = {
-    "nmbclust": 8192,
-    "rings": 4,
-    "ring_items": 512,
-    "packets": 15,
-    "rx_period": 0.004,
-    "rx_hold": 0.005,
-    "senders": 64,
-    "think": 0.060,
-    "send_hold": 0.030,
-    "hogs": 200,
-    "nfs": 8,
-    "nfs_hold": 0.005,
-    "small": 50,
-    "stop": 0.5,
-    "resume": 10.5,
-    "end": 24.5,
-}
-"""The parameters, times in seconds: the peers of the hogs stop reading at `stop` and read again
-from `resume` on; then the `small` senders begin, and a 9k cluster is asked for each second.
-
-So that a run takes seconds, the phases are shorter than in the measurements of the kernel's own
-code that the documents cite (20, 40 and 100 s), the rings receive at an eighth of the rate (there
-each of them each 2 ms), and a sender thinks for 60 ms instead of 20. The stop, and the time after
-it, are longer than the nine seconds after which the gc frees a page."""
 
 
 class Actors:

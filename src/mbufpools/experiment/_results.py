@@ -119,7 +119,7 @@ class Results:
 def fingerprint() -> str:
     """Return a digest of the code that decides what a run measures: the core and the workloads."""
     root = Path(mbufpools.__file__).parent
-    measuring = ("_clock", "_kernels", "_machine", "_incident", "_workloads")
+    measuring = ("_clock", "_kernels", "_machine", "_parameters", "_incident", "_workloads")
     files = [*sorted(root.glob("*.py")), *(root / "experiment" / f"{it}.py" for it in measuring)]
     digest = hashlib.sha256()
     for file in files:

@@ -16,47 +16,14 @@ from mbufpools import Buffer, MbufPool, MbufPools, Task
 from mbufpools.mbufs import MCLBYTES
 
 from ._clock import Simulation, simulate
-from ._incident import RATES, incident
+from ._incident import incident
 from ._kernels import Kernel
 from ._machine import Machine
+from ._parameters import PARAMETERS
 
-__all__ = ["PARAMETERS", "WORKLOADS", "Workload", "measure"]
+__all__ = ["WORKLOADS", "Workload", "measure"]
 
 Workload = Callable[[Simulation, Kernel, dict[str, Any], int], Coroutine[Any, Any, dict[str, Any]]]
-
-
-PARAMETERS: dict[str, dict[str, Any]] = {
-    "hidden": {"pool": "mcl2k", "pages": 256, "order": "random", "sleepers": 1},
-    "cold": {
-        "nmbclust": 514,
-        "request": "bpf",
-        "load": 0,
-        "hold": 1.0,
-        "think": 1.0,
-        "horizon": 45.0,
-    },
-    "grab": {"nmbclust": 640, "sleepers": 320, "rate": 200.0, "delay": 0.0, "end": 30.5},
-    "backlog": {
-        "nmbclust": 136,
-        "processes": 60,
-        "keep": 8,
-        "block": 0.0,
-        "once": False,
-        "end": 60.0,
-    },
-    "storm": {"nmbclust": 2048, "sleepers": 20, "rate": 2000.0},
-    "load": RATES | {"end": 12.0, "hogs": 0, "think": 0.040},
-    "idle": {
-        "nmbclust": 65536,
-        "pool": "mbufpl",
-        "items": 4096,
-        "shuffled": False,
-        "trim": 0.0,
-        "horizon": 400.0,
-    },
-    "incident": RATES,
-}
-"""The parameters of each workload, and their defaults. Times are in seconds."""
 
 
 def take_all(machine: Machine, pool: MbufPool) -> list[Buffer]:

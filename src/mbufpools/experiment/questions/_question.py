@@ -16,8 +16,8 @@ from mbufpools.mbufs import MCLBYTES
 
 from .._intervals import median, spread
 from .._kernels import KERNELS, Kernel
+from .._parameters import PARAMETERS
 from .._results import Cell, Results
-from .._workloads import PARAMETERS
 
 __all__ = [
     "LONGEST",
