@@ -45,7 +45,9 @@ def test_it_prints_the_findings_and_the_mail(capsys: pytest.CaptureFixture[str])
     assert main(["compare", "--results", RESULTS, "--findings"]) == 0
     assert capsys.readouterr().out.count("\n- ") == 4
     assert main(["compare", "--results", RESULTS, "--mail"]) == 0
-    assert capsys.readouterr().out.startswith("Subject: ")
+    printed = capsys.readouterr().out
+    assert printed.startswith("Subject: ")
+    assert printed.count("Subject: ") == printed.count("=" * 72) + 1 == 4
 
 
 def test_it_runs_a_question_with_other_parameters_and_keeps_the_figures(

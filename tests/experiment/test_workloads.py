@@ -75,6 +75,18 @@ def test_items_put_page_by_page_hide_only_until_the_page_is_empty(order: str, pu
     assert measure("hidden", KERNELS["patch"], given, 1)["put"] == put
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("order", ["random", "first", "last"])
+@pytest.mark.parametrize("kernel", ["as it is", "patch", "curpage"])
+def test_caches_change_nothing_while_a_request_waits(kernel: str, order: str, seed: int) -> None:
+    """`pool_put` passes them over then, so a full pool hides the same items."""
+    given = {"pool": "mcl2k", "pages": 16, "order": order}
+    without, cached = (
+        measure("hidden", KERNELS[kernel].on(caches), given, seed) for caches in (0, 8)
+    )
+    assert without == cached
+
+
 @pytest.mark.parametrize(
     ("kernel", "served"),
     [
@@ -154,3 +166,33 @@ def test_in_a_storm_direct_runs_once_for_each_page_and_wanted_only_for_sleepers(
     assert direct["runs"] == direct["runs_idle"] == direct["pages_freed"] > 20
     assert direct["storm_seconds"] == pytest.approx(direct["runs"] / given["rate"], rel=0.5)
     assert measure("storm", KERNELS["wanted"], given, 1)["runs"] == 0
+
+
+def test_the_run_that_waits_longest_stands_still_beside_mbufs_that_the_pool_does_not_see(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The third run of drain + patch: everybody sleeps for an mbuf, and free ones are hidden."""
+    seen: dict[float, tuple[int, int, int, bool]] = {}
+    note = Machine.note_each_second
+
+    def note_mbufs(machine: Machine) -> None:
+        note(machine)
+        supply = machine.pools.mbpool._supply
+
+        def look() -> None:
+            now = machine.simulation.now
+            if now >= 12:
+                found = machine.pools.mbpool.statistics()
+                dark = supply.curpage is None
+                seen[now] = (found.waiting, len(machine.sleeping), supply.nfree, dark)
+
+        machine.simulation.every(1.0, look)
+
+    monkeypatch.setattr(Machine, "note_each_second", note_mbufs)
+    measure("incident", KERNELS["drained + patch"].on(8), {"end": 15.5}, 3)
+    assert len(seen) == 4
+    for waiting, asleep, free, dark in seen.values():
+        assert asleep - 4 <= waiting <= asleep, "but for some gets for a 9k cluster"
+        assert waiting > RATES["senders"] + RATES["nfs"] + RATES["small"]
+        assert free > 100
+        assert dark

@@ -23,7 +23,7 @@ import anyio
 import pytest
 
 from mbufpools import BufferPools, examples
-from mbufpools.experiment import _findings
+from mbufpools.experiment import _mail
 from tests.kit.network import NARROW
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -362,7 +362,7 @@ def test_the_tests_of_the_desk_end_as_the_tutorial_says(tmp_path: Path) -> None:
     )
 
 
-def test_there_are_as_many_recordings_as_the_tutorial_and_the_findings_say() -> None:
+def test_there_are_as_many_recordings_as_the_tutorial_and_the_mail_say() -> None:
     counts = []
     for name in ("kernel-traces", "kernel-traces-caches"):
         with tarfile.open(ROOT / "tests" / "data" / f"{name}.tar.xz") as archive:
@@ -370,7 +370,7 @@ def test_there_are_as_many_recordings_as_the_tutorial_and_the_findings_say() -> 
     tutorial = (ROOT / "docs" / "tutorials" / "stall.md").read_text(encoding="utf-8")
     says = re.findall(r"(\d+) recordings of the real kernel code, and (\d+) of it", tutorial)
     assert says == [tuple(map(str, counts))]
-    assert sum(counts) == _findings.RECORDINGS
+    assert sum(counts) == _mail.RECORDINGS
 
 
 def test_the_recording_is_one_of_those_that_are_tested() -> None:

@@ -83,7 +83,7 @@ def add_to(commands: argparse._SubParsersAction[Parser]) -> None:
     only.add_argument("--list", action="store_true", help="list questions and parameters")
     only.add_argument("--verdicts", action="store_true", help="print the verdicts only")
     only.add_argument("--findings", action="store_true", help="print five findings only")
-    only.add_argument("--mail", action="store_true", help="print a mail to the list only")
+    only.add_argument("--mail", action="store_true", help="print the mails to the list only")
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
     parser.set_defaults(run=run)
 
@@ -106,8 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.findings:
             _print_findings(results, as_json=arguments.json)
         elif arguments.mail:
-            mail = experiment.mail(results)
-            sys.stdout.write(json.dumps({"mail": mail}) + "\n" if arguments.json else mail)
+            _print_mails(results, as_json=arguments.json)
         else:
             for question in questions:
                 _print(question, results, arguments)
@@ -240,6 +239,17 @@ def _print_findings(results: Results, *, as_json: bool) -> None:
     for finding in experiment.findings(results):
         line = json.dumps({"finding": finding}) if as_json else fill(f"- {finding}", indent="  ")
         sys.stdout.write(line + "\n")
+
+
+def _print_mails(results: Results, *, as_json: bool) -> None:
+    from mbufpools import experiment
+
+    mails = experiment.mails(results)
+    if as_json:
+        lines = [json.dumps({"subject": it.subject, "text": it.text}) + "\n" for it in mails]
+        sys.stdout.write("".join(lines))
+    else:
+        sys.stdout.write(f"\n{'=' * 72}\n\n".join(map(str, mails)))
 
 
 def _print(question: Question, results: Results, arguments: argparse.Namespace) -> None:

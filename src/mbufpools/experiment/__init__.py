@@ -28,8 +28,10 @@ The modules, from the foundations up. Each imports only modules above it:
 ``_runner``       runs cells on an executor
 ``_intervals``    means and medians, with intervals or ranges
 ``_measured``     what was measured on the kernel's own code
+``_faults``       the faults of the patch, in words
 ``questions``     the questions of the thread, one module each; a package of its own
-``_findings``     five findings, and a mail to the list
+``_findings``     five findings
+``_mail``         four mails to the list
 ``_story``        one small run, event by event
 ``report``        the HTML report and its pictures; a package of its own
 ================  ======================================================================
@@ -37,9 +39,10 @@ The modules, from the foundations up. Each imports only modules above it:
 
 from __future__ import annotations
 
-from ._findings import MAIL_CELLS, findings, mail
+from ._findings import findings
 from ._intervals import BRACKETS
 from ._kernels import KERNELS, Kernel
+from ._mail import MAIL_CELLS, Mail, mails
 from ._parameters import DESCRIBED, PARAMETERS, Parameter
 from ._results import Cell, Figures, Folder, Results, pack, unpack
 from ._runner import dask_executor, processes, run
@@ -48,24 +51,25 @@ from .questions import LONGEST, QUESTIONS, Question, find_question
 
 __all__ = [
     "BRACKETS",
+    "DESCRIBED",
     "KERNELS",
     "LONGEST",
     "MAIL_CELLS",
     "PARAMETERS",
     "QUESTIONS",
-    "DESCRIBED",
     "WORKLOADS",
     "Cell",
     "Figures",
     "Folder",
     "Kernel",
+    "Mail",
     "Parameter",
     "Question",
     "Results",
     "dask_executor",
     "find_question",
     "findings",
-    "mail",
+    "mails",
     "measure",
     "pack",
     "processes",

@@ -12,11 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
+    "CAP",
     "INCIDENT",
     "NANOSECONDS",
     "PUTS_TO_A_PAGE",
     "SOURCE",
-    "SPINS",
+    "WINDOW",
     "Incident",
     "microseconds_a_second",
 ]
@@ -40,9 +41,12 @@ PUTS_TO_A_PAGE: dict[str, tuple[int, int]] = {
 }
 """The least and the most puts to one page that was freed."""
 
-SPINS = 1_000_001
-"""How often the task of the patch ran without a pause, while ``phpool`` had no header for a page.
-The direct wakeup ran once."""
+CAP = 1_000_000
+"""The runs of the patch's task after which the harness stopped it, while ``phpool`` was made to
+refuse a header for each page. The direct wakeup ran once."""
+
+WINDOW = "12 to 14 ns"
+"""How long a wakeup can be lost because ``pool_wakeup`` looks without the lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,8 @@ INCIDENT = {
     "drained + patch + curpage": Incident(499_000, 0.015, 42),
 }
 """The incident with a budget of 16 MiB, 8 CPUs and caches, by kernel; one run of each. Under
-the direct wakeup it was as with the patch."""
+the direct wakeup it was as with the patch. How the harness played the 8 CPUs was not noted; in the
+recordings each operation names its CPU, and one runs after the other."""
 
 
 def microseconds_a_second(idle: float, busy: float, coalesced: float, seconds: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from mbufpools.demokit import Table
 
@@ -12,7 +13,16 @@ from .._results import Cell, Results
 from ._incidents import at_the_limit
 from ._question import Question, given, kernel, memory, typical
 
-__all__ = ["BACKLOG", "BACKLOGS", "BLOCKED", "BLOCKS", "BY_PUTS", "most_saved_by_direct"]
+__all__ = [
+    "BACKLOG",
+    "BACKLOGS",
+    "BLOCKED",
+    "BLOCKS",
+    "BY_PUTS",
+    "GROWS",
+    "most_saved_by_direct",
+    "what_blocks_do",
+]
 
 BLOCKS = (0.0, 0.001, 0.01, 0.1, 1.0, 4.0)
 BLOCKED = ("as it is", "patch", "patch + own queue", "direct", "patch + fifo", "patch + pressure")
@@ -30,6 +40,8 @@ BY_PUTS = tuple(
     for block in BLOCKS
 )
 """Puts free idle pages, too."""
+GROWS = 0.1
+"""A share by which more must be slept to be told."""
 
 
 def _backlog_tables(results: Results) -> list[Table]:
@@ -67,32 +79,78 @@ def _backlog_tables(results: Results) -> list[Table]:
     return tables
 
 
-def _backlog_verdict(results: Results) -> str:
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What a block does to the backlog of the patch. Times are in seconds."""
+
+    processes: int
+    drained: float | None
+    """The longest block behind which nobody is asleep at the end of any run; None if there is
+    none."""
+    grows: float
+    """By which share more is slept with blocks up to that one than without."""
+    knee: float | None
+    """The shortest block with which somebody is asleep at the end; None if there is none."""
+    asleep: str
+    """How many then are, in the runs in which some are."""
+    some: int
+    runs: int
+    unpatched: tuple[str, int]
+    """How many are asleep at the end without the patch and without a block, and in how many
+    runs."""
+    saved: float
+    """The largest share of the time slept that a direct wakeup saves."""
+
+
+def what_blocks_do(results: Results) -> Backlog | None:
+    """Return what a block does to the backlog; None if the limit was never reached."""
+
     def figures(name: str, block: float, field: str) -> list[float]:
         return results.values(Cell.of("backlog", kernel(name), block=block), field)
 
     if not at_the_limit(results, BACKLOG.cells):
-        return "In these runs the limit was never reached, so no process slept."
-    processes = given(results, BACKLOGS[0])["processes"]
+        return None
     at_end = {block: figures("patch", block, "at_end") for block in BLOCKS}
     knee = next((block for block in BLOCKS if any(at_end[block])), None)
     drained = [block for block in BLOCKS if knee is None or block < knee]
+    grows = 0.0
     if len(drained) > 1:  # the first is no block
         slept = [statistics.median_low(figures("patch", it, "sleeper_seconds")) for it in drained]
         grows = max(slept) / slept[0] - 1 if slept[0] else float(max(slept) > 0)
-        held = f"No doom spiral: blocks up to {max(drained):g} s drain, slept time " + (
-            f"grows by {grows:.0%}" if grows > 0.1 else "does not grow"
-        )
-    else:
+    asleep, some, runs = _asleep(at_end[BLOCKS[-1] if knee is None else knee])
+    return Backlog(
+        processes=given(results, BACKLOGS[0])["processes"],
+        drained=max(drained) if len(drained) > 1 else None,
+        grows=grows,
+        knee=knee,
+        asleep=asleep,
+        some=some,
+        runs=runs,
+        unpatched=_asleep(figures("as it is", 0.0, "at_end"))[:2],
+        saved=most_saved_by_direct(results),
+    )
+
+
+def _backlog_verdict(results: Results) -> str:
+    found = what_blocks_do(results)
+    if found is None:
+        return "In these runs the limit was never reached, so no process slept."
+    if found.drained is None:
         held = "A doom spiral: the patch's backlog does not drain"
-    if knee is not None:
-        asleep, some, runs = _asleep(at_end[knee])
-        held += f"; at {knee:g} s {asleep} of {processes} stay asleep in {some} of {runs} runs"
-    saved = most_saved_by_direct(results)
-    helps = f"direct saves {saved:.0%} at most" if saved > 0 else "direct saves nothing"
-    asleep, some, _ = _asleep(figures("as it is", 0.0, "at_end"))
-    unpatched = f"unpatched and unblocked {asleep} in {some}"
-    return f"{held} ({unpatched}); if puts free pages, too, {helps}."
+    else:
+        held = f"No doom spiral: blocks up to {found.drained:g} s drain, slept time " + (
+            f"grows by {found.grows:.0%}" if found.grows > GROWS else "does not grow"
+        )
+    if found.knee is not None:
+        held += f"; at {found.knee:g} s {found.asleep} of {found.processes} stay asleep in "
+        held += f"{found.some} of {found.runs} runs"
+    helps = (
+        f"direct saves at most {found.saved:.0%} of the time slept"
+        if found.saved > 0
+        else "direct saves nothing"
+    )
+    asleep, some = found.unpatched
+    return f"{held} (unpatched, unblocked: {asleep} of {found.processes} in {some}); {helps}."
 
 
 def _asleep(at_end: Sequence[float]) -> tuple[str, int, int]:

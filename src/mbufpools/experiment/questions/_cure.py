@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 
-from mbufpools.demokit import Table
+from mbufpools.demokit import Table, conjunction
 
+from .._faults import FAULTS, SPIN
 from .._intervals import spread
-from .._measured import SPINS
+from .._kernels import CPUS
 from .._results import Cell, Results
 from ._question import Question, given, kernel, mean, never, percent, seconds
 
-__all__ = ["COLD", "CURE", "HIDDEN", "POOLS"]
+__all__ = ["CACHED", "COLD", "CURE", "HIDDEN", "ORDERS", "PAGES", "POOLS", "same_with_caches"]
 
 POOLS = ("mbufpl", "mcl2k", "mcl9k", "mcl64k")
 PAGES = (1, 16, 256, 4096)
@@ -30,6 +31,11 @@ ORDERS = tuple(
         {"order": "last"},
     )
 )
+CACHED = tuple(
+    Cell.of("hidden", kernel("patch", CPUS), pool="mcl2k", pages=256, **more)
+    for more in ({}, {"order": "first"}, {"order": "last"})
+)
+"""The same with per-CPU caches: the first sleeper, in each order."""
 COLD = tuple(
     Cell.of("cold", kernel(name, caches), request=request, load=load)
     for name, caches in (
@@ -75,8 +81,9 @@ def _cure_tables(results: Results) -> list[Table]:
         title="The same for mcl2k, 256 pages, with other sleepers and orders of the puts",
     )
     base = Cell.of("hidden", kernel("patch"), pool="mcl2k", pages=256)
-    names = ("1 sleeper, random", "8 sleepers", "200 sleepers", "first taken, first put", "last")
-    for name, cell in zip(names, (base, *ORDERS), strict=True):
+    names = ["1 sleeper, random", "8 sleepers", "200 sleepers", "first taken, first put", "last"]
+    names += [f"{names[at]}, caches" for at in (0, 3, 4)]
+    for name, cell in zip(names, (base, *ORDERS, *CACHED), strict=True):
         runs = results.all(cell)
         orders.add(
             variant=name,
@@ -160,6 +167,13 @@ def _cure_verdict(results: Results) -> str:
     )
 
 
+def same_with_caches(results: Results) -> bool:
+    """True if per-CPU caches change nothing of the hidden items, in any run."""
+    alone = [Cell.of(cell.workload, kernel(cell.kernel.name), **cell.parameters) for cell in CACHED]
+    pairs = zip(alone, CACHED, strict=True)
+    return all(results.all(one) == results.all(other) for one, other in pairs)
+
+
 HOW = (
     "Hidden items: all items of a pool are out and the budget is full; processes sleep; the items "
     "are put back one by one, and after each put one get without waiting is tried. Cold pool: the "
@@ -173,7 +187,7 @@ CURE = Question(
     "a",
     "cure",
     "Does the patch cure the stall, and all of it?",
-    (*HIDDEN, *ORDERS, *COLD),
+    (*HIDDEN, *ORDERS, *CACHED, *COLD),
     _cure_tables,
     _cure_verdict,
     lambda results: HOW,
@@ -181,12 +195,15 @@ CURE = Question(
         "Calculated: as long as the pool sees no free item, a sleeper is served when some page has "
         "got all its items back. If a page has n items, a share f of all is put at random and the "
         "pool has p pages, none has with probability (1 - f^n)^p; the column is the mean.",
-        "Two things are no part of these loads; `mbufpools smp` has a schedule of each. The task "
-        "spins (`header-refused`): if the system has a page for a pool, but phpool has no header "
-        "for it, the page goes back by m_pool_free, which adds the task again. The kernel's own "
-        f"code did this {SPINS:,} times without a pause, and under a direct wakeup once. It is "
-        "narrow: phpool must refuse after m_pool_alloc has succeeded. And the wakeup of the patch "
-        "can be lost (`unlocked-look`, scenario gc-get): a page leaves while a process has taken "
-        "its request off the list to try it.",
+        *(
+            [
+                "With caches each run hides the same items: while a request waits, pool_put passes "
+                "the caches over."
+            ]
+            if same_with_caches(results)
+            else []
+        ),
+        f"The faults of the patch ({conjunction(list(FAULTS))}) are no part of these loads; "
+        f"`mbufpools smp NAME` has a schedule of each. {SPIN}",
     ),
 )

@@ -31,6 +31,7 @@ __all__ = [
     "refused_share",
     "slept_seconds",
     "slept_share",
+    "standstills",
     "typical_wait",
     "waits",
 ]
@@ -219,6 +220,23 @@ def hung(results: Results, cell: Cell) -> list[bool]:
         run["never"] - (run["nine_asked"] - run["nine_served"]) >= processes
         for run in results.all(cell)
     ]
+
+
+def standstills(results: Results, cell: Cell) -> list[int]:
+    """For each run the most seconds, after the stop, during which all senders and NFS clients
+    slept, as it was noted at the end of each second."""
+    load = given(results, cell)
+    processes = load["senders"] + load["small"] + load["nfs"]
+    found = []
+    for run in results.all(cell):
+        longest = noted = 0
+        for second, asleep in enumerate(run["asleep_by_second"], start=1):
+            asked = int(second - load["resume"])  # gets for 9k clusters, one a second
+            stands = second >= load["resume"] and asleep - asked >= processes
+            noted = noted + 1 if stands else 0
+            longest = max(longest, noted - 1)
+        found.append(longest)
+    return found
 
 
 def hanging(results: Results, cell: Cell) -> str:

@@ -127,7 +127,7 @@ def _margin_verdict(results: Results) -> str:
         unsafe = f"{least // 2048} KiB does not serve every {conjunction(failing)} get"
     return (
         f"A margin of {least // 1024} KiB serves every get ({unsafe}); it saves {saved:.0%} of the "
-        f"{adds:.0f} adds of {horizon:g} s, and a margin of 4 KiB leaves {lost} of {of} gets "
+        f"{adds:.0f} adds in {horizon:g} s, and a margin of 4 KiB leaves {lost} of {of} gets "
         "asleep."
     )
 

@@ -18,12 +18,13 @@ from ._incidents import (
     less_and_more_slept,
     nine_share,
     slept_share,
+    standstills,
     typical_wait,
     waits,
 )
-from ._question import Question, given, kernel, mean, memory, seconds, typical
+from ._question import Question, as_percent, given, kernel, mean, memory, seconds, typical
 
-__all__ = ["PAGE", "SHOWN"]
+__all__ = ["AFTER_CELLS", "COLD_CELLS", "PAGE", "SHOWN", "standing_still"]
 
 SHOWN = {
     "as it is": "as it is",
@@ -34,16 +35,8 @@ SHOWN = {
     "drained + patch + curpage": "all three",
 }
 """The kernels as the table of one page names them, the curpage line first."""
-UNDRAINED = {
-    "drained": "as it is",
-    "drained + patch": "patch",
-    "drained + patch + curpage": "patch + curpage",
-}
-"""What stands for a kernel that drains where there are no caches."""
-
 HIDDEN_CELLS = {
-    name: Cell.of("hidden", kernel(UNDRAINED.get(name, name)), pool="mcl2k", pages=256)
-    for name in SHOWN
+    name: Cell.of("hidden", kernel(name, CPUS), pool="mcl2k", pages=256) for name in SHOWN
 }
 COLD_CELLS = {name: Cell.of("cold", kernel(name, CPUS), request="bpf", load=0) for name in SHOWN}
 AFTER_CELLS = {name: incident_cell(name, CPUS) for name in SHOWN}
@@ -62,8 +55,7 @@ def _page_tables(results: Results) -> list[Table]:
             "freed": "pages\nfreed",
             "nine": "9k\n%",
         },
-        title=f"The kernel and its cures, with caches on {results.cpus or CPUS} CPUs (but for "
-        "hidden)",
+        title=f"The kernel and its cures, with caches on {results.cpus or CPUS} CPUs",
         right=("hidden", "cold", "refused", "slept", "wait", "worst", "freed", "nine"),
     )
     for name, shown in SHOWN.items():
@@ -72,7 +64,7 @@ def _page_tables(results: Results) -> list[Table]:
         unserved = "none" if any(results.values(incident, "never_after")) else "-"
         table.add(
             kernel=shown,
-            hidden=f"{100 * mean(results, hidden, 'share'):.2f}",
+            hidden=as_percent(mean(results, hidden, "share")),
             cold=seconds(results.values(cold, "served_after")),
             refused=f"{100 * typical(results, incident, 'refused_after'):.1f}",
             slept=f"{100 * slept_share(results, incident):.2f}",
@@ -88,7 +80,8 @@ def _page_tables(results: Results) -> list[Table]:
             "refused": "refused\n%",
             "wait": "mean\n(ms)",
         },
-        title="Measured on the kernel's own code (budget 16 MiB, more load; one run of each)",
+        title="Measured on the kernel's own code (16 MiB, caches of 8 CPUs, more load; one run of "
+        "each)",
         right=("done",),
     )
     for name, run in INCIDENT.items():
@@ -119,8 +112,8 @@ def _page_verdict(results: Results) -> str:
     ending = f"{asleep}; with caches the patch changes {runs}; draining serves {nines:.0%} of 9k."
     if not at_the_limit(results, AFTER_CELLS.values()):
         ending = "in the incident the limit was never reached."
-    line = f"{hidden[1]:.2%}" if hidden[1] < 0.01 else f"{hidden[1]:.0%}"
-    return f"The curpage line {helps} alone: {hidden[0]:.0%} → {line} of a pool put, {ending}"
+    before, line = map(as_percent, hidden)
+    return f"The curpage line {helps} alone: {before}% → {line}% of a pool put, {ending}"
 
 
 def _how(results: Results) -> str:
@@ -133,8 +126,8 @@ def _how(results: Results) -> str:
     return (
         f"hidden: share of the items of a full 2k pool of {hidden['pages']} pages that are put "
         f"back, in random order, until {'a' if asleep == 1 else f'one of {asleep}'} "
-        f"sleeper{'s' * (asleep > 1)} is served (without caches). cold 9k: median seconds that a "
-        f"get for a 9k cluster sleeps in an empty pool, while {busy or 'idle receive clusters'} "
+        f"sleeper{'s' * (asleep > 1)} is served. cold 9k: median seconds that a get "
+        f"for a 9k cluster sleeps in an empty pool, while {busy or 'idle receive clusters'} "
         "hold all memory. The "
         f"others are an incident: for {incident['resume'] - incident['stop']:g} seconds "
         f"{incident['hogs']:,} peers do not read, and 64 KiB for each "
@@ -150,36 +143,61 @@ def _how(results: Results) -> str:
     )
 
 
-MANY = "as many gets asleep at its end as there are senders and NFS clients"
-
-
 def _hung(results: Results) -> str:
-    """In how many runs of which kernels the incident hangs, in a sentence."""
+    """What it means that a run hangs, and in how many runs of which kernels one does."""
     told = [
         f"{hanging(results, cell)} ({SHOWN[name]})"
         for name, cell in AFTER_CELLS.items()
         if any(hung(results, cell))
     ]
-    if not told:
-        return f"No run of the incident hangs, with {MANY}."
-    return f"In some runs the incident hangs, with {MANY}: {', '.join(told)}."
+    return (
+        "A run hangs if at its end at least as many gets sleep, those for 9k not counted, as there "
+        f"are senders and NFS clients; {'these do: ' + ', '.join(told) if told else 'none does'}."
+    )
+
+
+def standing_still(results: Results) -> str:
+    """Why one run of a kernel that drains waits far longer than all others; empty if none does."""
+    cell, cured = (AFTER_CELLS[f"drained + patch{more}"] for more in ("", " + curpage"))
+    served = waits(results, cell)
+    stood, alone, never = (standstills(results, it) for it in (cell, AFTER_CELLS["drained"], cured))
+    if len(served) < len(stood) or stood[served.index(max(served))] < 2 or any(never):
+        return ""
+    some = [it for it in alone if it]
+    others = (
+        f"Under draining alone all sleep at once in {plural(len(some), 'run')}, for up to "
+        f"{plural(max(some), 'second')}"
+        if some
+        else "Under draining alone they never do"
+    )
+    return (
+        f"In the run of drain + patch that waits the longest, {max(served):,.0f} ms on average, "
+        f"all senders and NFS clients sleep for {max(stood)} seconds beside free mbufs that "
+        "mbufpl does not see, because its pr_curpage is NULL. The sleepers hold its other mbufs, "
+        "so no put comes; it ends when the gc frees a page of another pool and the patch wakes "
+        "them. "
+        f"{others}; with the curpage line in none."
+    )
 
 
 def _notes(results: Results) -> tuple[str, ...]:
-    """Why more gets sleep with the curpage line, if the figures show it."""
+    """Why more gets sleep with the curpage line, and why one run waits so long, if the figures show
+    it."""
     cells = [AFTER_CELLS[name] for name in ("as it is", "curpage")]
     slept = [slept_share(results, cell) for cell in cells]
     refused = [typical(results, cell, "refused_after") for cell in cells]
     lasted = [typical_wait(results, cell) or math.inf for cell in cells]
     counts = less_and_more_slept(results, *cells)
     more, shorter = slept[0] < slept[1], lasted[1] < lasted[0]
+    still = tuple(filter(None, [standing_still(results)]))
     if not (more and shorter and refused[0] < refused[1] and counts):
-        return ()
+        return still
     return (
         "With the curpage line more gets sleep, each for a shorter time: added up, they sleep for "
         f"less in {plural(counts[0], 'run')}, and for more in {counts[1]}. A process that "
         "sleeps less asks for more, so a few more M_DONTWAIT gets are refused here; on the "
         "kernel's own code, with more load, fewer are.",
+        *still,
     )
 
 

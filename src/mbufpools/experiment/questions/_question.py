@@ -22,6 +22,7 @@ from .._results import Cell, Results
 __all__ = [
     "LONGEST",
     "Question",
+    "as_percent",
     "given",
     "kernel",
     "mean",
@@ -106,6 +107,11 @@ def typical(results: Results, cell: Cell, name: str) -> float:
     """Return the median of a figure over the seeds, which is one that was measured; None counts as
     0. Unlike the mean, it does not mix runs that hang with others."""
     return float(statistics.median_low([value or 0.0 for value in results.values(cell, name)]))
+
+
+def as_percent(share: float) -> str:
+    """Return a share in percent, without digits that twenty runs do not allow: "50", "0.05"."""
+    return f"{100 * share:.0f}" if share == 0 or share >= 0.01 else f"{100 * share:.1g}"
 
 
 def percent(values: Sequence[float]) -> str:

@@ -9,7 +9,7 @@ from .._measured import PUTS_TO_A_PAGE
 from .._results import Cell, Results
 from ._question import Question, given, kernel, typical
 
-__all__ = ["RATIO", "RATIOS"]
+__all__ = ["RATIO", "RATIOS", "puts_to_a_page"]
 
 BUDGETS = (8192, 3072, 2816)
 RATIOS = tuple(
@@ -20,6 +20,8 @@ RATIOS = tuple(
 )
 
 
+CACHED = "caches, light load"
+"""The measurement on the kernel's own code that the author's estimate is compared with."""
 RARE = 5
 """With fewer pages than this, in all runs of a load together, the ratio is left out."""
 
@@ -69,17 +71,21 @@ def _pages(pages: int, runs: int) -> str:
     return f"{pages or 'none'} in {plural(runs, 'run')}"
 
 
-def _ratio_verdict(results: Results) -> str:
-    ratios, rare, matters = list[float](), list[tuple[int, int]](), 0
-    for before, patch in zip(RATIOS[::2], RATIOS[1::2], strict=True):
+def _loads(results: Results) -> tuple[list[float], list[tuple[int, int]]]:
+    """The ratios of the loads that have one; of the others the pages freed and the runs."""
+    ratios, rare = list[float](), list[tuple[int, int]]()
+    for before in RATIOS[::2]:
         ratio = _ratio(results, before)
         if ratio is None:
             rare.append(_freed(results, before))
         else:
             ratios.append(ratio)
-        slept = [typical(results, cell, "sleeper_seconds") for cell in (before, patch)]
-        if max(slept) > 1.0 and abs(slept[1] - slept[0]) > 0.1 * max(slept):
-            matters += 1
+    return ratios, rare
+
+
+def puts_to_a_page(results: Results) -> str:
+    """The puts to a freed page in the model, as a part of a sentence."""
+    ratios, rare = _loads(results)
     told = []
     if ratios:
         ends = dict.fromkeys(f"{end:,.0f}" for end in (min(ratios), max(ratios)))
@@ -87,15 +93,30 @@ def _ratio_verdict(results: Results) -> str:
     if rare:
         pages, runs = (sum(counts) for counts in zip(*rare, strict=True))
         left = f"{plural(pages, 'page')} freed" if pages else "no page freed"
-        told.append(f"{left} in {plural(runs, 'run')} of {plural(len(rare), 'load')}")
+        others = "others" if ratios else "loads"
+        told.append(f"{left} in {plural(runs, 'run')} of {len(rare)} {others}")
+    return "; ".join(told)
+
+
+def _ratio_verdict(results: Results) -> str:
+    ratios, rare = _loads(results)
+    matters = 0
+    for before, patch in zip(RATIOS[::2], RATIOS[1::2], strict=True):
+        slept = [typical(results, cell, "sleeper_seconds") for cell in (before, patch)]
+        if max(slept) > 1.0 and abs(slept[1] - slept[0]) > 0.1 * max(slept):
+            matters += 1
+    few, many_puts = (puts / 1e6 for puts in PUTS_TO_A_PAGE[CACHED])
     if not ratios or min(ratios) >= 1e6:
         many = "Yes"
     elif rare or max(ratios) >= 1e6:
         many = "It depends on the load"
     else:
         many = "No"
-    effect = f"in {matters} of {len(RATIOS) // 2} loads" if matters else "in no load"
-    return f"{many}: {'; '.join(told)}; the patch changes sleeping by over 10 % {effect}."
+    effect = f"in {matters} of {len(RATIOS) // 2}" if matters else "in none"
+    return (
+        f"{many}: {puts_to_a_page(results)}; {few:g} to {many_puts:g} million (real code, caches); "
+        f"the patch changes sleep by over 10 % {effect}."
+    )
 
 
 def _how(results: Results) -> str:
