@@ -150,6 +150,53 @@ def test_a_resource_that_was_dropped_before_an_exploration_is_not_reported(
     exploration.assert_holds()
 
 
+class WithSource(Resource):
+    """Says in its warning what was dropped, as Python's own resources do."""
+
+    def __del__(self) -> None:
+        warnings.warn("a resource was never closed", ResourceWarning, stacklevel=1, source=self)
+
+
+async def collects_all() -> None:
+    async def collects() -> None:
+        await checkpoint()
+        gc.collect()
+
+    await together(collects, checkpoint)
+
+
+@BACKENDS
+@pytest.mark.parametrize("kind", [Resource, WithSource])
+@pytest.mark.parametrize("strategy", ["mixed", "dpor", "fifo"])
+def test_what_somebody_has_dropped_before_is_no_leak_of_a_program_that_collects_all(
+    backend: lab.BackendName, kind: type[Resource], strategy: lab.StrategyName
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        resource = [kind()]
+        gc.collect()  # it is among the oldest now
+        resource.clear()
+        found = lab.explore(collects_all, backend=backend, strategy=strategy)
+    found.assert_holds()
+
+
+@BACKENDS
+@pytest.mark.parametrize("kind", [Resource, WithSource])
+@pytest.mark.parametrize("when", ["while", "before"])
+def test_what_a_program_that_collects_all_has_dropped_is_its_leak(
+    backend: lab.BackendName, kind: type[Resource], when: str
+) -> None:
+    async def program() -> None:
+        resource = [kind()]
+        if when == "while":
+            resource.clear()
+        await collects_all()
+
+    (failure,) = lab.explore(program, backend=backend, strategy="fifo").failures
+    assert (failure.kind, failure.repeated) == ("leak", True)
+    assert failure.report.count("a resource was never closed") == 1
+
+
 @BACKENDS
 def test_the_garbage_collector_is_restored_after_an_exploration(backend: lab.BackendName) -> None:
     lab.explore(checkpoint, backend=backend)

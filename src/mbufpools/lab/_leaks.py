@@ -4,7 +4,10 @@ A resource warns when it is dropped without being closed. A resource in a refere
 when the cycle is collected, and that must happen in the execution that dropped it. So automatic
 collection is off while the lab executes, and `Leaks.judge` collects the youngest generation, which
 holds what this execution has made. To collect all generations each time would take longer than the
-execution itself.
+execution itself. But if the program has collected them (`gc.collect()`), all that it held is among
+the oldest now, so the lab does the same at the end of that execution. And what was among the oldest
+before the program did so was dropped by somebody else, or in an earlier execution, so it is no leak
+of this one.
 
 The program's other warnings are what they are without the lab. What raises them as errors, and
 what records them, is inside of the execution (`warnings.catch_warnings`, `pytest.warns`) or
@@ -26,8 +29,9 @@ import gc
 import sys
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import ExitStack, contextmanager
+from types import FrameType
 from typing import Any, NamedTuple
 
 from ._declare import recorder
@@ -39,6 +43,9 @@ EXECUTIONS = 100
 """After this many executions the middle generation is collected too: it holds what has outlived its
 own execution."""
 
+
+OLDEST = 2
+"""The generation of the collector that holds what has outlived two collections."""
 
 LAB = "(?#of the lab)"
 """Matches any message, and marks a filter as one of the lab's."""
@@ -101,6 +108,10 @@ class Leaks:
         self._show = _module._showwarnmsg
         self._new: set[tuple[Any, ...]] = set()
         self._listens = ExitStack()
+        self._collected_all = False
+        """Whether the program has collected all generations in this execution."""
+        self._older: Set[int] = frozenset()
+        """The addresses of what is older than the execution, while the program collects that."""
 
     def begin(self) -> None:
         """Attribute all warnings from now on to the execution that begins."""
@@ -108,6 +119,7 @@ class Leaks:
             gc.collect(1)  # the first time, what was dropped before the exploration
         self._executions += 1
         self._heard.clear()
+        self._collected_all = False
         recorder = _Recorder.present()
         self._outside = self._ambient if recorder.showwarning is _drop else recorder
         if self._outside != _told.recorder:  # such as a fixture that was made anew
@@ -129,7 +141,7 @@ class Leaks:
         recorder.let_go()
         # A recorder that the program has left behind hears no more.
         _module.showwarning, _module._showwarnmsg_impl = self._outside
-        gc.collect(0)
+        gc.collect(OLDEST if self._collected_all else 0)
         self.end()
         if self._heard and outcome.kind is None and not outcome.stopped:
             outcome = Outcome("leak", "\n".join(self._heard))
@@ -141,13 +153,20 @@ class Leaks:
         _told.before |= self._new
         self._new.clear()
 
+    def collects(self, phase: str, info: dict[str, Any]) -> None:
+        """Called before and after each collection."""
+        self._older = frozenset()
+        if phase == "start" and info["generation"] == OLDEST and not self._collected_all:
+            self._collected_all = True
+            self._older = set(map(id, gc.get_objects(OLDEST)))
+
     def _hear(self, it: warnings.WarningMessage) -> None:
         """Stand in for the function that gets each warning that no filter stops."""
         if _Recorder.present() != self._outside:
             self._show(it)  # the program records it
             return
         is_leak = _is_leak(it)
-        if is_leak:
+        if is_leak and not (self._older and id(_dropped(it)) in self._older):
             self._heard.append(str(it.message))
         if self._outside.prints or (is_leak and not _is_shown(it)):
             return
@@ -159,6 +178,16 @@ class Leaks:
 
 def _is_leak(it: warnings.WarningMessage) -> bool:
     return issubclass(it.category, ResourceWarning) or "was never awaited" in str(it.message)
+
+
+def _dropped(it: warnings.WarningMessage) -> Any:
+    """Return what was dropped, as far as the warning or the ``__del__`` that gives it tells."""
+    frame: FrameType | None = sys._getframe(1)
+    while it.source is None and frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return frame.f_locals.get(frame.f_code.co_varnames[0])
+        frame = frame.f_back
+    return it.source
 
 
 def _hear_all_leaks() -> None:
@@ -225,9 +254,11 @@ def listening() -> Iterator[Leaks]:
         _hear_all_leaks()
         warnings.showwarning = _drop  # `catch_warnings` restores it
         gc.disable()
+        gc.callbacks.append(leaks.collects)
         try:
             yield leaks
         finally:
+            gc.callbacks.remove(leaks.collects)
             leaks.end()
             if was_enabled:
                 gc.enable()
