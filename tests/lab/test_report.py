@@ -393,6 +393,20 @@ def test_a_replay_writes_a_page_too(tmp_path: Path) -> None:
     )
 
 
+def test_a_page_shows_what_is_no_unicode(tmp_path: Path) -> None:
+    """A file has any name on Linux, and Python keeps its bytes in lone surrogates."""
+
+    async def program() -> None:
+        await asyncio.sleep(0)
+        raise FileNotFoundError(b"spool/caf\xe9.txt".decode("utf-8", "surrogateescape"))
+
+    (failure,) = lab.explore(program, html=tmp_path).failures
+    assert "spool/caf\\udce9.txt" in Path(str(failure.page)).read_text("utf-8")
+    name = "caf\udce9" + "x" * 300
+    (failure,) = with_pages(lab.explore(program), tmp_path, name, str).failures
+    assert Path(str(failure.page)).is_file()
+
+
 def test_a_page_of_a_tool_has_its_command_and_a_name_that_any_system_takes(tmp_path: Path) -> None:
     found = lab.explore(one_wakes_another)
     names = []

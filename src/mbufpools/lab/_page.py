@@ -95,7 +95,8 @@ def write_page(
     place = Path(directory)
     place.mkdir(parents=True, exist_ok=True)
     path = place / f"{_file_name(name)}.html"
-    path.write_text(page_of(title, report, steps), "utf-8")
+    # The name of a file that is no UTF-8 may be in a message.
+    path.write_text(page_of(title, report, steps), "utf-8", "backslashreplace")
     return str(path)
 
 
@@ -105,7 +106,9 @@ def _file_name(name: str) -> str:
     spelt = re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-")
     if len(spelt) <= LONGEST_NAME:
         return spelt
-    digest = hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()
+    digest = hashlib.sha1(
+        name.encode("utf-8", "backslashreplace"), usedforsecurity=False
+    ).hexdigest()
     return f"{spelt[: LONGEST_NAME - 9]}-{digest[:8]}"
 
 
