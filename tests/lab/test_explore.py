@@ -844,6 +844,7 @@ def test_a_task_that_is_missing_in_a_later_execution_is_reported(backend: lab.Ba
         ({"backend": "curio"}, "no backend 'curio': expected 'asyncio' or 'trio'"),
         ({"max_executions": 0}, "max_executions is 0; expected an integer of at least 1"),
         ({"max_preemptions": -1}, "max_preemptions is -1; expected an integer of at least 0"),
+        ({"max_failures": 0}, "max_failures is 0; expected an integer of at least 1"),
         ({"depth": 0}, "depth is 0"),
         ({"step_limit": 0}, "step_limit is 0"),
         ({"strategy": "dpor", "cancel": True}, "dpor cannot cancel"),

@@ -22,12 +22,12 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_frames``           whose code a frame runs
 ``_outcome``          how an execution ended; what the lab refuses
 ``_private_names``    the private names of trio and anyio that the lab uses; checks them
-``_fresh``            what is made anew before each execution: `reset` and `fresh`
 ``_options``          the options of an exploration, checked; the names of their values
 ``_steps``            steps, what each touched, and which step happens before which
 ``_ordered_sets``     sets of asyncio that are walked in a fixed order
 ``_instants``         where the clock of an execution begins, and when a deadline has come
 ``_running``          whether the calling thread runs the program, and what time it is there
+``_fresh``            what is made anew before each execution: `reset` and `fresh`
 ``_other_loops``      objects of asyncio that an earlier execution has bound to its event loop
 ``_anyio_use``        whether the program uses anyio
 ``_outsiders``        threads that the program has not started, and timers of the system
@@ -65,6 +65,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_oracles``          `invariant`, `eventually` and `choose`
 ``_token``            a schedule as one line of text
 ``_repetition``       whether the program does the same in the same schedule
+``_real_times``       variables that hold a time of the real clock
 ``_shrink``           finds fewer deviations that still fail
 ``_strategy``         what a strategy is
 ``_strategies``       fifo, random, PCT, exhaustive, replay

@@ -39,7 +39,7 @@ from typing import Any
 from ._declare import recorder
 from ._instants import BEGIN, TICK
 from ._redirected import calls_same, methods_replaced, real, redirect
-from ._running import inside, looked, moment, now, pass_time, sleep, turn
+from ._running import inside, looked, moment, now, pass_time, sleep, tells_time, turn
 
 __all__ = ["BEGINS", "CLOCKS", "EPOCH", "copies_of_datetime", "virtual_datetime"]
 
@@ -93,7 +93,7 @@ def _virtual(function: Callable[..., Any], virtual: Callable[[], Any]) -> Callab
     really = real(function)
 
     def clock() -> Any:
-        return virtual() if inside() else really()
+        return virtual() if tells_time() else really()
 
     clock.__name__ = clock.__qualname__ = function.__name__
     return clock
@@ -104,7 +104,7 @@ def _with_time(function: Callable[..., Any]) -> Callable[..., Any]:
     really = real(function)
 
     def of_time(seconds: float | None = None, /) -> Any:
-        return really(_wall() if seconds is None and inside() else seconds)
+        return really(_wall() if seconds is None and tells_time() else seconds)
 
     of_time.__name__ = of_time.__qualname__ = function.__name__
     return of_time
@@ -123,11 +123,11 @@ def _virtual_sleep(seconds: float, /) -> Any:
 
 
 def _virtual_asctime(*args: Any) -> Any:
-    return _asctime(*args) if args or not inside() else _asctime(_localtime(_wall()))
+    return _asctime(*args) if args or not tells_time() else _asctime(_localtime(_wall()))
 
 
 def _virtual_strftime(format: str, /, *args: Any) -> Any:
-    virtual = () if args or not inside() else (_localtime(_wall()),)
+    virtual = () if args or not tells_time() else (_localtime(_wall()),)
     return _strftime(format, *args, *virtual)
 
 
@@ -154,7 +154,7 @@ def _clock_gettime(function: Callable[[int], Any], in_ns: bool) -> Callable[[int
 
     def gettime(clock: int, /) -> Any:
         is_wall = _IS_WALL.get(clock)
-        if is_wall is None or not inside():
+        if is_wall is None or not tells_time():
             return really(clock)
         if is_wall:
             return _wall_in_ns() if in_ns else _wall()
@@ -198,7 +198,7 @@ _real_methods: dict[str, Any] = {
 
 
 def _now(cls: Any, /, tz: datetime.tzinfo | None = None) -> Any:
-    if not inside():
+    if not tells_time():
         return _real_methods["now"].__get__(None, cls)(tz)
     return cls.fromtimestamp(_wall_of_datetime(), tz)
 
@@ -210,13 +210,13 @@ def _wall_of_datetime() -> float:
 
 def _utcnow(cls: Any, /) -> Any:
     there = _real_methods["utcnow"].__get__(None, cls)()  # it warns, from Python 3.12 on
-    if not inside():
+    if not tells_time():
         return there
     return cls.fromtimestamp(_wall_of_datetime(), datetime.UTC).replace(tzinfo=None)
 
 
 def _today(cls: Any, /) -> Any:
-    if not inside():
+    if not tells_time():
         return _real_methods["today"].__get__(None, cls)()
     return cls.fromtimestamp(_wall_of_datetime())
 

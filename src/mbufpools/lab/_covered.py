@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from . import _running
 from ._outcome import Outcome
 from ._schedule import Schedule
 from ._steps import Name
@@ -31,6 +32,8 @@ class Covered:
     """Whether the program was given values by `choose`."""
     timed: bool = False
     """Whether the clock moved to one deadline while a later one was set."""
+    looked: bool = False
+    """Whether the program looked at a clock."""
     polled: set[str] = field(default_factory=set)
     """Why the clock moved although tasks could run."""
     outlived: set[str] = field(default_factory=set)
@@ -50,6 +53,7 @@ class Covered:
             self.ended_though_cancelled = self.ended_though_cancelled or ended
         self.picked = self.picked or bool(schedule.picks)
         self.timed = self.timed or schedule.timed
+        self.looked = self.looked or _running.looks > 0
         if schedule.stillness.first:
             self.polled.add(schedule.stillness.first)
         self.outlived |= schedule.outlived
@@ -65,6 +69,7 @@ class Covered:
         self.ended_though_cancelled = self.ended_though_cancelled or other.ended_though_cancelled
         self.picked = self.picked or other.picked
         self.timed = self.timed or other.timed
+        self.looked = self.looked or other.looked
         self.polled |= other.polled
         self.outlived |= other.outlived
         self.unscheduled |= other.unscheduled

@@ -40,6 +40,7 @@ from ._outcome import (
 )
 from ._outsiders import forget_outsiders, wait_for_threads
 from ._private_names import require
+from ._real_times import noted_times
 from ._redirected import redirected
 from ._repetition import Record, Records, difference, left_over, note_survival, same_message
 from ._replaced import known, replaced
@@ -492,6 +493,7 @@ def _shrunk(
 
     remarks = left_over(program, options)
     how, second = _differs(program, options, records, found)
+    remarks += noted_times(program, options)
     replays = 1
     if how is not None and found.number == 1:
         note_survival(program, records.survived())

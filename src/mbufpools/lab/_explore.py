@@ -34,6 +34,7 @@ from ._outsiders import forget_outsiders
 from ._pages import with_pages
 from ._parallel import LEAST_SECONDS, execute_in_parallel
 from ._program import check_program
+from ._real_times import noted_times, real_times
 from ._repetition import left_over, note_survival, survival
 from ._result import Exploration, ExplorationIncomplete, Failure
 from ._steps import spell
@@ -270,6 +271,9 @@ def _remarks(
     told = survival(program, options)
     if told is not None:
         yield f"{told}: what is proved is only what happens once that state is there"
+    noted = real_times(program, options) if covered.looked else None
+    if noted is not None:
+        yield noted
     if covered.unscheduled:
         names = ", ".join(sorted(covered.unscheduled))
         yield f"the lab does not choose when trio runs what it keeps to itself ({names})"
@@ -422,7 +426,7 @@ def replay(
         )
     failures: tuple[Failure, ...] = ()
     if outcome.kind is not None:
-        remarks = left_over(program, options)
+        remarks = left_over(program, options) + noted_times(program, options)
         failures = (make_failure(backend, schedule, outcome, remarks),)
         collect_unheard()
     exploration = Exploration(

@@ -1,4 +1,5 @@
-"""What is made anew before each execution: modules that are executed again, and a function.
+"""What is made anew before each execution: modules that are executed again, and a function. The
+clocks tell them the time at which the execution begins.
 
 At the end of an exploration a module that was executed again gets its own variables back. A test
 may hold one of them (``reset=cache.DATA.clear``), or a function that uses them.
@@ -11,6 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import CodeType, ModuleType
 from typing import Any
+
+from ._running import at_begin
 
 __all__ = ["Renewal", "executed_before", "module_names", "own_variables_kept"]
 
@@ -42,7 +45,12 @@ class Renewal:
         if self._names != _executed:
             self._execute()
         _executed = ()
-        if self._reset is not None:
+        if self._reset is None:
+            return
+        if hasattr(self._reset, "only_fixtures"):  # the first time pytest has made them
+            self._reset()
+            return
+        with at_begin():
             self._reset()
 
     def _execute(self) -> None:
@@ -50,7 +58,8 @@ class Renewal:
             for name, value in list(vars(module).items()):
                 if not name.startswith("__") and not isinstance(value, ModuleType):
                     del vars(module)[name]
-            exec(code, vars(module))
+            with at_begin():
+                exec(code, vars(module))
 
 
 _executed: tuple[str, ...] = ()

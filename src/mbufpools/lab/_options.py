@@ -86,12 +86,13 @@ class Options:
         numbers: tuple[tuple[str, Any, int], ...] = (
             ("max_preemptions", self.max_preemptions, 0),
             ("max_executions", self.max_executions, 1),
+            ("max_failures", self.max_failures, 1),
             ("depth", self.depth, 1),
             ("step_limit", self.step_limit, 1),
             ("slice_steps", self.slice_steps, 1),
         )
         for what, value, least in numbers:
-            if value is None and what == "max_preemptions":
+            if value is None and what in ("max_preemptions", "max_failures"):
                 continue
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{what} is {value!r}; expected an integer of at least {least}")

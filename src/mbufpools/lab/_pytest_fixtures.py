@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ._frames import is_installed
+from ._running import at_begin
 
 __all__ = ["Fixtures"]
 
@@ -112,7 +113,8 @@ class Fixtures:
         def renew() -> None:
             self._renew()
             if reset is not None:
-                reset()
+                with at_begin():
+                    reset()
 
         renew.only_fixtures = reset is None  # type: ignore[attr-defined]  # which `Options` asks
         return renew

@@ -36,13 +36,16 @@ from ._schedule import Deviations, Rule, Schedule
 from ._steps import OVER, RAISED, spell
 
 __all__ = [
+    "LOOKED_AT",
     "Record",
     "Records",
+    "attributes_of",
     "difference",
     "left_over",
     "note_survival",
     "same_message",
     "survival",
+    "variables",
 ]
 
 AGAIN = 5
@@ -269,7 +272,7 @@ def _state_of(program: Any) -> list[tuple[str, object]]:
     found: list[tuple[str, object]] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name, value in _variables(program):
+        for name, value in variables(program):
             try:
                 found += list(_fingerprints(name, value))
             except Exception:  # noqa: BLE001 - an object that cannot be looked at
@@ -283,7 +286,7 @@ def _installed() -> tuple[str, str]:
     return sysconfig.get_path("stdlib"), sysconfig.get_path("purelib")
 
 
-def _variables(program: Any) -> Iterator[tuple[str, Any]]:
+def variables(program: Any) -> Iterator[tuple[str, Any]]:
     """Yield the variables of the program's module, and of the modules that it has imported from, by
     name."""
     program = function_of(program)
@@ -309,7 +312,7 @@ def bound_to_loops(program: Any) -> dict[str, str]:
         warnings.simplefilter("ignore")  # as in `_state_of`
         return {
             name: f"an asyncio {type(value).__name__}, bound to the event loop that used it first"
-            for name, value in _variables(program)
+            for name, value in variables(program)
             if isinstance(getattr(value, "_loop", None), asyncio.AbstractEventLoop)
         }
 
@@ -331,10 +334,10 @@ def _fingerprints(name: str, value: Any) -> Iterator[tuple[str, object]]:
         held = value.values() if isinstance(value, dict) else value
         yield name, (id(value), len(value), *map(id, islice(held, LOOKED_AT)))
     else:
-        yield name, (id(value), tuple((key, id(it)) for key, it in _attributes(value)))
+        yield name, (id(value), tuple((key, id(it)) for key, it in attributes_of(value)))
 
 
-def _attributes(value: Any) -> Iterator[tuple[str, object]]:
+def attributes_of(value: Any) -> Iterator[tuple[str, object]]:
     """Yield the attributes of an object, also of one with slots."""
     yield from list(getattr(value, "__dict__", {}).items())
     for cls in type(value).__mro__:

@@ -9,10 +9,14 @@ others it does what the function has always done.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ._instants import BEGIN
 
 __all__ = [
     "add_thread",
+    "at_begin",
     "begin",
     "end",
     "inside",
@@ -24,6 +28,7 @@ __all__ = [
     "remove_thread",
     "sleep",
     "sleep_by",
+    "tells_time",
     "turn",
 ]
 
@@ -42,6 +47,10 @@ _sleep: Callable[[float], None] | None = None
 """What the thread of the event loop does in a sleep; None lets only time pass."""
 _number = 0
 """The number of the execution."""
+_preparing: int | None = None
+"""The thread that makes something anew for the next execution."""
+_looked_before = 0.0
+"""Seconds that its looks at the clock have taken."""
 
 
 def begin(
@@ -55,8 +64,9 @@ def begin(
         pass_time: lets so many seconds pass in the middle of a step.
         turn: returns a number that differs in each step of a task, and in each round of callbacks.
     """
-    global looks, _loop_thread, _now, _number, _turn
-    _now, _turn, looks = now, turn, 0.0
+    global looks, _looked_before, _loop_thread, _now, _number, _turn
+    _now, _turn, looks = now, turn, _looked_before
+    _looked_before = 0.0
     _loop_thread = threading.get_ident()
     _number += 1
     add_thread(pass_time)
@@ -73,6 +83,30 @@ def end() -> None:
 def inside() -> bool:
     """Return True if the calling thread runs the program."""
     return threading.get_ident() in _threads
+
+
+@contextmanager
+def at_begin() -> Iterator[None]:
+    """Let the clocks tell the calling thread the time at which the next execution begins, since it
+    makes something anew for that. Otherwise it is outside of any execution."""
+    global looks, _looked_before, _now, _preparing
+    before = _now, _preparing, looks
+    _now, _preparing, looks = _time_of_begin, threading.get_ident(), _looked_before
+    try:
+        yield
+    finally:
+        _looked_before = looks
+        _now, _preparing, looks = before
+
+
+def _time_of_begin() -> float:
+    return BEGIN
+
+
+def tells_time() -> bool:
+    """Return True if the clocks tell the calling thread virtual time."""
+    thread = threading.get_ident()
+    return thread in _threads or thread == _preparing
 
 
 def add_thread(pass_time: Callable[[float], None]) -> None:
@@ -122,4 +156,9 @@ def sleep(seconds: float) -> None:
 
 def pass_time(seconds: float) -> None:
     """Let time pass, as a blocking call of the calling thread does."""
-    _threads[threading.get_ident()](seconds)
+    global looks
+    lets_pass = _threads.get(threading.get_ident())
+    if lets_pass is None:  # before the execution
+        looks += seconds
+    else:
+        lets_pass(seconds)
