@@ -145,9 +145,9 @@ class _Backend(trio.abc.Instrument):
         self._serving: dict[Name, trio.CancelScope] = {}
         """The scopes of the tasks that serve the program's threads."""
         self._threads = ThreadCache()
-        self._closes: str | None = None
         self._spawning = ""
         """The module of what the task runs that is being made."""
+        self._closes: str | None = None
         """The async generator that is closed because the program has ended."""
         self._until_idle: set[trio.lowlevel.Task] = set()
         """The tasks that wait until no other task can run."""
