@@ -18,8 +18,8 @@ FAULTS = {
     ),
     "page-refused": (
         "a wakeup tries without sleeping (`PR_NOWAIT`). If the system has no page at that moment, "
-        "the process sleeps on, under a direct wakeup as well, and nothing tries again when there "
-        "is memory."
+        "the process sleeps on, today and under a direct wakeup as well, and nothing tries again "
+        "when there is memory."
     ),
     "unlocked-look": (
         "`pool_wakeup` looks at `pr_requests` without the lock, while `pool_runqueue` may have "

@@ -14,7 +14,7 @@ from ._intervals import median, reach
 from ._kernels import CPUS
 from ._results import Cell, Results
 from .questions._beyond import IDLE
-from .questions._cure import COLD
+from .questions._cure import COLD, cold_never
 from .questions._grab import sleepers_share
 from .questions._incidents import (
     changed,
@@ -29,10 +29,10 @@ from .questions._incidents import (
     typical_wait,
     waits,
 )
-from .questions._question import as_percent, given, kernel, mean, never, seconds, typical
+from .questions._question import as_percent, given, kernel, mean, seconds, typical
 from .questions._wakeups import STORMS, price
 
-__all__ = ["FINDING_CELLS", "cold_without_caches", "findings", "grabbed", "hidden"]
+__all__ = ["FINDING_CELLS", "cold_without_caches", "findings", "grabbed", "hidden", "storm"]
 
 HIDDEN = {
     (name, order): Cell.of("hidden", kernel(name), pool="mcl2k", pages=256, **more)
@@ -89,7 +89,7 @@ def hidden(results: Results) -> str:
 
 def cold_without_caches(results: Results) -> str:
     """What the patch cures if there are no per-CPU caches."""
-    lost, of = _cold_never(results, 0)
+    lost, of = cold_never(results, "patch", 0)
     patched = sum(hung(results, ALONE[1]))
     return (
         f"Without per-CPU caches the patch leaves {lost} of {of} sleepers of a cold pool asleep, "
@@ -100,23 +100,14 @@ def cold_without_caches(results: Results) -> str:
     )
 
 
-def _cold_never(results: Results, caches: int) -> tuple[int, int]:
-    """How many cold gets were never served under the patch, and of how many."""
-    values = [
-        value
-        for cell in COLD
-        if cell.kernel == kernel("patch", caches)
-        for value in results.values(cell, "served_after")
-    ]
-    return never(values), len(values)
-
-
 def _cold(results: Results) -> str:
-    lost, of = _cold_never(results, CPUS)
+    lost, of = cold_never(results, "patch", CPUS)
     more, fewer = more_and_fewer(results, BEFORE, PATCHED)
+    horizon = given(results, COLD[0])["horizon"]
     return (
         f"{cold_without_caches(results)} With "
-        f"caches {lost} of {of} sleep on, and the incident comes out otherwise in "
+        f"caches {lost} of {of} still sleep after {horizon:g} s, and the incident comes out "
+        "otherwise in "
         f"{changed(results, BEFORE, PATCHED)}: more requests are done in {more}, fewer in {fewer}."
     )
 
@@ -172,9 +163,16 @@ def _cost(results: Results) -> str:
     half = [median(results.values(cell, "left_50")) for cell in IDLE[:2]]
     stay = ["longer than was simulated" if value is None else f"{value:,.0f} s" for value in half]
     return (
-        f"In a storm of freed pages the wakeups cost {most / 1e6:.2%} of a CPU at most, while it "
-        f"lasts; half of 256 idle pages stay for {stay[0]}, and for {stay[1]} with caches."
+        f"In {storm(results)} the wakeups cost {most / 1e6:.2%} of a CPU at most, while it lasts; "
+        f"half of 256 idle pages stay for {stay[0]}, and for {stay[1]} with caches."
     )
+
+
+def storm(results: Results) -> str:
+    """What the storm is in which the wakeups are dearest."""
+    rate = given(results, STORMS[0])["rate"]
+    asleep = max(cell.parameters["sleepers"] for cell in STORMS)
+    return f"a storm of {rate:,g} freed pages a second, with {asleep} processes asleep,"
 
 
 def findings(results: Results) -> list[str]:

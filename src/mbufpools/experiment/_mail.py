@@ -13,11 +13,11 @@ from mbufpools._pool_cache import LIST_ITEMS
 from mbufpools.demokit import Table, plural
 
 from ._faults import FAULTS, SPIN
-from ._findings import FINDING_CELLS, cold_without_caches, grabbed
+from ._findings import FINDING_CELLS, cold_without_caches, grabbed, storm
 from ._measured import INCIDENT, PUTS_TO_A_PAGE, WINDOW
 from ._results import Cell, Results
 from .questions._backlog import BACKLOGS, BY_PUTS, GROWS, what_blocks_do
-from .questions._cure import CACHED, HIDDEN, ORDERS, PAGES, POOLS, same_with_caches
+from .questions._cure import CACHED, COLD, HIDDEN, ORDERS, PAGES, POOLS, same_with_caches
 from .questions._incidents import (
     changed,
     less_and_more_slept,
@@ -29,7 +29,7 @@ from .questions._incidents import (
 from .questions._margin import MARGIN, MARGIN_CELLS
 from .questions._page import AFTER_CELLS, COLD_CELLS, PAGE, SHOWN, standing_still
 from .questions._question import as_percent, given, kernel, mean, memory, seconds, typical
-from .questions._ratio import RATIOS, puts_to_a_page
+from .questions._ratio import RATIOS, hardly_a_page, puts_to_a_page
 from .questions._wakeups import STEADY, STORMS, price
 
 __all__ = ["MAIL_CELLS", "Mail", "mails"]
@@ -154,7 +154,8 @@ def _curpage(results: Results) -> list[str]:
         f"{given(results, first)['pages']} pages, which is one page.{caches}",
         f"Under a load: {_incident(results)}. In the {load['end'] - load['resume']:g} seconds "
         f"after that, with the caches of {results.cpus or before.kernel.caches} CPUs, the mean "
-        f"wait of the gets that sleep is {lasted[0]:,.0f} ms as it is, and {lasted[1]:,.0f} with "
+        f"wait (median of {plural(results.seeds_of(PAGE.cells), 'run')}) of the gets that sleep is "
+        f"{lasted[0]:,.0f} ms as it is, and {lasted[1]:,.0f} with "
         f"the two lines ({worst[0]:,.0f} and {worst[1]:,.0f} in the worst run). A process that "
         f"sleeps less asks for more: {slept[1]:.1%} of the M_WAIT gets sleep instead of "
         f"{slept[0]:.1%}{in_all}; "
@@ -183,14 +184,16 @@ def _hidden_table(results: Results) -> Table:
 def _faults() -> list[str]:
     told = (f"- {name}: {text}".replace("`", "") for name, text in FAULTS.items())
     return [
-        "The patch does what it says, but for four faults, each in a narrow case; and it makes one "
-        "thing later.",
-        "I have not seen the last messages of the thread, those of 30 January. In a snapshot of 19 "
-        "August the patch is not in the tree. I read subr_pool.c 1.243, and uipc_mbuf.c 1.302 "
+        "The patch does what it says. Four faults are in it or around it, each in a narrow case. "
+        "One is new with it: header-refused. In the others a wakeup that the patch relies on is "
+        "lost or fails: page-refused and unlocked-look are in the kernel today, and mark-early is "
+        "one of task_add. And the patch makes one thing later.",
+        "I have not seen the last message of the thread, of 30 January. In a snapshot of 19 "
+        "August 2026 the patch is not in the tree. I read subr_pool.c 1.243, and uipc_mbuf.c 1.302 "
         "to 1.307; the patch is to 1.302.",
         *(_fill(it, "  ") for it in told),
         f"{SPIN} The window of unlocked-look is {WINDOW} there. The names are those of a model of "
-        "several CPUs, which has a schedule of each (mbufpools smp NAME).",
+        "several CPUs, which has a schedule of each; my mail on the questions says where it is.",
         "The first three have one cure: the gc runs the requests of each pool once a second, and a "
         "page that is given back unused causes no wakeup. A lost wakeup is then late by a second "
         "at most.",
@@ -207,6 +210,7 @@ def _caches(results: Results) -> list[str]:
     load = given(results, before)
     visits = typical(results, drained, "cpu_visits") / typical(results, drained, "seconds")
     runs = results.seeds_of(PAGE.cells)
+    horizon = given(results, COLD[0])["horizon"]
     return [
         "With per-CPU caches the patch has hardly a page to wake for. The items of an idle pool "
         "stay in the lists of the CPUs and in the depot, so its pages do not become empty. The "
@@ -222,8 +226,9 @@ def _caches(results: Results) -> list[str]:
         f"refused: of the M_DONTWAIT gets. wait: of the M_WAIT gets that sleep, median of {runs} "
         "runs of the mean wait; worst: the longest of these. 9k: served, of one get a second for a "
         "9k cluster, whose pool is empty. cold 9k: seconds that such a get sleeps while idle "
-        "receive clusters hold all memory. Columns with a * are the real code, with more load: "
-        "one run of each, and I have no note of how the 8 CPUs were played.",
+        f"receive clusters hold all memory (never: not in {horizon:g} s). Columns with a * are the "
+        "real code, with more load: one run of each, and I have no note of how the 8 CPUs were "
+        "played.",
         "Draining has a price. pool_cache_enter takes no lock, so no CPU can empty the cache of "
         "another; each drain has to visit every CPU (sched_peg_curproc, or a cross call). In this "
         f"load that is {visits:,.0f} visits a second. What a visit takes was not measured.",
@@ -263,7 +268,8 @@ def _table(results: Results) -> Table:
 
 
 def _questions(results: Results) -> list[str]:
-    storm = max(max(price(results, cell)) for cell in STORMS)
+    rare = hardly_a_page(results)
+    stormy = max(max(price(results, cell)) for cell in STORMS)
     steady = max(max(price(results, cell)) for cell in STEADY)
     cached, alone = (
         f"{few:,} to {many:,}"
@@ -276,21 +282,22 @@ def _questions(results: Results) -> list[str]:
         f"Is the memory grabbed before the wakeup makes it through? {grabbed(results)}",
         _backlog(results),
         f"Just call wakeup? It is cheap. In the load of my mail on the caches, the wakeups take "
-        f"{steady:.1f} µs of CPU a second at most, with caches or without; in a storm of freed "
-        f"pages {storm / 1e6:.2%} of a CPU. The counts are those of the model, the nanoseconds of "
-        "a call those of the real code.",
+        f"{steady:.1f} µs of CPU a second at most, with caches or without; in {storm(results)} "
+        f"{stormy / 1e6:.2%} of a CPU. It is right, too: in a model of several CPUs it leaves no "
+        "process asleep, but for the faults of today's kernel. "
+        "The counts are those of the model, the nanoseconds of a call those of the real code.",
         "Add the task only near the limit? The margin must cover the page that left and the page "
         f"that is wanted. {MARGIN.verdict(results)}",
-        f"Many millions of puts to a freed page? On the real code there are {cached} with caches "
-        f"and a light load, and {alone} without caches. In the model it is "
-        f"{puts_to_a_page(results)}.",
+        "Many millions of puts to a freed page? It depends on the caches and the load. On the real "
+        f"code {cached} with caches and a light load, and {alone} without caches; in the model "
+        f"{puts_to_a_page(results)}{f'; {rare}' if rare else ''}.",
         MODEL,
         LIMITS,
         f"There are {plural(results.seeds_of(PAGE.cells), 'run')} of each kernel and load, each "
         "with a seed of its own. The model is a Python library, mbufpools, which has no public "
-        "address yet; in its source, `make report` computes all of this again, but for what was "
-        "measured on the real code: that is data there, and the harness that measured it is not "
-        "in the tree.",
+        "address yet; in its source, `make report-full` computes all of this again, but for what "
+        "was measured on the real code: that is data there, and the harness that measured it is "
+        "not in the tree.",
     ]
 
 

@@ -12,7 +12,17 @@ from .._kernels import CPUS
 from .._results import Cell, Results
 from ._question import Question, given, kernel, mean, never, percent, seconds
 
-__all__ = ["CACHED", "COLD", "CURE", "HIDDEN", "ORDERS", "PAGES", "POOLS", "same_with_caches"]
+__all__ = [
+    "CACHED",
+    "COLD",
+    "CURE",
+    "HIDDEN",
+    "ORDERS",
+    "PAGES",
+    "POOLS",
+    "cold_never",
+    "same_with_caches",
+]
 
 POOLS = ("mbufpl", "mcl2k", "mcl9k", "mcl64k")
 PAGES = (1, 16, 256, 4096)
@@ -138,8 +148,8 @@ def _calculated(results: Results, cell: Cell) -> float:
     return share_until_a_page_is_empty(results.values(cell, "items")[0] // pages, pages)
 
 
-def _cold_never(results: Results, name: str, caches: int) -> tuple[int, int]:
-    """How many cold gets were never served under a kernel, and of how many."""
+def cold_never(results: Results, name: str, caches: int) -> tuple[int, int]:
+    """How many cold gets were not served under a kernel, and of how many."""
     values = [
         value
         for cell in COLD
@@ -157,13 +167,15 @@ def _cure_verdict(results: Results) -> str:
         if cell.kernel == kernel("patch + curpage")
         for put in results.values(cell, "put")
     )
-    alone, of = _cold_never(results, "patch", 0)
-    cached, _ = _cold_never(results, "patch", 8)
+    alone, of = cold_never(results, "patch", 0)
+    cached, _ = cold_never(results, "patch", 8)
+    horizon = given(results, COLD[0])["horizon"]
     cured = stale < 0.01 and not alone and not cached
     return (
         f"{'Yes' if cured else 'Not all of it'}: with the patch {stale:.0%} of a 2k pool is put "
-        f"before a sleeper is served (curpage line: {fresh} put); cold gets left asleep: "
-        f"{alone} of {of}, with caches {cached}; without page headers its task spins."
+        f"before a sleeper is served (curpage line: {fresh} put); cold gets asleep "
+        f"after {horizon:g} s: {alone} of {of}, with caches {cached}; without page headers its "
+        "task spins."
     )
 
 
