@@ -140,7 +140,7 @@ def changed(results: Results, question: str, **figures: object) -> Results:
         ("backlog", {"sleeper_seconds": 9}, "direct saves nothing", "direct saves"),
         ("wakeups", {"runs": 10**7, "runs_idle": 0}, "not cheap", "Yes, it is cheap"),
         ("margin", {"served_after": None}, "No margin", "serves every get"),
-        ("ratio", {"pages_freed": 0}, "Yes: 6 light loads freed no page in 120", "It depends on the load"),
+        ("ratio", {"pages_freed": 0}, "Yes: 6 light loads freed no page", "It depends on the load"),
         ("ratio", {"pages_freed": 100}, "No:", "It depends on the load"),
         ("beyond", {"left_50": None}, "over 4,500 s", "136 s"),
         ("beyond", {"refused": 0, "slept": 0}, "the limit was never reached", "the patch changes"),

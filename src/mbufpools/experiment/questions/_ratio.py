@@ -88,7 +88,7 @@ def _loads(results: Results, caches: bool) -> tuple[list[float], list[tuple[int,
 
 def puts_to_a_page(results: Results) -> str:
     """The puts to a freed page in the model, as a part of a sentence."""
-    told = []
+    told: list[str] = []
     for caches, name in ((False, "without caches"), (True, "with caches")):
         ratios, _ = _loads(results, caches)
         if ratios:
@@ -103,9 +103,8 @@ def hardly_a_page(results: Results) -> str:
     if not rare:
         return ""
     pages, runs = (sum(counts) for counts in zip(*rare, strict=True))
-    return (
-        f"{plural(len(rare), 'light load')} freed {plural(pages, 'page')} in {plural(runs, 'run')}"
-    )
+    freed = plural(pages, "page") if pages else "no page"
+    return f"{plural(len(rare), 'light load')} freed {freed} in {plural(runs, 'run')}"
 
 
 def _ratio_verdict(results: Results) -> str:
