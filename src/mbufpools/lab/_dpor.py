@@ -90,11 +90,14 @@ class Dpor(Strategy):
         self._nodes.append(node)
         if node.todo:
             return node.todo[0].task
-        awake = {name: it for name, it in point.ready.items() if name not in node.sleep}
-        if not awake:
-            raise Stop
-        current = point.current if point.current in awake else None
-        choice = default_choice(awake, current, point.slice_used and len(awake) > 1)
+        if node.sleep:
+            awake = {name: it for name, it in point.ready.items() if name not in node.sleep}
+            if not awake:
+                raise Stop
+            current = point.current if point.current in awake else None
+            choice = default_choice(awake, current, point.slice_used and len(awake) > 1)
+        else:
+            choice = point.default
         node.todo.append(_Branch(choice, {}))
         return choice
 

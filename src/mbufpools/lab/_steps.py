@@ -69,7 +69,10 @@ def conflict(one: Accesses, other: Accesses) -> bool:
     """Return True if the order of two steps with these accesses can matter."""
     if len(one) > len(other):
         one, other = other, one
-    return any(resource in other and (write or other[resource]) for resource, write in one.items())
+    for resource, write in one.items():  # noqa: SIM110 - `any` would make a generator each time
+        if resource in other and (write or other[resource]):
+            return True
+    return False
 
 
 def order(steps: Sequence[Step]) -> tuple[list[int], list[tuple[int, int]]]:
@@ -82,11 +85,13 @@ def order(steps: Sequence[Step]) -> tuple[list[int], list[tuple[int, int]]]:
     before: list[int] = []
     races: list[tuple[int, int]] = []
     last: dict[Name, int] = {}
+    # For each resource, as masks: the last step that wrote it, and the steps that read it since.
     written: dict[Resource, int] = {}
-    read: dict[Resource, list[int]] = {}
+    read: dict[Resource, int] = {}
     for i, step in enumerate(steps):
+        this = 1 << i
         if step.task == CLOCK:
-            mask = (1 << i) - 1
+            mask = this - 1
         else:
             mask = before[last[step.task]] if step.task in last else 0
             # What came before a cause is in the mask of the cause, so the latest one comes first.
@@ -94,22 +99,20 @@ def order(steps: Sequence[Step]) -> tuple[list[int], list[tuple[int, int]]]:
             while causes:
                 mask |= before[causes.bit_length() - 1]
                 causes &= ~mask
-        candidates: set[int] = set()
+        conflicting = 0
         for resource, write in step.accesses.items():
-            if resource in written:
-                candidates.add(written[resource])
+            conflicting |= written.get(resource, 0)
             if write:
-                if resource in read:
-                    candidates.update(read.pop(resource))
-                written[resource] = i
-            elif resource in read:
-                read[resource].append(i)
+                conflicting |= read.pop(resource, 0)
+                written[resource] = this
             else:
-                read[resource] = [i]
-        for j in sorted(candidates, reverse=True):
-            if not mask >> j & 1:
-                races.append((j, i))
-                mask |= before[j]
-        before.append(mask | 1 << i)
+                read[resource] = read.get(resource, 0) | this
+        conflicting &= ~mask
+        while conflicting:
+            j = conflicting.bit_length() - 1
+            races.append((j, i))
+            mask |= before[j]
+            conflicting &= ~mask
+        before.append(mask | this)
         last[step.task] = i
     return before, races
