@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import re
 import sys
 import warnings
 import weakref
@@ -190,10 +191,19 @@ def _dropped(it: warnings.WarningMessage) -> Any:
     return it.source
 
 
+_NEVER_AWAITED = f"{LAB}.*was never awaited"
+_HEARS_ALL: list[tuple[Any, ...]] = [
+    ("always", re.compile(_NEVER_AWAITED, re.IGNORECASE), RuntimeWarning, None, 0),
+    ("always", re.compile(LAB, re.IGNORECASE), ResourceWarning, None, 0),
+]
+"""The lab's filters as `warnings` keeps them, the first one first."""
+
+
 def _hear_all_leaks() -> None:
     """Put the lab's filters before all others, so that none of them stops a leak."""
-    warnings.filterwarnings("always", LAB, ResourceWarning)
-    warnings.filterwarnings("always", f"{LAB}.*was never awaited", RuntimeWarning)
+    if warnings.filters[:2] != _HEARS_ALL:  # else nothing has come before them
+        warnings.filterwarnings("always", LAB, ResourceWarning)
+        warnings.filterwarnings("always", _NEVER_AWAITED, RuntimeWarning)
 
 
 def _is_shown(it: warnings.WarningMessage) -> bool:
