@@ -379,7 +379,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         task.lab_body = body
         self._tasks[path] = weakref.ref(task)
         # asyncio's own default counts the tasks of all executions.
-        name = name or default_name(path)
+        default = default_name(path)
+        name = name or default
         self._makes = True
         try:
             task.__init__(coro, loop=self, name=name, context=context)  # type: ignore[misc]  # as it is made
@@ -390,7 +391,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         if self._injecting and path != MAIN and self._schedule.policy is not None:
             function = getattr(coro if body is None else body, "__qualname__", "")
             origin = origin_of(task, function, self._schedule.policy)
-        title = title_of(name, path, coro if body is None else body)
+        title = title_of(name, default, path, coro if body is None else body)
         self._schedule.spawned(path, title, exempt=exempt, origin=origin)
         return task
 
@@ -591,8 +592,13 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         return outcome
 
     def _drive(self, main: asyncio.Task[Any]) -> Outcome:
-        steps, schedule, stock = self._steps, self._schedule, self._stock
-        stillness = schedule.stillness
+        steps, callbacks, schedule, stock = (
+            self._steps,
+            self._callbacks,
+            self._schedule,
+            self._stock,
+        )
+        taken, stillness = schedule.steps, schedule.stillness
         idle = spins = 0
         last: int | None = None
         try:
@@ -600,13 +606,13 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 _interrupts.check()
                 if self._time_passed:
                     self._call_for_due_timers()
-                if self._due and not steps and not self._callbacks:
+                if self._due and not steps and not callbacks:
                     self._begin_iteration()
                 if stock:
-                    if self._callbacks:
+                    if callbacks:
                         first = min((it.order for it in self._ready.values()), default=math.inf)
                         self._run_callbacks(first)
-                elif self._callbacks or self._due:
+                elif callbacks or self._due:
                     self._begin_iteration()
                     self._run_chains()
                 ready = self._ready.copy()
@@ -617,15 +623,19 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                     if not ready:
                         schedule.left = self._ready.copy()
                         return self._result(main)
-                if not steps and self._callbacks and idle < IDLE_PASSES:
-                    idle += all(map(_is_retry, self._callbacks))
+                if not steps and callbacks and idle < IDLE_PASSES:
+                    idle += all(map(_is_retry, callbacks))
                     spins += 1
                     self._rounds += 1
                     if spins > schedule.step_limit:
                         raise Livelock
                     continue
                 idle = spins = 0
-                if steps and stillness.due and stillness.lasts(len(ready)):
+                if (
+                    len(taken) >= stillness.look_at
+                    and steps
+                    and stillness.lasts(len(taken), len(ready))
+                ):
                     if recorder.active and self._can_jump():
                         raise stillness.refuse()
                     if self._jump():
@@ -725,7 +735,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._origin = 1 << taken - 1
         self._since = taken
         self._running = name
-        task = self._task(name)
+        task = self._tasks[name]()
         if step.number == 1 and task is not None and task._must_cancel:  # type: ignore[attr-defined]  # asyncio's own
             schedule.never_entered(name)
             close_if_not_begun(task)
@@ -735,7 +745,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         happened = self._order - self._aside
         gave_way = happened == self._happened + 1 and name in self._steps
         self._happened = happened
-        schedule.stillness.step(gave_way and not (self._threads and self._serves(task)))
+        if not gave_way or (self._threads and self._serves(task)):
+            schedule.stillness.works(taken)
         if task is None or is_over(task):
             self._ends[name] = self._origin
             schedule.ended(name)

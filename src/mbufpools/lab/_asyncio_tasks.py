@@ -195,51 +195,48 @@ class LabFuture(asyncio.Future[Any]):
         super().__init__(loop=loop)
         recorder.made(self, "future")
 
-    def _touch(self, write: bool) -> None:
-        recorder.touch(recorder.name(self), write)
-
     def set_result(self, result: Any, /) -> None:
-        self._touch(True)
+        recorder.write(self)
         super().set_result(result)
 
     def set_exception(self, exception: Any, /) -> None:
-        self._touch(True)
+        recorder.write(self)
         super().set_exception(exception)
 
     def cancel(self, msg: Any = None) -> bool:
-        self._touch(True)
+        recorder.write(self)
         return super().cancel(msg)
 
     def done(self) -> bool:
-        self._touch(False)
+        recorder.read(self)
         return super().done()
 
     def cancelled(self) -> bool:
-        self._touch(False)
+        recorder.read(self)
         return super().cancelled()
 
     def result(self) -> Any:
-        self._touch(False)
+        recorder.read(self)
         return super().result()
 
     def exception(self) -> BaseException | None:
-        self._touch(False)
+        recorder.read(self)
         return super().exception()
 
     def add_done_callback(self, function: Any, /, *, context: Context | None = None) -> None:
-        self._touch(True)  # callbacks are called in the order of their coming
+        recorder.write(self)  # callbacks are called in the order of their coming
         super().add_done_callback(function, context=context)
 
     def remove_done_callback(self, function: Any, /) -> int:
-        self._touch(True)
+        recorder.write(self)
         return super().remove_done_callback(function)
 
     def __repr__(self) -> str:
-        self._touch(False)
+        recorder.read(self)
         return super().__repr__()
 
     def __await__(self) -> Any:
-        self._touch(False)
+        recorder.read(self)
         return super().__await__()
 
     __iter__ = __await__
@@ -380,11 +377,13 @@ class Driven:
 
 def task_title(task: LabTask) -> str:
     """Return a name for people: the given one, or that of the task's function."""
-    return title_of(task_name(task), task.lab_name, task.get_coro())
+    path = task.lab_name
+    return title_of(task_name(task), default_name(path), path, task.get_coro())
 
 
-def title_of(name: str, path: Name, coroutine: Any) -> str:
-    if name != default_name(path):
+def title_of(name: str, default: str, path: Name, coroutine: Any) -> str:
+    """Return a name for people of a task with a name and with a default one."""
+    if name != default:
         return name
     if path == MAIN:
         return "main"

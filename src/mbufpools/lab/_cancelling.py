@@ -23,7 +23,12 @@ from anyio._backends._asyncio import _task_states
 
 from ._declare import recorder
 
-__all__ = ["declare_member", "declare_spawn", "declaring_cancellations"]
+__all__ = [
+    "declare_member",
+    "declare_spawn",
+    "declare_spawn_on_trio",
+    "declaring_cancellations",
+]
 
 _CLASSES = {
     "anyio._backends._asyncio": {"cancel": ("cancel",), "look": ("__enter__", "__exit__")},
@@ -51,7 +56,7 @@ def _parts(scope: Any) -> tuple[Any, Any]:
 
 def _reach(scope: Any) -> None:
     """Record that every task inside a scope is cancelled, or may be."""
-    recorder.touch(recorder.name(scope), True)
+    recorder.write(scope)
     pending = [scope]
     while pending:
         tasks, inner = _parts(pending.pop())
@@ -63,13 +68,20 @@ def _reach(scope: Any) -> None:
 
 
 def declare_spawn(scope: Any) -> None:
-    """Record that a task is spawned into a scope.
+    """Record that a task is spawned into a scope of anyio on asyncio.
 
     The scope, or one around it, may be cancelled already, so all of them are read.
     """
     while scope is not None:
-        recorder.touch(recorder.name(getattr(scope, "_scope", scope)), False)
-        scope = getattr(scope, "_parent_scope", None) or getattr(scope, "_parent", None)
+        recorder.read(scope)
+        scope = scope._parent_scope
+
+
+def declare_spawn_on_trio(status: Any) -> None:
+    """Record the same of a scope of trio, which has this status."""
+    while status is not None:
+        recorder.read(status._scope)
+        status = status._parent
 
 
 @contextmanager
@@ -131,7 +143,7 @@ def declaring_cancellations() -> Iterator[None]:
 
 def _look(scope: Any) -> None:
     """Record a read of a scope."""
-    recorder.touch(recorder.name(scope), False)
+    recorder.read(scope)
 
 
 # Nurseries of trio, and groups of anyio on asyncio
@@ -139,7 +151,7 @@ def _look(scope: Any) -> None:
 
 def declare_member(scope: Any) -> None:
     """Record that a task comes into the nursery or the group that has this scope, or leaves it."""
-    recorder.touch((*recorder.name(getattr(scope, "_scope", scope)), "tasks"), False)
+    recorder.touch((*recorder.name(scope), "tasks"), False)
 
 
 def _declare_move(status: Any) -> None:

@@ -75,10 +75,11 @@ class Recorder:
 
     def made(self, thing: object, kind: str = "") -> Resource:
         """Name an object that the current task has just made, and return the name."""
-        count = self._counts.get((self.task, kind), 0)
-        self._counts[self.task, kind] = count + 1
+        series = self.task, kind
+        count = self._counts.get(series, 0)
+        self._counts[series] = count + 1
         key = id(thing)
-        name = self._names[key] = (self.task, kind, count)
+        name = self._names[key] = (*series, count)
         try:
             kept = _Kept(thing, self._has_gone)
             kept.key = key
@@ -127,6 +128,16 @@ class Recorder:
         else:
             self.accesses.setdefault(resource, False)
 
+    # Both are `touch` and `name`, without their calls.
+
+    def read(self, thing: object) -> None:
+        """Record that the current step reads an object."""
+        self.accesses.setdefault(self._names.get(id(thing)) or self.name(thing), False)
+
+    def write(self, thing: object) -> None:
+        """Record that the current step writes an object."""
+        self.accesses[self._names.get(id(thing)) or self.name(thing)] = True
+
 
 recorder = Recorder()
 """The only recorder of the process. It records while `declaring` is entered."""
@@ -164,18 +175,19 @@ class Shared(Generic[T]):
 
     def _read(self) -> None:
         if recorder.active:
-            recorder.touch(recorder.name(self), False)
+            recorder.read(self)
 
     @property
     def value(self) -> T:
         """The current value. To get it is a read, to set it is a write."""
-        self._read()
+        if recorder.active:
+            recorder.read(self)
         return self._value
 
     @value.setter
     def value(self, value: T) -> None:
         if recorder.active:
-            recorder.touch(recorder.name(self), True)
+            recorder.write(self)
         self._value = value
 
     def update(self, function: Callable[[T], T]) -> T:
@@ -184,7 +196,7 @@ class Shared(Generic[T]):
         If the function raises, the value stays as it was and the exception is passed on.
         """
         if recorder.active:
-            recorder.touch(recorder.name(self), True)
+            recorder.write(self)
         self._value = function(self._value)
         return self._value
 
@@ -208,7 +220,7 @@ def _reconstruct_named(
             isinstance(it, _Declared) for cls in type(thing).__mro__ for it in vars(cls).values()
         ):
             recorder.made(thing, "copy")
-            recorder.touch(recorder.name(original), False)
+            recorder.read(original)
         return thing
 
     return _reconstruct(original, memo, make_named, args, *rest, **by)
@@ -233,7 +245,7 @@ class _Declared:
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
             return self._slot
-        # `recorder.name` and `recorder.touch`, without their calls
+        # `recorder.read` and `recorder.write`, without their calls
         name = recorder._names.get(id(instance)) or recorder.name(instance)
         if self._changed:
             recorder.accesses[name] = True
@@ -257,7 +269,7 @@ class _Declared:
             instance.__dict__[self._attribute] = value
 
     def __delete__(self, instance: Any) -> None:
-        recorder.touch(recorder.name(instance), True)
+        recorder.write(instance)
         if self._has_slot:
             self._slot.__delete__(instance)
         else:

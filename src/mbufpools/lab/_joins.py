@@ -157,7 +157,7 @@ def _look(gathering: Any) -> None:
         elif (name := getattr(child, "lab_name", None)) is not None:
             recorder.touch((name, "end"), False)
         else:
-            recorder.touch(recorder.name(child), False)
+            recorder.read(child)
 
 
 def _looking(name: str) -> Any:
@@ -200,7 +200,7 @@ def _gathering_cancel(gathering: Any, msg: Any = None) -> bool:
         if (name := getattr(child, "lab_name", None)) is not None:
             recorder.touch((name, "cancel"), True)
         elif not isinstance(child, _gathering):
-            recorder.touch(recorder.name(child), True)
+            recorder.write(child)
     return bool(_cancel(gathering, msg))
 
 

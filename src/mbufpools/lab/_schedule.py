@@ -531,7 +531,7 @@ class Schedule:
         """Note that the clock moves to a timer; return the mask of all steps so far, which come
         before whatever the jump makes ready."""
         self.begin(CLOCK, 0)
-        polls = self.stillness.ends()
+        polls = self.stillness.ends(len(self.steps))
         why = "the program asks again and again" if polls else "nothing else can run"
         self.stopped_at(f"{why}, so the clock moves on")
         return (1 << len(self.steps)) - 1

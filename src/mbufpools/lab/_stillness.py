@@ -32,49 +32,61 @@ GROWTH = 1.002
 
 
 class Stillness:
-    """Counts the steps at one moment.
+    """Counts the steps at one moment, by the numbers of those that were not idle.
 
     Args:
         step_limit: the number of steps from which the execution is a livelock.
     """
 
-    __slots__ = ("_half", "_idle", "_late", "_limit", "_moves", "_steps", "due", "first", "why")
+    __slots__ = (
+        "_began",
+        "_half",
+        "_late",
+        "_limit",
+        "_moves",
+        "_worked",
+        "first",
+        "look_at",
+        "why",
+    )
 
     def __init__(self, step_limit: int) -> None:
         self._half = self._limit = max(STILL, step_limit // 2)
-        self._steps = 0
-        self._idle = 0
+        self._began = 0
+        """How many steps there were when the clock moved to a timer."""
+        self._worked = 0
+        """The number of the last step since then that was not idle."""
         self._moves = 0
         self._late = False
         """Whether so many steps have passed that idle ones do not count any more."""
-        self.due: bool = False
-        """Whether there were so many that `lasts` may be true."""
+        self.look_at: int = STILL
+        """The number of steps from which `lasts` may be true; it need not be asked before."""
         self.why: str = ""
         """Why the clock is about to move, or empty if nothing can run."""
         self.first: str = ""
         """Why it moved for the first time although tasks could run."""
 
-    def step(self, idle: bool) -> None:
-        """Note that a step was taken."""
-        self._steps += 1
-        self._idle = self._idle + 1 if idle else 0
-        self.due = self._idle >= STILL or self._steps >= self._limit
+    def works(self, step: int) -> None:
+        """Note that the last step, which has this number, was not idle."""
+        self._worked = step
 
-    def lasts(self, ready: int) -> bool:
-        """Return True if the clock is to move before the next step, although so many tasks are
-        ready."""
-        if self._idle >= max(STILL, ROUNDS * ready):
+    def lasts(self, taken: int, ready: int) -> bool:
+        """Return True if the clock is to move before the next step, after so many steps, although
+        so many tasks are ready."""
+        idle, steps = taken - self._worked, taken - self._began
+        if idle >= max(STILL, ROUNDS * ready):
             self.why = (
-                f"tasks only gave way to each other for {self._idle:,} steps, as in a program that "
+                f"tasks only gave way to each other for {idle:,} steps, as in a program that "
                 f"asks again and again whether something has happened"
             )
-        elif self._steps >= self._limit:
+        elif steps >= self._limit:
             self._late = True
             self.why = (
-                f"the program had taken {self._steps:,} steps at one moment, half of step_limit; "
+                f"the program had taken {steps:,} steps at one moment, half of step_limit; "
                 f"if it works in them, and does not wait for the clock, raise step_limit"
             )
         else:
+            self.look_at = min(max(self._worked + STILL, taken + 1), self._began + self._limit)
             return False
         self.first = self.first or self.why
         return True
@@ -92,11 +104,12 @@ class Stillness:
         self._moves += 1
         return TICK * GROWTH**self._moves
 
-    def ends(self) -> str:
-        """Note that the clock moves to a timer; return why."""
+    def ends(self, taken: int) -> str:
+        """Note that the clock has moved to a timer, after so many steps; return why."""
         self._limit = STILL if self._late and self.why else self._half
         self._late = self._late and bool(self.why)
         why, self.why = self.why, ""
-        self._steps = self._idle = self._moves = 0
-        self.due = False
+        self._began = self._worked = taken
+        self._moves = 0
+        self.look_at = taken + STILL
         return why

@@ -18,7 +18,7 @@ import random
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Set
 from concurrent.futures import CancelledError as FutureCancelled
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -33,7 +33,7 @@ from trio._util import coroutine_or_error
 from . import _interrupts, _lockstep, _running
 from ._background import TICKS, is_service, only_ticks_on_trio
 from ._cancellable import origin_of
-from ._cancelling import declare_member, declare_spawn
+from ._cancelling import declare_member, declare_spawn_on_trio
 from ._declare import recorder
 from ._instants import since_begin
 from ._leaks import Leaks, keep_for_good
@@ -43,7 +43,7 @@ from ._oracles import Violated, oracles
 from ._outcome import IO_REFUSED, LabError, Outcome, describe, first_line, only, refuse
 from ._outsiders import THREAD_REFUSED, refuse_timer
 from ._program import awaitable_of
-from ._schedule import Cancel, Livelock, Ready, Schedule, Stop
+from ._schedule import Cancel, Livelock, Ready, Schedule, Stop, new_ready
 from ._steps import CLOCK, MAIN, OVER, RAISED, Name
 from ._task_dump import location, task_dump
 from ._trio_clock import Clock
@@ -66,6 +66,8 @@ __all__ = ["explore_on_trio"]
 
 _instruments: Any = _instrumentation.Instruments
 _io_manager: Any = vars(_run).get("TheIOManager")
+
+_NOBODY: Set[Name] = frozenset()
 
 EXECUTIONS = 500
 """Executions that share one run of trio."""
@@ -134,7 +136,8 @@ class _Backend(trio.abc.Instrument):
         self._spawned = 0
         """The tasks of the program so far."""
         self._children: dict[Name, int] = {}
-        self._ready: dict[Name, tuple[trio.lowlevel.Task, Ready]] = {}
+        self._ready: dict[Name, Ready] = {}
+        """Since when each task can run that can, and why."""
         self._ends: dict[_run.Nursery, int] = {}
         self._nurseries: dict[Name, list[_run.Nursery]] = {}
         self._scopes: dict[Name, trio.CancelScope] = {}
@@ -608,7 +611,7 @@ class _Backend(trio.abc.Instrument):
             origin = origin_of(task, task.name, schedule.policy, self._spawning)
         schedule.spawned(path, task.name, exempt=service or self._starting_thread, origin=origin)
         if recorder.active:
-            declare_spawn(nursery._cancel_status)
+            declare_spawn_on_trio(nursery._cancel_status)
             declare_member(nursery.cancel_scope)
 
     def task_exited(self, task: trio.lowlevel.Task) -> None:
@@ -630,7 +633,7 @@ class _Backend(trio.abc.Instrument):
             self._how_over[path] = _how_it_ended(_error_of_exit())
         nursery = task.parent_nursery
         if recorder.active and nursery is not None:
-            declare_spawn(nursery._cancel_status)  # a cancellation no longer reaches it
+            declare_spawn_on_trio(nursery._cancel_status)  # a cancellation no longer reaches it
             declare_member(nursery.cancel_scope)
         for left in self._nurseries.pop(path, ()):
             del self._ends[left]
@@ -703,74 +706,70 @@ class _Backend(trio.abc.Instrument):
             if self._batches > TEARDOWN_BATCHES:
                 self._give_up()
             return
-        runq = _run.GLOBAL_RUN_CONTEXT.runner.runq
-        ours = [task for task in batch if task in self._names]
-        if len(ours) < len(batch):
-            self._foreign += 1
-            self._others_ran = True
-            if self._foreign > schedule.step_limit:
-                self._outcome = Outcome(
-                    "livelock", "trio's own tasks go on, and no task of the program can run"
-                )
-                runq.extend(ours)
-                self._end()
-                return
-            self._batches += 1
-            if self._batches > TEARDOWN_BATCHES and any(map(_closes_generator, batch)):
-                self._outcome = Outcome(
-                    "livelock",
-                    "an async generator that was dropped goes on after it was cancelled",
-                    self._task_dump(),
-                )
-                self._end()
-            others = [task for task in batch if task not in self._names]
-            runq.extend(ours)
-            batch[:] = others
+        if not all(map(self._names.__contains__, batch)):
+            self._let_others_run(schedule, batch)
             return
         self._foreign = 0
         if self._step_is_over(schedule):
             self._end()
             return
+        tasks = batch.copy()
         batch.clear()
-        chosen = self._choose(schedule, ours)
+        chosen = self._choose(schedule, tasks)
         if chosen is None:
             return
         batch.append(chosen)
+
+    def _let_others_run(self, schedule: Schedule, batch: list[trio.lowlevel.Task]) -> None:
+        """Put the tasks of the program back, because trio's own are in the batch."""
+        runq = _run.GLOBAL_RUN_CONTEXT.runner.runq
+        ours = [task for task in batch if task in self._names]
+        self._foreign += 1
+        self._others_ran = True
+        if self._foreign > schedule.step_limit:
+            self._outcome = Outcome(
+                "livelock", "trio's own tasks go on, and no task of the program can run"
+            )
+            runq.extend(ours)
+            self._end()
+            return
+        self._batches += 1
+        if self._batches > TEARDOWN_BATCHES and any(map(_closes_generator, batch)):
+            self._outcome = Outcome(
+                "livelock",
+                "an async generator that was dropped goes on after it was cancelled",
+                self._task_dump(),
+            )
+            self._end()
+        others = [task for task in batch if task not in self._names]
+        runq.extend(ours)
+        batch[:] = others
 
     def _choose(
         self, schedule: Schedule, tasks: list[trio.lowlevel.Task]
     ) -> trio.lowlevel.Task | None:
         runq = _run.GLOBAL_RUN_CONTEXT.runner.runq
-        woken = [path for task in tasks if (path := self._names[task]) not in self._ready]
-        self._note_step(schedule, woken)
+        ready, stillness = self._ready, schedule.stillness
+        self._note_step(schedule, self._note_woken(schedule, tasks))
         try:
             while True:
-                for task in tasks:
-                    path = self._names[task]
-                    if path not in self._ready:
-                        # trio keeps many of its tasks in sets, so of those that became ready in
-                        # one step no order is known; the schedule takes that of their names.
-                        taken = len(schedule.steps)
-                        causes = self._origin
-                        if task in self._until_idle and isinstance(task._next_send, outcome.Value):
-                            causes = (1 << taken) - 1
-                        self._ready[path] = task, Ready(taken, causes, taken)
-                if schedule.stillness.due and schedule.stillness.lasts(len(self._ready)):
+                taken = len(schedule.steps)
+                if taken >= stillness.look_at and stillness.lasts(taken, len(ready)):
                     self._move_clock(schedule)
-                ready_now = {path: it[1] for path, it in self._ready.items()}
-                choice = schedule.choose(ready_now, self._starting(schedule))
+                starting = self._starting() if schedule.may_cancel else _NOBODY
+                choice = schedule.choose(ready.copy(), starting)
                 if isinstance(choice, Cancel):
                     self._inject(choice)
                     tasks = [task for task in runq if task in self._names]
                     for task in tasks:
                         runq.remove(task)
+                    self._note_woken(schedule, tasks)
                     continue
                 break
-            chosen, ready = self._ready[choice]
-            self._begin(schedule, choice, ready)  # raises at the limit; then all are put back
-            del self._ready[choice]
-            runq.extend(task for task, _ in self._ready.values())
-            return chosen
+            self._begin(schedule, choice, ready[choice])  # raises at the limit; all are put back
+            del ready[choice]
+            runq.extend(map(self._tasks.__getitem__, ready))
+            return self._tasks[choice]
         except Stop:
             self._outcome.stopped = True
         except Livelock:
@@ -779,18 +778,35 @@ class _Backend(trio.abc.Instrument):
             )
         except BaseException as error:  # noqa: BLE001, ASYNC103 - raised outside of trio's scheduler
             self._broken = error
-        runq.extend(task for task, _ in self._ready.values())
-        self._ready.clear()
+        runq.extend(map(self._tasks.__getitem__, ready))
+        ready.clear()
         self._end()
         return None
+
+    def _note_woken(self, schedule: Schedule, tasks: list[trio.lowlevel.Task]) -> list[Name]:
+        """Note which of these tasks, all of which can run, could not run before; return their
+        names."""
+        ready, woken = self._ready, []
+        for task in tasks:
+            path = self._names[task]
+            if path not in ready:
+                woken.append(path)
+                # trio keeps many of its tasks in sets, so of those that became ready in
+                # one step no order is known; the schedule takes that of their names.
+                taken = len(schedule.steps)
+                causes = self._origin
+                if task in self._until_idle and isinstance(task._next_send, outcome.Value):
+                    causes = (1 << taken) - 1
+                ready[path] = new_ready((taken, causes, taken))
+        return woken
 
     def _note_step(self, schedule: Schedule, woken: list[Name]) -> None:
         """Note whether the last step did no more than to give way, so that its task alone is ready
         again."""
         if schedule.steps:
             last = schedule.steps[-1].task
-            gave_way = woken == [last] and not self._others_ran
-            schedule.stillness.step(gave_way and last not in self._serving)
+            if woken != [last] or self._others_ran or last in self._serving:
+                schedule.stillness.works(len(schedule.steps))
         self._others_ran = False
 
     def _move_clock(self, schedule: Schedule) -> None:
@@ -821,10 +837,8 @@ class _Backend(trio.abc.Instrument):
 
         return wait_all_tasks_blocked
 
-    def _starting(self, schedule: Schedule) -> set[Name]:
+    def _starting(self) -> Set[Name]:
         """Return the tasks whose start `Nursery.start` waits for."""
-        if not schedule.may_cancel:
-            return set()
         return {
             path for path, task in self._tasks.items() if task._eventual_parent_nursery is not None
         }
@@ -886,7 +900,7 @@ class _Backend(trio.abc.Instrument):
             return False
         if schedule.may_cancel:
             try:
-                choice = schedule.choose({}, self._starting(schedule))
+                choice = schedule.choose({}, self._starting())
             except Stop:
                 self._outcome.stopped = True
                 self._end()
