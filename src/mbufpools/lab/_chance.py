@@ -16,8 +16,10 @@ What a library keeps of its own, such as NumPy's global generator, is not seeded
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -36,7 +38,8 @@ __all__ = ["CHANCE", "SYSTEM_CHANCE", "chance_is_kept", "is_undeclared", "restar
 
 _system = random.Random(0)
 """Stands in for the chance of the operating system."""
-_FIRST = random.Random(1).getstate()
+_first = random.Random(1)
+_FIRST = _first.getstate()
 _FIRST_OF_SYSTEM = random.Random(2).getstate()
 
 _seed: Any = random.Random.seed
@@ -134,10 +137,29 @@ def is_undeclared(generator: random.Random) -> bool:
     return generator is _names
 
 
+_CPYTHON = sys.implementation.name == "cpython"
+_begin, _end = object.__basicsize__, random.Random.__base__.__basicsize__  # type: ignore[union-attr]  # it has one
+
+
+def _memory(generator: random.Random) -> bytes:
+    """Return the state of a generator as it lies in memory."""
+    return ctypes.string_at(id(generator) + _begin, _end - _begin)
+
+
+_FIRST_IN_MEMORY = _memory(_first) if _CPYTHON else b""
+
+
+def _is_at_first() -> bool:
+    """Return True if nothing was drawn from `random`, which most programs do not use. To look at
+    the memory is cheaper by far than to set the state, or to get it."""
+    return _CPYTHON and _global.gauss_next is None and _memory(_global) == _FIRST_IN_MEMORY
+
+
 def restart_chance() -> None:
     """Put all chance to its beginning, because an execution begins."""
     global _drawn
-    _global.setstate(_FIRST)
+    if not _is_at_first():
+        _global.setstate(_FIRST)
     vars(uuid).update(_LAST_IDS)
     if _drawn:
         _system.setstate(_FIRST_OF_SYSTEM)

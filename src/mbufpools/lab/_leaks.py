@@ -31,7 +31,7 @@ import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Set
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -108,7 +108,8 @@ class Leaks:
         self._ambient = self._outside = ambient
         self._show = _module._showwarnmsg
         self._new: set[tuple[Any, ...]] = set()
-        self._listens = ExitStack()
+        self._filters: Any = None
+        """What puts `warnings` back, while the lab listens."""
         self._collected_all = False
         """Whether the program has collected all generations in this execution."""
         self._older: Set[int] = frozenset()
@@ -126,10 +127,10 @@ class Leaks:
         if self._outside != _told.recorder:  # such as a fixture that was made anew
             forget_recorder()
             _told.recorder = self._outside
-        self._listens.enter_context(warnings.catch_warnings())
+        self._filters = warnings.catch_warnings()
+        self._filters.__enter__()
         _module.showwarning, _module._showwarnmsg_impl = self._outside
         self._show = _module._showwarnmsg
-        self._listens.callback(setattr, _module, "_showwarnmsg", self._show)
         _module._showwarnmsg = self._hear
         _hear_all_leaks()
 
@@ -150,7 +151,10 @@ class Leaks:
 
     def end(self) -> None:
         """Put `warnings` back to what it was before the execution. Does nothing the second time."""
-        self._listens.close()
+        filters, self._filters = self._filters, None
+        if filters is not None:
+            _module._showwarnmsg = self._show
+            filters.__exit__(None, None, None)
         _told.before |= self._new
         self._new.clear()
 
