@@ -38,6 +38,7 @@ from anyio._backends._asyncio import (
 
 from . import _interrupts, _lockstep, _running
 from ._asyncio_tasks import (
+    DeclaringTask,
     Driven,
     LabFuture,
     LabHandle,
@@ -244,6 +245,48 @@ _BaseEventLoop: Any = asyncio.BaseEventLoop
 class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
     """An event loop for one execution."""
 
+    # In slots, since Python 3.11 is slow to set more attributes than 30 of an object without them.
+    __slots__ = (
+        "_aside",
+        "_before",
+        "_callbacks",
+        "_cancelled_at_the_end",
+        "_cause",
+        "_chains",
+        "_deadlines",
+        "_due",
+        "_eager",
+        "_ends",
+        "_happened",
+        "_injecting",
+        "_is_threadsafe",
+        "_iteration_end",
+        "_joined",
+        "_made_in_callbacks",
+        "_main",
+        "_makes",
+        "_now",
+        "_order",
+        "_origin",
+        "_quiet_since",
+        "_ready",
+        "_rounds",
+        "_running",
+        "_schedule",
+        "_services",
+        "_since",
+        "_starting",
+        "_steps",
+        "_stock",
+        "_tasks",
+        "_thread_id",
+        "_threads",
+        "_ticks",
+        "_time_passed",
+        "complaint",
+        "spawning",
+    )
+
     _closed = True
     """Until it is made: what is interrupted before has nothing to close."""
 
@@ -371,10 +414,12 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             if started is not None:
                 self._starting[path] = started
             body, coro = coro, _in_scope(coro if is_plain else Driven(coro), scope)
-        task = LabTask.__new__(LabTask)
+        kind = DeclaringTask if recorder.active else LabTask
+        task = kind.__new__(kind)
         task.lab_loop = self
         task.lab_name = path  # before the first step is called for
         task.lab_hash = hash(path)
+        task.lab_children = 0
         task.lab_scope = scope
         task.lab_body = body
         self._tasks[path] = weakref.ref(task)
@@ -454,7 +499,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         if type(callback) in steppers or (isinstance(task, plain_task) and is_step(callback)):
             if args and recorder.active:
                 check_future(args[0])
-            if type(task) is not LabTask:
+            if not isinstance(task, LabTask):
                 raise refuse(
                     "the program makes a task by asyncio.Task(...), whose steps the lab cannot "
                     "choose; make it by asyncio.create_task or a task group"

@@ -23,6 +23,7 @@ from ._steps import MAIN, OVER, RAISED, Name, Resource, spell
 from ._virtual_time import OrderedTimer
 
 __all__ = [
+    "DeclaringTask",
     "Driven",
     "LabFuture",
     "LabHandle",
@@ -75,15 +76,16 @@ LabHandle.__name__ = "Handle"  # its text says it
 
 
 class LabTask(asyncio.Task[Any]):
-    """A task that knows its name in all schedules, and declares that it is cancelled or joined."""
+    """A task that knows its name in all schedules."""
 
+    __slots__ = ("lab_body", "lab_children", "lab_hash", "lab_loop", "lab_name", "lab_scope")
     lab_loop: Loop
     lab_name: Name
     lab_hash: int
     """Of the name. asyncio and anyio look at it again and again."""
-    lab_children = 0
-    lab_scope: CancelScope | None = None
-    lab_body: Any = None
+    lab_children: int
+    lab_scope: CancelScope | None
+    lab_body: Any
     """The program's coroutine, if that of the task is the lab's around it."""
 
     if "_coro" in vars(asyncio.Task):  # it is written in C
@@ -97,95 +99,98 @@ class LabTask(asyncio.Task[Any]):
         """Return the program's coroutine, not the lab's around it."""
         return super().get_coro() if self.lab_body is None else self.lab_body
 
-    def get_name(self) -> str:
-        if recorder.active:
-            recorder.touch((self.lab_name, "name"), False)
-        return super().get_name()
-
     def set_name(self, value: object, /) -> None:
         """Set the name; before Python 3.12 `asyncio.create_task` gives it only now."""
-        if recorder.active:
-            recorder.touch((self.lab_name, "name"), True)
         super().set_name(value)
         self.lab_loop.named(self)
-
-    def __repr__(self) -> str:
-        if recorder.active:
-            # It says where the task stands, which each of its steps changes: as `cancel` would.
-            recorder.touch((self.lab_name, "cancel"), True)
-        return super().__repr__()
 
     def __hash__(self) -> int:
         """Make a set of tasks that the program fills come out in the same order every time."""
         return self.lab_hash
 
-    def cancel(self, msg: Any = None) -> bool:
-        if recorder.active:
-            recorder.touch((self.lab_name, "cancel"), True)
-        return super().cancel(msg)
-
-    def cancelling(self) -> int:
-        if recorder.active:
-            recorder.touch((self.lab_name, "cancel"), False)
-        return super().cancelling()
-
-    def uncancel(self) -> int:
-        if recorder.active:
-            recorder.touch((self.lab_name, "cancel"), True)
-        return super().uncancel()
-
-    def _look(self) -> None:
-        """Record that a step looks whether the task is over, or at its result."""
-        if recorder.active:
-            recorder.touch((self.lab_name, "end"), False)
-
     def failed(self) -> bool:
         """Return True if it was cancelled or raised. For the lab's own use: records no access."""
-        return super().cancelled() or self._exception is not None
-
-    def done(self) -> bool:
-        self._look()
-        return super().done()
-
-    def cancelled(self) -> bool:
-        self._look()
-        return super().cancelled()
-
-    def result(self) -> Any:
-        self._look()
-        return super().result()
-
-    def exception(self) -> BaseException | None:
-        self._look()
-        return super().exception()
+        return plain_future.cancelled(self) or self._exception is not None
 
     # What awaits the task goes on after the end in every schedule. Any other callback is called at
     # the end, or, if the task is over already, by the step that adds it.
 
     def add_done_callback(self, function: Any, /, *, context: Context | None = None) -> None:
-        if recorder.active:
-            recorder.touch((self.lab_name, "callbacks"), True)
-            if not is_step(function):
-                self._look()
-        if super().done():
+        if is_over(self):
             self.lab_loop.join_end(self.lab_name)
         super().add_done_callback(function, context=context)
 
-    def remove_done_callback(self, function: Any, /) -> int:
-        if recorder.active:
-            recorder.touch((self.lab_name, "callbacks"), True)
-            self._look()
-        return super().remove_done_callback(function)
-
     def __await__(self) -> Any:
-        if super().done():
+        if is_over(self):
             self.lab_loop.join_end(self.lab_name)
         return super().__await__()
 
     __iter__ = __await__
 
 
-LabTask.__name__ = "Task"  # asyncio says it in a message: "Task exception was never retrieved"
+class DeclaringTask(LabTask):
+    """A task that declares that it is cancelled, looked at or joined; made while declarations are
+    recorded, because these methods are slower than asyncio's own."""
+
+    __slots__ = ()
+
+    def get_name(self) -> str:
+        recorder.touch((self.lab_name, "name"), False)
+        return super().get_name()
+
+    def set_name(self, value: object, /) -> None:
+        recorder.touch((self.lab_name, "name"), True)
+        super().set_name(value)
+
+    def __repr__(self) -> str:
+        # It says where the task stands, which each of its steps changes: as `cancel` would.
+        recorder.touch((self.lab_name, "cancel"), True)
+        return super().__repr__()
+
+    def cancel(self, msg: Any = None) -> bool:
+        recorder.touch((self.lab_name, "cancel"), True)
+        return super().cancel(msg)
+
+    def cancelling(self) -> int:
+        recorder.touch((self.lab_name, "cancel"), False)
+        return super().cancelling()
+
+    def uncancel(self) -> int:
+        recorder.touch((self.lab_name, "cancel"), True)
+        return super().uncancel()
+
+    # Each of these looks whether the task is over, or at its result.
+
+    def done(self) -> bool:
+        recorder.touch((self.lab_name, "end"), False)
+        return super().done()
+
+    def cancelled(self) -> bool:
+        recorder.touch((self.lab_name, "end"), False)
+        return super().cancelled()
+
+    def result(self) -> Any:
+        recorder.touch((self.lab_name, "end"), False)
+        return super().result()
+
+    def exception(self) -> BaseException | None:
+        recorder.touch((self.lab_name, "end"), False)
+        return super().exception()
+
+    def add_done_callback(self, function: Any, /, *, context: Context | None = None) -> None:
+        recorder.touch((self.lab_name, "callbacks"), True)
+        if not is_step(function):
+            recorder.touch((self.lab_name, "end"), False)
+        super().add_done_callback(function, context=context)
+
+    def remove_done_callback(self, function: Any, /) -> int:
+        recorder.touch((self.lab_name, "callbacks"), True)
+        recorder.touch((self.lab_name, "end"), False)
+        return super().remove_done_callback(function)
+
+
+# asyncio says it in a message: "Task exception was never retrieved"
+LabTask.__name__ = DeclaringTask.__name__ = "Task"
 
 
 class LabFuture(asyncio.Future[Any]):
@@ -332,7 +337,7 @@ def is_step(callback: Any) -> bool:
 def check_future(future: Any) -> None:
     """Refuse to wake a task by a future that does not declare its accesses."""
     kind = type(future)
-    if kind in (LabFuture, LabTask) or issubclass(kind, LabFuture):
+    if kind in (LabFuture, DeclaringTask) or issubclass(kind, LabFuture):
         return
     if not kind.__module__.startswith("asyncio.") or kind is plain_future:
         raise refuse(
