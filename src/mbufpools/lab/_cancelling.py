@@ -79,8 +79,10 @@ def declare_spawn(scope: Any) -> None:
 
 def declare_spawn_on_trio(status: Any) -> None:
     """Record the same of a scope of trio, which has this status."""
-    while status is not None:
-        recorder.read(status._scope)
+    names, accesses = recorder._names, recorder.accesses
+    while status is not None:  # there are many, so this is `recorder.read` without the call
+        scope = status._scope
+        accesses.setdefault(names.get(id(scope)) or recorder.name(scope), False)
         status = status._parent
 
 
@@ -100,6 +102,7 @@ def declaring_cancellations() -> Iterator[None]:
             before.append((cls, name, original))
             setattr(cls, name, wrap(original))
 
+    look = recorder.read
     _declaring = True
     try:
         for module, methods in _CLASSES.items():
@@ -110,11 +113,15 @@ def declaring_cancellations() -> Iterator[None]:
             for name in methods["cancel"]:
                 put(cls, name, lambda function: _first(function, _reach))
             for name in methods["look"]:
-                put(cls, name, lambda function: _first(function, _look))
+                put(cls, name, lambda function: _first(function, look))
             for name in _SETTERS:
-                put(cls, name, lambda it: property(_first(it.fget, _look), _first(it.fset, _reach)))
+                put(
+                    cls,
+                    name,
+                    lambda it: property(_first(it.fget, look), _first(it.fset, _reach)),
+                )
             for name in _GETTERS:
-                put(cls, name, lambda it: property(_first(it.fget, _look)))
+                put(cls, name, lambda it: property(_first(it.fget, look)))
         group = getattr(sys.modules.get("anyio._backends._asyncio"), "TaskGroup", None)
         if group is not None:
             put(group, "_spawn", lambda it: _first(it, lambda tg: declare_spawn(tg.cancel_scope)))
@@ -139,11 +146,6 @@ def declaring_cancellations() -> Iterator[None]:
         _declaring = False
         for cls, name, original in reversed(before):
             setattr(cls, name, original)
-
-
-def _look(scope: Any) -> None:
-    """Record a read of a scope."""
-    recorder.read(scope)
 
 
 # Nurseries of trio, and groups of anyio on asyncio

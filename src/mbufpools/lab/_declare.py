@@ -19,8 +19,10 @@ from __future__ import annotations
 import copy
 import sys
 import weakref
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from typing import Any, Generic, Self, TypeVar
 
 from ._hooks import states
@@ -68,18 +70,15 @@ class Recorder:
         self.task: Name = MAIN
         self.accesses: Accesses = {}
         self._names: dict[int, Resource] = {}
-        self._counts: dict[tuple[Name, str], int] = {}
+        self._counts: defaultdict[tuple[Name, str], Iterator[int]] = defaultdict(count)
         self._kept: dict[int, object] = {}
         """For each object that has a name, by address: a weak reference to it, so that it lives no
         longer than without the recorder; or itself, if there can be none."""
 
     def made(self, thing: object, kind: str = "") -> Resource:
         """Name an object that the current task has just made, and return the name."""
-        series = self.task, kind
-        count = self._counts.get(series, 0)
-        self._counts[series] = count + 1
         key = id(thing)
-        name = self._names[key] = (*series, count)
+        name = self._names[key] = (self.task, kind, next(self._counts[self.task, kind]))
         try:
             kept = _Kept(thing, self._has_gone)
             kept.key = key
@@ -96,12 +95,13 @@ class Recorder:
 
     def name(self, thing: object) -> Resource:
         """Return the name of an object; an object that has none is older than the exploration."""
-        name = self._names.get(id(thing))
+        key = id(thing)
+        name = self._names.get(key)
         if name is None:
-            preexisting = self._preexisting.get(id(thing))
+            preexisting = self._preexisting.get(key)
             if preexisting is None:
                 preexisting = thing, ("before", len(self._preexisting))
-                self._preexisting[id(thing)] = preexisting
+                self._preexisting[key] = preexisting
             name = preexisting[1]
         return name
 

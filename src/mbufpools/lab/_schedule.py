@@ -179,8 +179,10 @@ def default_choice(ready: Mapping[Name, Ready], current: Name | None, slice_used
         return current
     first, since = CLOCK, math.inf
     for name, it in ready.items():
-        if name != current and (it.since < since or (it.since == since and name < first)):
-            first, since = name, it.since
+        at = it.since
+        # Names are slow to compare, so this is asked last.
+        if (at < since or (at == since and name < first)) and name != current:
+            first, since = name, at
     return first
 
 

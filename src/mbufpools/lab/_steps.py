@@ -85,9 +85,9 @@ def order(steps: Sequence[Step]) -> tuple[list[int], list[tuple[int, int]]]:
     before: list[int] = []
     races: list[tuple[int, int]] = []
     last: dict[Name, int] = {}
-    # For each resource, as masks: the last step that wrote it, and the steps that read it since.
-    written: dict[Resource, int] = {}
-    read: dict[Resource, int] = {}
+    # For each resource, as masks: the last step that wrote it, and this one with those that have
+    # read it since. Names of resources are slow to hash, so there is one table for both.
+    touched: dict[Resource, list[int]] = {}
     for i, step in enumerate(steps):
         this = 1 << i
         if step.task == CLOCK:
@@ -101,12 +101,15 @@ def order(steps: Sequence[Step]) -> tuple[list[int], list[tuple[int, int]]]:
                 causes &= ~mask
         conflicting = 0
         for resource, write in step.accesses.items():
-            conflicting |= written.get(resource, 0)
-            if write:
-                conflicting |= read.pop(resource, 0)
-                written[resource] = this
+            masks = touched.get(resource)
+            if masks is None:
+                touched[resource] = [this if write else 0, this]
+            elif write:
+                conflicting |= masks[1]
+                masks[0] = masks[1] = this
             else:
-                read[resource] = read.get(resource, 0) | this
+                conflicting |= masks[0]
+                masks[1] |= this
         conflicting &= ~mask
         while conflicting:
             j = conflicting.bit_length() - 1
