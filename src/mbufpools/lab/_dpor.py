@@ -58,6 +58,10 @@ class Dpor(Strategy):
         super().__init__(stock_first=stock_first)
         self._nodes: list[_Node] = []
         self._fresh = True
+        self._steps: list[Step] = []
+        """Those of the last execution."""
+        self._before: list[int] = []
+        """For each of them, the mask of the steps that happened before it, and of itself."""
 
     @classmethod
     def of(cls, options: Options) -> Dpor:
@@ -101,6 +105,13 @@ class Dpor(Strategy):
         node.todo.append(_Branch(choice, {}))
         return choice
 
+    def _same_as_before(self, steps: list[Step]) -> int:
+        """Return how many of the first steps were the same in the last execution."""
+        for i, (step, old) in enumerate(zip(steps, self._steps, strict=False)):
+            if step.task != old.task or step.causes != old.causes or step.accesses != old.accesses:
+                return i
+        return min(len(steps), len(self._steps))
+
     def _clock_nodes(self, steps: list[Step]) -> None:
         """Add the nodes of the steps at which the clock moved, which are no choice."""
         while len(self._nodes) < len(steps):
@@ -137,7 +148,10 @@ class Dpor(Strategy):
             self._clock_nodes(steps)
         for node, step in zip(self._nodes, steps, strict=True):
             node.todo[0].accesses = step.accesses
-        before, races = order(steps)
+        # The races among the steps that were the same in the last execution were found there, and
+        # the nodes of these steps still have the branches that they have asked for.
+        before, races = order(steps, self._before[: self._same_as_before(steps)])
+        self._steps, self._before = steps, before
         for first, second in races:
             node = self._nodes[first]
             independent = [i for i in range(first + 1, second) if not before[i] >> first & 1]

@@ -75,14 +75,17 @@ def conflict(one: Accesses, other: Accesses) -> bool:
     return False
 
 
-def order(steps: Sequence[Step]) -> tuple[list[int], list[tuple[int, int]]]:
+def order(
+    steps: Sequence[Step], known: Sequence[int] = ()
+) -> tuple[list[int], list[tuple[int, int]]]:
     """Return which step happens before which, and the races.
 
     The first result has for each step the mask of the steps that happen before it, and of itself.
     A race is a pair of conflicting steps that nothing else orders, directly or through a third
-    step, so they could also come in the opposite order.
+    step, so they could also come in the opposite order. Of the first steps the masks may be
+    `known`; then the races among those are left out.
     """
-    before: list[int] = []
+    before: list[int] = [*known]
     races: list[tuple[int, int]] = []
     last: dict[Name, int] = {}
     # For each resource, as masks: the last step that wrote it, and this one with those that have
@@ -90,15 +93,6 @@ def order(steps: Sequence[Step]) -> tuple[list[int], list[tuple[int, int]]]:
     touched: dict[Resource, list[int]] = {}
     for i, step in enumerate(steps):
         this = 1 << i
-        if step.task == CLOCK:
-            mask = this - 1
-        else:
-            mask = before[last[step.task]] if step.task in last else 0
-            # What came before a cause is in the mask of the cause, so the latest one comes first.
-            causes = step.causes & ~mask
-            while causes:
-                mask |= before[causes.bit_length() - 1]
-                causes &= ~mask
         conflicting = 0
         for resource, write in step.accesses.items():
             masks = touched.get(resource)
@@ -110,12 +104,22 @@ def order(steps: Sequence[Step]) -> tuple[list[int], list[tuple[int, int]]]:
             else:
                 conflicting |= masks[0]
                 masks[1] |= this
-        conflicting &= ~mask
-        while conflicting:
-            j = conflicting.bit_length() - 1
-            races.append((j, i))
-            mask |= before[j]
+        if i == len(before):
+            if step.task == CLOCK:
+                mask = this - 1
+            else:
+                mask = before[last[step.task]] if step.task in last else 0
+                # What came before a cause is in its mask, so the latest one comes first.
+                causes = step.causes & ~mask
+                while causes:
+                    mask |= before[causes.bit_length() - 1]
+                    causes &= ~mask
             conflicting &= ~mask
-        before.append(mask | this)
+            while conflicting:
+                j = conflicting.bit_length() - 1
+                races.append((j, i))
+                mask |= before[j]
+                conflicting &= ~mask
+            before.append(mask | this)
         last[step.task] = i
     return before, races
