@@ -37,7 +37,7 @@ from anyio.lowlevel import checkpoint
 
 from mbufpools import lab
 from mbufpools.lab import _redirected
-from mbufpools.lab._chance import CHANCE, SYSTEM_CHANCE
+from mbufpools.lab._chance import CHANCE, SYSTEM_CHANCE, restart_chance
 from mbufpools.lab._clocks import EPOCH, LOOKS, TURNS
 from mbufpools.lab._instants import BEGIN, TICK, TOGETHER
 from mbufpools.lab._options import STEP_LIMIT
@@ -773,6 +773,24 @@ def test_a_source_of_chance_gives_the_same_in_every_execution(name: str) -> None
     assert drawn[0][0] != drawn[0][1]
     assert all(it == drawn[0] for it in drawn)
     assert SOURCES[name]() not in drawn[0], "it is left to chance outside"
+
+
+@pytest.mark.parametrize("draws", [0, 1, 623, 624, 1248])
+def test_random_is_put_back_however_often_it_was_drawn_from(draws: int) -> None:
+    """Every 624 draws the generator stands at the same place of its state, which is another one."""
+    before = random.getstate()
+    try:
+        restart_chance()
+        first = random.getstate()
+        for _ in range(draws):
+            random.getrandbits(32)
+        restart_chance()
+        assert random.getstate() == first
+        random.gauss(0, 1)  # it keeps a second number
+        restart_chance()
+        assert random.getstate() == first
+    finally:
+        random.setstate(before)
 
 
 def test_a_generator_of_numpy_that_the_program_makes_gives_the_same_in_every_execution() -> None:

@@ -74,7 +74,7 @@ from ._outcome import IO_REFUSED, LabError, Outcome, describe, only, refuse
 from ._outsiders import THREAD_REFUSED, refuse_timer
 from ._program import awaitable_of
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop, new_ready
-from ._steps import CLOCK, MAIN, Name, spell
+from ._steps import CLOCK, MAIN, Name, Resource, spell
 from ._task_dump import location, task_dump
 from ._virtual_time import OrderedTimer
 
@@ -238,6 +238,7 @@ _new_called: Callable[[tuple[Any, int, int, int]], _Called] = partial(tuple.__ne
 
 
 _NOBODY: Set[Name] = frozenset()
+_END_OF_MAIN: Resource = (MAIN, "end")
 _BaseEventLoop: Any = asyncio.BaseEventLoop
 """Typed as Any, because `_Loop` overrides private methods of asyncio."""
 
@@ -774,9 +775,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             self._ticks, self._quiet_since = 0, taken
         if recorder.active:
             recorder.task = name
-            recorder.accesses = step.accesses
-            step.accesses[name, "cancel"] = False
-            step.accesses[MAIN, "end"] = False  # after it no task runs
+            recorder.accesses = accesses = step.accesses
+            accesses[name, "cancel"] = False
+            accesses[_END_OF_MAIN] = False  # after it no task runs
         self._origin = 1 << taken - 1
         self._since = taken
         self._running = name

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, copy_context
+from types import BuiltinFunctionType, MethodType
 from typing import Any, Protocol
 
 from anyio._backends._asyncio import CancelScope
@@ -325,12 +326,14 @@ steppers: set[type] = set()
 
 def is_step(callback: Any) -> bool:
     """Return True if a callback of a task is a step of it, and not a method such as set_name."""
-    kind = type(callback).__name__
-    if kind == "TaskStepMethWrapper":
-        steppers.add(type(callback))
-        return True
-    if kind == "method":  # of a task that is written in Python
+    kind = type(callback)
+    if kind is BuiltinFunctionType:
+        return bool(callback.__name__ == "task_wakeup")
+    if kind is MethodType:  # of a task that is written in Python
         return str(callback.__name__).endswith(("__step", "__wakeup"))
+    if kind.__name__ == "TaskStepMethWrapper":
+        steppers.add(kind)
+        return True
     return getattr(callback, "__name__", "") == "task_wakeup"
 
 

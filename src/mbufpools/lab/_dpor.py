@@ -129,11 +129,13 @@ class Dpor(Strategy):
         branch.accesses = step.accesses
         if step.task == CLOCK:
             return _Node({}, list(branch.after))
-        sleep = {
-            name: accesses
-            for name, accesses in node.sleep.items()
-            if name != step.task and not conflict(accesses, step.accesses)
-        }
+        sleep = {}
+        if node.sleep:
+            sleep = {
+                name: accesses
+                for name, accesses in node.sleep.items()
+                if name != step.task and not conflict(accesses, step.accesses)
+            }
         return _Node(sleep, list(branch.after))
 
     def end_own(self, schedule: Schedule, failed: bool) -> None:
@@ -146,11 +148,12 @@ class Dpor(Strategy):
             del self._nodes[len(steps) :]
         else:
             self._clock_nodes(steps)
-        for node, step in zip(self._nodes, steps, strict=True):
-            node.todo[0].accesses = step.accesses
         # The races among the steps that were the same in the last execution were found there, and
         # the nodes of these steps still have the branches that they have asked for.
-        before, races = order(steps, self._before[: self._same_as_before(steps)])
+        same = self._same_as_before(steps)
+        for node, step in zip(self._nodes[same:], steps[same:], strict=True):
+            node.todo[0].accesses = step.accesses
+        before, races = order(steps, self._before[:same])
         self._steps, self._before = steps, before
         for first, second in races:
             node = self._nodes[first]
