@@ -42,6 +42,7 @@ HEADLINES = (
     ("proxy, memory, 64 KiB buffers, pools dry", "asyncio's streams"),
     ("proxy, CPU, 4 KiB buffers", "asyncio's streams, 4 KiB reads"),
     ("proxy, CPU, 4 KiB buffers, debug=True", "the same without debug"),
+    ("debug=True, a pair of 64 KiB", "without debug"),
 )
 """The rows that the README shows: the names of ours and of the peer. A row that the record does not
 have yet is left out."""
@@ -130,7 +131,17 @@ def verdict(rows: Iterable[Row]) -> str:
 def headlines(record: Record, about: str = "") -> str:
     """Return the ratios that the README shows: one line for a row, one column for a backend. With
     `about` only the rows whose name has that text."""
-    rows = [(f"{name} / {peer}", (name, peer)) for name, peer in HEADLINES if about in name]
+    differences = {(row.name, row.peer): row.unit for row in record.rows if row.compared == "more"}
+    rows = [
+        (
+            f"{name}, {differences[name, peer]} more than {peer}"
+            if (name, peer) in differences
+            else f"{name} / {peer}",
+            (name, peer),
+        )
+        for name, peer in HEADLINES
+        if about in name
+    ]
     return "\n".join([*_ratios(record, "ours, beside the peer", rows), "", _measured_on(record)])
 
 
@@ -168,7 +179,7 @@ def _ratios(record: Record, title: str, rows: Iterable[tuple[str, tuple[str, str
 def _measured_on(record: Record) -> str:
     about = record.environment
     return (
-        f"Ratios of times, or of bytes for memory, on Python {about['python']} "
+        f"Ratios of times (or the difference), or of bytes for memory, on Python {about['python']} "
         f"({about['system']}, {about['date']})."
     )
 

@@ -100,8 +100,9 @@ class BufferPools:
         fast_acquire: True makes a get or a `reserve` that does not have to wait no checkpoint.
         debug: True records which task took which lease, and where, for `explain` and for the
             report of leaks. It also fills free items with a pattern and checks the pattern, to
-            find writes to released items. Each get and each release costs several times as much
-            then, so it is for tests and for the search of a fault.
+            find writes to released items. A get and its release cost several times as much then,
+            and many times as much for a large item, so it is for tests and for the search of a
+            fault.
         collect_garbage: True runs Python's garbage collector when a request has waited for a
             second while leases are out and no grants are made: it finds leases that were dropped
             in reference cycles, which an idle process does not. At most once in 30 seconds, and
