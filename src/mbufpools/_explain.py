@@ -4,8 +4,8 @@ For each waiting request it tells what the request wants, which request goes bef
 limit is short by how much. In debug mode it also tells which tasks hold what the request wants, and
 whether they wait themselves. A deadlock is reported only if nothing known to the pools can resolve
 it: no request can be served, no page is idle, no item is on its way back from another thread, and
-no page is kept by an export. If only what an ended task took could resolve it, the answer is that
-it is not known, because somebody else may have it, or nobody.
+no page is kept by an export. If only the release of what an ended task took would resolve it, it is
+not known whether it is a deadlock: the pools do not know if another task has that now.
 
 Invariant: an explanation changes no state.
 """
@@ -128,8 +128,8 @@ class Explanation:
     @property
     def stuck(self) -> bool | None:
         """In debug mode: True if a request waits for what only waiting tasks hold: a deadlock.
-        None if requests wait, and it is not known who holds what: without debug mode, or because
-        the task that took it has ended."""
+        None if requests wait and the pools do not know which task holds what they need: debug mode
+        is off, or the task that took it has ended."""
         if any(waiter.stuck for waiter in self.waiters):
             return True
         return None if any(waiter.stuck is None for waiter in self.waiters) else False
@@ -191,8 +191,8 @@ class Explanation:
             lines.append("debug=True records which task holds what")
         elif self.stuck is None:
             lines.append(
-                "it is not known whether this is a deadlock: a task that has ended took what is "
-                "needed, and whoever has it now may release it, or never"
+                "it is not known whether this is a deadlock: a task that has ended took what the "
+                "requests need, and the pools do not know whether another task will release it"
             )
         return "\n".join(lines)
 
@@ -304,8 +304,8 @@ def explain(state: SetState, waiters: Waiters, *, wakeup: bool) -> Explanation:
 def _deadlocked(
     state: SetState, waiters: Waiters, held: Sequence[tuple[Any, Holder]]
 ) -> dict[int, bool | None]:
-    """Return the numbers of the requests that no release of what is `held` can serve, with True;
-    with None those that can be served only if what ended tasks took is released."""
+    """Return, for the numbers of requests: True if no release of what is `held` can serve it; None
+    if only the release of what ended tasks took can. All other requests can be served."""
     if state.tracker is None:
         return {}
     stuck: dict[int, bool | None] = {}

@@ -81,8 +81,11 @@ def name_of(task: Any) -> str:
 
 def has_ended(task: Any) -> bool:
     """Return True if a backend's task has come to its end."""
-    ended: bool = task.done() if hasattr(task, "done") else task.coro.cr_frame is None
-    return ended
+    if hasattr(task, "done"):
+        return bool(task.done())
+    if hasattr(task.coro, "cr_frame"):
+        return task.coro.cr_frame is None
+    return task not in task.parent_nursery.child_tasks  # its coroutine is one by its methods
 
 
 class _TrioSleeper:

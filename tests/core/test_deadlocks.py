@@ -14,21 +14,21 @@ from mbufpools import AccountedMemory, BufferPools, Order, PoolSpec, lab
 KIB = 1024
 
 
+def of_few_pages(
+    dice: random.Random, small: PoolSpec, large: PoolSpec, order: Order
+) -> BufferPools:
+    """Return pools under a limit of three to five pages, for which the tasks of a crowd compete."""
+    limit = dice.randint(3, 5) * 4 * KIB
+    return BufferPools(limit, [small, large], order=order, debug=True, memory=AccountedMemory())
+
+
 async def crowd(seed: int, order: Order, told: list[bool]) -> bool:
     """Let some tasks take several things one after the other, and release all at their end. Note
     in `told` what `explain` says in between; return whether they all came to their end."""
     dice = random.Random(seed)
-    sizes = [
-        PoolSpec(2 * KIB, max_items=dice.choice([None, 1, 2]), items_per_page=2),
-        PoolSpec(4 * KIB, items_per_page=1, min_items=dice.choice([0, 0, 1])),
-    ]
-    pools = BufferPools(
-        dice.randint(3, 5) * 4 * KIB,
-        sizes,
-        order=order,
-        debug=True,
-        memory=AccountedMemory(),
-    )
+    small = PoolSpec(2 * KIB, max_items=dice.choice([None, 1, 2]), items_per_page=2)
+    large = PoolSpec(4 * KIB, items_per_page=1, min_items=dice.choice([0, 0, 1]))
+    pools = of_few_pages(dice, small, large, order)
     ended = 0
 
     async def one(number: int) -> None:
@@ -70,7 +70,7 @@ def test_a_deadlock_is_told_of_just_those_crowds_that_never_end(order: Order) ->
     deadlocks = 0
     for seed in range(50):
         told: list[bool] = []
-        all_ended = lab.run(lambda: crowd(seed, order, told), backend="asyncio")  # noqa: B023
+        all_ended = lab.run(crowd, seed, order, told, backend="asyncio")
         assert told[-1] is not all_ended, f"seed {seed}: at the end"
         assert not (all_ended and any(told)), f"seed {seed}: a false alarm"
         deadlocks += not all_ended
@@ -87,13 +87,7 @@ async def crowd_with_a_shelf(
     dice = random.Random(seed)
     large = PoolSpec(4 * KIB, items_per_page=1)
     small = PoolSpec(2 * KIB, max_items=dice.choice([None, 2]), items_per_page=2)
-    pools = BufferPools(
-        dice.randint(3, 5) * 4 * KIB,
-        [small, large],
-        order=order,
-        debug=True,
-        memory=AccountedMemory(),
-    )
+    pools = of_few_pages(dice, small, large, order)
     shelf: list[Any] = []
     left = served = 0
 
@@ -149,10 +143,7 @@ def test_with_what_ended_tasks_took_it_is_a_deadlock_only_if_no_release_of_that_
     said = set()
     for seed in range(80):
         told: list[bool | None] = []
-        waiting, served, after = lab.run(
-            lambda: crowd_with_a_shelf(seed, order, told),  # noqa: B023
-            backend="asyncio",
-        )
+        waiting, served, after = lab.run(crowd_with_a_shelf, seed, order, told, backend="asyncio")
         assert after or True not in told, f"seed {seed}: a false alarm"
         if told[-1] is None:
             assert served, f"seed {seed}: the release of what ended tasks took helps nobody"

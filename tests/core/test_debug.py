@@ -242,12 +242,16 @@ async def test_a_lease_that_a_connection_holds_is_told_with_what_the_connection_
         waiter.release()
 
 
-async def test_without_debug_it_is_not_noted_who_holds_a_lease() -> None:
-    async with BufferPools("64 KiB", [512]) as pools:
+async def test_without_debug_a_lease_that_a_connection_holds_has_no_holder() -> None:
+    async with BufferPools("64 KiB", [512]) as pools, anyio.create_task_group() as tasks:
         with await pools.get(1) as buffer:
+            waiter = await taking(tasks, reserve, pools, 64 * 1024)
             hold_by_connection(buffer, "being sent")
             hold_by_task(buffer)
-        assert pools.statistics().dropped == 0
+            (explained,) = pools.explain().waiters
+            assert explained.holders == ()
+        await settle()
+        waiter.release()
 
 
 async def test_a_holder_is_forgotten_with_his_lease() -> None:

@@ -494,20 +494,24 @@ def same_ids(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 UNKNOWN = (
-    "it is not known whether this is a deadlock: a task that has ended took what is needed, and "
-    "whoever has it now may release it, or never"
+    "it is not known whether this is a deadlock: a task that has ended took what the requests "
+    "need, and the pools do not know whether another task will release it"
 )
 
 
-async def keeping(pools: BufferPools, tasks: TaskGroup, name: str, kept: list[Any]) -> None:
-    """Let a task of that name take the item of a page, put it into `kept`, and end."""
+async def keeping(
+    tasks: TaskGroup, name: str, take: Callable[[int], Awaitable[Any]], nbytes: int
+) -> list[Any]:
+    """Let a task of that name take so many bytes and end; return what it took."""
+    kept: list[Any] = []
 
     async def keep() -> None:
-        kept.append(await pools.get(4000))
+        kept.append(await take(nbytes))
 
     tasks.start_soon(keep, name=name)
     await settle()
     assert kept
+    return kept
 
 
 async def test_an_ended_holder_is_told_as_ended_and_not_as_the_task_that_has_its_id_now(
@@ -515,9 +519,8 @@ async def test_an_ended_holder_is_told_as_ended_and_not_as_the_task_that_has_its
 ) -> None:
     same_ids(monkeypatch)
     pools = small_and_large(1, debug=True)
-    kept: list[Any] = []
     async with entered(pools), anyio.create_task_group() as tasks:
-        await keeping(pools, tasks, "the keeper", kept)
+        kept = await keeping(tasks, "the keeper", pools.get, 4000)
         await asking(tasks, "the waiter", pools.get, 4000)
         explained = pools.explain()
         (waiter,) = explained.waiters
@@ -572,14 +575,8 @@ async def test_a_deadlock_of_others_is_one_whatever_becomes_of_what_an_ended_tas
     few = PoolSpec(1000, name="few", items_per_page=4, min_items=1, max_items=1)
     large = PoolSpec(PAGE, name="large", items_per_page=1)
     pools = BufferPools(3 * PAGE, [few, large], memory=AccountedMemory(), debug=True)
-    kept: list[Any] = []
     async with entered(pools), anyio.create_task_group() as tasks:
-
-        async def keep() -> None:
-            kept.append(await pools.get(1000))
-
-        tasks.start_soon(keep)
-        await settle()
+        kept = await keeping(tasks, "the keeper", pools.get, 1000)
         await asking(tasks, "sleeper", pools.get, 1000)
         assert pools.explain().stuck is None
         await deadlock(pools, tasks, "one", "other")
@@ -594,9 +591,8 @@ async def test_a_deadlock_of_others_is_one_whatever_becomes_of_what_an_ended_tas
 
 async def test_it_is_known_that_a_request_is_served_if_others_hold_enough_for_it() -> None:
     pools = small_and_large(2, debug=True)
-    kept: list[Any] = []
     async with entered(pools), anyio.create_task_group() as tasks:
-        await keeping(pools, tasks, "the keeper", kept)
+        kept = await keeping(tasks, "the keeper", pools.get, 4000)
         await asking(tasks, "at work", pools.get, 4000)
         await asking(tasks, "the waiter", pools.get, 4000)
         explained = pools.explain()
@@ -609,14 +605,8 @@ async def test_it_is_known_that_a_request_is_served_if_others_hold_enough_for_it
 
 async def test_what_an_ended_task_reserved_is_not_known_to_be_released_either() -> None:
     pools = small_and_large(1, debug=True)
-    kept: list[Any] = []
     async with entered(pools), anyio.create_task_group() as tasks:
-
-        async def keep() -> None:
-            kept.append(await pools.reserve(PAGE))
-
-        tasks.start_soon(keep)
-        await settle()
+        kept = await keeping(tasks, "the keeper", pools.reserve, PAGE)
         await asking(tasks, "the waiter", pools.get, 4000)
         assert pools.explain().stuck is None
         tasks.cancel_scope.cancel()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import anyio
 import pytest
@@ -160,6 +161,42 @@ def test_a_task_has_ended_once_it_has_returned_also_while_something_keeps_it(run
         assert not has_ended(waits.native_task())
 
     on(run, main)
+
+
+class ByItsMethods(Coroutine[Any, Any, Any]):
+    """A coroutine by its methods only, as one that is compiled may be."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._coroutine = coroutine
+
+    def send(self, value: Any) -> Any:
+        return self._coroutine.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._coroutine.throw(*error)
+
+    def close(self) -> None:
+        self._coroutine.close()
+
+    def __await__(self) -> Any:
+        return self._coroutine.__await__()
+
+
+def test_a_task_has_ended_also_if_its_coroutine_is_one_by_its_methods_only() -> None:
+    async def main() -> None:
+        others: list[Any] = []
+
+        async def other() -> None:
+            others.append(trio.lowlevel.current_task())
+            assert not has_ended(others[0])
+            await checkpoint()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: ByItsMethods(other()), name="other")
+            await trio.testing.wait_all_tasks_blocked()
+            assert has_ended(others[0])
+
+    trio.run(main)
 
 
 async def test_an_item_moves_into_a_lease_that_only_the_caller_knows() -> None:
