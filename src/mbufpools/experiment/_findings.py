@@ -169,10 +169,12 @@ def _cost(results: Results) -> str:
 
 
 def storm(results: Results) -> str:
-    """What the storm is in which the wakeups are dearest."""
-    rate = given(results, STORMS[0])["rate"]
-    asleep = max(cell.parameters["sleepers"] for cell in STORMS)
-    return f"a storm of {rate:,g} freed pages a second, with {asleep} processes asleep,"
+    """The storm in which the wakeups are dearest, in words."""
+    load = given(results, max(STORMS, key=lambda cell: max(price(results, cell))))
+    return (
+        f"a storm of {load['rate']:,g} freed pages a second, with {load['sleepers']} processes "
+        "asleep,"
+    )
 
 
 def findings(results: Results) -> list[str]:

@@ -289,8 +289,8 @@ def _questions(results: Results) -> list[str]:
         "Add the task only near the limit? The margin must cover the page that left and the page "
         f"that is wanted. {MARGIN.verdict(results)}",
         "Many millions of puts to a freed page? It depends on the caches and the load. On the real "
-        f"code {cached} with caches and a light load, and {alone} without caches; in the model "
-        f"{puts_to_a_page(results)}{f'; {rare}' if rare else ''}.",
+        f"code there are {cached} with caches and a light load, and {alone} without caches; in the "
+        f"model {puts_to_a_page(results)}{f'; {rare}' if rare else ''}.",
         MODEL,
         LIMITS,
         f"There are {plural(results.seeds_of(PAGE.cells), 'run')} of each kernel and load, each "

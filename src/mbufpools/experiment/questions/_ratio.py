@@ -125,8 +125,8 @@ def _ratio_verdict(results: Results) -> str:
         many = "No"
     effect = f"in {matters} of {len(RATIOS) // 2}" if matters else "in none"
     return (
-        f"{many}: {puts_to_a_page(results)}; {few:g} to {many_puts:g} million with, on the real "
-        f"code; the patch changes sleep by over 10 % {effect}."
+        f"{many}: {puts_to_a_page(results)}; on the real code, with caches, {few:g} to "
+        f"{many_puts:g} million; the patch changes sleep by over 10 % {effect}."
     )
 
 
