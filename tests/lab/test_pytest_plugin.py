@@ -941,6 +941,34 @@ def test_all_examples_of_a_test_have_one_line(suite: pytest.Pytester) -> None:
     run(suite, dedent(source), "-q").stdout.fnmatch_lines(["explored: 1 ran out"])
 
 
+@pytest.mark.parametrize(
+    ("users", "remarked"), [("[1]", True), ("[1, 2]", False)], ids=["all", "one of two"]
+)
+def test_what_makes_the_proofs_of_all_examples_say_less_is_in_the_summary(
+    users: str, remarked: bool, suite: pytest.Pytester
+) -> None:
+    source = f"""
+    from hypothesis import given, settings, strategies as st
+
+    @pytest.mark.explore(backend="asyncio")
+    @settings(max_examples=4, database=None)
+    @given(users=st.sampled_from({users}))
+    async def test_it(users):
+        async with anyio.create_task_group() as tasks:
+            for number in range(users):
+                tasks.start_soon(anyio.sleep, 1 + number)
+    """
+    result = run(suite, dedent(source))
+    said = [it for it in result.outlines if "there was never a choice" in it]
+    assert bool(said) is remarked
+    timers = "" if remarked else " (1 with timers in one order only)"
+    result.stdout.fnmatch_lines([f"explored: 1 proved{timers}; *"])
+    result = run(suite, dedent(source), "-v")
+    result.stdout.fnmatch_lines(
+        ["test_it.py::test_it*: proved: *; not explored: *I/O and real time*"]
+    )
+
+
 # --- what failed before
 
 

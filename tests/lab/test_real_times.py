@@ -117,7 +117,7 @@ def test_a_time_in_a_default_argument_and_one_at_which_something_expires_are_tol
 @pytest.mark.parametrize(
     ("program", "options"), [("does_not_look", {}), ("looks", {"clocks": False})]
 )
-def test_a_time_of_the_import_is_not_told_to_who_does_not_compare_it(
+def test_a_time_of_the_import_is_not_told_if_the_program_looks_at_no_virtual_clock(
     program: str, options: dict[str, Any], load: Any
 ) -> None:
     module = load("STARTED = time.time()")

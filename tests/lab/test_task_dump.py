@@ -225,8 +225,8 @@ def test_a_holder_that_has_ended_is_shown_as_ended_and_that_nobody_knows_more(
         "lake: 8192 of 8192 bytes are allocated",
         "  pool 'large': 8192 bytes of pages, 2 items out, 0 free",
         "  held: 2 x 4000 bytes of pool 'large' by task 'keeper' at HERE, which has ended",
-        "  it is not known whether this is a deadlock: a task that has ended took what is needed, "
-        "and whoever has it now may release it, or never",
+        "  it is not known whether this is a deadlock: a task that has ended took what the "
+        "requests need, and the pools do not know whether another task will release it",
     ]
 
 

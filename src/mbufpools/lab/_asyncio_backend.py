@@ -75,6 +75,7 @@ from ._outsiders import THREAD_REFUSED, refuse_timer
 from ._program import awaitable_of
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop, new_ready
 from ._steps import CLOCK, MAIN, Name, Resource, spell
+from ._stillness import check_that_time_may_pass
 from ._task_dump import location, task_dump
 from ._virtual_time import OrderedTimer
 
@@ -934,11 +935,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._schedule.timed = self._schedule.timed or self._is_timer_set()
 
     def _pass_time(self, seconds: float) -> None:
-        if recorder.active:
-            raise refuse(
-                "the program lets time pass in the middle of a step (time.sleep), which dpor "
-                "cannot follow; use another strategy"
-            )
+        check_that_time_may_pass()
         self._move_clock(seconds)
 
     def _move_clock(self, seconds: float) -> None:

@@ -28,9 +28,10 @@ __all__ = ["noted_times", "real_times"]
 DAY = 86_400
 YEAR = 366 * DAY
 """Seconds in the future at which something may expire, at most."""
-_imported = time.monotonic()
 NAMED = 5
 """Variables that are named, at most."""
+_imported = time.monotonic()
+"""When the lab was imported, on the steady clock. The program may have been imported before."""
 
 
 def real_times(program: Any, options: Options) -> str | None:

@@ -17,10 +17,11 @@ The steps of threads are not idle: what a thread does in them, the lab does not 
 
 from __future__ import annotations
 
+from ._declare import recorder
 from ._instants import TICK
 from ._outcome import refuse
 
-__all__ = ["STILL", "Stillness"]
+__all__ = ["STILL", "Stillness", "check_that_time_may_pass"]
 
 STILL = 1000
 """Idle steps in a row, after which the program is taken to poll."""
@@ -29,6 +30,15 @@ ROUNDS = 20
 although none of them does so for long."""
 GROWTH = 1.002
 """By how much more than the last time the clock moves each time, if no timer is set."""
+
+
+def check_that_time_may_pass() -> None:
+    """Refuse a program that lets time pass in the middle of a step, if dpor explores it."""
+    if recorder.active:
+        raise refuse(
+            "the program lets time pass in the middle of a step (time.sleep), which dpor "
+            "cannot follow; use another strategy"
+        )
 
 
 class Stillness:

@@ -10,9 +10,8 @@ import trio
 from trio._core import _run
 
 from . import _running
-from ._declare import recorder
 from ._instants import BEGIN, TOGETHER, not_before
-from ._outcome import refuse
+from ._stillness import check_that_time_may_pass
 
 __all__ = ["Clock"]
 
@@ -42,11 +41,7 @@ class Clock(trio.abc.Clock):
 
     def pass_time(self, seconds: float) -> None:
         """Let time pass in the middle of a step."""
-        if recorder.active:
-            raise refuse(
-                "the program lets time pass in the middle of a step (time.sleep), which dpor "
-                "cannot follow; use another strategy"
-            )
+        check_that_time_may_pass()
         self.move(seconds)
 
     def move(self, seconds: float) -> None:

@@ -58,7 +58,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial, wraps
 from types import TracebackType
 from typing import Any, NoReturn, TypeVar, get_args
@@ -122,11 +122,21 @@ T = TypeVar("T")
 FOUND_AGAIN = "found again"
 NOT_FOUND = "the schedule of the token does not fail"
 
+
+@dataclass(slots=True)
+class _Examples:
+    """What was said of the examples of a test so far."""
+
+    verdicts: Counter[str] = field(default_factory=Counter)
+    remarks: Counter[str] = field(default_factory=Counter)
+    not_explored: dict[str, None] = field(default_factory=dict)
+    """In the order in which they were said."""
+
+
 _pool = pytest.StashKey[ProcessPoolExecutor]()
 _item = pytest.StashKey[pytest.Item]()
 """The test that runs."""
-_verdicts = pytest.StashKey[Counter[str]]()
-"""The verdicts of the examples of a test, counted."""
+_examples = pytest.StashKey[_Examples]()
 _calls = pytest.StashKey[int]()
 """How many explorations a test has begun."""
 
@@ -239,7 +249,7 @@ def begin(item: pytest.Item) -> None:
     """Note that a test begins."""
     item.config.stash[_item] = item
     item.stash[_calls] = 0
-    item.stash[_verdicts] = Counter()
+    item.stash[_examples] = _Examples()
 
 
 def make_items(
@@ -702,20 +712,31 @@ class Explore:
         )
 
     def _note_example(self, found: Exploration) -> None:
-        """Keep one line for all examples of a test: how many came to which verdict."""
-        counts = self._item.stash[_verdicts]
+        """Keep one line for all examples of a test: how many came to which verdict; if each is
+        proved, what makes all of the proofs say less than they seem to, and what was not explored
+        in one of them."""
+        examples = self._item.stash[_examples]
+        counts = examples.verdicts
         counts[found.verdict] += 1
+        examples.remarks.update(found.remarks)
+        examples.not_explored.update(dict.fromkeys(found.not_explored))
         verdicts = [it for it in get_args(Verdict) if counts[it]]
         worst = next(it for it in WORST_FIRST if counts[it])
         number = counts.total()
-        properties = self._item.user_properties
-        properties[:] = [it for it in properties if it[0] not in NOTES]
-        self._note(
-            EXPLORED if worst == "proved" else IN_PART,
+        name = EXPLORED if worst == "proved" else IN_PART
+        text = (
             f"{worst}: {number} example{'s' * (number > 1)}, "
             f"{', '.join(f'{counts[it]} {it}' for it in verdicts)} "
-            f"({found.strategy} on {found.backend}), of each {found.bound}",
+            f"({found.strategy} on {found.backend}), of each {found.bound}"
         )
+        if worst == "proved":
+            common = [it for it, times in examples.remarks.items() if times == number]
+            name = WITH_REMARKS if common else name
+            text += "".join(f"; but {remark}" for remark in common)
+            text += f"; not explored: {'; '.join(examples.not_explored)}"
+        properties = self._item.user_properties
+        properties[:] = [it for it in properties if it[0] not in NOTES]
+        self._note(name, text)
 
     def _note(self, name: str, text: str) -> None:
         """Keep a line for the summary. Reports of pytest-xdist's workers carry it too."""
