@@ -13,7 +13,8 @@ reason, as the lines that it changes::
 mutmut renumbers its mutants whenever a function changes, but the lines that they change stay the
 same. ``docs/mutants.json`` keeps, for each function, a hash of its code, the number of its mutants
 that were found, and the lines of the others. So only functions that have changed since are mutated
-again, and a run that is interrupted goes on where it was.
+again, and a run that is interrupted goes on where it was. (Another release of Python may spell code
+in another way; then all functions count as changed.)
 
 `python docs/mutants.py` prints the number of mutants of each module, and each mutant that survived
 without an explanation. It exits with 1 if there is one, if the page explains a mutant that did not
