@@ -23,7 +23,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_outcome``          how an execution ended; what the lab refuses
 ``_private_names``    the private names of trio and anyio that the lab uses; checks them
 ``_options``          the options of an exploration, checked; the names of their values
-``_steps``            steps, what each touched, and which step happens before which
+``_steps``            steps, and what each touched
 ``_ordered_sets``     sets of asyncio that are walked in a fixed order
 ``_instants``         where the clock of an execution begins, and when a deadline has come
 ``_running``          whether the calling thread runs the program, and what time it is there
@@ -70,6 +70,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_strategy``         what a strategy is
 ``_strategies``       fifo, random, PCT, exhaustive, replay
 ``_mixed``            the default: schedules by chance, then all
+``_races``            which step happens before which, and which steps race
 ``_dpor``             partial-order reduction
 ``_task_dump``        where every task stands, what it waits for, and which task holds that
 ``_report``           a failure as a text for people

@@ -74,7 +74,7 @@ from ._outcome import IO_REFUSED, LabError, Outcome, describe, only, refuse
 from ._outsiders import THREAD_REFUSED, refuse_timer
 from ._program import awaitable_of
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop, new_ready
-from ._steps import CLOCK, MAIN, Name, Resource, spell
+from ._steps import CLOCK, EVERYTHING, MAIN, Name, spell
 from ._stillness import check_that_time_may_pass
 from ._task_dump import location, task_dump
 from ._virtual_time import OrderedTimer
@@ -239,7 +239,6 @@ _new_called: Callable[[tuple[Any, int, int, int]], _Called] = partial(tuple.__ne
 
 
 _NOBODY: Set[Name] = frozenset()
-_END_OF_MAIN: Resource = (MAIN, "end")
 _BaseEventLoop: Any = asyncio.BaseEventLoop
 """Typed as Any, because `_Loop` overrides private methods of asyncio."""
 
@@ -776,9 +775,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             self._ticks, self._quiet_since = 0, taken
         if recorder.active:
             recorder.task = name
-            recorder.accesses = accesses = step.accesses
-            accesses[name, "cancel"] = False
-            accesses[_END_OF_MAIN] = False  # after it no task runs
+            recorder.accesses = step.accesses
         self._origin = 1 << taken - 1
         self._since = taken
         self._running = name
@@ -813,6 +810,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
     def _declare_end(self, name: Name, task: LabTask | None) -> None:
         recorder.touch((name, "end"), True)
+        if name == MAIN:
+            recorder.touch(EVERYTHING, True)  # after it no task runs
         # Of siblings that end well the order does not matter; `asyncio.gather` and task groups act
         # on the first that fails.
         failed = task is not None and task.failed()

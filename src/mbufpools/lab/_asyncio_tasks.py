@@ -145,19 +145,19 @@ class DeclaringTask(LabTask):
 
     def __repr__(self) -> str:
         # It says where the task stands, which each of its steps changes: as `cancel` would.
-        recorder.touch((self.lab_name, "cancel"), True)
+        recorder.touch(self.lab_name, True)
         return super().__repr__()
 
     def cancel(self, msg: Any = None) -> bool:
-        recorder.touch((self.lab_name, "cancel"), True)
+        recorder.touch(self.lab_name, True)
         return super().cancel(msg)
 
     def cancelling(self) -> int:
-        recorder.touch((self.lab_name, "cancel"), False)
+        recorder.touch(self.lab_name, False)
         return super().cancelling()
 
     def uncancel(self) -> int:
-        recorder.touch((self.lab_name, "cancel"), True)
+        recorder.touch(self.lab_name, True)
         return super().uncancel()
 
     # Each of these looks whether the task is over, or at its result.

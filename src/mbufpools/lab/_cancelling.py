@@ -1,9 +1,9 @@
 """Records a cancellation as a write to every task that it can reach.
 
-Each step of a task reads whether the task is cancelled. Cancelling a scope is a write to the scope,
-and to every task inside it. Entering or leaving a scope, spawning a task into its group and looking
-at it are reads of the scope. So partial-order reduction tries a cancellation before *and* after
-each step that it can affect.
+Each step of a task reads whether the task is cancelled (see `_races`). Cancelling a scope is a
+write to the scope, and to every task inside it. Entering or leaving a scope, spawning a task into
+its group and looking at it are reads of the scope. So partial-order reduction tries a cancellation
+before *and* after each step that it can affect.
 
 A step that asks which tasks a nursery has is taken to *write* to the nursery, and a step that
 starts a task there, or ends one, to read. So the starts and the ends do not conflict with each
@@ -63,7 +63,7 @@ def _reach(scope: Any) -> None:
         for task in tasks:
             name = recorder.task_name(task)
             if name is not None:
-                recorder.touch((name, "cancel"), True)
+                recorder.touch(name, True)
         pending.extend(inner)
 
 
@@ -212,7 +212,7 @@ def _look_at_pending(info: Any) -> None:
     """Record that a step asks whether a task is to be cancelled, which each step of the task may
     change: as if it cancelled the task."""
     if info.lab_name is not None:
-        recorder.touch((info.lab_name, "cancel"), True)
+        recorder.touch(info.lab_name, True)
 
 
 # How methods are wrapped

@@ -16,8 +16,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ._options import Options
+from ._races import Races, conflict
 from ._schedule import Choice, Point, Schedule, Stop, default_choice
-from ._steps import CLOCK, Accesses, Name, Step, conflict, order
+from ._steps import CLOCK, Accesses, Name, Step
 from ._strategy import Strategy
 
 __all__ = ["Dpor"]
@@ -58,10 +59,7 @@ class Dpor(Strategy):
         super().__init__(stock_first=stock_first)
         self._nodes: list[_Node] = []
         self._fresh = True
-        self._steps: list[Step] = []
-        """Those of the last execution."""
-        self._before: list[int] = []
-        """For each of them, the mask of the steps that happened before it, and of itself."""
+        self._races = Races()
 
     @classmethod
     def of(cls, options: Options) -> Dpor:
@@ -105,13 +103,6 @@ class Dpor(Strategy):
         node.todo.append(_Branch(choice, {}))
         return choice
 
-    def _same_as_before(self, steps: list[Step]) -> int:
-        """Return how many of the first steps were the same in the last execution."""
-        for i, (step, old) in enumerate(zip(steps, self._steps, strict=False)):
-            if step.task != old.task or step.causes != old.causes or step.accesses != old.accesses:
-                return i
-        return min(len(steps), len(self._steps))
-
     def _clock_nodes(self, steps: list[Step]) -> None:
         """Add the nodes of the steps at which the clock moved, which are no choice."""
         while len(self._nodes) < len(steps):
@@ -134,7 +125,7 @@ class Dpor(Strategy):
             sleep = {
                 name: accesses
                 for name, accesses in node.sleep.items()
-                if name != step.task and not conflict(accesses, step.accesses)
+                if name != step.task and not conflict(name, accesses, step.task, step.accesses)
             }
         return _Node(sleep, list(branch.after))
 
@@ -150,11 +141,10 @@ class Dpor(Strategy):
             self._clock_nodes(steps)
         # The races among the steps that were the same in the last execution were found there, and
         # the nodes of these steps still have the branches that they have asked for.
-        same = self._same_as_before(steps)
+        same = self._races.same_as_before(steps)
         for node, step in zip(self._nodes[same:], steps[same:], strict=True):
             node.todo[0].accesses = step.accesses
-        before, races = order(steps, self._before[:same])
-        self._steps, self._before = steps, before
+        races, before = self._races.follow(steps, same), self._races.before
         for first, second in races:
             node = self._nodes[first]
             independent = [i for i in range(first + 1, second) if not before[i] >> first & 1]
@@ -180,10 +170,10 @@ class Dpor(Strategy):
                     _insert(node.todo, wanted, [0], [last + 1])
 
 
-def _independent(accesses: Accesses | None, wanted: Sequence) -> bool:
+def _independent(task: Name, accesses: Accesses | None, wanted: Sequence) -> bool:
     """Return True if a step conflicts with nothing wanted; unknown accesses may conflict."""
     return accesses is not None and not any(
-        other is None or conflict(accesses, other) for _, other in wanted
+        other is None or conflict(task, accesses, other_task, other) for other_task, other in wanted
     )
 
 
@@ -191,7 +181,7 @@ def _covers(task: Name, accesses: Accesses, wanted: Sequence, initials: dict[Nam
     """Return True if what is wanted could as well begin with a step of `task`."""
     if task in initials:
         return initials[task]
-    return _independent(accesses, wanted)
+    return _independent(task, accesses, wanted)
 
 
 def _insert(todo: list[_Branch], wanted: Sequence, before: list[int], numbers: list[int]) -> None:
@@ -206,7 +196,7 @@ def _insert(todo: list[_Branch], wanted: Sequence, before: list[int], numbers: l
         for branch in candidates:
             at = next((i for i in left if wanted[i][0] == branch.task), None)
             if at is None:
-                if not _independent(branch.accesses, [wanted[i] for i in left]):
+                if not _independent(branch.task, branch.accesses, [wanted[i] for i in left]):
                     continue
             else:
                 if before[at] & sum(1 << numbers[i] for i in left if i < at):

@@ -198,7 +198,7 @@ def _gathering_cancel(gathering: Any, msg: Any = None) -> bool:
     """Declare that each child of a gather is cancelled, also if all of them are over by now."""
     for child in gathering._children:
         if (name := getattr(child, "lab_name", None)) is not None:
-            recorder.touch((name, "cancel"), True)
+            recorder.touch(name, True)
         elif not isinstance(child, _gathering):
             recorder.write(child)
     return bool(_cancel(gathering, msg))

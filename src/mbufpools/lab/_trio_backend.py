@@ -860,7 +860,6 @@ class _Backend(trio.abc.Instrument):
         if recorder.active:
             recorder.task = path
             recorder.accesses = step.accesses
-            step.accesses[path, "cancel"] = False
 
     def _step_is_over(self, schedule: Schedule) -> bool:
         """Note where the task stands that took the last step, and ask the oracles; return True if
