@@ -1,9 +1,9 @@
 """Records a cancellation as a write to every task that it can reach.
 
 Each step of a task reads whether the task is cancelled (see `_races`). Cancelling a scope is a
-write to the scope, and to every task inside it. Entering or leaving a scope, spawning a task into
-its group and looking at it are reads of the scope. So partial-order reduction tries a cancellation
-before *and* after each step that it can affect.
+write to the scope, and to every task inside it. Entering or leaving a scope is a write to it, too;
+spawning a task into its group and looking at it are reads. So partial-order reduction tries a
+cancellation before *and* after each step that it can affect.
 
 A step that asks which tasks a nursery has is taken to *write* to the nursery, and a step that
 starts a task there, or ends one, to read. So the starts and the ends do not conflict with each
@@ -30,12 +30,17 @@ __all__ = [
     "declaring_cancellations",
 ]
 
-_CLASSES = {
-    "anyio._backends._asyncio": {"cancel": ("cancel",), "look": ("__enter__", "__exit__")},
-    "trio._core._run": {"cancel": ("_cancel",), "look": ("__enter__", "_close")},
+_SCOPES = {
+    "anyio._backends._asyncio": {"cancel": ("cancel",), "change": ("__enter__", "__exit__")},
+    "trio._core._run": {
+        "cancel": ("_cancel",),
+        "change": ("__enter__", "_close"),
+        "look": ("__repr__",),
+    },
 }
-_SETTERS = ("shield", "deadline")
-_GETTERS = ("cancel_called",)
+"""The methods of the scopes, by what they do. A step that enters or leaves a scope changes it."""
+_SETTERS = ("shield", "deadline", "relative_deadline")
+_GETTERS = ("cancel_called", "cancelled_caught", "is_relative")
 
 _TASK_INFOS = {
     "anyio._backends._asyncio": "AsyncIOTaskInfo",
@@ -105,14 +110,16 @@ def declaring_cancellations() -> Iterator[None]:
     look = recorder.read
     _declaring = True
     try:
-        for module, methods in _CLASSES.items():
+        for module, methods in _SCOPES.items():
             cls: Any = getattr(sys.modules.get(module), "CancelScope", None)
             if cls is None:
                 continue
             put(cls, "__init__", _made)
             for name in methods["cancel"]:
                 put(cls, name, lambda function: _first(function, _reach))
-            for name in methods["look"]:
+            for name in methods["change"]:
+                put(cls, name, lambda function: _first(function, recorder.write))
+            for name in methods.get("look", ()):
                 put(cls, name, lambda function: _first(function, look))
             for name in _SETTERS:
                 put(
@@ -121,7 +128,7 @@ def declaring_cancellations() -> Iterator[None]:
                     lambda it: property(_first(it.fget, look), _first(it.fset, _reach)),
                 )
             for name in _GETTERS:
-                put(cls, name, lambda it: property(_first(it.fget, look)))
+                put(cls, name, lambda it: _looked(it, look))
         group = getattr(sys.modules.get("anyio._backends._asyncio"), "TaskGroup", None)
         if group is not None:
             put(group, "_spawn", lambda it: _first(it, lambda tg: declare_spawn(tg.cancel_scope)))
@@ -184,7 +191,8 @@ def _look_if_closed(nursery: Any) -> None:
 
 
 def _look_if_left(group: Any) -> None:
-    """Record the same of a group of anyio on asyncio."""
+    """Record the same of a group of anyio on asyncio, and that the task looks at its scope."""
+    recorder.read(group.cancel_scope)
     task = asyncio.current_task()
     state = _task_states.get(task) if task is not None else None
     scope = None if state is None else state.cancel_scope
@@ -227,6 +235,19 @@ def _made(function: Any) -> Any:
         function(scope, *args, **options)
 
     return init
+
+
+def _looked(original: Any, look: Callable[[Any], None]) -> Any:
+    """Return what replaces a property, or the slot of an attribute: it calls ``look(self)`` before
+    each read. To set the attribute stays the same, and costs no call of a function in Python."""
+    get = original.__get__
+
+    def look_and_get(_: Any, scope: Any, owner: type | None = None) -> Any:
+        if scope is not None:
+            look(scope)
+        return get(scope, owner)
+
+    return type("Looked", (), {"__get__": look_and_get, "__set__": original.__set__})()
 
 
 def _first(function: Any, declare: Callable[[Any], None]) -> Any:

@@ -40,7 +40,6 @@ STATE: State = {
         "TaskGroup": {"_entered": VALUE, "_aborting": VALUE, "_exiting": VALUE},
     },
     "anyio._backends._asyncio": {
-        "CancelScope": {"_active": VALUE, "_cancelled_caught": VALUE},
         "TaskGroup": {"_entered": VALUE},
         "Lock": {"_owner_task": VALUE, "_waiters": CHANGED},
         "Semaphore": {"_value": VALUE, "_waiters": CHANGED},
@@ -98,11 +97,6 @@ STATE: State = {
     },
     "trio._core._parking_lot": {"ParkingLot": {"_parked": CHANGED, "broken_by": CHANGED}},
     "trio._core._run": {
-        "CancelScope": {
-            "_has_been_entered": VALUE,
-            "_relative_deadline": VALUE,
-            "cancelled_caught": VALUE,
-        },
         "_TaskStatus": {"_value": VALUE},
     },
     "trio._core._unbounded_queue": {"UnboundedQueue": {"_data": CHANGED, "_can_get": VALUE}},
