@@ -10,7 +10,7 @@ The pool is known by a protocol, because it imports this module.
 from __future__ import annotations
 
 import sys
-from typing import Any, NoReturn, Protocol, TypeVar, cast
+from typing import Any, NoReturn, Protocol, Self, TypeVar, cast
 
 from ._errors import BufferInUse, DoubleRelease, UsageError, UseAfterRelease
 from ._lease import Releasable
@@ -197,6 +197,18 @@ class Buffer(Releasable):
         return f"<Buffer of {self._nbytes} bytes from pool {self._pool.name!r}, {state}>"
 
 
+class TrackedBuffer(Buffer):
+    """A buffer of debug mode: the task that enters its ``with`` holds it from then on."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        item = self._item
+        if item is not None and (tracker := _supply(item).state.tracker) is not None:
+            tracker.entered((item.page, item.index))
+        return self
+
+
 def _supply(item: Item) -> Supply:
     return cast(Supply, item.page.lists)  # the lists of a pool are a supply
 
@@ -213,11 +225,13 @@ def hold(
 ) -> AnyBuffer:
     """Make the lease of `nbytes` bytes on `item`, which has been taken, for `request` or a
     newcomer."""
+    tracker = supply.state.tracker
+    if tracker is not None and kind is Buffer:
+        kind = cast(type[AnyBuffer], TrackedBuffer)
     buffer = kind.__new__(kind)
     buffer._pool = supply.owner
     buffer._nbytes = nbytes
     buffer._item = item
-    tracker = supply.state.tracker
     if tracker is not None:
         supply.window(item, nbytes)  # so that the release has something to clear
         tracker.examine(item, supply.stride, supply.name)
@@ -279,6 +293,11 @@ class Buffers(Releasable, tuple[Buffer, ...]):
                     error = error or refused
         if error is not None:
             raise error
+
+    def __enter__(self) -> Self:
+        for buffer in self:
+            buffer.__enter__()
+        return self
 
     def end(self) -> None:
         """Give all back that are still held, as `Buffer.end`."""

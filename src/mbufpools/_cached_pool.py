@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 
 from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
 
-from ._buffer import Buffer, hold, move
+from ._buffer import Buffer, TrackedBuffer, hold, move
 from ._errors import ConfigurationError, PoolCorruption, RequestError
 from ._events import EventKind
 from ._page import Item, Page
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 __all__ = ["CachedPool", "CachedSupply", "CpuBuffer", "MbufPool"]
 
 
-class CpuBuffer(Buffer):
+class CpuBuffer(TrackedBuffer):
     """A buffer that was taken on a CPU of the model, and can be released on another one."""
 
     __slots__ = ()

@@ -2,8 +2,9 @@
 a release.
 
 The holder is noted when the lease is made. For a parked request the holder is the task that
-parked, not the task that grants. A connection of `mbufpools.net` notes what it has read ahead, and
-what it sends: no task has to release that.
+parked, not the task that grants. If another task enters the ``with`` of the lease, such as a worker
+that got it from a queue, that task is the holder from then on. A connection of `mbufpools.net`
+notes what it has read ahead, and what it sends: no task has to release that.
 
 The id of a task is unique only until the task has ended: a later task may get the same one. So the
 tracker keeps a weak reference to the task that took a lease. A holder whose task has ended is
@@ -39,12 +40,13 @@ class Holder(NamedTuple):
     Attributes:
         pool: The pool's name, or ``bytes``.
         nbytes: Bytes that were asked for.
-        task: The name of the task that took the lease; empty if no task took it.
+        task: The name of the task that took the lease, or of the last one that has entered its
+            ``with``; empty if no task took it.
         task_id: The task's number, as `anyio.get_current_task` tells it; 0 if no task took the
             lease, none has to release it, or the task has ended: a later task may have the same
             number.
-        where: File and line of the call, outside of this library; empty if a connection has read
-            ahead.
+        where: File and line of the call, or of that ``with``, outside of this library; empty if a
+            connection has read ahead.
         connection: What a connection does with the buffer, such as ``being sent to
             127.0.0.1:5123``. It releases the buffer, and no task does. Empty for every other lease.
         ended: True if the task that took the lease had ended when this was told, while the lease
@@ -97,8 +99,17 @@ class LeaseTracker:
         if task is None:
             self._noted[held] = Holder(pool, nbytes, "", 0, where), None
         else:
-            holder = Holder(pool, nbytes, name_of(task), id(task), where)
-            self._noted[held] = holder, weakref.ref(task)
+            self._noted[held] = _held_by(task, pool, nbytes, where)
+
+    def entered(self, held: Hashable) -> None:
+        """Note that the running task has entered the ``with`` of `held`: it is the holder."""
+        noted = self._noted.get(held)
+        task = self._owner_loop.waits.current_task()
+        if noted is None or task is None:
+            return
+        holder, taker = noted
+        if not holder.connection and (taker is None or taker() is not task):
+            self._noted[held] = _held_by(task, holder.pool, holder.nbytes, caller())
 
     def passed_on(self, held: Hashable, connection: str, *, read_ahead: bool = False) -> None:
         """Note that a connection holds `held` from now on, and what it does with it. It has
@@ -166,6 +177,10 @@ class LeaseTracker:
             f"an item of pool {pool!r} was written to after its release, from its byte "
             f"{start} on; it was last held as {last or 'something unknown'}"
         )
+
+
+def _held_by(task: Any, pool: str, nbytes: int, where: str) -> Noted:
+    return Holder(pool, nbytes, name_of(task), id(task), where), weakref.ref(task)
 
 
 def _as_it_is_now(noted: Noted) -> Holder:

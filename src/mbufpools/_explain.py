@@ -12,8 +12,9 @@ Invariant: an explanation changes no state.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from ._debug import Holder
@@ -58,8 +59,9 @@ class WaitingRequest:
             releases all that it holds, and every task that is served then does so, too. None if
             that depends on what an ended task took, because it is not known who has that now.
             None without debug mode, because it is not known which task holds what. (A holder is
-            the task that took the lease. If it has passed the lease on to another task, that is
-            not known here; to a `PooledBufferedProtocol` it is.)
+            the task that took the lease, or that has entered its ``with`` since. A lease that was
+            passed on, and lies in a queue, still counts as that task's; one that was given to a
+            `PooledBufferedProtocol` does not.)
     """
 
     number: int
@@ -114,6 +116,7 @@ class Explanation:
         waiters: The waiting requests, the oldest first.
         cached: For each pool whose CPUs have free items in their caches: its name, and how many. No
             request that waits sees them.
+        holders: In debug mode: who holds each lease that is out.
     """
 
     limit: int
@@ -124,10 +127,13 @@ class Explanation:
     debug: bool
     waiters: tuple[WaitingRequest, ...]
     cached: tuple[tuple[str, int], ...] = ()
+    holders: tuple[Holder, ...] = ()
 
     @property
     def stuck(self) -> bool | None:
-        """In debug mode: True if a request waits for what only waiting tasks hold: a deadlock.
+        """In debug mode: True if a request waits for what only waiting tasks hold: a deadlock. (A
+        full queue of buffers between tasks looks the same, because a buffer in the queue counts as
+        that of the task which took it. So take it for a deadlock only if it stays so.)
         None if requests wait and the pools do not know which task holds what they need: debug mode
         is off, or the task that took it has ended."""
         if any(waiter.stuck for waiter in self.waiters):
@@ -139,7 +145,7 @@ class Explanation:
         if self.reserved:
             bytes_ += f", {self.reserved} of them reserved"
         if not self.waiters:
-            return f"no request waits; {bytes_}"
+            return "\n".join([f"no request waits; {bytes_}", *_held(self.holders)])
         waiting_tasks = {waiter.task_id: waiter.number for waiter in self.waiters}
         count = len(self.waiters)
         lines = [f"{count} {'request waits' if count == 1 else 'requests wait'}; {bytes_}"]
@@ -168,12 +174,7 @@ class Explanation:
                 lines.append("    held: the same")
                 continue
             told = waiter.holders
-            for holder in waiter.holders[:SHOWN]:
-                number = waiting_tasks.get(holder.task_id)
-                waits = f", which waits itself (#{number})" if number is not None else ""
-                lines.append(f"    held: {holder}{waits}")
-            if len(told) > SHOWN:
-                lines.append(f"    and {len(told) - SHOWN} more (`holders` has all)")
+            lines += _held(told, waiting_tasks)
         if len(shown) < count:
             lines.append(f"and {count - len(shown)} more requests wait (`waiters` has all)")
         if self.stuck:
@@ -211,6 +212,18 @@ class Explanation:
         if len(self.waiters) <= SHOWN:
             return self.waiters
         return sorted(self.waiters, key=lambda waiter: not waiter.stuck)[:SHOWN]
+
+
+def _held(
+    holders: Sequence[Holder], waiting_tasks: Mapping[int, int] = MappingProxyType({})
+) -> Iterator[str]:
+    """Yield the lines of some holders; `waiting_tasks` are the requests of tasks that wait."""
+    for holder in holders[:SHOWN]:
+        number = waiting_tasks.get(holder.task_id)
+        waits = f", which waits itself (#{number})" if number is not None else ""
+        yield f"    held: {holder}{waits}"
+    if len(holders) > SHOWN:
+        yield f"    and {len(holders) - SHOWN} more (`holders` has all)"
 
 
 def _short(seconds: float) -> str:
@@ -298,6 +311,7 @@ def explain(state: SetState, waiters: Waiters, *, wakeup: bool) -> Explanation:
             for supply in waiters.reclaimer.supplies
             if (caches := supply.statistics(0).caches) is not None and caches.items
         ),
+        holders=tuple(holder for _, holder in held_now),
     )
 
 

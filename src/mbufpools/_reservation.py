@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from threading import get_ident
-from typing import Any
+from typing import Any, Self
 
 from ._debug import advice, who_held
 from ._errors import DoubleRelease
@@ -127,6 +127,11 @@ class Reservation(Releasable):
         if self._state.tracker is not None:
             self._state.tracker.released(claim.number)
         claim.give_back()
+
+    def __enter__(self) -> Self:
+        if self._claim is not None and self._state.tracker is not None:
+            self._state.tracker.entered(self._claim.number)
+        return self
 
     def end(self) -> None:
         """Give the bytes back if they are still held."""

@@ -81,9 +81,9 @@ class WaitQueue:
         least = self.least_bytes(request)
         if not least or kept + least <= limit:
             return None
-        return self._too_large(request, least, f"the limit is {limit} bytes{_minimum(kept)}")
+        return self._too_large(least, f"the limit is {limit} bytes{_minimum(kept)}")
 
-    def _too_large(self, request: Request[Any], least: int, limit: str) -> str:
+    def _too_large(self, least: int, limit: str) -> str:
         return (
             f"a request for {self.what} can never be served: it takes {least} bytes, and {limit}; "
             f"raise the limit, or ask for less (smaller pages: items_per_page)"
@@ -156,7 +156,7 @@ class BytesQueue(WaitQueue):
     def least_bytes(self, request: Request[Any]) -> int:
         return request.nbytes
 
-    def _too_large(self, request: Request[Any], least: int, limit: str) -> str:
+    def _too_large(self, least: int, limit: str) -> str:
         return (
             f"a reservation of {least} bytes can never be served: {limit}; raise the limit, or "
             f"reserve less at a time"

@@ -287,10 +287,10 @@ class Waiters:
             return
         self._state.waiting -= 1
         if not queue.requests:
-            self.active.pop(queue, None)
+            del self.active[queue]
             self.order.short.discard(queue)
             if isinstance(queue, ManyQueue):
-                self._many_queues.pop(queue.needs, None)
+                del self._many_queues[queue.needs]
             self.update_gate()
         for supply in queue.supplies:
             supply.wanted -= 1

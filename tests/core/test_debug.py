@@ -8,6 +8,7 @@ import re
 import socket
 import sys
 import threading
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -252,6 +253,110 @@ async def test_without_debug_a_lease_that_a_connection_holds_has_no_holder() -> 
             assert explained.holders == ()
         await settle()
         waiter.release()
+
+
+TAKES = pytest.mark.parametrize(
+    "take",
+    [
+        lambda pools: pools.get(512),
+        lambda pools: pools.get_many([512]),
+        lambda pools: pools.reserve(512),
+    ],
+    ids=["get", "get_many", "reserve"],
+)
+Take = Callable[[BufferPools], Awaitable[Any]]
+
+
+@pytest.mark.caller
+@TAKES
+async def test_the_task_that_enters_the_with_of_a_lease_from_another_task_is_its_holder(
+    take: Take,
+) -> None:
+    passed_on: list[Any] = []
+    at_work = anyio.Event()
+
+    async def produce() -> None:
+        passed_on.append(await take(pools))
+        await anyio.sleep_forever()
+
+    async def work() -> None:
+        with passed_on[0]:
+            at_work.set()
+            await anyio.sleep(1)
+
+    async with frames() as pools, anyio.create_task_group() as tasks:
+        tasks.start_soon(produce, name="the producer")
+        await settle()
+        (holder,) = pools.explain().holders
+        assert holder.task == "the producer"
+        tasks.start_soon(work, name="the worker")
+        await at_work.wait()
+        (holder,) = pools.explain().holders
+        assert (holder.task, holder.nbytes, holder.ended) == ("the worker", 512, False)
+        first_line = work.__code__.co_firstlineno
+        assert holder.where == f"{__file__}:{first_line + 1}"
+        await anyio.sleep(2)
+        assert pools.explain().holders == ()
+        tasks.cancel_scope.cancel()
+
+
+@TAKES
+async def test_the_task_that_took_a_lease_is_its_holder_where_it_took_it(take: Take) -> None:
+    async with frames() as pools:
+        lease = await take(pools)
+        before = pools.explain().holders
+        with lease:
+            assert pools.explain().holders == before
+        with lease:  # it has been released, so nobody holds it
+            assert pools.explain().holders == ()
+
+
+async def test_a_queue_whose_workers_have_all_buffers_is_no_deadlock() -> None:
+    pools = BufferPools("8 KiB", [PoolSpec(4096, items_per_page=1)], debug=True)
+    send, receive = anyio.create_memory_object_stream[Buffer](8)
+    done = 0
+
+    async def produce() -> None:
+        with send:
+            for _ in range(4):
+                await send.send(await pools.get(4096))
+
+    async def work() -> None:
+        nonlocal done
+        async for buffer in receive:
+            with buffer:
+                await anyio.sleep(1)
+                done += 1
+
+    async with pools, anyio.create_task_group() as tasks:
+        tasks.start_soon(produce, name="the producer")
+        tasks.start_soon(work, name="one worker")
+        tasks.start_soon(work, name="the other worker")
+        await anyio.sleep(0.5)
+        explained = pools.explain()
+        (waiter,) = explained.waiters
+        assert waiter.task == "the producer"
+        assert sorted(it.task for it in waiter.holders) == ["one worker", "the other worker"]
+        assert explained.stuck is False
+    receive.close()
+    assert done == 4
+
+
+async def test_a_with_in_another_thread_leaves_the_holder_as_it_is() -> None:
+    async with frames() as pools:
+        buffer = await pools.get(512)
+        (before,) = pools.explain().holders
+
+        def enter() -> None:
+            with buffer:
+                seen.append(pools._state.tracker.holders())  # type: ignore[union-attr]
+
+        seen: list[list[Holder]] = []
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join()
+        assert seen == [[before]]
+        await settle()
 
 
 async def test_a_holder_is_forgotten_with_his_lease() -> None:

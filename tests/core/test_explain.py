@@ -79,6 +79,21 @@ async def test_when_nobody_waits_it_says_so_and_what_is_allocated() -> None:
             )
 
 
+async def test_when_nobody_waits_it_names_the_holders_in_debug_mode() -> None:
+    pools = small_and_large(8, debug=True)
+    async with entered(pools):
+        with await pools.get(4000):
+            (holder,) = pools.explain().holders
+            assert str(pools.explain()) == (
+                f"no request waits; 4096 of 32768 bytes are allocated\n    held: {holder}"
+            )
+            many = [await pools.reserve(1) for _ in range(20)]
+            assert len(pools.explain().holders) == 21
+            assert str(pools.explain()).endswith("\n    and 1 more (`holders` has all)")
+            release_all(many)
+        assert pools.explain().holders == ()
+
+
 async def test_it_tells_who_waits_for_what_for_how_long_and_how_many_bytes_are_missing() -> None:
     pools = small_and_large(2)
     async with entered(pools), anyio.create_task_group() as tasks:

@@ -32,15 +32,16 @@ from mbufpools import (
     UseAfterRelease,
     Wakeup,
 )
-from mbufpools._buffer import hold
+from mbufpools._buffer import hold, hold_by_connection, hold_by_task
 from mbufpools._debug import advice
 from mbufpools._order import turn
 from mbufpools._page import Item, _Nowhere
 from mbufpools._policies import KERNEL
 from mbufpools._request import Request, RequestQueue
+from mbufpools._set_state import SetState
 from mbufpools._supply import Supply, stack_is_full
 from mbufpools._waiters import _without_frames
-from mbufpools._waits import _TrioSleeper, name_of
+from mbufpools._waits import _TrioSleeper, has_ended, name_of
 from tests.kit.grants import (
     KIB,
     ORDERED,
@@ -1214,3 +1215,138 @@ def test_a_sleeper_of_the_other_backend_reschedules_its_task_once(
     sleeper.set_result(None)
     assert sleeper.done() is True
     assert woken == ["task"]
+
+
+# --- What the lines below the gate leave behind
+
+
+async def test_a_buffer_that_no_stack_is_left_to_release_is_still_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with entered(small_and_large(1)) as pools, anyio.create_task_group() as tasks:
+        buffer = await pools.get(PAGE)
+        waiter = await taking(tasks, pools.get, PAGE)  # so each put is watched
+        with monkeypatch.context() as full:
+            full.setattr("mbufpools._buffer.stack_is_full", lambda: True)
+            with pytest.raises(RecursionError) as raised:
+                buffer.release()
+        assert str(raised.value) == "no stack is left to release a buffer; it is still held"
+        assert not buffer.released
+        buffer.release()
+        await settle()
+        waiter.release()
+
+
+async def test_a_buffer_that_a_task_got_from_a_connection_is_noted_with_its_pool() -> None:
+    async with entered(small_and_large(2, debug=True)) as pools:
+        with await pools.get(PAGE) as buffer:
+            hold_by_connection(buffer, "read ahead", read_ahead=True)
+            hold_by_task(buffer)
+            (holder,) = pools.explain().holders
+            assert (holder.pool, holder.nbytes, holder.connection) == ("large", PAGE, "")
+
+
+async def test_a_get_that_finds_nothing_after_its_checkpoint_passes_no_other_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with entered(small_and_large(2)) as pools:
+        large = pools.pools["large"]
+        (await large.get()).release()  # its page is idle now
+        taken: list[Buffer] = []
+        waits = pools._owner_loop.waits
+        own = waits.checkpoint
+
+        async def take_the_last_item() -> None:
+            taken.append(large.get_nowait())
+            await own()
+
+        monkeypatch.setattr(waits, "checkpoint", take_the_last_item)
+        with await large.get():
+            assert len(taken) == 1
+        release_all(taken)
+
+
+async def test_a_pool_that_nobody_waits_for_any_more_reports_no_puts() -> None:
+    async with entered(small_and_large(1)) as pools, anyio.create_task_group() as tasks:
+        held = await pools.get(PAGE)
+        waiter = await taking(tasks, pools.get_many, [PAGE])
+        supply = pools.pools["large"]._supply
+        before = supply.watched
+        held.release()
+        await settle()
+        assert (before, supply.watched) == (True, False)
+        assert not pools._waiters._many_queues
+        waiter.release()
+
+
+@pytest.mark.parametrize("of_memory", [True, False], ids=["of the memory", "of the heap"])
+async def test_only_a_memory_error_that_is_not_the_memorys_own_is_taken_to_break_the_set(
+    of_memory: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools = small_and_large(2, memory=Refuses(2) if of_memory else AccountedMemory())
+    broken: list[bool] = []
+    breaks = SetState.breaks
+
+    def breaks_and_is_noted(state: SetState) -> None:
+        broken.append(True)
+        breaks(state)
+
+    monkeypatch.setattr(SetState, "breaks", breaks_and_is_noted)
+
+    def no_heap(supply: Supply) -> None:
+        raise MemoryError
+
+    async with entered(pools), anyio.create_task_group() as tasks:
+        one = await pools.get(PAGE)
+        held = await pools.reserve(PAGE)
+        waiter = await taking(tasks, pools.get, PAGE)
+        with monkeypatch.context() as short:
+            if not of_memory:
+                short.setattr(Supply, "add_page", no_heap)
+            held.release()
+            await settle()
+        assert isinstance(waiter.error, MemoryError)
+        assert bool(broken) is not of_memory
+        pools.check()
+        one.release()
+
+
+async def test_check_finds_a_free_item_that_its_page_has_not_made() -> None:
+    async with entered(small_and_large(1)) as pools:
+        (await pools.get(1)).release()
+        supply = pools.pools["small"]._supply
+        page = supply.curpage
+        assert page is not None
+        item = page.free[-1]
+        number, item.index = item.index, page.made
+        with pytest.raises(PoolCorruption, match="that a free item is one of its page does not"):
+            pools.check()
+        item.index = number
+        pools.check()
+
+
+async def test_check_finds_a_pool_with_an_idle_page_that_is_not_noted() -> None:
+    async with entered(small_and_large(1)) as pools:
+        (await pools.get(1)).release()
+        with_idle = dict(pools._state.supplies_with_idle)
+        assert with_idle
+        pools._state.supplies_with_idle.clear()
+        with pytest.raises(PoolCorruption) as raised:
+            pools.check()
+        assert str(raised.value) == (
+            "pool 'small': that a pool with pages on the empty list is noted as one that may have "
+            "an idle page does not hold"
+        )
+        pools._state.supplies_with_idle.update(with_idle)
+        pools.check()
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_task_of_the_other_backend_has_ended_if_nothing_of_it_can_go_on(ended: bool) -> None:
+    """It is made by hand, so that mutation testing runs it."""
+    frame = None if ended else object()
+    assert has_ended(SimpleNamespace(coro=SimpleNamespace(cr_frame=frame))) is ended
+    nursery = SimpleNamespace(child_tasks=set[Any]())
+    by_its_methods = SimpleNamespace(coro=object(), parent_nursery=nursery)
+    nursery.child_tasks = [] if ended else [by_its_methods]
+    assert has_ended(by_its_methods) is ended

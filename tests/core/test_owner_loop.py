@@ -128,7 +128,28 @@ async def test_a_set_gives_nothing_to_another_thread(take: Take, anyio_backend_n
         pools.check()
     assert len(refusals) == 1
     assert "relay belongs to the event loop of another thread" in refusals[0]
-    assert "by anyio.from_thread.run_sync (only the release of a buffer works" in refusals[0]
+    assert "have that loop call this, by loop.call_soon_threadsafe or asyncio" in refusals[0]
+    assert "by anyio.from_thread.run or run_sync (only the release of a buffer" in refusals[0]
+
+
+@pytest.mark.real_time
+async def test_a_thread_gets_a_buffer_by_what_the_refusal_names(anyio_backend_name: str) -> None:
+    async with relay() as pools:
+        if anyio_backend_name == "asyncio":
+            loop = asyncio.get_running_loop()
+
+            def by_asyncio() -> Buffer:
+                return asyncio.run_coroutine_threadsafe(pools.get(10), loop).result(60)
+
+            with await asyncio.to_thread(by_asyncio) as buffer:
+                assert buffer.nbytes == 10
+
+        def by_anyio() -> Buffer:
+            return anyio.from_thread.run(pools.get, 10)
+
+        with await anyio.to_thread.run_sync(by_anyio) as buffer:
+            assert buffer.nbytes == 10
+        pools.check()
 
 
 Call = Callable[[BufferPools], object]
