@@ -12,6 +12,7 @@ import sys
 import warnings
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -124,9 +125,36 @@ async def the_owner_of_a_callback_that_ran_is_let_go() -> None:
     assert seen() is None
 
 
+async def a_done_callback_has_the_context_of_who_adds_it() -> None:
+    request: ContextVar[str] = ContextVar("request")
+    request.set("main")
+    seen: list[str] = []
+
+    async def job() -> None:
+        request.set("job")
+        await asyncio.sleep(0)
+        future.set_result(None)
+
+    def note(_: Any) -> None:
+        seen.append(request.get())
+
+    other = copy_context()
+    other.run(request.set, "other")
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(job())
+    gathering = asyncio.gather(task)
+    for awaited in (task, future, gathering):
+        awaited.add_done_callback(note)
+        awaited.add_done_callback(note, context=other)
+    await gathering
+    await asyncio.sleep(0)
+    assert sorted(seen) == ["main"] * 3 + ["other"] * 3
+
+
 @pytest.mark.parametrize(
     "program",
     [
+        a_done_callback_has_the_context_of_who_adds_it,
         timers_of_one_time_fire_in_their_order,
         timers_of_one_deadline_fire_as_the_heap_has_them,
         a_handler_is_called_with_what_the_program_tells,

@@ -315,6 +315,90 @@ async def a_task_of_a_group_fails_and_another_is_made_after_it() -> None:
     await in_tasks(nothing())
 
 
+async def a_group_is_aborted_while_its_tasks_wait() -> list[int]:
+    order: list[int] = []
+
+    async def waits(number: int) -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            order.append(number)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number in range(4):
+                group.create_task(waits(number))
+            group.create_task(fail())
+    except* OSError:
+        pass
+    return order
+
+
+def test_a_group_of_asyncio_that_is_aborted_does_the_same_in_the_same_schedule() -> None:
+    """Also without the declarations, as when a failure is repeated."""
+    orders: dict[str, set[tuple[int, ...]]] = {}
+    for strategy in ("dpor", "fifo"):
+        seen = orders[strategy] = set()
+
+        async def program(seen: set[tuple[int, ...]] = seen) -> None:
+            seen.add(tuple(await a_group_is_aborted_while_its_tasks_wait()))
+
+        lab.explore(program, strategy=strategy, max_executions=1)
+    assert orders == {"dpor": {(0, 1, 2, 3)}, "fifo": {(0, 1, 2, 3)}}
+
+
+async def awaits_one_after_the_other(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        await task
+
+
+async def waits_for_each(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        await asyncio.wait([task])
+
+
+async def gathers_each(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        await asyncio.gather(task)
+
+
+async def two_one_after_the_other() -> None:
+    await awaits_one_after_the_other([asyncio.create_task(nothing()) for _ in range(2)][::-1])
+
+
+async def two_by_gathers() -> None:
+    await gathers_each([asyncio.create_task(nothing()) for _ in range(2)][::-1])
+
+
+async def two_groups() -> None:
+    async with asyncio.TaskGroup() as group, asyncio.TaskGroup() as inner:
+        group.create_task(nothing())
+        inner.create_task(nothing())
+
+
+async def two_groups_of_anyio() -> None:
+    async with anyio.create_task_group() as group, anyio.create_task_group() as inner:
+        group.start_soon(nothing)
+        inner.start_soon(nothing)
+
+
+@pytest.mark.parametrize(
+    "two", [two_one_after_the_other, two_by_gathers, two_groups, two_groups_of_anyio]
+)
+@pytest.mark.parametrize("join", [awaits_one_after_the_other, waits_for_each, gathers_each])
+def test_a_task_joins_others_that_are_over_or_are_not(
+    join: Callable[[list[asyncio.Task[None]]], Awaitable[None]],
+    two: Callable[[], Coroutine[Any, Any, None]],
+) -> None:
+    async def program() -> None:
+        tasks = [asyncio.create_task(it()) for it in (nothing, two, nothing)]
+        for task in tasks:
+            if not task.done():
+                await join([task])
+
+    assert_agrees(program)
+
+
 def test_a_group_of_asyncio_that_is_aborted_is_left_in_every_order() -> None:
     assert_agrees(a_task_of_a_group_fails_and_another_is_made_after_it)
 

@@ -116,10 +116,11 @@ class LabTask(asyncio.Task[Any]):
     # What awaits the task goes on after the end in every schedule. Any other callback is called at
     # the end, or, if the task is over already, by the step that adds it.
 
-    def add_done_callback(self, function: Any, /, *, context: Context | None = None) -> None:
+    def add_done_callback(self, function: Any, /, **context: Any) -> None:
         if is_over(self):
             self.lab_loop.join_end(self.lab_name)
-        super().add_done_callback(function, context=context)
+        # Given no context, it takes the caller's; given None, that of whatever ends the task.
+        super().add_done_callback(function, **context)
 
     def __await__(self) -> Any:
         if is_over(self):
@@ -178,11 +179,21 @@ class DeclaringTask(LabTask):
         recorder.touch((self.lab_name, "end"), False)
         return super().exception()
 
-    def add_done_callback(self, function: Any, /, *, context: Context | None = None) -> None:
-        recorder.touch((self.lab_name, "callbacks"), True)
-        if not is_step(function):
+    # If the task is over, the step that awaits it goes on; else the step ends here, and the rest of
+    # it is another step. So it matters to the step, though not to the state, which comes first.
+
+    def __await__(self) -> Any:
+        if is_over(self):
             recorder.touch((self.lab_name, "end"), False)
-        super().add_done_callback(function, context=context)
+        return super().__await__()
+
+    __iter__ = __await__
+
+    def add_done_callback(self, function: Any, /, **context: Any) -> None:
+        recorder.touch((self.lab_name, "callbacks"), True)
+        if is_over(self) or not is_step(function):
+            recorder.touch((self.lab_name, "end"), False)
+        super().add_done_callback(function, **context)
 
     def remove_done_callback(self, function: Any, /) -> int:
         recorder.touch((self.lab_name, "callbacks"), True)
@@ -229,9 +240,9 @@ class LabFuture(asyncio.Future[Any]):
         recorder.read(self)
         return super().exception()
 
-    def add_done_callback(self, function: Any, /, *, context: Context | None = None) -> None:
+    def add_done_callback(self, function: Any, /, **context: Any) -> None:
         recorder.write(self)  # callbacks are called in the order of their coming
-        super().add_done_callback(function, context=context)
+        super().add_done_callback(function, **context)
 
     def remove_done_callback(self, function: Any, /) -> int:
         recorder.write(self)

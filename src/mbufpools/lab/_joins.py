@@ -24,6 +24,7 @@ from anyio._backends._asyncio import TaskGroup as _AnyioGroup
 
 from ._cancelling import declare_member
 from ._declare import recorder
+from ._ordered_sets import Members
 from ._steps import Name
 
 __all__ = ["declaring_joins"]
@@ -70,7 +71,7 @@ def declaring_joins(is_step: Callable[[Any], bool]) -> Iterator[None]:
 # Groups
 
 
-class _GroupTasks(set[Any]):
+class _GroupTasks(Members):
     """The tasks of a group that are not over. It declares that a step asks whether there are any.
 
     The parent goes on after the ends of all tasks. But if it was cancelled meanwhile, it waits
@@ -90,7 +91,7 @@ class _GroupTasks(set[Any]):
         self._causes = 0
         """The steps because of which tasks were dropped, as a mask."""
 
-    def add(self, task: Any) -> None:
+    def add(self, task: Any) -> None:  # type: ignore[override]  # as a set's
         super().add(task)
         self.names.append(task.lab_name)
 
@@ -116,6 +117,7 @@ class _GroupTasks(set[Any]):
             if self._asked_first != loop.steps_taken:
                 self.look()
             if not len(self):
+                self.look()  # as a task that is awaited when it is over
                 loop.join_steps(self._causes)
         return len(self) > 0
 
@@ -218,6 +220,7 @@ def _setting(name: str) -> Any:
 def _join(gathering: Any) -> None:
     """Note that the running step learns that a gather is over."""
     if _future.done(gathering):
+        _look(gathering)  # as a task that is awaited when it is over
         asyncio.get_running_loop().join_steps(gathering.lab_causes)  # type: ignore[attr-defined]  # the lab's
 
 

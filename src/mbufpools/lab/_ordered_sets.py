@@ -14,7 +14,7 @@ from typing import Any
 
 import anyio._backends._asyncio
 
-__all__ = ["sets_in_order"]
+__all__ = ["Members", "sets_in_order"]
 
 
 _END: Any = object()
@@ -157,7 +157,7 @@ for _name, _method in (
         setattr(_InOrder, f"__{_prefix}{_name}__", _function)
 
 
-class _Members(MutableSet[Any], dict[Any, None]):  # type: ignore[misc]  # a dict is no Set
+class Members(MutableSet[Any], dict[Any, None]):  # type: ignore[misc]  # a dict is no Set
     """The same for the sets that scopes and task groups keep for themselves.
 
     No program is given one, so it need not be a `set`. The keys of a dict are in order, and its
@@ -186,8 +186,8 @@ def sets_in_order() -> Iterator[None]:
     """Make asyncio and anyio use ordered sets; a nested call changes nothing."""
     kinds: dict[Any, type] = {
         asyncio.tasks: _InOrder,
-        asyncio.taskgroups: _Members,
-        anyio._backends._asyncio: _Members,
+        asyncio.taskgroups: Members,
+        anyio._backends._asyncio: Members,
     }
     if any(hasattr(module, "set") for module in kinds):
         yield
