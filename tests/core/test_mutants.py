@@ -7,6 +7,7 @@ import pickle
 import re
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from functools import reduce
 from types import SimpleNamespace
@@ -34,8 +35,9 @@ from mbufpools import (
 )
 from mbufpools._buffer import hold, hold_by_connection, hold_by_task
 from mbufpools._debug import advice
+from mbufpools._memory import AccountedBlock
 from mbufpools._order import turn
-from mbufpools._page import Item, _Nowhere
+from mbufpools._page import Item, Page, _Nowhere
 from mbufpools._policies import KERNEL
 from mbufpools._request import Request, RequestQueue
 from mbufpools._set_state import SetState
@@ -1350,3 +1352,58 @@ def test_a_task_of_the_other_backend_has_ended_if_nothing_of_it_can_go_on(ended:
     by_its_methods = SimpleNamespace(coro=object(), parent_nursery=nursery)
     nursery.child_tasks = [] if ended else [by_its_methods]
     assert has_ended(by_its_methods) is ended
+
+
+@pytest.mark.parametrize("inserted", [False, True], ids=["before it is on a list", "after"])
+async def test_a_page_that_could_not_be_added_is_unmapped_unless_it_is_on_a_list(
+    inserted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unmapped: list[Block] = []
+
+    class Noted(AccountedBlock):
+        def unmap(self) -> bool:
+            unmapped.append(self)
+            return super().unmap()
+
+    class Noting(AccountedMemory):
+        def allocate(self, nbytes: int) -> Block:
+            return Noted()
+
+    insert = Supply.insert
+
+    def fails(supply: Supply, page: Page) -> None:
+        if inserted:
+            insert(supply, page)
+        raise KeyboardInterrupt
+
+    async with entered(small_and_large(2, memory=Noting())) as pools:
+        with await pools.get(1):  # a page of the pool, which is no reason to keep another one
+            pass
+        with monkeypatch.context() as broken:
+            broken.setattr(Supply, "insert", fails)
+            with pytest.raises(KeyboardInterrupt):
+                pools.get_nowait(PAGE)
+        assert len(unmapped) == (not inserted)
+        pools.check()
+
+
+async def test_a_page_whose_item_was_taken_again_at_once_stays_on_the_full_list() -> None:
+    async with entered(small_and_large(1)) as pools:
+        with await pools.get(PAGE) as buffer:
+            supply = pools.pools["large"]._supply
+            item = buffer._item
+            assert item is not None
+            supply.settle(item.page)  # as for a put, whose item another thread has taken
+            pools.check()
+
+
+async def test_a_token_that_its_page_has_not_counted_dies_without_a_report() -> None:
+    async with entered(small_and_large(1)) as pools:
+        with await pools.get(1) as buffer:
+            item = buffer._item
+            assert item is not None
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                Item(item.page, item.page.made)  # an exception has ended `make_tokens`
+            assert not caught
+            assert not pools.pools["small"]._supply.lost
