@@ -267,7 +267,6 @@ TAKES = pytest.mark.parametrize(
 Take = Callable[[BufferPools], Awaitable[Any]]
 
 
-@pytest.mark.caller
 @TAKES
 async def test_the_task_that_enters_the_with_of_a_lease_from_another_task_is_its_holder(
     take: Take,
@@ -293,11 +292,26 @@ async def test_the_task_that_enters_the_with_of_a_lease_from_another_task_is_its
         await at_work.wait()
         (holder,) = pools.explain().holders
         assert (holder.task, holder.nbytes, holder.ended) == ("the worker", 512, False)
-        first_line = work.__code__.co_firstlineno
-        assert holder.where == f"{__file__}:{first_line + 1}"
         await anyio.sleep(2)
         assert pools.explain().holders == ()
         tasks.cancel_scope.cancel()
+
+
+@pytest.mark.caller
+@TAKES
+async def test_the_place_of_a_holder_is_that_of_the_with_which_it_has_entered(take: Take) -> None:
+    async with frames() as pools, anyio.create_task_group() as tasks:
+        lease = await take(pools)
+
+        async def work() -> None:
+            with lease:
+                await anyio.sleep(1)
+
+        tasks.start_soon(work)
+        await settle()
+        (holder,) = pools.explain().holders
+        assert holder.where == f"{__file__}:{work.__code__.co_firstlineno + 1}"
+        await anyio.sleep(2)
 
 
 @TAKES

@@ -1263,8 +1263,16 @@ async def test_a_get_that_finds_nothing_after_its_checkpoint_passes_no_other_one
             await own()
 
         monkeypatch.setattr(waits, "checkpoint", take_the_last_item)
+        passed: list[bool] = []
+
+        async def noted() -> None:
+            passed.append(True)
+
+        monkeypatch.setattr("mbufpools._waiters.cancel_shielded_checkpoint", noted)
+        monkeypatch.setattr("mbufpools._waiters.checkpoint_if_cancelled", noted)
         with await large.get():
             assert len(taken) == 1
+            assert not passed
         release_all(taken)
 
 
