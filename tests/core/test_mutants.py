@@ -1415,3 +1415,15 @@ async def test_a_token_that_its_page_has_not_counted_dies_without_a_report() -> 
                 Item(item.page, item.page.made)  # an exception has ended `make_tokens`
             assert not caught
             assert not pools.pools["small"]._supply.lost
+
+
+async def test_only_in_debug_mode_a_with_sees_to_more_than_the_release() -> None:
+    for debug in (False, True):
+        pools = small_and_large(1, debug=debug)
+        async with entered(pools), anyio.create_task_group() as tasks:
+            held = await pools.get(PAGE)
+            waiter = await taking(tasks, pools.get, PAGE)
+            held.release()
+            await settle()
+            assert (type(waiter.lease) is Buffer) is not debug
+            waiter.release()
