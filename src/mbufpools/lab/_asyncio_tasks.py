@@ -76,6 +76,10 @@ class LabHandle(asyncio.Handle):
 LabHandle.__name__ = "Handle"  # its text says it
 
 
+_CALLERS: Any = object()
+"""Stands for the context of the caller."""
+
+
 class LabTask(asyncio.Task[Any]):
     """A task that knows its name in all schedules."""
 
@@ -116,11 +120,14 @@ class LabTask(asyncio.Task[Any]):
     # What awaits the task goes on after the end in every schedule. Any other callback is called at
     # the end, or, if the task is over already, by the step that adds it.
 
-    def add_done_callback(self, function: Any, /, **context: Any) -> None:
+    def add_done_callback(self, function: Any, /, *, context: Any = _CALLERS) -> None:
         if is_over(self):
             self.lab_loop.join_end(self.lab_name)
         # Given no context, it takes the caller's; given None, that of whatever ends the task.
-        super().add_done_callback(function, **context)
+        if context is _CALLERS:
+            super().add_done_callback(function)
+        else:
+            super().add_done_callback(function, context=context)
 
     def __await__(self) -> Any:
         if is_over(self):
@@ -189,11 +196,11 @@ class DeclaringTask(LabTask):
 
     __iter__ = __await__
 
-    def add_done_callback(self, function: Any, /, **context: Any) -> None:
+    def add_done_callback(self, function: Any, /, *, context: Any = _CALLERS) -> None:
         recorder.touch((self.lab_name, "callbacks"), True)
         if is_over(self) or not is_step(function):
             recorder.touch((self.lab_name, "end"), False)
-        super().add_done_callback(function, **context)
+        super().add_done_callback(function, context=context)
 
     def remove_done_callback(self, function: Any, /) -> int:
         recorder.touch((self.lab_name, "callbacks"), True)

@@ -107,12 +107,7 @@ class Races:
     def _go_back(self, number: int) -> None:
         """Forget the steps after so many."""
         kept = (1 << number) - 1
-        gone = []
-        for resource, masks in self._touched.items():
+        for masks in self._touched.values():
             masks[0] &= kept
             masks[1] &= kept
-            if not masks[1]:
-                gone.append(resource)
-        for resource in gone:
-            del self._touched[resource]
         del self.before[number:]
