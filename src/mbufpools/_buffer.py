@@ -22,6 +22,7 @@ __all__ = [
     "Buffer",
     "BufferOwner",
     "Buffers",
+    "TrackedBuffer",
     "hold",
     "hold_by_connection",
     "hold_by_task",
