@@ -7,7 +7,7 @@ that got it from a queue, that task is the holder from then on. A connection of 
 notes what it has read ahead, and what it sends: no task has to release that.
 
 The id of a task is unique only until the task has ended: a later task may get the same one. So the
-tracker keeps a weak reference to the task that took a lease. A holder whose task has ended is
+tracker keeps a weak reference to the task that holds a lease. A holder whose task has ended is
 returned without its id.
 
 Free items are filled with a pattern, which is checked when they are handed out again (the kernel's
@@ -49,8 +49,8 @@ class Holder(NamedTuple):
             connection has read ahead.
         connection: What a connection does with the buffer, such as ``being sent to
             127.0.0.1:5123``. It releases the buffer, and no task does. Empty for every other lease.
-        ended: True if the task that took the lease had ended when this was told, while the lease
-            was still out. Who has it now is not known.
+        ended: True if that task had ended when this was told, while the lease was still out. Who
+            has it now is not known.
     """
 
     pool: str
@@ -70,8 +70,32 @@ class Holder(NamedTuple):
         return f"{self.nbytes} bytes{what}{at}{connection}{ended}"
 
 
-Noted = tuple[Holder, weakref.ref[Any] | None]
-"""A holder as it was when it took the lease, and its task; None if no task has to release it."""
+class _Noted:
+    """The holder of one lease. It is changed in place, so that a change brings back no lease that
+    another thread has released meanwhile."""
+
+    __slots__ = ("holder", "task")
+
+    def __init__(self, holder: Holder, task: Any) -> None:
+        self.set(holder, task)
+
+    def set(self, holder: Holder, task: Any) -> None:
+        """Note the holder, and its task; None if no task has to release the lease."""
+        self.holder: Holder = holder
+        self.task: weakref.ref[Any] | None = None if task is None else weakref.ref(task)
+
+    def is_held_by(self, task: Any) -> bool:
+        """Return True if it is this task that has to release the lease."""
+        return self.task is not None and self.task() is task
+
+    def now(self) -> Holder:
+        """Return the holder, without its id if its task has ended."""
+        if self.task is None:
+            return self.holder
+        task = self.task()
+        if task is not None and not has_ended(task):
+            return self.holder
+        return self.holder._replace(task_id=0, ended=True)
 
 
 class LeaseTracker:
@@ -80,7 +104,7 @@ class LeaseTracker:
 
     def __init__(self, owner_loop: OwnerLoop) -> None:
         self._owner_loop = owner_loop
-        self._noted: dict[Hashable, Noted] = {}
+        self._noted: dict[Hashable, _Noted] = {}
         """By what is held: the page and the number of an item, or the number of a claim. Leases
         come back from other threads and from ``__del__``, so this is a plain dictionary, each call
         of which is atomic."""
@@ -96,49 +120,44 @@ class LeaseTracker:
             task, where = request.task, request.where
         else:
             task, where = self._owner_loop.waits.current_task(), caller()
-        if task is None:
-            self._noted[held] = Holder(pool, nbytes, "", 0, where), None
-        else:
-            self._noted[held] = _held_by(task, pool, nbytes, where)
+        self._noted[held] = _Noted(_holder(task, pool, nbytes, where), task)
 
     def entered(self, held: Hashable) -> None:
         """Note that the running task has entered the ``with`` of `held`: it is the holder."""
         noted = self._noted.get(held)
         task = self._owner_loop.waits.current_task()
-        if noted is None or task is None:
+        if noted is None or task is None or noted.is_held_by(task) or noted.holder.connection:
             return
-        holder, taker = noted
-        if not holder.connection and (taker is None or taker() is not task):
-            self._noted[held] = _held_by(task, holder.pool, holder.nbytes, caller())
+        noted.set(_holder(task, noted.holder.pool, noted.holder.nbytes, caller()), task)
 
     def passed_on(self, held: Hashable, connection: str, *, read_ahead: bool = False) -> None:
         """Note that a connection holds `held` from now on, and what it does with it. It has
         `read_ahead` for no task; else the task that took the lease has given it to be sent."""
         noted = self._noted.get(held)
         if noted is not None:
-            holder = noted[0]._replace(task_id=0, connection=connection)
+            holder = noted.holder._replace(task_id=0, connection=connection)
             if read_ahead:
                 holder = holder._replace(task="", where="")
-            self._noted[held] = holder, None
+            noted.set(holder, None)
 
     def released(self, held: Hashable) -> Holder | None:
         """Forget the holder of `held`, and return it as it was when it took the lease."""
         noted = self._noted.pop(held, None)
-        return None if noted is None else noted[0]
+        return None if noted is None else noted.holder
 
     def holder_of(self, item: Item) -> Holder | None:
         """The holder of `item`, as it was when it took the lease."""
         noted = self._noted.get((item.page, item.index))
-        return None if noted is None else noted[0]
+        return None if noted is None else noted.holder
 
     def holders(self) -> list[Holder]:
         """The holders of all leases that are out."""
-        return [_as_it_is_now(noted) for noted in list(self._noted.values())]
+        return [noted.now() for noted in list(self._noted.values())]
 
     def held(self) -> list[tuple[Any, Holder]]:
         """What is held, and by which task: the page and the number of an item, or the number of a
         claim."""
-        return [(held, _as_it_is_now(noted)) for held, noted in list(self._noted.items())]
+        return [(held, noted.now()) for held, noted in list(self._noted.items())]
 
     def poison(self, item: Item, stride: int) -> None:
         """Fill an item that comes home with the pattern, and note who held it last."""
@@ -179,19 +198,10 @@ class LeaseTracker:
         )
 
 
-def _held_by(task: Any, pool: str, nbytes: int, where: str) -> Noted:
-    return Holder(pool, nbytes, name_of(task), id(task), where), weakref.ref(task)
-
-
-def _as_it_is_now(noted: Noted) -> Holder:
-    """Return the holder, without its id if its task has ended."""
-    holder, taker = noted
-    if taker is None:
-        return holder
-    task = taker()
-    if task is not None and not has_ended(task):
-        return holder
-    return holder._replace(task_id=0, ended=True)
+def _holder(task: Any, pool: str, nbytes: int, where: str) -> Holder:
+    if task is None:
+        return Holder(pool, nbytes, "", 0, where)
+    return Holder(pool, nbytes, name_of(task), id(task), where)
 
 
 @cache

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any
 
 from ._debug import Holder
@@ -116,7 +115,7 @@ class Explanation:
         waiters: The waiting requests, the oldest first.
         cached: For each pool whose CPUs have free items in their caches: its name, and how many. No
             request that waits sees them.
-        holders: In debug mode: who holds each lease that is out.
+        holders: In debug mode: the holders of all leases that are out.
     """
 
     limit: int
@@ -145,7 +144,7 @@ class Explanation:
         if self.reserved:
             bytes_ += f", {self.reserved} of them reserved"
         if not self.waiters:
-            return "\n".join([f"no request waits; {bytes_}", *_held(self.holders)])
+            return "\n".join([f"no request waits; {bytes_}", *_held(self.holders, {})])
         waiting_tasks = {waiter.task_id: waiter.number for waiter in self.waiters}
         count = len(self.waiters)
         lines = [f"{count} {'request waits' if count == 1 else 'requests wait'}; {bytes_}"]
@@ -214,10 +213,8 @@ class Explanation:
         return sorted(self.waiters, key=lambda waiter: not waiter.stuck)[:SHOWN]
 
 
-def _held(
-    holders: Sequence[Holder], waiting_tasks: Mapping[int, int] = MappingProxyType({})
-) -> Iterator[str]:
-    """Yield the lines of some holders; `waiting_tasks` are the requests of tasks that wait."""
+def _held(holders: Sequence[Holder], waiting_tasks: Mapping[int, int]) -> Iterator[str]:
+    """Yield the lines of some holders; `waiting_tasks` has the requests of the tasks that wait."""
     for holder in holders[:SHOWN]:
         number = waiting_tasks.get(holder.task_id)
         waits = f", which waits itself (#{number})" if number is not None else ""

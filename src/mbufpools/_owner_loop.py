@@ -170,10 +170,10 @@ class OwnerLoop:
         if self._state == "new":
             raise UsageError(f"{self.name} is not entered; use it inside of its `async with`")
         raise UsageError(
-            f"{self.name} belongs to the event loop of another thread; have that loop call "
-            "this, by loop.call_soon_threadsafe or asyncio.run_coroutine_threadsafe, or in one "
-            "of anyio.to_thread by anyio.from_thread.run or run_sync (only the release of a buffer "
-            "works from any thread)"
+            f"{self.name} belongs to the event loop of another thread; call this in that loop, by "
+            "loop.call_soon_threadsafe or asyncio.run_coroutine_threadsafe (in a thread of "
+            "anyio.to_thread, by anyio.from_thread.run or run_sync); only the release of a buffer "
+            "works from any thread"
         )
 
     def check_thread(self) -> None:

@@ -356,14 +356,41 @@ async def test_a_queue_whose_workers_have_all_buffers_is_no_deadlock() -> None:
     assert done == 4
 
 
+async def test_a_lease_that_another_thread_releases_while_a_with_is_entered_has_no_holder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The other thread comes at the worst moment: when the new holder is about to be noted."""
+    async with frames() as pools, anyio.create_task_group() as tasks:
+        buffer = await pools.get(512)
+
+        def release_elsewhere() -> str:
+            thread = threading.Thread(target=buffer.release)
+            thread.start()
+            thread.join()
+            return "here"
+
+        async def work() -> None:
+            monkeypatch.setattr("mbufpools._debug.caller", release_elsewhere)
+            with buffer:
+                assert buffer.released
+
+        tasks.start_soon(work)
+        await settle()
+        assert pools.explain().holders == ()
+        pools.check()
+
+
 async def test_a_with_in_another_thread_leaves_the_holder_as_it_is() -> None:
     async with frames() as pools:
         buffer = await pools.get(512)
         (before,) = pools.explain().holders
 
+        tracker = pools._state.tracker
+        assert tracker is not None
+
         def enter() -> None:
             with buffer:
-                seen.append(pools._state.tracker.holders())  # type: ignore[union-attr]
+                seen.append(tracker.holders())
 
         seen: list[list[Holder]] = []
         thread = threading.Thread(target=enter)

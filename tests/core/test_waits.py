@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -16,6 +16,7 @@ from mbufpools import AccountedMemory, BufferPools, Order, PoolSpec
 from mbufpools._buffer import Buffer, move
 from mbufpools._request import Request
 from mbufpools._waits import Waits, current_waits, has_ended, name_of
+from tests.kit.coroutines import ByItsMethods
 from tests.kit.grants import ORDERED
 
 ON_BOTH = pytest.mark.parametrize("run", ["asyncio", "trio"], ids=["one", "other"])
@@ -161,25 +162,6 @@ def test_a_task_has_ended_once_it_has_returned_also_while_something_keeps_it(run
         assert not has_ended(waits.native_task())
 
     on(run, main)
-
-
-class ByItsMethods(Coroutine[Any, Any, Any]):
-    """A coroutine by its methods only, as one that is compiled may be."""
-
-    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        self._coroutine = coroutine
-
-    def send(self, value: Any) -> Any:
-        return self._coroutine.send(value)
-
-    def throw(self, *error: Any) -> Any:
-        return self._coroutine.throw(*error)
-
-    def close(self) -> None:
-        self._coroutine.close()
-
-    def __await__(self) -> Any:
-        return self._coroutine.__await__()
 
 
 def test_a_task_has_ended_also_if_its_coroutine_is_one_by_its_methods_only() -> None:

@@ -23,6 +23,7 @@ from anyio.abc import TaskStatus
 from anyio.lowlevel import checkpoint
 
 from mbufpools import lab
+from tests.kit.coroutines import ByItsMethods
 from tests.lab.test_parallel import AtOnce
 from tests.zoo._specimen import together
 
@@ -588,25 +589,6 @@ def test_outside_of_an_execution_nothing_was_cancelled(backend: lab.BackendName)
 # --- tasks of what is no coroutine of Python's own
 
 
-class Wrapped(Coroutine[Any, Any, Any]):
-    """A coroutine by its methods, as one that is written in Cython."""
-
-    def __init__(self, coroutine: Any) -> None:
-        self._coroutine = coroutine
-
-    def send(self, value: Any) -> Any:
-        return self._coroutine.send(value)
-
-    def throw(self, *error: Any) -> Any:
-        return self._coroutine.throw(*error)
-
-    def close(self) -> None:
-        self._coroutine.close()
-
-    def __await__(self) -> Any:
-        raise NotImplementedError("asyncio does not call it")
-
-
 def lending(kind: str) -> Program:
     """A task takes a book, and gives it back if it is not cancelled."""
 
@@ -633,7 +615,7 @@ def lending(kind: str) -> Program:
         once = lend_once()
         made: Any = {
             "coroutine": lend,
-            "by its methods": lambda: Wrapped(lend()),
+            "by its methods": lambda: ByItsMethods(lend()),
             "generator": lend_by_hand,
             "step of an async generator": once.__anext__,
         }
@@ -677,7 +659,7 @@ def test_a_task_of_any_kind_that_the_program_cancels_before_it_begins_leaks_noth
 
         made: Any = {
             "coroutine": nothing,
-            "by its methods": lambda: Wrapped(nothing()),
+            "by its methods": lambda: ByItsMethods(nothing()),
             "generator": by_hand,
             "step of an async generator": lambda: numbers().__anext__(),
         }
@@ -720,10 +702,6 @@ def test_the_task_that_closes_a_dropped_generator_is_not_cancelled() -> None:
 
 
 def test_a_task_of_trio_is_cancelled_whatever_kind_of_coroutine_it_runs() -> None:
-    class Waits(Wrapped):
-        def __await__(self) -> Any:
-            return self._coroutine.__await__()
-
     async def program() -> None:
         books = ["book"]
 
@@ -733,7 +711,7 @@ def test_a_task_of_trio_is_cancelled_whatever_kind_of_coroutine_it_runs() -> Non
             books.append("book")
 
         async with trio.open_nursery() as tasks:
-            tasks.start_soon(lambda: Waits(lend()), name="worker")
+            tasks.start_soon(lambda: ByItsMethods(lend()), name="worker")
         assert books, "the book is away"
 
     (failure,) = lab.explore(program, backend="trio", cancel="worker").failures

@@ -187,7 +187,7 @@ class DeclaringTask(LabTask):
         return super().exception()
 
     # If the task is over, the step that awaits it goes on; else the step ends here, and the rest of
-    # it is another step. So it matters to the step, though not to the state, which comes first.
+    # it is another step. So the order matters to the steps, though not to the state.
 
     def __await__(self) -> Any:
         if is_over(self):

@@ -3,9 +3,9 @@
 
 A group drops each task that is over, and the future of a gather is set by the callbacks of its
 tasks. Of tasks that end well the order does not matter to either, so their ends do not touch it.
-Instead, a step that looks reads the ends of all tasks, which each end writes. The step that waits
-for them reads nothing, since it goes on after the ends in every schedule: `_Loop.join_steps` notes
-that.
+Instead, a step that looks reads the ends of all tasks, which each end writes. So does a step that
+has to wait for none, because all are over. A step that ends with a wait for them reads nothing: its
+task goes on after the ends in every schedule, and `_Loop.join_steps` notes that.
 
 Invariant: outside of `declaring_joins` no class is changed.
 """
@@ -114,10 +114,9 @@ class _GroupTasks(Members):
                 declare_member(self._scope)
             if self._asked_first is None and loop.running == self._maker:
                 self._asked_first = loop.steps_taken
-            if self._asked_first != loop.steps_taken:
+            if self._asked_first != loop.steps_taken or not len(self):
                 self.look()
             if not len(self):
-                self.look()  # as a task that is awaited when it is over
                 loop.join_steps(self._causes)
         return len(self) > 0
 
@@ -220,7 +219,7 @@ def _setting(name: str) -> Any:
 def _join(gathering: Any) -> None:
     """Note that the running step learns that a gather is over."""
     if _future.done(gathering):
-        _look(gathering)  # as a task that is awaited when it is over
+        _look(gathering)
         asyncio.get_running_loop().join_steps(gathering.lab_causes)  # type: ignore[attr-defined]  # the lab's
 
 

@@ -1,12 +1,12 @@
 """Which step of an execution happens before which, and which steps race.
 
 Two steps *conflict* if both touch a resource and at least one of them writes it. Each step reads
-the resource that has the name of its task; to write it is to cancel the task. A step *happens
-before* another if both are of the same task, or if a spawn, a wakeup, a join, the clock or a
-conflict puts them in this order. Two conflicting steps that nothing else orders are a *race*.
+the resource that has the name of its task, and a step that cancels the task writes it. A step
+*happens before* another if both are of the same task, or if a spawn, a wakeup, a join, the clock or
+a conflict puts them in this order. Two conflicting steps that nothing else orders are a *race*.
 
 An execution mostly begins like the one before it. So the tables of that one are kept, and go back
-to where the two part. A mask of steps goes back by its lower bits.
+to where the two differ: of each mask only the lower bits are kept.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Races:
                     causes &= ~mask
             if i == end and EVERYTHING in step.accesses:
                 conflicting = this - 1
-            # So it is with what conflicts: an earlier write comes before each later access.
+            # Nor is a race what comes before a conflicting step: its mask has that, too.
             conflicting &= ~mask
             while conflicting:
                 j = conflicting.bit_length() - 1

@@ -24,7 +24,7 @@ Name = tuple[int, ...]
 the main task ``(0,)``. It is the same in every schedule."""
 Resource = tuple[object, ...]
 """The name of a shared object: the task that made it, and a counter. The name of a task is a
-resource, too: each of its steps reads it, and whoever cancels the task writes to it."""
+resource, too: each step of the task reads it, and a step that cancels the task writes it."""
 Accesses = dict[Resource, bool]
 """The resources that a step touched: True if it wrote one, False if it only read it. It is not
 noted that a step reads its own task."""
@@ -34,7 +34,7 @@ CLOCK: Name = (-1,)
 """The task whose steps move the clock, when nothing else can run. Every earlier step happens before
 such a step, and every later step after it."""
 EVERYTHING: Resource = ("everything",)
-"""What the last step of an execution may write: the order of that step and any other matters."""
+"""What the last step of an execution writes if its order matters to every other step."""
 OVER = "it is over"
 """How the place of a task begins that has ended."""
 RAISED = ": it raised "

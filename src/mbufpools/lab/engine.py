@@ -16,8 +16,9 @@ One `Schedule` is one execution:
 5. ``step = schedule.begin(name, causes)`` comes before that step. `causes` is the bit mask of the
    steps that made the task ready.
 6. While the step runs, the backend sets ``step.accesses[resource]`` to True for each write, and to
-   False for a resource that the step only reads. `Dpor` is sound only if none is left out. Each
-   step reads the resource that has the name of its task, so whoever cancels the task writes to it.
+   False for a resource that the step only reads. `Dpor` is sound only if none is left out. A
+   step also reads the resource that has the name of its task, without an entry there; a step that
+   cancels the task writes it.
 7. If nothing can run and time can pass, ``schedule.jumped()`` counts as a step of the clock. It
    returns the causes of the tasks that become ready.
 8. If the main task ends before others, ``schedule.left`` gets the tasks that could still run.
