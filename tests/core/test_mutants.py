@@ -1219,7 +1219,7 @@ def test_a_sleeper_of_the_other_backend_reschedules_its_task_once(
     assert woken == ["task"]
 
 
-# --- What the lines below the gate leave behind
+# What is held and noted after a failure, and what `check` finds
 
 
 async def test_a_buffer_that_no_stack_is_left_to_release_is_still_held(
@@ -1385,8 +1385,6 @@ async def test_a_page_that_could_not_be_added_is_unmapped_unless_it_is_on_a_list
         raise KeyboardInterrupt
 
     async with entered(small_and_large(2, memory=Noting())) as pools:
-        with await pools.get(1):  # a page of the pool, which is no reason to keep another one
-            pass
         with monkeypatch.context() as broken:
             broken.setattr(Supply, "insert", fails)
             with pytest.raises(KeyboardInterrupt):
@@ -1417,7 +1415,7 @@ async def test_a_token_that_its_page_has_not_counted_dies_without_a_report() -> 
             assert not pools.pools["small"]._supply.lost
 
 
-async def test_only_in_debug_mode_a_with_sees_to_more_than_the_release() -> None:
+async def test_only_in_debug_mode_a_buffer_is_of_the_class_that_notes_its_with() -> None:
     for debug in (False, True):
         pools = small_and_large(1, debug=debug)
         async with entered(pools), anyio.create_task_group() as tasks:
