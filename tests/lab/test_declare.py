@@ -69,7 +69,10 @@ NOT_SHARED = {
     "steps that look at those.": {"PageLists": {"lost", "with_idle"}},
     "It is a list on which no page ever is.": {"PageLists": {"none"}},
     "The hook is taken off when it fails.": {"Observer": {"hook"}},
-    "Only reports tell of it, in debug mode.": {"LeaseTracker": {"_noted", "_last", "damages"}},
+    "Only reports tell of it, in debug mode.": {
+        "LeaseTracker": {"_noted", "_last", "damages"},
+        "_Noted": {"holder", "task"},
+    },
 }
 """Attributes that change after their object was made, or hold what may change, and need no
 declaration."""
