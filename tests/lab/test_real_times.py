@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -45,6 +48,11 @@ def note():
 """
 
 
+def _a_second_ago(clock: Callable[[], float]) -> float:
+    """Return a time with nine digits: one look at a real clock in a thousand has six or fewer."""
+    return math.floor(clock()) - 1 + 0.123456789
+
+
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Imports a module that notes the time."""
@@ -55,7 +63,10 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     ) -> ModuleType:
         source = SOURCE.format(noted=noted, now=now, then=then, least=least)
         (tmp_path / "noted_times.py").write_text(source, "utf-8")
-        return __import__("noted_times")
+        with monkeypatch.context() as patch:
+            for clock in (time.time, time.monotonic, time.perf_counter):
+                patch.setattr(time, clock.__name__, partial(_a_second_ago, clock))
+            return __import__("noted_times")
 
     yield loaded
     sys.modules.pop("noted_times", None)

@@ -83,12 +83,12 @@ def _is_time(value: Any, now: float, steady: float) -> bool:
     """Return True for a time of the real clock, which is `now` and `steady` at present."""
     if isinstance(value, datetime.datetime):
         near = now - DAY <= value.timestamp() <= now + YEAR
-        return near and value.microsecond % 1000 != 0
+        return near and value.microsecond % 100_000 != 0
     if type(value) is int:
         in_ns = (now - DAY) * 1e9 <= value <= (now + YEAR) * 1e9
-        return now - DAY <= value <= now + DAY or (in_ns and value % 1000 != 0)
+        return now - DAY <= value <= now + DAY or (in_ns and value % 100_000_000 != 0)
     if type(value) is not float:
         return False
     if now - DAY <= value <= now + YEAR:
-        return round(value, 4) != value
+        return round(value, 1) != value
     return max(_imported - DAY, 60) <= value <= steady and round(value, 6) != value
