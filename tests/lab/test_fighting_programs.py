@@ -247,9 +247,26 @@ class UnshowableExit(BaseException):
     __repr__ = Unshowable.__repr__
 
 
+class Nameless(type):
+    """The type of types that raise when they are asked for their name."""
+
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise ValueError("no name")
+
+
+class HasNoName(Unshowable, metaclass=Nameless):
+    """Not even the name of its type can be asked for."""
+
+
 async def raises_it() -> None:
     await checkpoint()
     raise Unshowable
+
+
+async def raises_what_has_no_name() -> None:
+    await checkpoint()
+    raise HasNoName
 
 
 async def raises_an_exit() -> None:
@@ -286,6 +303,7 @@ async def leaves_it_in_a_task() -> None:
             for backend in ("asyncio", "trio")
             for program, first_line in (
                 (raises_it, "exception: Unshowable (its message cannot be shown: str() of it rai"),
+                (raises_what_has_no_name, "exception: HasNoName (its message cannot be shown: s"),
                 (raises_an_exit, "exception: UnshowableExit (its message cannot be shown: str() "),
                 (raises_from_it, "exception: RuntimeError: outer"),
                 (holds_it, "exception: RuntimeError (its message cannot be shown: str() of it ra"),

@@ -554,6 +554,43 @@ def test_a_test_may_skip_itself_and_be_expected_to_fail(suite: pytest.Pytester) 
     result.stdout.fnmatch_lines(["SKIPPED * not today"])
 
 
+@pytest.mark.parametrize("raised", ["pytest.skip('in it')", "group()"])
+def test_a_skip_in_a_later_schedule_fails_the_test_because_it_has_run(
+    suite: pytest.Pytester, raised: str
+) -> None:
+    source = f"""
+    def group():
+        try:
+            pytest.skip("in it")
+        except BaseException as error:
+            raise BaseExceptionGroup("two", [error])
+
+    @pytest.mark.explore(backend="asyncio")
+    async def test_skip():
+        order = []
+        async def one():
+            await anyio.lowlevel.checkpoint()
+            order.append(1)
+        async def other():
+            await anyio.lowlevel.checkpoint()
+            order.append(2)
+        async with anyio.create_task_group() as tg:
+            tg.start_soon(one)
+            tg.start_soon(other)
+        if order == [2, 1]:
+            {raised}
+    """
+    result = run(suite, dedent(source))
+    result.assert_outcomes(failed=1)
+    note = "note: the test called pytest.skip() in this schedule, and not in the first one.*"
+    result.stdout.fnmatch_lines(["*Skipped: in it*" if "skip" in raised else "*two*", note])
+    (command,) = (line for line in result.outlines if "--explore-token" in line)
+    for again in ((), ("--explore-token", shlex.split(command)[-1])):
+        result = run(suite, dedent(source), *again)
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines([note])
+
+
 @pytest.mark.parametrize("then", ["pass", "await asyncio.open_connection('localhost', 1)"])
 def test_a_failure_that_does_not_happen_again_is_still_reported(
     suite: pytest.Pytester, then: str

@@ -70,7 +70,7 @@ from ._leaks import Leaks, keep_for_good, weakly
 from ._lockstep import LabThread, program_line
 from ._options import Program
 from ._oracles import Violated, oracles
-from ._outcome import IO_REFUSED, LabError, Outcome, describe, only, refuse
+from ._outcome import IO_REFUSED, LabError, Outcome, describe, only, refuse, type_name
 from ._outsiders import THREAD_REFUSED, refuse_timer
 from ._program import awaitable_of
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop, new_ready
@@ -1214,7 +1214,7 @@ def _shown(error: BaseException | None) -> str:
     try:
         return repr(error)
     except Exception:  # noqa: BLE001 - the program's own `__repr__`
-        return f"{type(error).__name__} (repr() of it raises)"
+        return f"{type_name(error)} (repr() of it raises)"
 
 
 def _holds(handle: Any, ready: Ready, called: _Called) -> bool:

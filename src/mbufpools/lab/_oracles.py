@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection
 from typing import Any, NamedTuple, TypeVar
 
 from ._instants import since_begin
-from ._outcome import describe
+from ._outcome import describe, type_name
 from ._schedule import Schedule
 
 __all__ = ["Oracles", "Violated", "choose", "eventually", "has_cancelled", "invariant", "oracles"]
@@ -159,7 +159,7 @@ def _shown(value: object) -> str:
     try:
         return repr(value)
     except Exception:  # noqa: BLE001 - the program's own `__repr__`
-        return f"a {type(value).__name__} (repr() of it raises)"
+        return f"a {type_name(value)} (repr() of it raises)"
 
 
 def _name(kind: str, check: Check) -> str:

@@ -27,6 +27,7 @@ __all__ = [
     "only",
     "raise_refused",
     "refuse",
+    "type_name",
     "was_anything_refused",
 ]
 
@@ -61,10 +62,16 @@ class NotFresh(NotRepeated):
 
 def describe(error: BaseException) -> str:
     """Return the type and the message of an error, also of one whose message cannot be made."""
+    name = type_name(error)
     try:
-        return f"{type(error).__name__}: {error}"
+        return f"{name}: {error}"
     except Exception:  # noqa: BLE001 - the program's own `__str__`
-        return f"{type(error).__name__} (its message cannot be shown: str() of it raises)"
+        return f"{name} (its message cannot be shown: str() of it raises)"
+
+
+def type_name(value: object) -> str:
+    """Return the name of a value's type, also if its metaclass raises when it is asked for it."""
+    return str(type.__dict__["__name__"].__get__(type(value)))
 
 
 def first_line(text: str) -> str:

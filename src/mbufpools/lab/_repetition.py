@@ -30,7 +30,7 @@ from itertools import islice
 from typing import Any
 
 from ._options import Options
-from ._outcome import ADDRESS, NotRepeated, Outcome, first_line
+from ._outcome import ADDRESS, NotRepeated, Outcome, first_line, type_name
 from ._program import function_of
 from ._schedule import Deviations, Rule, Schedule
 from ._steps import OVER, RAISED, spell
@@ -89,7 +89,7 @@ class Record:
         )
         end = outcome.kind or "success"
         if outcome.error is not None:
-            end = f"{end} ({type(outcome.error).__name__})"
+            end = f"{end} ({type_name(outcome.error)})"
         full = schedule.locations is not None
         return cls(number, schedule.deviations, schedule.rule, steps, end, full)
 

@@ -121,6 +121,11 @@ WORST_FIRST: tuple[Verdict, ...] = ("found", "ran out", "proved")
 T = TypeVar("T")
 FOUND_AGAIN = "found again"
 NOT_FOUND = "the schedule of the token does not fail"
+LATE_SKIP = (
+    "note: the test called pytest.skip() in this schedule, and not in the first one. By then it has "
+    "run, so it cannot be skipped: call pytest.skip() before the tasks begin. To let a schedule "
+    "pass, return from the test."
+)
 
 
 @dataclass(slots=True)
@@ -594,7 +599,7 @@ class Explore:
         returned as it is, with a remark, and there is no output.
         """
         __tracebackhide__ = True
-        _let_pytest_know(failure.error)
+        _let_pytest_know(failure)
         if not failure.repeated:
             return failure
         with _output(self._item) as output:
@@ -607,7 +612,7 @@ class Explore:
                 again = found[0]
                 how = "it failed at other places"
                 if same_course(again.schedule, failure.schedule):
-                    _let_pytest_know(again.error)
+                    _let_pytest_know(again)
                     told = failure.error is None or _same(again.error, failure.error)
                     return again if told else failure
             output.clear()
@@ -616,7 +621,8 @@ class Explore:
 
     def _report(self, failure: Failure) -> str:
         """Return the report, with the command that replays the failure under pytest."""
-        return failure.report_with(self._command(failure.token))
+        report = failure.report_with(self._command(failure.token))
+        return f"{report}\n{LATE_SKIP}" if _skips(failure.error) else report
 
     def _command(self, token: str) -> str:
         path = os.path.relpath(self._item.path, self._item.config.invocation_params.dir)
@@ -638,10 +644,10 @@ class Explore:
         if not result.failures:
             self._note(IN_PART, NOT_FOUND)
             return result
-        _let_pytest_know(result.failures[0].error)
+        _let_pytest_know(result.failures[0])
         html = defaults(self._config, options).get("html")
         (failure,) = self._with_pages(result, html).failures
-        if failure.error is not None:
+        if failure.error is not None and not _skips(failure.error):
             if failure.page is not None:
                 failure.error.add_note(f"page: {failure.page}")
             raise failure.error.with_traceback(_outside(failure.error.__traceback__))
@@ -753,14 +759,31 @@ def _same(error: BaseException | None, other: BaseException) -> bool:
     return next(texts) == next(texts)
 
 
-def _let_pytest_know(error: BaseException | None) -> None:
-    """Raise an error that is a message to pytest (skip, xfail, exit), also one in a group."""
+def _let_pytest_know(failure: Failure) -> None:
+    """Raise an error that is a message to pytest (skip, xfail, exit), also one in a group.
+
+    A skip is one only in the order that the backend itself takes: in another schedule the test has
+    run before, and pytest would say that it had not.
+    """
     __tracebackhide__ = True
+    _, deviations, _ = parse_token(failure.token)
+    for error in _errors_in(failure.error):
+        message = isinstance(error, pytest.xfail.Exception | pytest.exit.Exception)
+        if message or (_skips(error) and not deviations):
+            raise error
+
+
+def _skips(error: BaseException | None) -> bool:
+    return any(isinstance(it, pytest.skip.Exception) for it in _errors_in(error))
+
+
+def _errors_in(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, or those in a group."""
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
-            _let_pytest_know(inner)
-    elif isinstance(error, pytest.skip.Exception | pytest.xfail.Exception | pytest.exit.Exception):
-        raise error
+            yield from _errors_in(inner)
+    elif error is not None:
+        yield error
 
 
 @contextmanager
