@@ -568,7 +568,11 @@ def test_a_token_names_task_and_step() -> None:
 
 
 @pytest.mark.parametrize(
-    "token", ["", "asyncio", "asyncio:x", "asyncio:1@1>0", "asyncio:0@1!0.1/force", "trio:0>1"]
+    "token",
+    [
+        *("", "asyncio", "asyncio:x", "asyncio:1@1>0", "asyncio:0@1!0.1/force", "trio:0>1"),
+        *("asyncio:0@1>0.1,0@1>0.1", "asyncio:0@1>0.1,0@1>0.2", "asyncio:0@1?=1,0@1?=2"),
+    ],
 )
 def test_an_invalid_token_is_refused(token: str) -> None:
     with pytest.raises(ValueError, match="is no token; expected what a failure's `token` says"):

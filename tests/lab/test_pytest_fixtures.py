@@ -62,6 +62,56 @@ def test_setups_of_methods_and_functions_run_anew_for_each_schedule(
     result.stdout.fnmatch_lines(["explored: 2 proved; *"])
 
 
+def test_a_fixture_that_a_test_asks_for_while_it_runs_is_made_anew_for_each_schedule(
+    suite: pytest.Pytester,
+) -> None:
+    source = """
+    made, ended, runs = [], [], []
+
+    @pytest.fixture
+    def box():
+        made.append(1)
+        yield []
+        ended.append(1)
+
+    @pytest.mark.explore(backend="asyncio")
+    async def test_it(request):
+        runs.append(1)
+        request.addfinalizer(lambda: ended.append(2))
+        box = request.getfixturevalue("box")
+        assert not box
+        box.append(1)
+        await two(checkpoint)
+
+    def test_after():
+        assert len(made) == ended.count(1) == ended.count(2) == len(runs) > 2
+    """
+    run(suite, dedent(source)).assert_outcomes(passed=2)
+
+
+def test_the_end_of_a_fixture_that_a_test_asks_for_is_checked_in_each_schedule(
+    suite: pytest.Pytester,
+) -> None:
+    source = """
+    @pytest.fixture
+    def order():
+        found = []
+        yield found
+        assert found != [2, 1], "the end of the fixture"
+
+    @pytest.mark.explore(backend="asyncio")
+    async def test_it(request):
+        order = request.getfixturevalue("order")
+        async def work(number):
+            await checkpoint()
+            order.append(number)
+        await asyncio.gather(work(1), work(2))
+    """
+    result = run(suite, dedent(source))
+    assert "failed" in result.parseoutcomes()
+    result.stdout.fnmatch_lines(["E*AssertionError: the end of the fixture"])
+
+
 def test_a_setup_of_a_class_or_a_module_that_keeps_state_is_named(suite: pytest.Pytester) -> None:
     source = """
     def setup_module():

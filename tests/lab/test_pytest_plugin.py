@@ -486,6 +486,26 @@ def test_a_token_that_no_longer_fails_passes_and_the_summary_says_so(
     )
 
 
+def test_a_token_of_a_call_that_the_test_does_not_make_fails_nothing_and_the_summary_says_so(
+    suite: pytest.Pytester,
+) -> None:
+    source = """
+    async def holds():
+        await two(checkpoint)
+
+    def test_it(explore):
+        explore(holds)
+        explore(holds)
+    """
+    result = run(suite, dedent(source), "--explore-token", "3/asyncio:")
+    result.assert_outcomes(passed=1)
+    told = "the schedule of the token does not fail: the token is for call 3, and the test has made"
+    result.stdout.fnmatch_lines([f"test_it.py::test_it: {told} 2"])
+    result = run(suite, dedent(source), "--explore-token", "2/asyncio:")
+    result.stdout.fnmatch_lines(["test_it.py::test_it: the schedule of the token does not fail"])
+    result.stdout.no_fnmatch_line("*is for call*")
+
+
 def test_a_token_that_does_not_fit_is_reported(suite: pytest.Pytester) -> None:
     result = run(suite, SOUND, "--explore-token", "trio:0@7>0.5", "-k", "trio")
     result.assert_outcomes(failed=1)
@@ -496,6 +516,8 @@ def test_a_token_that_does_not_fit_is_reported(suite: pytest.Pytester) -> None:
     ("options", "message"),
     [
         (("--explore-token", "nonsense"), "ERROR: --explore-token: 'nonsense' is no token; *"),
+        (("--explore-token", "curio:"), "ERROR: --explore-token: no backend 'curio': expected *"),
+        (("--explore-token", "2/asyncio/x:"), "ERROR: --explore-token: no backend 'asyncio/x': *"),
         (("--explore-jobs", "0"), "ERROR: --explore-jobs 0: expected a number of processes, *"),
     ],
 )
@@ -1026,6 +1048,56 @@ def test_schedules_that_failed_are_executed_first_the_next_time(suite: pytest.Py
     (suite.path / "test_it.py").write_text(source, "utf-8")
     found = suite.runpytest_inprocess()
     found.stdout.fnmatch_lines(["found: 1 failure in * executions *"])
+
+
+CANCELS = """
+@pytest.mark.explore(backend="asyncio", OPTION)
+async def test_it():
+    done = []
+    async def work(number):
+        await asyncio.sleep(0)
+        done.append(number)
+    names = ("first", "second", "third")
+    tasks = [asyncio.create_task(work(name), name=name) for name in names]
+    await asyncio.wait(tasks)
+    assert EXPECTED
+"""
+LEAVES_A_COROUTINE = """
+@pytest.mark.explore(backend="asyncio", OPTION)
+async def test_it():
+    async def forgotten(): pass
+    async def work():
+        forgotten()
+    await asyncio.gather(work(), work())
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "expected", "before", "now"),
+    [
+        (LEAVES_A_COROUTINE, "", "max_preemptions=1", "ignore=['leak']"),
+        (CANCELS, "'second' in done", "cancel=True", "cancel=False"),
+        (CANCELS, "'second' in done", "cancel=True", "cancel='first'"),
+        (CANCELS, "'second' in done", "cancel=True", "cancel=['main', 'third']"),
+        (CANCELS, "'second' in done", "cancel=True", "cancel=lambda it: it.title == 'third'"),
+        (CANCELS, "'second' in done", "cancel='native'", "cancel=lab.cancellable('third')"),
+        (CANCELS, "len(done) > 1", "cancel=lab.cancellable(times=2)", "cancel='native'"),
+    ],
+)
+def test_a_schedule_that_the_options_exclude_by_now_is_not_found_again(
+    suite: pytest.Pytester, source: str, expected: str, before: str, now: str
+) -> None:
+    def outcomes(option: str) -> tuple[pytest.RunResult, dict[str, int]]:
+        text = source.replace("EXPECTED", expected).replace("OPTION", option)
+        (suite.path / "test_it.py").write_text(HEAD + text, "utf-8")
+        result = suite.runpytest_inprocess()
+        return result, result.parseoutcomes()
+
+    assert outcomes(before)[1] == {"failed": 1}
+    again, counts = outcomes(before)
+    assert counts == {"failed": 1}
+    again.stdout.fnmatch_lines(["explored: 1 found again"])
+    assert outcomes(now)[1] == {"passed": 1}
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,7 @@ def _execute(
     backend = _backend(options.backend)
     renew = Renewal(options.reset, options.fresh)
     records = Records(program)
-    policy = None if options.cancelling is None else Policy(options.cancelling, program)
+    policy = _policy(program, options)
     end = math.inf if options.max_seconds is None else begin + options.max_seconds
     failures: list[Failure] = []
 
@@ -357,7 +357,7 @@ def _repeat(program: Program, options: Options, records: Records, found: list[_F
     and a few others are repeated then.
     """
     failed = {it.number for it in found}
-    policy = None if options.cancelling is None else Policy(options.cancelling, program)
+    policy = _policy(program, options)
     for record in records.again()[: 1 + BEFORE_A_FAILURE if failed else None]:
         if record.number in failed:
             continue
@@ -384,23 +384,38 @@ def once(
 ) -> tuple[Outcome, Schedule, list[Anchor]]:
     """Execute one schedule; return also the places of the deviations that do not fit."""
     strategy = Replay(deviations, rule)
-    outcome, schedule = _execute_one(
-        program, strategy, options, lambda it: _given(it, deviations, options)
-    )
+    outcome, schedule = _execute_given(program, strategy, deviations, options)
     return outcome, schedule, strategy.misfits
 
 
-def _given(strategy: Strategy, deviations: Deviations, options: Options) -> Schedule:
-    """Make the schedule of an execution that takes given deviations: every cancellation among them
-    is possible."""
+def _execute_given(
+    program: Program, strategy: Strategy, deviations: Deviations, options: Options
+) -> tuple[Outcome, Schedule]:
+    """Execute a schedule that takes given deviations. Each cancellation among them is possible, but
+    if the options say which tasks are cancelled, no other task is."""
     cancels = [it for it in deviations.values() if isinstance(it, Cancel)]
-    return Schedule(
-        strategy,
-        step_limit=options.step_limit,
-        cancel_by=tuple(sorted({it.by for it in cancels})),
-        cancel_times=len(cancels),
-        mid_wait=True,
-    )
+    ways = {it.by for it in cancels}
+    times = len(cancels)
+    if options.cancelling is not None:
+        ways.intersection_update(options.cancel_by)
+        times = min(times, options.cancelling.times)
+    policy = _policy(program, options)
+
+    def given(strategy: Strategy) -> Schedule:
+        return Schedule(
+            strategy,
+            step_limit=options.step_limit,
+            cancel_by=tuple(sorted(ways)),
+            cancel_times=times,
+            mid_wait=True,
+            policy=policy,
+        )
+
+    return _execute_one(program, strategy, options, given)
+
+
+def _policy(program: Program, options: Options) -> Policy | None:
+    return None if options.cancelling is None else Policy(options.cancelling, program)
 
 
 def _execute_one(
@@ -514,7 +529,7 @@ def _shrunk(
         replays += 1
         if fails({}, "stock") is None and found.by_chance:
             simple = Exhaustive(1, 1)
-            policy = None if options.cancelling is None else Policy(options.cancelling, program)
+            policy = _policy(program, options)
             while best is None and replays <= SIMPLE and not simple.complete:
                 again, schedule = _execute_one(
                     program, simple, options, lambda it: _schedule(it, options, policy)
@@ -532,9 +547,7 @@ def _shrunk(
         schedule = shortest[0]
         other: Rule = "run-on" if schedule.rule == "stock" else "stock"
         follow = Follow([step.task for step in schedule.steps], schedule.deviations, other)
-        again, followed = _execute_one(
-            program, follow, options, lambda it: _given(it, schedule.deviations, options)
-        )
+        again, followed = _execute_given(program, follow, schedule.deviations, options)
         replays += 1
         if note(again, followed):
             replays += shorten(other, followed.deviations)

@@ -43,7 +43,7 @@ from ._strategies import Exhaustive, Fifo, Pct, Random, Replay
 from ._strategy import Strategy
 from ._token import parse_token
 
-__all__ = ["STRATEGIES", "explore", "replay"]
+__all__ = ["STRATEGIES", "explore", "replay", "replay_if_asked"]
 
 STRATEGIES: dict[str, type[Strategy]] = {
     strategy.name: strategy for strategy in (Mixed, Exhaustive, Dpor, Random, Pct, Fifo)
@@ -402,18 +402,49 @@ def replay(
         ValueError: no token, a program that takes arguments, or a coroutine.
         LabError: the program cannot be executed in this schedule: it is another one by now.
     """
-    check_program(program)
-    name, deviations, rule = parse_token(token)
-    check_backend(name)
-    backend = cast("BackendName", name)
     options = Options(
-        backend=backend,
         step_limit=step_limit,
         reset=reset,
         fresh=module_names(fresh),
         clocks=clocks,
         chance=chance,
     )
+    exploration = _replay(program, token, options)
+    return exploration if html is None else with_pages(exploration, html, program)
+
+
+def replay_if_asked(
+    program: Program,
+    token: str,
+    *,
+    cancel: Cancel = False,
+    ignore: FailureKind | Iterable[FailureKind] = (),
+    **options: Any,
+) -> Exploration:
+    """Execute the schedule of a token as `replay` does, but judge it as `explore` would with these
+    options: it does not fail with what is ignored.
+
+    Raises:
+        LabError: as `replay` does, or the schedule has a cancellation that is not asked for.
+    """
+    rules = cancelling(cancel)
+    backend, _, _ = parse_token(token)
+    options["fresh"] = module_names(options.get("fresh", ()))
+    asked = Options(
+        cancelling=rules or Cancellable(times=0),
+        cancel_by=() if rules is None else cancel_ways(rules.by, backend),
+        ignore=_kinds(ignore),
+        **options,
+    )
+    return _replay(program, token, asked)
+
+
+def _replay(program: Program, token: str, options: Options) -> Exploration:
+    check_program(program)
+    name, deviations, rule = parse_token(token)
+    check_backend(name)
+    backend = cast("BackendName", name)
+    options = replace(options, backend=backend)
     begin = perf_counter()
     with interruptible():
         forget_outsiders()
@@ -425,11 +456,11 @@ def replay(
             f"{spell(anchor.task)} it cannot do what the token says; explore it again"
         )
     failures: tuple[Failure, ...] = ()
-    if outcome.kind is not None:
+    if outcome.kind is not None and outcome.kind not in options.ignore:
         remarks = left_over(program, options) + noted_times(program, options)
         failures = (make_failure(backend, schedule, outcome, remarks),)
         collect_unheard()
-    exploration = Exploration(
+    return Exploration(
         executions=1,
         complete=False,
         bound=Replay.bound,
@@ -438,4 +469,3 @@ def replay(
         failures=failures,
         seconds=perf_counter() - begin,
     )
-    return exploration if html is None else with_pages(exploration, html, program)

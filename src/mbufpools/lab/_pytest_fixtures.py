@@ -79,7 +79,9 @@ class Fixtures:
 
     @property
     def are_renewed(self) -> bool:
-        """True if the test has a fixture of function scope."""
+        """True if the test has a fixture of function scope, or may ask for one while it runs."""
+        if "request" in self._item._fixtureinfo.argnames:
+            return True
         fixtures = map(self._definition, self._item.fixturenames)
         return any(it is not None and it.scope == "function" for it in fixtures)
 

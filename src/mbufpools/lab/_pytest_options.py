@@ -20,7 +20,7 @@ import pytest
 from ._cancellable import cancelling
 from ._explore import STRATEGIES, explore
 from ._frames import is_installed
-from ._options import CancelWay, Options
+from ._options import CancelWay, Options, check_backend
 from ._token import parse_token
 
 __all__ = [
@@ -70,7 +70,8 @@ def check_options(config: pytest.Config) -> None:
         raise pytest.UsageError(f"--explore-seconds {seconds:g}: expected seconds, above 0")
     if token is not None:
         try:
-            parse_token(numbered(token)[1])
+            backend, _, _ = parse_token(numbered(token)[1])
+            check_backend(backend)
         except ValueError as error:
             raise pytest.UsageError(f"--explore-token: {error}") from None
     for backend in config.getini("explore_backends"):

@@ -57,14 +57,15 @@ def parse_token(token: str) -> tuple[str, Deviations, Rule]:
             where, what = part.split(mark)
             bare = where.rstrip("?" if mark == "=" else "'")
             task, number = bare.split("@")
+            marks = len(where) - len(bare)
+            anchor = Anchor(_parse(task), int(number), -marks if mark == "=" else marks)
+            if anchor in deviations:
+                raise ValueError
             if mark == "=":
-                calls = len(where) - len(bare)
-                if not calls or int(what) < 1:
+                if not marks or int(what) < 1:
                     raise ValueError
-                deviations[Anchor(_parse(task), int(number), -calls)] = Pick(int(what))
-                continue
-            anchor = Anchor(_parse(task), int(number), len(where) - len(bare))
-            if mark == ">":
+                deviations[anchor] = Pick(int(what))
+            elif mark == ">":
                 deviations[anchor] = _parse(what)
             else:
                 target, by = what.split("/")

@@ -69,7 +69,7 @@ from _pytest._io import TerminalWriter
 from _pytest.unittest import TestCaseFunction
 
 from ._execute import controlled
-from ._explore import explore, replay
+from ._explore import explore, replay, replay_if_asked
 from ._fresh import executed_before, module_names
 from ._options import Program, Verdict
 from ._outcome import ADDRESS, LabError, NotRepeated, describe
@@ -90,7 +90,6 @@ from ._pytest_options import (
 from ._pytest_progress import Progress
 from ._repetition import Records, note_survival
 from ._result import Exploration, ExplorationFailed, ExplorationIncomplete, Failure
-from ._schedule import Cancel
 from ._story import same_course
 from ._token import parse_token
 
@@ -122,9 +121,9 @@ T = TypeVar("T")
 FOUND_AGAIN = "found again"
 NOT_FOUND = "the schedule of the token does not fail"
 LATE_SKIP = (
-    "note: the test called pytest.skip() in this schedule, and not in the first one. By then it has "
-    "run, so it cannot be skipped: call pytest.skip() before the tasks begin. To let a schedule "
-    "pass, return from the test."
+    "note: the test called pytest.skip() in this schedule, and not in the first one. By then it "
+    "has run, so it cannot be skipped: call pytest.skip() before the tasks begin. To let a "
+    "schedule pass, return from the test."
 )
 
 
@@ -570,16 +569,14 @@ class Explore:
         for token in kept(self._item, self._call):
             records = Records(program)
             try:
-                backend, deviations, _ = parse_token(token)
+                backend, _, _ = parse_token(token)
                 if backend != options.get("backend", "asyncio"):
                     continue
-                cancels = any(isinstance(it, Cancel) for it in deviations.values())
-                if cancels and not options.get("cancel"):
-                    continue  # that is not asked for any more
+                asked = {it: options[it] for it in ("cancel", "ignore") if it in options}
                 with _quiet(self._item):  # what fails is executed again
-                    result = replay(program, token, **_for_replay(options))
+                    result = replay_if_asked(program, token, **asked, **_for_replay(options))
             except (LabError, ValueError):
-                continue  # the program is another one by now
+                continue  # the program, or what is asked of it, is another one by now
             before = () if found is None else found.failures
             again = (self._again(program, it, options, records) for it in result.failures)
             found = replace(result, failures=(*before, *again))
@@ -635,7 +632,10 @@ class Explore:
         backend = options.get("backend", "asyncio")
         if self._examples:
             return self._replay_example(program, token, options)
+        self._forget_notes()
         if number != self._call:
+            ours = f"the token is for call {number}, and the test has made {self._call}"
+            self._note(IN_PART, f"{NOT_FOUND}: {ours}")
             return self._ask(explore, program, strategy="fifo", backend=backend)
         wanted, _, _ = parse_token(token)
         if backend != wanted:
@@ -740,9 +740,13 @@ class Explore:
             name = WITH_REMARKS if common else name
             text += "".join(f"; but {remark}" for remark in common)
             text += f"; not explored: {'; '.join(examples.not_explored)}"
+        self._forget_notes()
+        self._note(name, text)
+
+    def _forget_notes(self) -> None:
+        """Drop the lines of earlier calls."""
         properties = self._item.user_properties
         properties[:] = [it for it in properties if it[0] not in NOTES]
-        self._note(name, text)
 
     def _note(self, name: str, text: str) -> None:
         """Keep a line for the summary. Reports of pytest-xdist's workers carry it too."""
