@@ -16,6 +16,7 @@ and those under ``trio_only/`` run twice.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import signal
 from typing import Any
@@ -61,6 +62,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 f"{item.nodeid} is marked for anyio and for trio. A coroutine test runs on both "
                 f"backends, without a mark; one for trio's own tools belongs under {TRIO_ONLY}/."
             )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _collections_pass_over_what_is_old() -> None:
+    """Let the garbage collector pass over all that is there before the tests of a file.
+
+    Many tests collect garbage, and each time the collector would look at every module that is
+    imported, which takes longer than most of these tests.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(params=["asyncio", "trio"])

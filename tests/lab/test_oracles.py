@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -101,6 +103,55 @@ def test_an_invariant_may_raise_and_may_be_a_decorator(backend: lab.BackendName)
     assert "assert value < 2" in failure.report, "the traceback of the check is shown"
 
 
+class HasNoTruth:
+    """Raises when it is asked whether it is true."""
+
+    def __bool__(self) -> bool:
+        raise ValueError("no truth")
+
+
+def fails() -> None:
+    pytest.fail("by hand")
+
+
+def is_cancelled() -> None:
+    raise asyncio.CancelledError("by hand")
+
+
+@BACKENDS
+@pytest.mark.parametrize(
+    ("check", "told"),
+    [
+        (fails, "Failed: by hand"),
+        (is_cancelled, "CancelledError: by hand"),
+        (HasNoTruth, "ValueError: no truth"),
+        (sys.exit, "SystemExit: "),
+    ],
+)
+def test_whatever_a_check_raises_is_told_with_a_token(
+    backend: lab.BackendName, check: Callable[[], Any], told: str
+) -> None:
+    async def invariant() -> None:
+        broken: list[int] = []
+        lab.invariant(lambda: check() if broken else None)
+        await anyio.sleep(1)
+        broken.append(1)
+        await checkpoint()
+
+    async def promise() -> None:
+        broken: list[int] = []
+        lab.eventually(lambda: check() if broken else False, within=10)
+        await anyio.sleep(1)
+        broken.append(1)
+        await checkpoint()
+
+    for program, said in ((invariant, "does not hold: "), (promise, "raised ")):
+        (failure,) = lab.explore(program, backend=backend).failures
+        assert failure.kind == "exception"
+        assert said + told in failure.report.partition("\n")[0]
+        assert lab.replay(program, failure.token).failures
+
+
 def test_an_invariant_that_does_not_hold_at_once_raises_there() -> None:
     def never() -> bool:
         return False
@@ -124,6 +175,83 @@ def test_what_must_come_true_in_time_does(backend: lab.BackendName, seconds: flo
     assert found.verdict == ("proved" if seconds == 5 else "found")
     for failure in found.failures:
         assert "did not come true within 10 s, until 10 s: it is 50 s now" in failure.report
+
+
+async def sleeps_in_the_step(done: list[int]) -> None:
+    await checkpoint()
+    time.sleep(100)  # noqa: ASYNC251 - of virtual time
+    done.append(1)
+
+
+async def sleeps_in_the_first_step(done: list[int]) -> None:
+    time.sleep(100)  # noqa: ASYNC251 - of virtual time
+    done.append(1)
+
+
+async def looks_at_the_clock_until_it_is_late(done: list[int]) -> None:
+    begin = time.monotonic()
+    while time.monotonic() < begin + 100:
+        pass
+    done.append(1)
+
+
+async def sleeps_to_the_end(done: list[int]) -> None:
+    await anyio.sleep(100)
+    done.append(1)
+
+
+@BACKENDS
+@pytest.mark.parametrize(
+    "late",
+    [
+        sleeps_in_the_step,
+        sleeps_in_the_first_step,
+        looks_at_the_clock_until_it_is_late,
+        sleeps_to_the_end,
+    ],
+)
+def test_what_comes_true_in_the_step_that_moves_the_clock_too_far_is_late(
+    backend: lab.BackendName, late: Callable[[list[int]], Awaitable[None]]
+) -> None:
+    async def program() -> None:
+        done: list[int] = []
+        lab.eventually(lambda: done, within=10)
+        await late(done)
+
+    (failure,) = lab.explore(program, backend=backend).failures
+    assert "did not come true within 10 s, until 10 s: it is 100" in failure.report
+
+
+@BACKENDS
+def test_what_comes_true_because_the_clock_moves_is_late(backend: lab.BackendName) -> None:
+    async def deadline() -> None:
+        scope = anyio.CancelScope(deadline=anyio.current_time() + 100)
+        lab.eventually(lambda: scope.cancel_called, within=10)
+        with scope:
+            await anyio.sleep_forever()
+
+    async def clock() -> None:
+        begin = time.monotonic()
+        lab.eventually(lambda: time.monotonic() > begin + 50, within=10)
+        await anyio.sleep(100)
+
+    for program in (deadline, clock):
+        (failure,) = lab.explore(program, backend=backend).failures
+        assert "did not come true within 10 s, until 10 s: it is 100" in failure.report
+
+
+@BACKENDS
+def test_what_is_true_at_once_is_in_time_and_what_is_not_there_yet_is_no_error(
+    backend: lab.BackendName,
+) -> None:
+    async def program() -> None:
+        lab.eventually(lambda: True, within=10)
+        lab.eventually(lambda: done, within=200)
+        done = [1]
+        await anyio.sleep(100)
+        assert done
+
+    assert lab.explore(program, backend=backend).verdict == "proved"
 
 
 @BACKENDS

@@ -81,7 +81,13 @@ class Oracles:
         self.active = True
 
     def promise(self, check: Check, within: float, name: str) -> None:
-        """Check after every step until it comes true."""
+        """Check at once, and after every step until it comes true.
+
+        What the check looks at may not be there yet, so an error says nothing here.
+        """
+        _, true, _ = _asked(check)
+        if true:
+            return
         self._promises.append(_Promise(check, within, self._now() + within, name))
         self.active = True
 
@@ -114,16 +120,17 @@ class Oracles:
     def _broken_promise(self, over: str | None) -> Violated | None:
         now = self._now()
         for promise in list(self._promises):
-            try:
-                true = bool(promise.check())
-            except Exception as error:  # noqa: BLE001 - it is what is found
+            _, true, error = _asked(promise.check)
+            if error is not None:
                 return _violated(f"{promise.name} raised {describe(error)}", error)
-            if true:
+            # What comes true in the step that moved the clock, or with it, comes too late.
+            is_late = now > promise.latest + SLACK
+            if true and not is_late:
                 self._promises.remove(promise)
-            elif over or now > promise.latest + SLACK:
+            elif over or is_late:
                 self._promises.remove(promise)
                 latest, why = since_begin(promise.latest), over
-                if why is None:
+                if why is None or true:
                     why = f"it is {since_begin(now):.10g} s now"
                 late = Violated(
                     f"{promise.name} did not come true within {promise.within:g} s, until "
@@ -140,16 +147,29 @@ oracles = Oracles()
 
 
 def _error_of(check: Check, name: str) -> Violated | None:
-    try:
-        holds = check()
-    except Exception as error:  # noqa: BLE001 - it is what is found
+    returned, true, error = _asked(check)
+    if error is not None:
         return _violated(f"{name} does not hold: {describe(error)}", error)
-    if holds is None or holds:
+    if true or returned is None:
         return None
-    return Violated(f"{name} does not hold: it returned {_shown(holds)}")
+    return Violated(f"{name} does not hold: it returned {_shown(returned)}")
 
 
-def _violated(message: str, cause: Exception) -> Violated:
+def _asked(check: Check) -> tuple[Any, bool, BaseException | None]:
+    """Call a check; return what it returned, whether that is true, and the error that was raised.
+
+    The errors of `pytest.fail` and of a cancellation are no `Exception`, but errors of the check.
+    """
+    try:
+        returned = check()
+        return returned, bool(returned), None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - it is what is found
+        return None, False, error
+
+
+def _violated(message: str, cause: BaseException) -> Violated:
     error = Violated(message)
     error.__cause__ = cause
     return error
@@ -197,8 +217,9 @@ def invariant(check: Callable[[], Any]) -> Callable[[], Any]:
 def eventually(check: Callable[[], Any], *, within: float) -> None:
     """Say that ``check()`` will return something true within so many seconds of virtual time.
 
-    Does not block. It is called after every step until it is true once. The execution fails with
-    `Violated` if the clock moves beyond that time before, or if the program ends before. A stall is
+    Does not block. It is called at once, where an error means nothing, and after every step until
+    it is true once. The execution fails with `Violated` if the clock moves beyond that time before,
+    also if what moves the clock makes it true, or if the program ends before. A stall is
     reported as a stall. A program that ends with a cancellation by the lab need not keep it.
     Outside of an exploration nothing happens.
 
