@@ -108,8 +108,13 @@ def test_the_end_of_a_fixture_that_a_test_asks_for_is_checked_in_each_schedule(
         await asyncio.gather(work(1), work(2))
     """
     result = run(suite, dedent(source))
-    assert "failed" in result.parseoutcomes()
+    result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["E*AssertionError: the end of the fixture"])
+    (line,) = (it for it in result.outlines if "raised after the execution with the token" in it)
+    token = line.rpartition(" ")[2].strip("'")
+    again = run(suite, dedent(source), "--explore-token", token)
+    again.assert_outcomes(passed=1, errors=1)
+    again.stdout.fnmatch_lines(["E*AssertionError: the end of the fixture"])
 
 
 def test_a_setup_of_a_class_or_a_module_that_keeps_state_is_named(suite: pytest.Pytester) -> None:

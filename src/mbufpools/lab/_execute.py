@@ -223,6 +223,8 @@ def _execute(
     policy = _policy(program, options)
     end = math.inf if options.max_seconds is None else begin + options.max_seconds
     failures: list[Failure] = []
+    ended: list[Schedule] = []
+    """The last one, if there was one."""
 
     def next_schedule() -> Schedule | None:
         discard_refused()
@@ -243,7 +245,13 @@ def _execute(
         recorder.restart()
         if options.chance:
             restart_chance()
-        renew()
+        try:
+            renew()
+        except Exception as error:
+            if ended:
+                token = spell_token(options.backend, ended[0].deviations, ended[0].rule)
+                error.add_note(f"raised after the execution with the token {token!r}")
+            raise
         schedule = _schedule(strategy, options, policy)
         if records.wants(result.executions + 1):
             schedule.record()
@@ -251,6 +259,7 @@ def _execute(
 
     def done(schedule: Schedule, outcome: Outcome) -> None:
         result.executions += 1
+        ended[:] = [schedule]
         if outcome.kind is not None:
             wait_for_threads()
         raise_refused()
