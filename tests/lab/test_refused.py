@@ -9,6 +9,8 @@ import math
 import queue
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -17,6 +19,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+import trio
 
 from mbufpools import lab
 
@@ -228,3 +231,76 @@ def test_an_error_of_asyncio_that_needs_no_loop_is_a_failure_on_trio() -> None:
 
     (failure,) = lab.explore(program, backend="trio").failures
     assert isinstance(failure.error, asyncio.QueueEmpty)
+
+
+# A run of trio inside of the program
+
+
+def runs_trio() -> None:
+    trio.run(trio.lowlevel.checkpoint)
+
+
+def runs_trio_by_anyio() -> None:
+    anyio.run(anyio.lowlevel.checkpoint, backend="trio")
+
+
+RUNS_OF_TRIO = pytest.mark.parametrize("run", [runs_trio, runs_trio_by_anyio])
+
+
+@RUNS_OF_TRIO
+def test_a_program_on_asyncio_that_runs_trio_in_a_step_is_refused(run: Callable[[], None]) -> None:
+    async def program() -> None:
+        await asyncio.sleep(0)
+        with contextlib.suppress(RuntimeError):  # of anyio, which sees that asyncio runs
+            run()
+
+    if run is runs_trio:
+        with pytest.raises(lab.Unsupported, match=r"runs trio itself, at .*test_refused.py:"):
+            lab.explore(program)
+    else:
+        assert lab.explore(program).verdict == "proved"
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@RUNS_OF_TRIO
+def test_a_program_that_runs_trio_in_a_thread_is_refused(
+    backend: lab.BackendName, run: Callable[[], None]
+) -> None:
+    async def program() -> None:
+        await anyio.to_thread.run_sync(run)
+
+    with pytest.raises(lab.Unsupported, match=r"runs trio itself, at .*test_refused.py:"):
+        lab.explore(program, backend=backend)
+    runs_trio()
+
+
+def test_of_a_program_that_loads_trio_only_when_it_runs_it_the_second_execution_is_refused() -> None:
+    source = """
+from mbufpools import lab
+
+async def program():
+    import trio
+    trio.run(trio.sleep, 0)
+
+try:
+    print(*lab.explore(program).failures)
+except lab.LabError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "the program runs trio itself, at " in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_an_exploration_inside_of_a_run_of_trio_is_refused_and_the_run_goes_on(
+    backend: lab.BackendName,
+) -> None:
+    async def outer() -> str:
+        with pytest.raises(lab.LabError, match="cannot be called inside a run of trio; call it"):
+            lab.explore(anyio.lowlevel.checkpoint, backend=backend)
+        await trio.lowlevel.checkpoint()
+        return "went on"
+
+    assert trio.run(outer) == "went on"

@@ -75,6 +75,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_task_dump``        where every task stands, what it waits for, and which task holds that
 ``_report``           a failure as a text for people
 ``_asyncio_tasks``    tasks, futures and handles of asyncio, which declare what they touch
+``_nested_trio``      refuses a run of trio inside of the program
 ``_asyncio_backend``  runs a program on asyncio, step by step; refuses I/O
 ``_trio_clock``       the virtual clock of explorations on trio
 ``_trio_run``         what belongs to one run of trio, made anew for each execution

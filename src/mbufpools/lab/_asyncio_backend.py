@@ -68,6 +68,7 @@ from ._instants import BEGIN, TOGETHER, cells, not_before, since_begin
 from ._joins import declaring_joins
 from ._leaks import Leaks, keep_for_good, weakly
 from ._lockstep import LabThread, program_line
+from ._nested_trio import is_trio_loaded, refuse_inside_trio, refusing_trio_runs
 from ._options import Program
 from ._oracles import Violated, oracles
 from ._outcome import IO_REFUSED, LabError, Outcome, describe, only, refuse, type_name
@@ -103,6 +104,7 @@ def explore_on_asyncio(
     Raises:
         LabError: the caller is inside an event loop.
     """
+    refuse_inside_trio()
     try:
         running = asyncio.get_running_loop()
     except RuntimeError:
@@ -122,7 +124,11 @@ def explore_on_asyncio(
         if _reparent is not None:
             _scope_class._reparent = _reparent_ours
         set_loop = stack.enter_context(_loop_of_policy())
+        refuses_trio = False
         while (schedule := next_schedule()) is not None:
+            if not refuses_trio and is_trio_loaded():  # perhaps only now, by the program
+                refuses_trio = True
+                stack.enter_context(refusing_trio_runs())
             loop = _Loop(schedule)
             oracles.begin(schedule, loop.time)
             leaks.begin()

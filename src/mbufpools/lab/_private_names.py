@@ -29,6 +29,7 @@ TRIO: dict[str, tuple[str, ...]] = {
         "TheIOManager",
         "_ALLOW_DETERMINISTIC_SCHEDULING",
         "_r",
+        "setup_runner",
     ),
     "trio._core._run.CancelStatus": ("_children", "_parent", "_scope", "_tasks"),
     "trio._core._run.Deadlines": ("_heap",),

@@ -38,6 +38,7 @@ from ._declare import recorder
 from ._instants import since_begin
 from ._leaks import Leaks, keep_for_good
 from ._lockstep import LabThread
+from ._nested_trio import refuse_inside_trio, refusing_trio_runs
 from ._options import Program
 from ._oracles import Violated, oracles
 from ._outcome import IO_REFUSED, LabError, Outcome, describe, first_line, only, refuse
@@ -91,16 +92,13 @@ def explore_on_trio(
     Raises:
         LabError: the caller is inside a run of trio.
     """
-    if hasattr(_run.GLOBAL_RUN_CONTEXT, "runner"):
-        raise LabError(
-            "the lab runs trio itself, so it cannot be called inside a run; call it from a plain "
-            "function or test"
-        )
+    refuse_inside_trio()
     more = True
-    while more:
-        backend = _Backend(program, next_schedule, done, leaks)
-        with backend.hooked():
-            more = backend.run()
+    with refusing_trio_runs():
+        while more:
+            backend = _Backend(program, next_schedule, done, leaks)
+            with backend.hooked():
+                more = backend.run()
 
 
 class _GivenUp(BaseException):
