@@ -274,7 +274,7 @@ def test_a_program_that_runs_trio_in_a_thread_is_refused(
     runs_trio()
 
 
-def test_of_a_program_that_loads_trio_only_when_it_runs_it_the_second_execution_is_refused() -> None:
+def test_of_a_program_that_loads_trio_as_it_runs_it_the_second_execution_is_refused() -> None:
     source = """
 from mbufpools import lab
 
