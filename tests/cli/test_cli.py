@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -203,10 +204,30 @@ def test_demo_runs_the_one_that_is_named(capsys: pytest.CaptureFixture[str]) -> 
     )
 
 
-def test_demo_without_a_name_runs_all_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_without_a_name_runs_all_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[tuple[str, list[str]]] = []
+
+    def noted(name: str) -> Callable[[list[str], str], int]:
+        def main(argv: list[str], prog: str) -> int:
+            ran.append((name, argv))
+            return 0
+
+        return main
+
+    for name in NAMES:
+        monkeypatch.setattr(find_demo(name), "main", noted(name))
+    options = ["--policy=deferred", "--backend=trio", "--json"]
+    assert exit_status("demo", *options) == 0
+    assert ran == [(name, options) for name in NAMES]
+
+
+def test_demo_runs_each_demo_with_the_options_given(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mbufpools.cli._demos.NAMES", ("stall", "coalesce"))
     assert exit_status("demo", "--json", "--backend", "trio", "--policy", "deferred") == 0
     reports = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [report["demo"] for report in reports] == list(NAMES)
+    assert [report["demo"] for report in reports] == ["stall", "coalesce"]
     assert all(report["ok"] for report in reports)
 
 

@@ -910,7 +910,7 @@ def test_a_condition_that_is_older_is_waited_for_in_lock_step(
                 group.start_soon(anyio.to_thread.run_sync, function)
         assert not items
 
-    found = lab.explore(program, backend=backend, max_executions=1000)
+    found = lab.explore(program, backend=backend, max_executions=200)
     assert not found.failures
 
 

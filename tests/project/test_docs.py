@@ -70,8 +70,9 @@ PRODUCED = [
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
     if re.search(r"^<!-- (produced|shown)", path.read_text(encoding="utf-8"), re.MULTILINE)
 ]
-LONG = {"docs/zoo.md"}
-"""The tests of the zoo have a bound for each figure of its page."""
+LONG = {"docs/smp.md", "docs/zoo.md"}
+"""The tests of the zoo have a bound for each figure of its page, and those of the SMP model go
+through the same schedules as its page."""
 
 
 @pytest.mark.parametrize(

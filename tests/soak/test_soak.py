@@ -31,7 +31,7 @@ from tests.soak.__main__ import main
 from tests.soak._counters import STATM, Counters, MemoryWatch
 
 BACKENDS = ["asyncio", "trio"]
-SHORT = 4000
+SHORT = 2000
 NOT_DETERMINED = ("resident_growth_mib", "block_growth", "real_seconds", "verdict")
 
 
@@ -100,7 +100,7 @@ def test_every_kind_of_operation_is_done(backend: str) -> None:
 def test_the_seed_determines_the_run_in_any_process(
     backend: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    argv = ["--operations=2000", "--seed=7", f"--backend={backend}", "--json"]
+    argv = ["--operations=1000", "--seed=7", f"--backend={backend}", "--json"]
     assert exit_status(*argv) == 0
     here = determined(capsys.readouterr().out)
     there = subprocess.run(
@@ -287,10 +287,10 @@ def test_the_line_that_is_printed_replays_what_broke(
     backend: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lose_bytes(monkeypatch)
-    assert exit_status("--operations=5000", "--seed=11", f"--backend={backend}") == 1
+    assert exit_status("--operations=2000", "--seed=11", f"--backend={backend}") == 1
     lines = capsys.readouterr().out.splitlines()
     assert (
-        lines[-1] == f"Replay: python -m tests.soak --operations 5000 --seed 11 --backend {backend}"
+        lines[-1] == f"Replay: python -m tests.soak --operations 2000 --seed 11 --backend {backend}"
     )
     assert any(line.startswith("Verdict: BROKEN after ") for line in lines)
     fault = next(line for line in lines if line.startswith("operation "))

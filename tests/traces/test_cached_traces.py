@@ -10,7 +10,7 @@ import pytest
 from mbufpools import lab
 from mbufpools.traces import Disagreement, Trace, TraceError, parse_trace, replay
 from mbufpools.traces._recording import MOST_CPUS, OPERATIONS
-from tests.traces.test_kernel_traces import RULES, read_archive, rules_of
+from tests.traces.test_kernel_traces import RULES, on_a_backend, read_archive, rules_of
 
 RECORDINGS = read_archive("kernel-traces-caches.tar.xz")
 CPUS = 8
@@ -48,8 +48,7 @@ def test_the_recordings_contain_every_operation_on_every_cpu_and_full_depots() -
     assert {0, 8, 16, 56} <= depots, "in items"
 
 
-@both_backends
-@pytest.mark.parametrize("name", sorted(RECORDINGS))
+@pytest.mark.parametrize(("name", "backend"), on_a_backend(RECORDINGS))
 def test_every_field_of_every_line_agrees(name: str, backend: lab.BackendName) -> None:
     disagreement = lab.run(replay, parse_trace(RECORDINGS[name], name), backend=backend)
     assert disagreement is None, str(disagreement)
