@@ -142,6 +142,247 @@ def test_a_setup_of_a_class_or_a_module_that_keeps_state_is_named(suite: pytest.
     )
 
 
+# --- what workers do not have
+
+
+def test_a_test_with_a_setup_or_fixture_of_any_scope_is_explored_in_the_own_process_of_pytest(
+    suite: pytest.Pytester,
+) -> None:
+    suite.makeconftest(
+        """
+        import pytest
+
+        STATE = set()
+
+        @pytest.fixture(scope="session", autouse=True)
+        def in_session():
+            STATE.add("session")
+        """
+    )
+    source = """
+    import multiprocessing
+
+    from conftest import STATE
+    from hypothesis import given, settings, strategies as st
+
+    E = pytest.mark.explore(backend="asyncio")
+
+    def setup_module():
+        STATE.add("module")
+
+    @pytest.fixture
+    def changed(monkeypatch):
+        monkeypatch.setattr(pytest, "here", True, raising=False)
+
+    async def program(*states):
+        assert multiprocessing.parent_process() is None
+        assert STATE >= {"session", "module", *states}
+        await two(checkpoint)
+
+    @E
+    async def test_function():
+        await program()
+
+    @E
+    class TestIn:
+        def setup_class(cls):
+            cls.users = STATE.add("class") or [1]
+
+        @pytest.mark.parametrize("more", [2, 3])
+        async def test_class(self, more):
+            await program("class")
+            assert self.users == [1]
+
+    @E
+    @settings(max_examples=2)
+    @given(number=st.just(1))
+    async def test_given(number):
+        await program()
+
+    def test_fixture(explore, changed):
+        explore(program)
+    """
+    result = run(suite, dedent(source), "--explore-jobs", "2", "-v")
+    result.assert_outcomes(passed=5)
+    note = "in one process, because others do not have what fixtures set up"
+    assert len([line for line in result.outlines if note in line]) == 4
+
+
+@pytest.mark.parametrize("setup", ["def setup_module(module):\n    module.STATE = 1", "pass"])
+def test_the_setup_of_a_package_keeps_its_tests_in_the_own_process_of_pytest(
+    suite: pytest.Pytester, setup: str
+) -> None:
+    test = """
+    import multiprocessing
+    import pytest
+    import package
+
+    @pytest.mark.explore(backend="asyncio")
+    async def test_it():
+        assert hasattr(package, "setup_module") is hasattr(package, "STATE")
+        assert hasattr(package, "STATE") is (multiprocessing.parent_process() is None)
+    """
+    suite.mkpydir("package")
+    (suite.path / "package" / "__init__.py").write_text(setup, "utf-8")
+    (suite.path / "package" / "test_it.py").write_text(dedent(test), "utf-8")
+    result = suite.runpytest_inprocess("-p", "no:cacheprovider", "--explore-jobs", "2")
+    result.assert_outcomes(passed=1)
+
+
+# --- fixtures of a name that pytest has, too
+
+
+@pytest.mark.parametrize("scope", ["module", "function"])
+def test_a_directory_that_is_the_projects_is_not_removed(
+    suite: pytest.Pytester, scope: str
+) -> None:
+    source = f"""
+    import pathlib
+    HERE = pathlib.Path(__file__).parent / "data"
+    removed = []
+
+    @pytest.fixture(scope="{scope}")
+    def tmp_path():
+        HERE.mkdir(exist_ok=True)
+        yield HERE
+
+    @pytest.fixture(scope="{scope}")
+    def caplog():
+        return []
+
+    @pytest.mark.explore(backend="asyncio")
+    async def test_it(tmp_path, caplog, monkeypatch):
+        await two(checkpoint)
+        (tmp_path / "kept").touch()
+
+    def test_after():
+        assert (HERE / "kept").exists()
+    """
+    run(suite, dedent(source)).assert_outcomes(passed=2)
+
+
+def test_the_directory_of_pytest_is_removed_also_if_a_fixture_of_its_name_is_around_it(
+    suite: pytest.Pytester,
+) -> None:
+    source = """
+    @pytest.fixture
+    def tmp_path(tmp_path):
+        yield tmp_path / "inner"
+
+    @pytest.mark.explore(backend="asyncio")
+    async def test_it(tmp_path):
+        tmp_path.mkdir()
+        await two(checkpoint)
+
+    def test_after(tmp_path_factory):
+        folders = list(tmp_path_factory.getbasetemp().glob("test_it*"))
+        assert len([it for it in folders if not it.is_symlink()]) == 1
+    """
+    run(suite, dedent(source)).assert_outcomes(passed=2)
+
+
+# --- the log
+
+
+LOGS = """
+log = logging.getLogger("of.the.program")
+
+class Kept(logging.Handler):
+    def emit(self, record):
+        self.got.append(record.getMessage())
+
+async def order():
+    handler = Kept()
+    handler.got = []
+    log.addHandler(handler)
+
+    async def tell(number):
+        await asyncio.sleep(0)
+        log.error("%d", number)
+
+    try:
+        await asyncio.gather(tell(1), tell(2))
+    finally:
+        log.removeHandler(handler)
+    return handler.got
+"""
+
+
+def test_loggers_and_handlers_of_a_program_work_in_each_execution(
+    suite: pytest.Pytester,
+) -> None:
+    source = """
+    E = pytest.mark.explore(backend="asyncio")
+
+    async def holds():
+        assert sorted(await order()) == ["1", "2"]
+        assert log.isEnabledFor(logging.ERROR) and not log.isEnabledFor(logging.INFO)
+        assert logging.root.handlers
+
+    async def fails():
+        assert await order() != ["2", "1"]
+
+    @E
+    async def test_holds():
+        await holds()
+
+    @E
+    async def test_fails():
+        await fails()
+
+    @E
+    async def test_caplog(caplog):
+        await holds()
+        assert sorted(caplog.messages) == ["1", "2"]
+
+    @E
+    async def test_caplog_fails(caplog):
+        await fails()
+
+    @E
+    async def test_asks(request):
+        caplog = request.getfixturevalue("caplog")
+        await holds()
+        assert sorted(caplog.messages) == ["1", "2"]
+
+    def test_fixture(explore):
+        explore(holds, backend="asyncio")
+
+    def test_fixture_fails(explore):
+        explore(fails, backend="asyncio")
+
+    @E
+    async def test_wrong_record():
+        log.error("%d", "no number")
+    """
+    result = run(suite, LOGS + dedent(source), "-v")
+    result.assert_outcomes(passed=4, failed=4)
+    for name in ("fails", "caplog_fails", "fixture_fails", "wrong_record"):
+        result.stdout.fnmatch_lines_random([f"FAILED test_it.py::test_{name}*"])
+
+
+@pytest.mark.parametrize("asks", ["", "caplog"])
+@pytest.mark.parametrize("option", ["log_cli=true", "log_file=log.txt", "log_level=INFO"])
+def test_pytest_keeps_and_prints_the_log_of_the_failing_schedule_alone(
+    suite: pytest.Pytester, asks: str, option: str
+) -> None:
+    source = f"""
+    @pytest.mark.explore(backend="asyncio")
+    async def test_it({asks}):
+        log.error("a record")
+        assert await order() != ["2", "1"]
+
+    def test_after():
+        log.error("afterwards")
+    """
+    result = run(suite, LOGS + dedent(source), "-o", option, "-rP")
+    result.assert_outcomes(passed=1, failed=1)
+    file = suite.path / "log.txt"
+    lines = file.read_text().splitlines() if file.exists() else result.outlines
+    assert sum("a record" in it for it in lines) == (2 if option == "log_cli=true" else 1)
+    assert sum("afterwards" in it for it in lines) == (2 if option == "log_cli=true" else 1)
+
+
 # --- warnings
 
 

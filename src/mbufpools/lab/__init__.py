@@ -87,6 +87,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_explore``          `explore` and `replay`
 ``engine``            the parts for a backend of one's own
 ``_pytest_options``   options of explored tests: of marks, the command line and the ini file
+``_pytest_log``       what pytest keeps of the log, dropped while a test is explored
 ``_pytest_fixtures``  fixtures of function scope, made anew for each schedule
 ``_pytest_cache``     keeps the schedules that failed
 ``_pytest_progress``  how far a long exploration is

@@ -5,18 +5,33 @@ from __future__ import annotations
 import inspect
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from ._frames import is_installed
+from ._pytest_log import forget_log
 from ._running import at_begin
 
 __all__ = ["Fixtures"]
 
 EXPLORE = "_mbufpools_pytest"
 """The module of the lab's own fixture, which holds no state of the program."""
+STATELESS = frozenset(
+    {
+        (EXPLORE, "explore"),
+        ("anyio.pytest_plugin", "anyio_backend"),
+        ("pytest_asyncio.plugin", "event_loop_policy"),
+    }
+)
+"""Fixtures that change nothing that a program could see, each with its module. The last one is
+`autouse`."""
+TMP_PATH = "_pytest.tmpdir"
+"""The module of pytest's own fixture `tmp_path`."""
+PACKAGE_SETUPS = ("setUpModule", "setup_module")
+"""What pytest calls in the `__init__.py` of a package, without a fixture."""
 XUNIT = re.compile("_xunit_(?P<setup>setup_[a-z]+)_fixture_")
 """How pytest names the fixtures that it makes of `setup_class`, `setup_module` and the like."""
 
@@ -101,6 +116,16 @@ class Fixtures:
                 found.append(f"{name!r} (scope {fixture.scope})")
         return found
 
+    @property
+    def set_up_this_process(self) -> bool:
+        """True if something is set up for the test that another process would not have."""
+        if "request" in self._item._fixtureinfo.argnames:
+            return True
+        fixtures = map(self._definition, self._item.fixturenames)
+        return any(
+            it is not None and (it.func.__module__, it.argname) not in STATELESS for it in fixtures
+        ) or any(map(_has_setup, self._item.listchain()))
+
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of the test function, for the execution that begins."""
         self._used = True
@@ -127,20 +152,38 @@ class Fixtures:
             return
         self._used = False
         item = self._item
-        path = item.funcargs.get("tmp_path")
+        made = self._made_by_tmp_path()
         finalizers = item.session._setupstate.stack[item][0]
         kept = dict(item.stash._storage)
         while len(finalizers) > 1:  # the first one tears down the item itself
             finalizers.pop()()
         for key, value in kept.items():  # which tmp_path, for one, deletes at the end of a test
             item.stash._storage.setdefault(key, value)
-        if path is not None:
+        for path in made:
             # Or there would be as many folders as executions, through which pytest searches.
             shutil.rmtree(path, ignore_errors=True)
         item._initrequest()
         item._request._fillfixtures()
-        if "caplog" in item.funcargs:
-            item.funcargs["caplog"].clear()
+        forget_log(item.config)
+
+    def _made_by_tmp_path(self) -> list[Any]:
+        """Return the directory that pytest's own `tmp_path` has made, if it has made one. That of a
+        fixture of the project with this name is the project's."""
+        definitions = self._item._fixtureinfo.name2fixturedefs.get("tmp_path", ())
+        return [
+            it.cached_result[0]
+            for it in definitions
+            if it.func.__module__ == TMP_PATH and it.cached_result is not None
+        ]
+
+
+def _has_setup(node: pytest.Item | pytest.Collector) -> bool:
+    """Return True for a package that pytest sets up."""
+    if not isinstance(node, pytest.Package):
+        return False
+    file = str(node.path / "__init__.py")
+    modules = [it for it in list(sys.modules.values()) if getattr(it, "__file__", None) == file]
+    return any(hasattr(module, name) for module in modules for name in PACKAGE_SETUPS)
 
 
 def _is_coroutine(function: Any) -> bool:

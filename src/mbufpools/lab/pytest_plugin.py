@@ -41,8 +41,9 @@ explores any ``async def`` without arguments, with the same command line. It ass
 program holds, and returns the `lab.Exploration`. Its type is `Explore`.
 
 ``--explore-jobs N`` shares the schedules out to N processes. They import the test's module without
-conftest and fixtures, and the arguments of the test must be picklable. A program of the fixture
-that no process can import, and ``dpor``, are explored in pytest's own process.
+conftest, and its parameters must be picklable. A test with fixtures, or with setups of its module,
+class or package, a program of the fixture that no process can import, and ``dpor``, are explored in
+pytest's own process.
 
 The entry point, ``_mbufpools_pytest``, loads this module when it is first needed.
 """
@@ -50,7 +51,6 @@ The entry point, ``_mbufpools_pytest``, loads this module when it is first neede
 from __future__ import annotations
 
 import inspect
-import logging
 import os
 import shlex
 import sys
@@ -78,6 +78,7 @@ from ._parallel import kill_workers, workers
 from ._pickled import pack, pack_reset
 from ._pytest_cache import keep, kept
 from ._pytest_fixtures import Fixtures
+from ._pytest_log import no_log
 from ._pytest_options import (
     MARK,
     backends_of,
@@ -674,6 +675,8 @@ class Explore:
         jobs = config.getoption("explore_jobs")
         if jobs == 1 or options.get("strategy") in ("dpor", "fifo"):
             return None, ""
+        if isinstance(self._item, pytest.Function) and Fixtures(self._item).set_up_this_process:
+            return None, "; in one process, because others do not have what fixtures set up"
         if self._alone:
             try:
                 pack(program)
@@ -792,19 +795,12 @@ def _errors_in(error: BaseException | None) -> Iterator[BaseException]:
 
 @contextmanager
 def _quiet(item: pytest.Item) -> Iterator[None]:
-    """Drop output and log, because those of thousands of executions are of no use. A test that asks
-    for its log gets it."""
-    level = logging.root.manager.disable
-    if "caplog" not in getattr(item, "fixturenames", ()):
-        logging.disable(logging.CRITICAL)
-    try:
-        with _output(item) as output:
-            try:
-                yield
-            finally:
-                output.clear()
-    finally:
-        logging.disable(level)
+    """Drop output and log, because those of thousands of executions are of no use."""
+    with no_log(item), _output(item) as output:
+        try:
+            yield
+        finally:
+            output.clear()
 
 
 @contextmanager
