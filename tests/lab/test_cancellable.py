@@ -129,6 +129,73 @@ class Doubler:
         await asyncio.wait([self.task])
 
 
+async def shields_its_clean_up(log: list[str]) -> None:
+    async def clean_up() -> None:
+        log.append("begin")
+        await asyncio.sleep(0)
+        log.append("end")
+
+    async def worker() -> None:
+        try:
+            await asyncio.sleep(1)
+        finally:
+            await asyncio.shield(clean_up())
+
+    await asyncio.gather(asyncio.create_task(worker()), return_exceptions=True)
+
+
+async def waits_for_what_cleans_up(log: list[str]) -> None:
+    async def slow() -> None:
+        try:
+            await asyncio.sleep(10)
+        finally:
+            log.append("begin")
+            await asyncio.sleep(0)
+            log.append("end")
+
+    with contextlib.suppress(TimeoutError, asyncio.CancelledError):
+        await asyncio.wait_for(slow(), 1)
+
+
+async def takes_them_as_they_complete(log: list[str]) -> None:
+    async def short() -> None:
+        log.append("begin")
+        await asyncio.sleep(0)
+        log.append("end")
+
+    for done in asyncio.as_completed([short(), short()]):
+        with contextlib.suppress(asyncio.CancelledError):
+            await done
+
+
+@STRATEGIES
+@pytest.mark.parametrize(
+    "uses", [shields_its_clean_up, waits_for_what_cleans_up, takes_them_as_they_complete]
+)
+def test_a_task_that_asyncio_makes_of_a_coroutine_and_gives_to_nobody_is_not_cancelled(
+    uses: Callable[[list[str]], Coroutine[Any, Any, None]], strategy: lab.StrategyName
+) -> None:
+    async def program() -> None:
+        log: list[str] = []
+        with contextlib.suppress(asyncio.CancelledError):
+            await uses(log)
+        await asyncio.sleep(5)
+        assert log.count("begin") == log.count("end"), log
+
+    found = lab.explore(program, strategy=strategy, cancel="native", max_executions=300)
+    assert not found.failures
+
+
+def test_a_task_that_asyncio_gives_to_nobody_is_cancelled_if_the_caller_names_it() -> None:
+    async def program() -> None:
+        log: list[str] = []
+        await shields_its_clean_up(log)
+        await asyncio.sleep(5)
+        assert log in ([], ["begin", "end"])
+
+    assert lab.explore(program, cancel="*clean_up").failures
+
+
 @STRATEGIES
 def test_a_task_that_an_object_keeps_is_not_cancelled(strategy: lab.StrategyName) -> None:
     lab.explore(

@@ -1,9 +1,10 @@
 """Which tasks the lab cancels: by default those that the program's own code has made.
 
 A library keeps tasks for itself, such as the worker of a connection pool, and no other code can
-cancel them. A failure after such a cancellation would be a false alarm. So by default the lab
-cancels a task if the code that made it belongs to the *project* of the program, and if the object
-whose method made it does not keep it as an attribute. The main task is always one of them.
+cancel them. Nor can any code cancel the task that `asyncio.shield` makes of a coroutine. A failure
+after such a cancellation would be a false alarm. So by default the lab cancels a task if the code
+that made it belongs to the *project* of the program, and if the object whose method made it does
+not keep it as an attribute. The main task is always one of them.
 
 The project is the nearest directory around the program's file that has a ``pyproject.toml``,
 ``setup.py``, ``setup.cfg`` or ``.git``, else the directory of that file; without what is installed
@@ -15,6 +16,7 @@ same module was made by nobody else, such as the one that feeds the channel of
 
 from __future__ import annotations
 
+import asyncio
 import fnmatch
 import os
 import sys
@@ -50,6 +52,19 @@ ROOT_FILES = ("pyproject.toml", "setup.py", "setup.cfg", ".git")
 _LIBRARIES = ("trio.", "anyio.")
 _SPAWNERS = ("trio._core.", "anyio._backends.", f"{__package__}.")
 """The modules, by the beginning of their names, that make tasks for others."""
+
+
+_completed = getattr(asyncio.tasks, "_AsCompletedIterator", None)  # before Python 3.13 a function
+_KEEP_A_TASK = frozenset(
+    function.__code__
+    for function in (
+        asyncio.shield,
+        asyncio.wait_for,
+        asyncio.as_completed if _completed is None else _completed.__init__,
+    )
+)
+"""What makes a task of a coroutine and gives it to nobody. `asyncio.gather` does so, too, but it
+cancels what it has made."""
 
 
 class TaskInfo(NamedTuple):
@@ -293,7 +308,7 @@ def origin_of(task: Any, function: str, policy: Policy, module: str = "") -> Ori
         module: the module of the function, if a library may run functions of its own in tasks.
     """
     frame = own_frame(sys._getframe(1))
-    if frame is None or _is_kept_by(module):
+    if frame is None or _is_kept_by(module) or _is_nobodys(frame):
         return None
     code = frame.f_code
     maker = None
@@ -311,6 +326,17 @@ def _is_kept_by(module: str) -> bool:
         name = str(frame.f_globals.get("__name__", ""))
         if not name.startswith(_SPAWNERS):
             return name == module and is_plumbing(frame.f_code.co_filename)
+        frame = frame.f_back
+    return False
+
+
+def _is_nobodys(own: FrameType) -> bool:
+    """Return True if a function of asyncio that `own` has called makes the task of a coroutine and
+    keeps it to itself, so that no other code can cancel it."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and frame is not own:
+        if frame.f_code in _KEEP_A_TASK:
+            return True
         frame = frame.f_back
     return False
 
