@@ -50,7 +50,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--explore-seconds",
         metavar="S",
         type=float,
-        help="Begin no execution of a test after so many seconds.",
+        help="Begin no execution of a test but the first after so many seconds.",
     )
     group.addoption(
         "--explore-seed",

@@ -189,6 +189,14 @@ def test_a_method_has_its_instance_and_a_parameter_its_value(suite: pytest.Pytes
             "@pytest.mark.explore(backend='trio', backends=())\nasync def test_it(): pass",
             "*: @pytest.mark.explore takes backend or backends, not both",
         ),
+        *(
+            (
+                f"@pytest.mark.explore(backends={backends})\nasync def test_it(): pass",
+                "test_it.py::test_it: @pytest.mark.explore takes one backend or more in backends, "
+                f"as ['trio'], not {backends}",
+            )
+            for backends in ("()", "[]", "'trio'", "None", "5")
+        ),
         (
             "@pytest.mark.explore\ndef test_it(): pass",
             "test_it.py::test_it is marked to be explored, but is not an `async def`; in a plain "
@@ -1318,6 +1326,18 @@ def test_an_exploration_ends_after_its_seconds_and_the_summary_says_so(
     invalid.stderr.fnmatch_lines(["ERROR: --explore-seconds 0: expected seconds, above 0"])
 
 
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_test_is_executed_once_however_few_its_seconds_are(
+    suite: pytest.Pytester, jobs: str
+) -> None:
+    source = """
+    @pytest.mark.explore(max_seconds=1e-9)
+    async def test_fails():
+        assert False
+    """
+    run(suite, dedent(source), "--explore-jobs", jobs).assert_outcomes(failed=2)
+
+
 def test_another_seed_chooses_other_schedules(suite: pytest.Pytester) -> None:
     source = """
     ORDERS = []
@@ -1624,6 +1644,33 @@ async def test_skip():
             "*::test_fixture: *; in one process, because others could not import the program",
         ]
     )
+
+
+@pytest.mark.parametrize("packages", [(), ("outer",), ("outer/inner",), ("outer", "outer/inner")])
+def test_a_worker_finds_a_test_of_a_directory_under_importlib_mode(
+    suite: pytest.Pytester, packages: tuple[str, ...]
+) -> None:
+    directory = suite.path / "outer" / "inner"
+    directory.mkdir(parents=True)
+    for package in packages:
+        (suite.path / package / "__init__.py").touch()
+    source = """
+    import multiprocessing
+    import pytest
+    from .other import number
+
+    @pytest.mark.explore(backend="asyncio")
+    @pytest.mark.parametrize("called", [number])
+    async def test_it(called):
+        assert multiprocessing.parent_process() is not None
+        assert called() == 1
+    """
+    (directory / "other.py").write_text("def number():\n    return 1\n", "utf-8")
+    (directory / "test_inner.py").write_text(dedent(source), "utf-8")
+    result = suite.runpytest_subprocess(
+        "-p", "no:cacheprovider", "--explore-jobs", "2", "--import-mode=importlib"
+    )
+    result.assert_outcomes(passed=1)
 
 
 def test_a_worker_process_that_dies_is_reported_and_replaced(suite: pytest.Pytester) -> None:

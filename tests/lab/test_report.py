@@ -410,14 +410,28 @@ def test_a_page_shows_what_is_no_unicode(tmp_path: Path) -> None:
 def test_a_page_of_a_tool_has_its_command_and_a_name_that_any_system_takes(tmp_path: Path) -> None:
     found = lab.explore(one_wakes_another)
     names = []
-    for name in ("test_it.py::test_a[asyncio-a/b]", *(f"{'x' * 300}{it}" for it in "ab")):
+    for name in ("test_it.py::TestIt::test_a[asyncio-a]", *(f"{'x' * 300}{it}" for it in "ab")):
         (failure,) = with_pages(found, tmp_path, name, "tool --token {}".format).failures
         page = Path(str(failure.page))
         names.append(page.name)
         assert f"replay: tool --token {failure.token}" in page.read_text("utf-8")
-    assert names[0] == "test_it.py-test_a-asyncio-a-b-1.html"
+    assert names[0] == "test_it.py-TestIt-test_a-asyncio-a-1.html"
     assert len({*names}) == 3
     assert max(map(len, names)) == len(names[1]) < 200
+
+
+def test_pages_of_names_that_differ_in_what_no_file_name_has_do_not_overwrite_each_other(
+    tmp_path: Path,
+) -> None:
+    found = lab.explore(one_wakes_another)
+    values = ["a/b", "a b", "a-b", "a--b", "a-b-", "-a-b", "A-B", "[a-b]", "\xe4", "", "\N{BULLET}"]
+    names = [f"test_it.py::test_a[{it}]" for it in values]
+    names += ["a/b.py::test_a", "a-b.py::test_a", "a b.py::test_a"]
+    for name in names:
+        with_pages(found, tmp_path, name, str)
+    files = {page.name.casefold() for page in tmp_path.iterdir()}
+    assert len(files) == len(names)
+    assert {"test_it.py-test_a-a-b-asyncio-1.html", "a-b.py-test_a-asyncio-1.html"} < files
 
 
 def test_a_long_schedule_loses_its_middle_on_the_page() -> None:

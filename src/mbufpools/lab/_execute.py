@@ -233,7 +233,8 @@ def _execute(
             return None
         full = options.max_failures is not None and len(found) >= options.max_failures
         now = perf_counter()
-        if full or result.executions >= options.max_executions or now >= end:
+        late = now >= end and result.executions > 0  # a test that never ran would have passed
+        if full or result.executions >= options.max_executions or late:
             return None
         if whole and (
             result.executions >= options.max_executions * (1 - SURVEYED)

@@ -109,8 +109,8 @@ def explore(
             None is no bound. Only for ``"mixed"`` and ``"exhaustive"``.
         backend: ``"asyncio"`` or ``"trio"``.
         max_executions: stop after so many. Of these at most a quarter are by chance.
-        max_seconds: begin no execution after so many seconds of real time; None is no bound. What
-            was found is kept, and what is left is estimated (`Exploration.left`).
+        max_seconds: begin no execution but the first after so many seconds of real time; None is no
+            bound. What was found is kept, and what is left is estimated (`Exploration.left`).
         require_complete: raise `ExplorationIncomplete` if nothing failed, and not every schedule
             within the bound was executed.
         cancel: also cancel each task of the program once at each of its await points: as soon as

@@ -22,6 +22,13 @@ __all__ = ["page_of", "write_page"]
 LONGEST = 400
 """The number of steps that are shown; a longer schedule loses its middle."""
 LONGEST_NAME = 150
+PLAIN = re.compile(
+    r"[\w.]+((/|::)[\w.]+)*"  # of a function
+    r"(\[[a-z0-9_.]+(-[a-z0-9_.]+)*\])?"  # of parameters, which may differ by their case alone
+    r"( \w+)*-\d+",  # which call of a test, the backend, which failure
+    re.ASCII,
+)
+"""The names which, spelt for a file, differ if they differ."""
 """The number of characters of a page's file name, without its suffix."""
 WIDE, NARROW = (28, 26), (57, 16)
 """The height of a row, and the width of a lane, in pixels. In a narrow window a row has three lines
@@ -101,10 +108,10 @@ def write_page(
 
 
 def _file_name(name: str) -> str:
-    """Return a name as a file may have it on any system. One that is cut has a part that is the
-    same only for the same name."""
+    """Return a name as a file may have it on any system. One that is cut, or that may be spelt as
+    another one is, has a part that is the same only for the same name."""
     spelt = re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-")
-    if len(spelt) <= LONGEST_NAME:
+    if len(spelt) <= LONGEST_NAME and PLAIN.fullmatch(name):
         return spelt
     digest = hashlib.sha1(
         name.encode("utf-8", "backslashreplace"), usedforsecurity=False

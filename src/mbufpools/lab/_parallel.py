@@ -173,7 +173,7 @@ def execute_in_parallel(
         return max_failures is not None and len(found) >= max_failures
 
     def is_late() -> bool:
-        return options.max_seconds is not None and seconds_left() <= 0
+        return options.max_seconds is not None and seconds_left() <= 0 < result.executions
 
     def seconds_left() -> float:
         return (options.max_seconds or 0) - (perf_counter() - begin)

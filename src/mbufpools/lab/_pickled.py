@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import pickle
 import sys
 from collections.abc import Callable
@@ -103,9 +104,41 @@ def _import(name: str, file: str | None) -> None:
         module = None
     if file is None or getattr(module, "__file__", None) == file:
         return
+    _load(name, file)
+
+
+def _load(name: str, file: str) -> None:
+    """Import a module of a file, whatever `sys.path` says, after the packages that it is in."""
+    _load_parent(name, file)
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise ImportError(f"{file} is not a Python module")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    _keep(name, module)
     spec.loader.exec_module(module)
+
+
+def _load_parent(name: str, file: str) -> None:
+    """Import the package of a module, which unpickling looks for, too. A directory without an
+    `__init__.py` becomes an empty one, as it does in pytest."""
+    parent = name.rpartition(".")[0]
+    directory = os.path.dirname(file)
+    if os.path.basename(file) == "__init__.py":
+        directory = os.path.dirname(directory)
+    if not parent or directory in getattr(sys.modules.get(parent), "__path__", ()):
+        return
+    init = os.path.join(directory, "__init__.py")
+    if os.path.isfile(init):
+        _load(parent, init)
+        return
+    _load_parent(parent, directory)
+    package = ModuleType(parent)
+    package.__path__ = [directory]
+    _keep(parent, package)
+
+
+def _keep(name: str, module: ModuleType) -> None:
+    sys.modules[name] = module
+    parent, _, child = name.rpartition(".")
+    if parent:
+        setattr(sys.modules[parent], child, module)

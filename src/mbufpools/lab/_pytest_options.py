@@ -243,9 +243,15 @@ def backends_of(
         options: of the mark.
         function: the coroutine function.
         marks: the names of the test's other marks.
+
+    Raises:
+        ValueError: the mark names none.
     """
     if "backends" in options:
-        return list(options["backends"])
+        given = options["backends"]
+        if isinstance(given, str) or not isinstance(given, Iterable) or not (names := [*given]):
+            raise ValueError(f"takes one backend or more in backends, as ['trio'], not {given!r}")
+        return list(dict.fromkeys(names))
     if "backend" in options:
         return [options["backend"]]
     backends = list(config.getini("explore_backends"))

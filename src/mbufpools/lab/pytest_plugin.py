@@ -276,14 +276,15 @@ def make_items(
                 f"{what} is marked to be explored, {_no_coroutine(function)}"
             )
         return None  # the mark is on the class or the module
-    try:
-        options = of_marks([*own, *collector.iter_markers(MARK)])
-    except ValueError as error:
-        raise collector.CollectError(f"{what}: @pytest.mark.explore {error}") from None
     marks = getattr(function, "pytestmark", [])
     names = [mark.name for mark in [*marks, *collector.iter_markers()]]
+    try:
+        options = of_marks([*own, *collector.iter_markers(MARK)])
+        backends = backends_of(collector.config, options, _program(function), names)
+    except ValueError as error:
+        raise collector.CollectError(f"{what}: @pytest.mark.explore {error}") from None
     shell = _plain(function, lambda **arguments: None)
-    shell.explored_on = backends_of(collector.config, options, _program(function), names)
+    shell.explored_on = backends
     # pytest has no public way to parametrise what a hook makes; its own hook calls this one.
     made: Iterable[pytest.Function] = collector._genfunctions(name, shell)
     made = [item for item in made if _is_of_one_backend(item.callspec.params)]
