@@ -356,6 +356,19 @@ def test_an_exception_that_no_task_retrieves_is_a_failure() -> None:
 
 
 @BACKENDS
+def test_a_group_that_is_nested_deep_is_a_failure_as_any_other(backend: lab.BackendName) -> None:
+    async def program() -> None:
+        error: Exception = ValueError("innermost")
+        for _ in range(2 * sys.getrecursionlimit()):
+            error = ExceptionGroup("nested", [error])
+        raise error
+
+    (failure,) = lab.explore(program, backend=backend).failures
+    assert failure.kind == "exception"
+    assert "nested (1 sub-exception)" in failure.report
+
+
+@BACKENDS
 def test_equal_failures_are_reported_once_and_different_ones_each(backend: lab.BackendName) -> None:
     async def program() -> None:
         order: list[str] = []

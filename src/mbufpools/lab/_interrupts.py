@@ -25,6 +25,7 @@ from types import FrameType
 from typing import Any
 
 from ._leaks import collect_unheard
+from ._outcome import leaves
 from ._redirected import real
 from ._running import inside
 
@@ -67,9 +68,9 @@ def interrupt() -> BaseException:
 def raised_by(error: BaseException | None) -> bool:
     """Return True if an error is what stops the exploration or a KeyboardInterrupt, or a group
     that holds one."""
-    if isinstance(error, BaseExceptionGroup):
-        return any(map(raised_by, error.exceptions))
-    return isinstance(error, KeyboardInterrupt) or (error is not None and error is _stop)
+    if error is not None and error is _stop:
+        return True
+    return any(isinstance(it, KeyboardInterrupt) or it is _stop for it in leaves(error))
 
 
 def _is_ours(handler: object) -> bool:

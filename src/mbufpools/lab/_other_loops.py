@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import asyncio.events
 import asyncio.mixins
-from collections.abc import Iterator
 from typing import Any
 
-from ._outcome import NotFresh, describe, refuse
+from ._outcome import NotFresh, describe, leaves, refuse
 from ._running import inside
 
 __all__ = ["LOOP_BOUND", "OLDER", "is_of_other_loop"]
@@ -55,15 +54,7 @@ LOOP_BOUND: list[tuple[Any, str, Any]] = [(_bound, "_get_loop", _get_own_loop)]
 
 def is_of_other_loop(error: BaseException | None) -> bool:
     """Return True if asyncio raised an error because a future belongs to another event loop."""
-    return error is not None and any(
+    return any(
         isinstance(it, RuntimeError | ValueError) and any(told in describe(it) for told in TOLD)
-        for it in _all(error)
+        for it in leaves(error)
     )
-
-
-def _all(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and, of a group, those in it."""
-    yield error
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _all(inner)

@@ -7,6 +7,7 @@ the lab also remembers it (`refuse`), and raises it after the execution (`raise_
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ __all__ = [
     "describe",
     "first_line",
     "discard_refused",
+    "leaves",
     "only",
     "raise_refused",
     "refuse",
@@ -83,9 +85,19 @@ def first_line(text: str) -> str:
 
 def only(kind: type[BaseException], error: BaseException) -> bool:
     """Return True if an error is of a kind, or is a group that holds only such errors."""
-    if isinstance(error, BaseExceptionGroup):
-        return all(only(kind, inner) for inner in error.exceptions)
-    return isinstance(error, kind)
+    return all(isinstance(it, kind) for it in leaves(error))
+
+
+def leaves(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, or those in a group, in their order. A group may be nested so deep that a
+    function which calls itself for each inner one would not come to its end."""
+    left = [] if error is None else [error]
+    while left:
+        it = left.pop()
+        if isinstance(it, BaseExceptionGroup):
+            left.extend(reversed(it.exceptions))
+        else:
+            yield it
 
 
 LONGEST_LINE = 100

@@ -10,11 +10,10 @@ import asyncio
 import os
 import sys
 import traceback
-from collections.abc import Iterator
 from types import FrameType
 
 from ._frames import is_plumbing, short_path
-from ._outcome import refuse
+from ._outcome import leaves, refuse
 
 __all__ = ["is_asked_for_a_loop", "refuse_asyncio", "refuse_if_of_asyncio"]
 
@@ -32,7 +31,7 @@ def refuse_asyncio(line: str) -> BaseException:
 
 def refuse_if_of_asyncio(error: BaseException | None) -> None:
     """Refuse the program if an error comes from asyncio, which has found no event loop."""
-    for leaf in _leaves(error):
+    for leaf in leaves(error):
         frames = traceback.extract_tb(leaf.__traceback__)
         if not frames:
             continue
@@ -64,12 +63,3 @@ def is_asked_for_a_loop() -> bool:
             return True
         frame = frame.f_back
     return False
-
-
-def _leaves(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, or those of a group."""
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    elif error is not None:
-        yield error

@@ -72,7 +72,7 @@ from ._execute import controlled
 from ._explore import explore, replay, replay_if_asked
 from ._fresh import executed_before, module_names
 from ._options import Program, Verdict
-from ._outcome import ADDRESS, LabError, NotRepeated, describe
+from ._outcome import ADDRESS, LabError, NotRepeated, describe, leaves
 from ._pages import with_pages
 from ._parallel import kill_workers, workers
 from ._pickled import pack, pack_reset
@@ -775,23 +775,14 @@ def _let_pytest_know(failure: Failure) -> None:
     """
     __tracebackhide__ = True
     _, deviations, _ = parse_token(failure.token)
-    for error in _errors_in(failure.error):
+    for error in leaves(failure.error):
         message = isinstance(error, pytest.xfail.Exception | pytest.exit.Exception)
         if message or (_skips(error) and not deviations):
             raise error
 
 
 def _skips(error: BaseException | None) -> bool:
-    return any(isinstance(it, pytest.skip.Exception) for it in _errors_in(error))
-
-
-def _errors_in(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, or those in a group."""
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _errors_in(inner)
-    elif error is not None:
-        yield error
+    return any(isinstance(it, pytest.skip.Exception) for it in leaves(error))
 
 
 @contextmanager
