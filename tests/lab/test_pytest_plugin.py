@@ -584,6 +584,29 @@ def test_a_test_may_skip_itself_and_be_expected_to_fail(suite: pytest.Pytester) 
     result.stdout.fnmatch_lines(["SKIPPED * not today"])
 
 
+def test_a_skip_in_the_first_order_of_the_other_rule_fails_the_test_too(
+    suite: pytest.Pytester,
+) -> None:
+    source = """
+    @pytest.mark.explore(backend="asyncio")
+    async def test_skip():
+        order = []
+        async def each(name):
+            order.append(name)
+            await checkpoint()
+            order.append(name)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(each, 1)
+            tasks.start_soon(each, 2)
+        if order == [1, 1, 2, 2]:  # not the order of asyncio, but without any deviation
+            pytest.skip("in it")
+    """
+    result = run(suite, dedent(source))
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["note: the test called pytest.skip() in this schedule*"])
+    result.stdout.fnmatch_lines(["replay: *--explore-token asyncio/run-on:"])
+
+
 @pytest.mark.parametrize("raised", ["pytest.skip('in it')", "group()"])
 def test_a_skip_in_a_later_schedule_fails_the_test_because_it_has_run(
     suite: pytest.Pytester, raised: str

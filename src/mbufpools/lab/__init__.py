@@ -21,6 +21,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ====================  ==================================================================
 ``_frames``           whose code a frame runs
 ``_outcome``          how an execution ended; what the lab refuses
+``_hypothesis``       an exploration for one example of Hypothesis
 ``_private_names``    the private names of trio and anyio that the lab uses; checks them
 ``_options``          the options of an exploration, checked; the names of their values
 ``_steps``            steps, and what each touched

@@ -21,6 +21,7 @@ from ._clocks import BEGINS, CLOCKS, copies_of_datetime, virtual_datetime
 from ._covered import Covered
 from ._declare import declaring, recorder
 from ._fresh import Renewal, own_variables_kept
+from ._hypothesis import rejection, same_values
 from ._leaks import Leaks, collect_unheard, forget_recorder, listening
 from ._lock_holders import noting_holders
 from ._locks import older_locks
@@ -150,7 +151,7 @@ def _control_is_over() -> None:
 @contextmanager
 def _hooked(options: Options) -> Iterator[Leaks]:
     """Control the process, and listen to the warnings of leaked resources."""
-    with listening() as leaks, _controlled(options):
+    with listening() as leaks, _controlled(options), same_values():
         try:
             yield leaks
         except BaseException as error:
@@ -266,6 +267,7 @@ def _execute(
         raise_refused()
         if _interrupts.raised_by(outcome.error):
             raise _interrupts.interrupt()
+        _discard_if_rejected(schedule, outcome)
         if is_of_other_loop(outcome.error):
             raise NotFresh(f"the program uses a future or a task that {OLDER}")
         result.covered.note(schedule, outcome)
@@ -458,8 +460,17 @@ def _execute_one(
     schedule, outcome = results[0]
     if _interrupts.raised_by(outcome.error):
         raise _interrupts.interrupt()
+    _discard_if_rejected(schedule, outcome)
     strategy.end(schedule, outcome.kind is not None)
     return outcome, schedule
+
+
+def _discard_if_rejected(schedule: Schedule, outcome: Outcome) -> None:
+    """Tell Hypothesis to discard the example if an assumption does not hold in the stock schedule.
+    A failure in another one is shrunk, which executes the stock schedule, too."""
+    error = rejection(outcome.error)
+    if error is not None and schedule.is_stock:
+        raise error.with_traceback(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -529,13 +540,12 @@ def _shrunk(
         second = None  # what refers to a thing decides; a shorter schedule may show the leak
     elif how is not None:
         raise records.error(found.number, what)
-    is_stock = not failing.deviations and failing.rule == "stock"
     # A message may hold what differs each time, such as the name of a temporary directory.
     if second and not same_message(outcome, second[1]) and records.survived():
         remarks += (records.other_message(outcome, second[1]),)
-        if is_stock and found.number == 1:
+        if failing.is_stock and found.number == 1:
             second = failing, outcome
-    if not is_stock:
+    if not failing.is_stock:
         replays += 1
         if fails({}, "stock") is None and found.by_chance:
             simple = Exhaustive(1, 1)

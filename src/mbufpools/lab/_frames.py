@@ -12,7 +12,7 @@ from types import FrameType
 __all__ = ["caller", "is_installed", "is_plumbing", "own_frame", "short_path"]
 
 INSTALLED = frozenset({"site-packages", "dist-packages"})
-_SKIPPED = frozenset({"anyio", "asyncio", "trio", "sniffio", "outcome"})
+_SKIPPED = frozenset({"anyio", "asyncio", "hypothesis", "trio", "sniffio", "outcome"})
 _LAB = str(Path(__file__).parent) + os.sep
 _OUTSIDE = f"{_LAB}_execute.py"
 """What has called this module is outside of the execution."""
@@ -46,8 +46,8 @@ def short_path(path: str) -> str:
 
 @cache
 def is_plumbing(file: str) -> bool:
-    """Return True for code that makes tasks for others: asyncio, anyio, trio, the standard library,
-    the lab."""
+    """Return True for code that makes tasks for others, or calls them: asyncio, anyio, trio,
+    Hypothesis, the standard library, the lab."""
     if file.startswith(_LAB):
         return True
     parts = Path(file).parts

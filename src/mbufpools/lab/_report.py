@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 
 from ._frames import short_path
+from ._hypothesis import LATE, rejection
 from ._outcome import Outcome, describe, first_line
 from ._schedule import Schedule
 from ._steps import OVER
@@ -65,6 +66,8 @@ def report(token: str, schedule: Schedule, outcome: Outcome, remarks: Sequence[s
         )
     if schedule.stillness.first:
         lines.append(f"the clock moved although tasks could run: {schedule.stillness.first}")
+    if rejection(outcome.error) is not None:
+        lines.append(LATE)
     lines += remarks
     lines.append(f"replay: lab.replay(program, {token!r})")
     return "\n".join(lines)

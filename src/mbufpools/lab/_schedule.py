@@ -446,6 +446,11 @@ class Schedule:
         return anchor, index
 
     @property
+    def is_stock(self) -> bool:
+        """True if it is, up to here, the one that the backend itself takes."""
+        return self.rule == "stock" and not self.deviations
+
+    @property
     def may_cancel(self) -> bool:
         """True if the lab may still cancel a task in this execution."""
         return bool(self.cancel_by) and len(self.injected) < self.cancel_times

@@ -71,6 +71,7 @@ from _pytest.unittest import TestCaseFunction
 from ._execute import controlled
 from ._explore import explore, replay, replay_if_asked
 from ._fresh import executed_before, module_names
+from ._hypothesis import in_example
 from ._options import Program, Verdict
 from ._outcome import ADDRESS, LabError, NotRepeated, describe, leaves
 from ._pages import with_pages
@@ -678,6 +679,8 @@ class Explore:
             return None, ""
         if isinstance(self._item, pytest.Function) and Fixtures(self._item).set_up_this_process:
             return None, "; in one process, because others do not have what fixtures set up"
+        if in_example():
+            return None, "; in one process, because others do not test the example of Hypothesis"
         if self._alone:
             try:
                 pack(program)
@@ -774,10 +777,11 @@ def _let_pytest_know(failure: Failure) -> None:
     run before, and pytest would say that it had not.
     """
     __tracebackhide__ = True
-    _, deviations, _ = parse_token(failure.token)
+    _, deviations, rule = parse_token(failure.token)
+    is_stock = rule == "stock" and not deviations
     for error in leaves(failure.error):
         message = isinstance(error, pytest.xfail.Exception | pytest.exit.Exception)
-        if message or (_skips(error) and not deviations):
+        if message or (_skips(error) and is_stock):
             raise error
 
 
