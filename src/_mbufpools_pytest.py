@@ -211,7 +211,8 @@ def _explored(terminalreporter: pytest.TerminalReporter) -> Iterator[tuple[str, 
     """Yield of each exploration the test's outcome and id, the name of its note, and a text."""
     for category, reports in terminalreporter.stats.items():
         for report in reports:
-            if getattr(report, "when", None) == "call":
+            subtest = hasattr(report, "context")  # its report has what the test has said so far
+            if getattr(report, "when", None) == "call" and not subtest:
                 for name, text in report.user_properties:
                     if name in ("explored", "explored_with_remarks", "explored_in_part"):
                         yield category, report.nodeid, name, text

@@ -770,3 +770,101 @@ def test_a_decorator_of_mock_passes_its_mocks(suite: pytest.Pytester) -> None:
     """
     result = run(suite, PATCHES + dedent(source))
     result.assert_outcomes(passed=8)
+
+
+# --- subtests
+
+SUBTEST = """
+async def order_of_two():
+    order = []
+    async def each(name):
+        await checkpoint()
+        order.append(name)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(each, 1)
+        tasks.start_soon(each, 2)
+    return order
+"""
+
+
+@pytest.mark.parametrize("by", ["argument", "request", "fixture"])
+def test_a_subtest_that_fails_is_the_failure_of_its_schedule(
+    suite: pytest.Pytester, by: str
+) -> None:
+    source = """
+    async def program(subtests):
+        with subtests.test("first"):
+            pass
+        order = await order_of_two()
+        with subtests.test("order", last=order[-1]):
+            assert order == [1, 2]
+    """
+    source += {
+        "argument": """
+    @pytest.mark.explore(backend="asyncio")
+    async def test_it(subtests):
+        await program(subtests)
+    """,
+        "request": """
+    @pytest.mark.explore(backend="asyncio")
+    async def test_it(request):
+        await program(request.getfixturevalue("subtests"))
+    """,
+        "fixture": """
+    def test_it(explore, subtests):
+        explore(functools.partial(program, subtests), backend="asyncio")
+    """,
+    }[by]
+    result = run(suite, SUBTEST + dedent(source), "-v")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*exception: AssertionError: *",
+            "*in a subtest [[]order[]] (last=1)",
+            "*found: 1 failure*",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*SUBFAILED*")
+    (command,) = (line for line in result.outlines if "--explore-token" in line)
+    token = command.partition("--explore-token ")[2].strip("'")
+    result = run(suite, SUBTEST + dedent(source), "--explore-token", token)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*in a subtest [[]order[]] (last=1)"])
+
+
+def test_a_subtest_may_be_skipped_or_expected_to_fail(suite: pytest.Pytester) -> None:
+    source = """
+    ended = []
+
+    @pytest.mark.explore(backend="asyncio")
+    async def test_it(subtests):
+        with subtests.test(number=1):
+            pytest.skip("not today")
+        with subtests.test(number=2):
+            pytest.xfail("it is known")
+        with subtests.test():
+            await two(checkpoint)
+        ended.append(1)
+
+    def test_after():
+        assert len(ended) > 2
+    """
+    result = run(suite, dedent(source), "-v")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(["test_it.py::test_it*: proved: *"])
+
+
+def test_subtests_of_a_plain_test_may_explore_each_a_program(suite: pytest.Pytester) -> None:
+    source = """
+    def test_it(explore, subtests):
+        async def program(number):
+            assert await order_of_two() != [2, 1] or number < 2
+        for number in range(3):
+            with subtests.test(number=number):
+                explore(functools.partial(program, number), backend="asyncio")
+        with subtests.test("after"):
+            assert False
+    """
+    result = run(suite, SUBTEST + dedent(source))
+    result.stdout.fnmatch_lines(["*--explore-token '3/asyncio*", "explored: 2 proved, 1 found*"])
+    result.stdout.fnmatch_lines(["SUBFAILED(number=2) *", "SUBFAILED[[]after[]] *"])

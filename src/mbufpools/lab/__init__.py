@@ -91,6 +91,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_pytest_log``       what pytest keeps of the log, dropped while a test is explored
 ``_pytest_fixtures``  fixtures of function scope, made anew for each schedule
 ``_pytest_cache``     keeps the schedules that failed
+``_pytest_subtests``  a subtest that fails is a failure of its schedule
 ``_pytest_progress``  how far a long exploration is
 ``pytest_plugin``     the mark and the fixture `explore`
 ====================  ==================================================================

@@ -90,6 +90,7 @@ from ._pytest_options import (
     of_marks,
 )
 from ._pytest_progress import Progress
+from ._pytest_subtests import failing_subtests
 from ._repetition import Records, note_survival
 from ._result import Exploration, ExplorationFailed, ExplorationIncomplete, Failure
 from ._story import same_course
@@ -504,6 +505,11 @@ class Explore:
             BaseException: under ``--explore-token``, the program raised it.
             ValueError, LabError, ImportError: as `lab.explore` does.
         """
+        __tracebackhide__ = True
+        with failing_subtests():
+            return self._call_it(program, options)
+
+    def _call_it(self, program: Program, options: dict[str, Any]) -> Exploration:
         __tracebackhide__ = True
         if not self._examples:
             self._call = self._item.stash.get(_calls, 0) + 1
