@@ -31,8 +31,8 @@ OF_PYTHON = {
     # of warnings
     "_showwarning_orig", "_showwarnmsg", "_showwarnmsg_impl",
     # of pytest
-    "_fixtureinfo", "_genfunctions", "_fillfixtures", "_initrequest", "_request", "_setupstate",
-    "_storage",
+    "_fixtureinfo", "_fixturemanager", "_genfunctions", "_fillfixtures", "_initrequest", "_request",
+    "_setupstate", "_storage",
     # of Hypothesis
     "_hypothesis_internal_use_settings",
 }  # fmt: skip

@@ -869,9 +869,9 @@ def test_a_coroutine_fixture_that_is_no_argument_is_made_anew_on_asyncio_and_ref
     import pytest_asyncio
     made, gone, calls = [], [], []
 
-    @pytest.fixture
-    def anyio_backend():
-        return "asyncio"
+    @pytest.fixture(params=["asyncio", "trio"])
+    def anyio_backend(request):
+        return request.param
 
     @{plugin}(autouse=True)
     async def state({needs}):
@@ -890,9 +890,9 @@ def test_a_coroutine_fixture_that_is_no_argument_is_made_anew_on_asyncio_and_ref
         assert len(calls) > 1
     """
     result = run(suite, dedent(source))
-    result.assert_outcomes(passed=2, errors=1)
+    result.assert_outcomes(passed=3 if needs else 2, errors=1)
     result.stdout.fnmatch_lines(
-        ["test_it[[]trio[]] is explored on trio, and has the fixture 'state', which is a corou*"]
+        ["test_it[[]trio*[]] is explored on trio, and has the fixture 'state', which is a corou*"]
     )
 
 
@@ -1786,6 +1786,83 @@ def test_the_functions_of_the_same_file_say_which_backend_a_test_is_for(
     suite.makepyfile(test_it=dedent(source))
     result = suite.runpytest_inprocess("--collect-only", "-q", "-p", "no:cacheprovider")
     assert [it for it in result.outlines if "::" in it] == ["test_it.py::test_it[asyncio]"]
+
+
+@pytest.mark.parametrize(
+    ("fixture", "backends"),
+    [
+        ("()\ndef anyio_backend(): return 'asyncio'", ["asyncio"]),
+        ("(scope='session')\ndef anyio_backend(): return 'trio', {}", ["trio"]),
+        ("(params=[pytest.param(('asyncio', {}), id='a')])\ndef anyio_backend(): 1", ["asyncio"]),
+        ("(params=['asyncio', 'trio'])\ndef anyio_backend(): 1", ["asyncio", "trio"]),
+        ("()\ndef anyio_backend(): assert 0", ["asyncio", "trio"]),
+        ("()\ndef other(): pass", ["asyncio", "trio"]),
+    ],
+)
+def test_a_fixture_anyio_backend_of_the_project_says_which_backends_its_tests_are_explored_on(
+    suite: pytest.Pytester, fixture: str, backends: list[str]
+) -> None:
+    suite.makeconftest(f"import pytest\n@pytest.fixture{fixture}")
+    source = """
+    @pytest.mark.explore
+    async def test_takes(anyio_backend):
+        await checkpoint()
+
+    @pytest.mark.anyio
+    @pytest.mark.explore
+    async def test_marked():
+        await checkpoint()
+
+    @pytest.mark.explore
+    async def test_free():
+        await checkpoint()
+
+    @pytest.mark.anyio
+    @pytest.mark.explore(backends=["trio", "asyncio"])
+    async def test_outright():
+        await checkpoint()
+    """
+    result = run(suite, dedent(source), "--collect-only", "-q")
+    found = [
+        re.split(r"[\[\]-]", it)[:2] for it in result.outlines if it.startswith("test_it.py::")
+    ]
+    for name, on in (
+        ("takes", backends),
+        ("marked", backends),
+        ("free", ["asyncio", "trio"]),
+        ("outright", ["trio", "asyncio"]),
+    ):
+        assert [it for function, it in found if function == f"test_it.py::test_{name}"] == on
+
+
+def test_a_test_that_its_fixture_anyio_backend_runs_on_another_backend_is_an_error(
+    suite: pytest.Pytester,
+) -> None:
+    source = """
+    @pytest.fixture
+    def anyio_backend(%s):
+        return "asyncio"
+
+    @pytest.mark.explore%s
+    async def test_it(anyio_backend):
+        assert backend() == anyio_backend
+    """
+    result = run(suite, dedent(source) % ("request", ""))
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "test_it[[]trio[]] is explored on trio, but its fixture 'anyio_backend' is 'asyncio'. "
+            "Write @pytest.mark.explore(backend='asyncio')."
+        ]
+    )
+    result = run(suite, dedent(source) % ("", "(backend='trio')"))
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "test_it.py::test_it is to be explored on trio, but its fixture 'anyio_backend' is for "
+            "another backend. *"
+        ]
+    )
 
 
 def test_the_backend_of_anyios_fixture_is_the_explored_one(suite: pytest.Pytester) -> None:

@@ -10,7 +10,7 @@ import dis
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from types import CodeType, ModuleType
 from typing import Any, get_args
@@ -26,9 +26,11 @@ from ._token import parse_token
 __all__ = [
     "MARK",
     "backends_of",
+    "backends_of_fixture",
     "check_call",
     "check_options",
     "defaults",
+    "name_of_backend",
     "numbered",
     "of_marks",
 ]
@@ -50,6 +52,7 @@ INI = {
 COMMAND = {"explore_html": "html", "explore_seconds": "max_seconds", "explore_seed": "seed"}
 """The options of the command line that take the place of options of `lab.explore`."""
 NUMBERS = ("depth", "max_executions", "max_preemptions", "max_seconds", "step_limit")
+PARAMETER = type(pytest.param(None))
 SWITCH = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
@@ -259,6 +262,42 @@ def backends_of(
         backends = ["asyncio", *(["trio"] if importlib.util.find_spec("trio") else [])]
     only = _only_on(config, function, set(marks))
     return [only] if only is not None else backends
+
+
+def backends_of_fixture(definitions: Sequence[Any] | None) -> set[str]:
+    """Return the backends that the project's own fixture `anyio_backend` names: those of its
+    parameters, or what it returns if it has no arguments. Return both if it is anyio's, or if only
+    a test can call it.
+
+    Args:
+        definitions: those of this fixture which a test can see, of which the last one counts.
+    """
+    both = {"asyncio", "trio"}
+    if not definitions or definitions[-1].func.__module__ == "anyio.pytest_plugin":
+        return both
+    function, values = definitions[-1].func, definitions[-1].params
+    if values is None:
+        special = (
+            inspect.iscoroutinefunction,
+            inspect.isgeneratorfunction,
+            inspect.isasyncgenfunction,
+        )
+        if inspect.signature(function).parameters or any(kind(function) for kind in special):
+            return both
+        try:
+            values = [function()]
+        except Exception:  # noqa: BLE001 - the test will fail by it
+            return both
+    plain = (value.values[0] if isinstance(value, PARAMETER) else value for value in values)
+    names = set(map(name_of_backend, plain))
+    return {name for name in names if name is not None} or both
+
+
+def name_of_backend(value: object) -> str | None:
+    """Return the backend that a value of the fixture `anyio_backend` names, which may have options
+    beside it; None if it names none that can be explored."""
+    name = value[0] if isinstance(value, tuple) and value else value
+    return name if name in ("asyncio", "trio") else None
 
 
 def _only_on(config: pytest.Config, function: Callable[..., Any], marks: set[str]) -> str | None:

@@ -83,9 +83,11 @@ from ._pytest_log import no_log
 from ._pytest_options import (
     MARK,
     backends_of,
+    backends_of_fixture,
     check_call,
     check_options,
     defaults,
+    name_of_backend,
     numbered,
     of_marks,
 )
@@ -109,6 +111,8 @@ __all__ = [
 
 BACKEND = "_explore_backend"
 """The name of the parameter by which an item knows its backend."""
+ANYIO_BACKEND = "anyio_backend"
+"""The fixture by which a test, or a fixture, of anyio's plugin knows its backend."""
 RUNNERS = frozenset({"anyio", "asyncio", "trio"})
 """The marks by which other plugins select the tests that they run."""
 REPLAYED = frozenset({"chance", "clocks", "fresh", "reset", "step_limit"})
@@ -285,11 +289,20 @@ def make_items(
         backends = backends_of(collector.config, options, _program(function), names)
     except ValueError as error:
         raise collector.CollectError(f"{what}: @pytest.mark.explore {error}") from None
+    by_fixture = backends_of_fixture(_definitions_for(collector))
+    if "anyio" in names and not options.keys() & {"backend", "backends"}:
+        backends = [it for it in backends if it in by_fixture] or backends
     shell = _plain(function, lambda **arguments: None)
     shell.explored_on = backends
     # pytest has no public way to parametrise what a hook makes; its own hook calls this one.
-    made: Iterable[pytest.Function] = collector._genfunctions(name, shell)
-    made = [item for item in made if _is_of_one_backend(item.callspec.params)]
+    made: list[pytest.Function] = list(collector._genfunctions(name, shell))
+    found = [item for item in made if _is_of_one_backend(item, by_fixture)]
+    if made and not found:
+        raise collector.CollectError(
+            f"{what} is to be explored on {' and '.join(backends)}, but its fixture "
+            f"{ANYIO_BACKEND!r} is for another backend. Name that one in the mark, or change the "
+            f"fixture"
+        )
     return [
         Explored.from_parent(
             collector,
@@ -299,15 +312,27 @@ def make_items(
             keywords={item.callspec.id: True},
             originalname=item.originalname,
         )
-        for item in made
+        for item in found
     ]
 
 
-def _is_of_one_backend(params: Mapping[str, Any]) -> bool:
-    """Return False for a test that anyio's own fixture would run on another backend."""
-    given = params.get("anyio_backend", params[BACKEND])
-    name = given if isinstance(given, str) else given[0]
-    return name not in ("asyncio", "trio") or name == params[BACKEND]
+def _definitions_for(collector: pytest.Collector) -> Any:
+    """Return the fixtures `anyio_backend` that a test of a class or a module can see."""
+    # pytest has no public way to ask for a fixture that a test does not take.
+    return collector.session._fixturemanager.getfixturedefs(ANYIO_BACKEND, collector)
+
+
+def _is_of_one_backend(item: Any, by_fixture: set[str]) -> bool:
+    """Return False for a test that its fixture `anyio_backend` would run on another backend."""
+    params = item.callspec.params
+    if ANYIO_BACKEND in params:
+        return name_of_backend(params[ANYIO_BACKEND]) in (None, params[BACKEND])
+    backend = params[BACKEND]
+    return (
+        ANYIO_BACKEND not in item._fixtureinfo.names_closure
+        or backend not in ("asyncio", "trio")
+        or backend in by_fixture
+    )
 
 
 def _plain(function: Callable[..., Any], body: Callable[..., None]) -> Any:
@@ -325,7 +350,7 @@ def _plain(function: Callable[..., Any], body: Callable[..., None]) -> Any:
         mark
         for mark in getattr(function, "pytestmark", ())
         if mark.name not in RUNNERS
-        and not (mark.name == "usefixtures" and "anyio_backend" in mark.args)
+        and not (mark.name == "usefixtures" and ANYIO_BACKEND in mark.args)
     ]
     return plain
 
@@ -371,6 +396,21 @@ class Explored(pytest.Function):
                 if fresh:
                     self._control.enter_context(executed_before(fresh))
         super().setup()
+        self._check_anyio_backend()
+
+    def _check_anyio_backend(self) -> None:
+        """Fail the test if its fixture `anyio_backend`, which only a test can call, says that it is
+        another backend's."""
+        if ANYIO_BACKEND not in self.fixturenames:
+            return
+        value = self._request.getfixturevalue(ANYIO_BACKEND)
+        backend = self.callspec.params[BACKEND]
+        if name_of_backend(value) not in (None, backend):
+            pytest.fail(
+                f"{self.name} is explored on {backend}, but its fixture {ANYIO_BACKEND!r} is "
+                f"{value!r}. Write @pytest.mark.explore(backend={name_of_backend(value)!r}).",
+                pytrace=False,
+            )
 
     def teardown(self) -> None:
         """End the control of the lab, after the fixtures were torn down."""
