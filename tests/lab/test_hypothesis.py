@@ -249,3 +249,22 @@ def test_each_schedule_may_give_hypothesis_a_target(suite: pytest.Pytester) -> N
     result = run(suite, GIVEN + dedent(source), "--hypothesis-show-statistics")
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["exception: AssertionError: *", "*ighest target score*"])
+
+
+def test_an_exploration_has_no_deadline(suite: pytest.Pytester) -> None:
+    source = """
+    S = settings(max_examples=3, database=None, deadline=0.001)  # milliseconds
+
+    @pytest.mark.explore(backend="asyncio")
+    @S
+    @given(k=st.integers(0, 3))
+    async def test_marked(k):
+        await in_order()
+
+    class TestIn:
+        @S
+        @given(k=st.integers(0, 3))
+        def test_a_class(self, explore, k):
+            explore(in_order, backend="asyncio")
+    """
+    run(suite, GIVEN + dedent(source)).assert_outcomes(passed=2)

@@ -261,6 +261,9 @@ def begin(item: pytest.Item) -> None:
     item.config.stash[_item] = item
     item.stash[_calls] = 0
     item.stash[_examples] = _Examples()
+    function = getattr(item, "obj", None)
+    if hasattr(function, "hypothesis"):
+        _without_deadline(getattr(function, "__func__", function))
 
 
 def make_items(
@@ -435,7 +438,6 @@ class Explored(pytest.Function):
             example = partial(program, *args, **arguments)
             Explore(self.config)(example, **self._options())
 
-        _without_deadline(getattr(self.obj, "__func__", self.obj))
         handle.inner_test = explores
         try:
             super().runtest()
