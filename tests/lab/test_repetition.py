@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
@@ -551,3 +552,32 @@ def test_the_first_fixtures_are_used_if_modules_are_executed_again(
     """They were torn down before the first execution, so their own checks failed."""
     suite(pytester, SUITE + USED)
     pytester.runpytest_subprocess("-k", "test_used").assert_outcomes(passed=2, deselected=6)
+
+
+# A cancellation that was possible, and is not in the schedule that fails
+
+
+@BACKENDS
+@pytest.mark.parametrize("strategy", ["mixed", "exhaustive", "random", "pct"])
+@pytest.mark.parametrize("seconds", [0, 1])
+@pytest.mark.parametrize("mid_wait", [False, True])
+def test_a_failure_without_a_cancellation_is_told_though_the_lab_may_cancel(
+    mid_wait: bool, seconds: float, strategy: lab.StrategyName, backend: lab.BackendName
+) -> None:
+    async def program() -> None:
+        log: list[int] = []
+
+        async def work(number: int) -> None:
+            log.append(number)
+            await anyio.sleep(seconds)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(work, 0)
+            group.start_soon(work, 1)
+        assert log[:1] != [1]
+
+    cancel = lab.cancellable(mid_wait=mid_wait)
+    (failure,) = lab.explore(program, strategy=strategy, backend=backend, cancel=cancel).failures
+    assert failure.repeated
+    assert "here the lab cancels" not in failure.report
+    assert [it.token for it in lab.replay(program, failure.token).failures] == [failure.token]

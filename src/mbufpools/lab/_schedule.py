@@ -201,6 +201,7 @@ class Schedule:
     __slots__ = (
         "_cancelled",
         "_closed",
+        "_could_run",
         "_current",
         "_exempt",
         "_in_a_row",
@@ -296,7 +297,9 @@ class Schedule:
         self.times: list[float] = []
         """For each step, the virtual time after it in seconds; only if `record` was called."""
         self.ready_sets: list[tuple[Name, ...]] | None = None
-        """For each choice, the tasks that could run; only if `record` was called."""
+        """For each step, the tasks that could run before it; only if `record` was called."""
+        self._could_run: tuple[Name, ...] = ()
+        """The same at the last choice."""
         self.chose: bool = False
         """True once there was more than one possibility."""
         self.titles: dict[Name, str] = {}
@@ -311,7 +314,7 @@ class Schedule:
         """What the program has called for that the schedule cannot choose, in words."""
 
     def record(self) -> None:
-        """Note, for each step, where its task stands, and for each choice what could run."""
+        """Note, for each step, where its task stands after it, and what could run before it."""
         self.locations, self.ready_sets = [], []
 
     def choose(self, ready: Mapping[Name, Ready], starting: Set[Name] = frozenset()) -> Choice:
@@ -324,7 +327,7 @@ class Schedule:
         """
         cancellable = self._cancellable(ready, starting) if self.cancel_by else ()
         if self.ready_sets is not None:
-            self.ready_sets.append(tuple(sorted(ready)))
+            self._could_run = tuple(sorted(ready))
         if len(ready) > 1 or cancellable:
             self.chose = True
         elif self._only_choices:
@@ -530,8 +533,10 @@ class Schedule:
 
     def stopped_at(self, location: str, now: float = 0.0) -> None:
         """Note where the task stands after its step, and the virtual time."""
-        if self.locations is not None:
+        if self.locations is not None and self.ready_sets is not None:
             self.locations.append(location)
+            # The clock moves when no task can run; it is not always asked then.
+            self.ready_sets.append(() if self._current == CLOCK else self._could_run)
             self.times.append(now)
 
     def jumped(self) -> int:
