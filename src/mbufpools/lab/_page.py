@@ -22,6 +22,7 @@ __all__ = ["page_of", "write_page"]
 LONGEST = 400
 """The number of steps that are shown; a longer schedule loses its middle."""
 LONGEST_NAME = 150
+"""The number of characters of a page's file name, without its suffix."""
 PLAIN = re.compile(
     r"[\w.]+((/|::)[\w.]+)*"  # of a function
     r"(\[[a-z0-9_.]+(-[a-z0-9_.]+)*\])?"  # of parameters, which may differ by their case alone
@@ -29,7 +30,6 @@ PLAIN = re.compile(
     re.ASCII,
 )
 """The names which, spelt for a file, differ if they differ."""
-"""The number of characters of a page's file name, without its suffix."""
 WIDE, NARROW = (28, 26), (57, 16)
 """The height of a row, and the width of a lane, in pixels. In a narrow window a row has three lines
 of text, so that it need not be scrolled."""
