@@ -16,7 +16,7 @@ EACH_STRATEGY = pytest.mark.parametrize("strategy", ["fifo", "random", "pct", "e
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 MANY = 10_000
-FEW = 150
+FEW = 100
 
 
 def executions_without_failure(

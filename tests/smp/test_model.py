@@ -291,7 +291,7 @@ some_rules = st.builds(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @example(
     programs=[(("get", MBUF),), (("get", MBUF), ("put", MBUF))],
     rules=Rules(look=Look.LOCKED, recheck_curpage=True),

@@ -299,14 +299,15 @@ def _watched(counters: Counters) -> Iterator[None]:
 def _collected_by_hand() -> Iterator[None]:
     """Keep Python's garbage collector from running by itself, and from looking at what was there
     before."""
-    enabled = gc.isenabled()
+    enabled, frozen = gc.isenabled(), gc.get_freeze_count() > 0
     gc.collect()
     gc.disable()
     gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not frozen:
+            gc.unfreeze()
         if enabled:
             gc.enable()
 

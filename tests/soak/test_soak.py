@@ -130,6 +130,7 @@ def test_what_the_process_had_is_put_back() -> None:
     soak(100)
     assert settings() == before
     assert gc.get_freeze_count() == 0
+    gc.freeze()
 
 
 # What is broken is found
