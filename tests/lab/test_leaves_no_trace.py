@@ -17,11 +17,13 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
+from unittest import mock
 
 import anyio
 import anyio.to_thread
 import pytest
 import trio
+from anyio.lowlevel import checkpoint
 
 from mbufpools import lab
 from mbufpools.lab._ordered_sets import sets_in_order
@@ -470,3 +472,25 @@ def test_a_loop_debugs_if_it_is_told_to(
         asyncio.run(program())
         assert lab.explore(program, strategy=strategy).complete
         assert sys.get_coroutine_origin_tracking_depth() == depth
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("strategy", ["mixed", "pct", "dpor"])
+@pytest.mark.parametrize("name", ["random.Random", "os.getcwd", "copy.copy"])
+def test_what_the_lab_itself_uses_may_be_a_mock_around_an_exploration(
+    name: str, strategy: lab.StrategyName, backend: lab.BackendName
+) -> None:
+    async def program() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(checkpoint)
+            group.start_soon(checkpoint)
+
+    async def fails() -> None:
+        await program()
+        raise ValueError("on purpose")
+
+    lab.explore(program, backend=backend)  # what is imported meanwhile would keep the mock
+    with mock.patch(name, mock.Mock(return_value=77)):
+        assert lab.explore(program, strategy=strategy, backend=backend).verdict != "found"
+        assert lab.explore(fails, strategy=strategy, backend=backend).verdict == "found"
+    assert lab.explore(program, strategy=strategy, backend=backend).verdict != "found"

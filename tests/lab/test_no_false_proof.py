@@ -605,6 +605,8 @@ def test_a_module_that_cannot_be_executed_again_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             lab.explore(writes(""), fresh=[module])
+    with pytest.raises(ValueError, match=r"fresh is 'json'; expected a list of modules, such as"):
+        lab.explore(writes(""), fresh="json")
 
 
 def test_what_a_reset_raises_comes_through() -> None:

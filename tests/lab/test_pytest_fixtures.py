@@ -117,6 +117,19 @@ def test_the_end_of_a_fixture_that_a_test_asks_for_is_checked_in_each_schedule(
     again.stdout.fnmatch_lines(["E*AssertionError: the end of the fixture"])
 
 
+def test_the_module_of_the_test_itself_may_be_executed_again(suite: pytest.Pytester) -> None:
+    source = """
+    counted = [0]
+
+    @pytest.mark.explore(fresh=[__name__])
+    async def test_it():
+        counted[0] += 1
+        assert counted[0] == 1
+        await two(checkpoint)
+    """
+    run(suite, dedent(source)).assert_outcomes(passed=2)
+
+
 def test_a_setup_of_a_class_or_a_module_that_keeps_state_is_named(suite: pytest.Pytester) -> None:
     source = """
     def setup_module():

@@ -18,7 +18,6 @@ import inspect
 import math
 import sys
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Set
 from concurrent.futures import CancelledError as FutureCancelled
@@ -27,6 +26,7 @@ from contextvars import Context
 from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
+from weakref import ref  # a test may patch the name in `weakref`
 
 from anyio._backends._asyncio import (  # scopes are made outside of a task, too
     CancelScope,
@@ -344,7 +344,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._joined: dict[Name, int] = {}
         """For each task that learned that others are over: their last steps, which come before its
         next one."""
-        self._tasks: dict[Name, weakref.ref[LabTask]] = {}
+        self._tasks: dict[Name, ref[LabTask]] = {}
         self._running: Name | None = None
         self._injecting = bool(schedule.cancel_by)
         self.spawning: tuple[bool, Any] = False, None
@@ -429,7 +429,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         task.lab_children = 0
         task.lab_scope = scope
         task.lab_body = body
-        self._tasks[path] = weakref.ref(task)
+        self._tasks[path] = ref(task)
         # asyncio's own default counts the tasks of all executions.
         default = default_name(path)
         name = name or default

@@ -20,7 +20,6 @@ import asyncio
 import fnmatch
 import os
 import sys
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from functools import cache
 from pathlib import Path
 from types import FrameType, FunctionType, ModuleType
 from typing import Any, NamedTuple, cast
+from weakref import ref  # a test may patch the name in `weakref`
 
 from ._frames import is_installed, is_plumbing, own_frame
 from ._leaks import weakly
@@ -220,7 +220,7 @@ class Origin:
         self.line: int = line
         self.function: str = function
         self._maker = weakly(maker)
-        self._task = weakref.ref(task)
+        self._task = ref(task)
 
     @property
     def is_kept(self) -> bool:

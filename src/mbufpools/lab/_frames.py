@@ -6,6 +6,7 @@ import os
 import sys
 import sysconfig
 from functools import cache
+from os import getcwd  # a test may patch the name in `os`
 from pathlib import Path
 from types import FrameType
 
@@ -40,7 +41,7 @@ def own_frame(frame: FrameType | None) -> FrameType | None:
 
 def short_path(path: str) -> str:
     """Return a path relative to the current directory if it is below it, as reports show it."""
-    here = os.getcwd()
+    here = getcwd()
     return path.removeprefix(here if here.endswith(os.sep) else here + os.sep)
 
 

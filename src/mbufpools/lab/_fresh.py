@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
@@ -20,6 +21,10 @@ __all__ = ["Renewal", "executed_before", "module_names", "own_variables_kept"]
 
 def module_names(modules: Iterable[str | ModuleType]) -> tuple[str, ...]:
     """Return the names of modules. Raises ValueError for one that cannot be executed again."""
+    if isinstance(modules, str):
+        raise ValueError(  # noqa: TRY004 - as for the other arguments
+            f"fresh is {modules!r}; expected a list of modules, such as [{modules!r}]"
+        )
     names = tuple(it if isinstance(it, str) else it.__name__ for it in modules)
     for name in names:
         _code(name)
@@ -105,11 +110,20 @@ def _code(name: str) -> CodeType:
     loader: Any = getattr(module, "__loader__", None)
     try:
         code = loader.get_code(name)
-    except (AttributeError, ImportError):
-        code = None
+    except (AttributeError, ImportError):  # that of pytest, which rewrites assertions, has none
+        code = _compiled(getattr(module, "__file__", None))
     if not isinstance(code, CodeType):
         raise ValueError(  # noqa: TRY004 - as for the other arguments
             f"fresh: module {name!r} cannot be executed again, since it has no Python source; use "
             f"reset="
         )
     return code
+
+
+def _compiled(file: str | None) -> CodeType | None:
+    if file is None or not file.endswith(".py"):
+        return None
+    try:
+        return compile(Path(file).read_bytes(), file, "exec", dont_inherit=True)
+    except OSError:
+        return None

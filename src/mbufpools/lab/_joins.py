@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
+from weakref import ref  # a test may patch the name in `weakref`
 
 from anyio._backends._asyncio import TaskGroup as _AnyioGroup
 
@@ -84,7 +84,7 @@ class _GroupTasks(Members):
         """The scope of a group of anyio, or None."""
         self.names: list[Name] = []
         """Of all tasks that the group has made."""
-        self._loop = weakref.ref(loop)
+        self._loop = ref(loop)
         self._maker: Name | None = loop.running
         self._asked_first: int | None = None
         """How many steps there were when the parent asked first."""

@@ -29,11 +29,11 @@ import gc
 import re
 import sys
 import warnings
-import weakref
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NamedTuple
+from weakref import ref  # a test may patch the name in `weakref`
 
 from ._declare import recorder
 from ._outcome import Outcome
@@ -250,7 +250,7 @@ def weakly(thing: object) -> Callable[[], Any]:
     """Return what returns a thing for as long as something else refers to it, or for good if its
     class allows no weak references."""
     try:
-        return weakref.ref(thing)
+        return ref(thing)
     except TypeError:
         return lambda: thing
 

@@ -17,17 +17,17 @@ execution begins from it, so no repetition differs, and a proof or a failure has
 from __future__ import annotations
 
 import asyncio
-import random
 import sys
 import sysconfig
 import warnings
-import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
+from random import Random  # a test may patch the names in their modules
 from typing import Any
+from weakref import ref
 
 from ._options import Options
 from ._outcome import ADDRESS, NotRepeated, Outcome, first_line, type_name
@@ -101,7 +101,7 @@ class Records:
     """
 
     def __init__(self, program: Callable[[], Awaitable[Any]]) -> None:
-        self._chance = random.Random(0)
+        self._chance = Random(0)
         self._next = 1
         self._before = dict(_state_of(program))
         self._program = program
@@ -201,7 +201,7 @@ def _there(where: str) -> str:
 
 # --- what survived an earlier exploration in this process
 
-_survived: dict[int, tuple[weakref.ref[Any], tuple[str, ...]]] = {}
+_survived: dict[int, tuple[ref[Any], tuple[str, ...]]] = {}
 """By the identity of a program's code, or of its function: a reference to that, and the variables
 that survived an execution; none if they are not known."""
 
@@ -211,7 +211,7 @@ def note_survival(program: Any, names: tuple[str, ...]) -> None:
     They stay changed, so a second exploration in this process may not see it."""
     key = _key(program)
     if key is not None:
-        _survived[id(key)] = weakref.ref(key), names or _known(key) or ()
+        _survived[id(key)] = ref(key), names or _known(key) or ()
 
 
 def _key(program: Any) -> Any:

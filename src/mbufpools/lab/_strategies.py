@@ -6,9 +6,9 @@ A cancellation, where it is asked for, is a choice like any other, at most one i
 
 from __future__ import annotations
 
-import random
 from collections import deque
 from collections.abc import Iterable, Sequence
+from random import Random as Generator  # a test may patch the name in `random`
 
 from ._options import Options
 from ._outcome import NotTheSame
@@ -178,7 +178,7 @@ class _Seeded(Strategy):
     def __init__(self, executions: int, seed: int, *, stock_first: bool = False) -> None:
         super().__init__(stock_first=stock_first)
         self._seeds = range(seed, seed + executions)
-        self._random = random.Random()
+        self._random = Generator()
         self._length = 0
         """The steps of the longest execution so far."""
         self._cancel_at = 0
@@ -546,7 +546,7 @@ class _Survey:
         self._pending = pending
         """The prefixes that were pending when it began."""
         self._executed = 0
-        self._random = random.Random(0)
+        self._random = Generator(0)
         self._walks = 0
         self._sum = 0.0
         """The sizes below one pending prefix, of all walks that have ended."""

@@ -17,13 +17,13 @@ import queue
 import random
 import sys
 import threading
-import weakref
 from collections.abc import Callable, Coroutine, Iterator, Set
 from concurrent.futures import CancelledError as FutureCancelled
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
+from weakref import ref  # a test may patch the name in `weakref`
 
 import outcome
 import trio
@@ -129,7 +129,7 @@ class _Backend(trio.abc.Instrument):
         """The tasks of the program that have not ended."""
         self._tasks: dict[Name, trio.lowlevel.Task] = {}
         """The same tasks, by name."""
-        self._over: dict[int, tuple[weakref.ref[trio.lowlevel.Task], Name]] = {}
+        self._over: dict[int, tuple[ref[trio.lowlevel.Task], Name]] = {}
         """The tasks that have ended, by identity; the lab keeps none of them alive."""
         self._spawned = 0
         """The tasks of the program so far."""
@@ -622,7 +622,7 @@ class _Backend(trio.abc.Instrument):
         if path is None:
             return
         del self._tasks[path]
-        self._over[id(task)] = weakref.ref(task), path
+        self._over[id(task)] = ref(task), path
         self._scopes.pop(path, None)
         if self._schedule is None:
             return
