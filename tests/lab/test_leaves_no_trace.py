@@ -490,7 +490,8 @@ def test_what_the_lab_itself_uses_may_be_a_mock_around_an_exploration(
         raise ValueError("on purpose")
 
     lab.explore(program, backend=backend)  # what is imported meanwhile would keep the mock
+    options: Any = {"strategy": strategy, "backend": backend, "max_executions": 100}
     with mock.patch(name, mock.Mock(return_value=77)):
-        assert lab.explore(program, strategy=strategy, backend=backend).verdict != "found"
-        assert lab.explore(fails, strategy=strategy, backend=backend).verdict == "found"
-    assert lab.explore(program, strategy=strategy, backend=backend).verdict != "found"
+        assert lab.explore(program, **options).verdict != "found"
+        assert lab.explore(fails, **options).verdict == "found"
+    assert lab.explore(program, **options).verdict != "found"
