@@ -26,6 +26,10 @@ async def two(function):
 async def sound():
     await two(checkpoint)
 
+async def prints():
+    print("printed", flush=True)
+    await two(checkpoint)
+
 async def race(expected=2):
     count = begun = 0
 
@@ -229,6 +233,17 @@ def test_a_token_that_no_longer_fails_is_reported(capsys: pytest.CaptureFixture[
         "the schedule of the token does not fail\n",
         "",
     )
+
+
+@pytest.mark.parametrize("options", [(), ("--jobs", "2"), ("--token", "asyncio:0@1>0.1")])
+def test_json_is_all_of_the_standard_output_though_the_program_prints(
+    options: tuple[str, ...], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explore", "programs:prints", "--json", *options]) == 0
+    out, err = capfd.readouterr()
+    (line,) = out.splitlines()
+    assert json.loads(line)["program"] == "programs:prints"
+    assert "printed" in err
 
 
 def test_json_is_an_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:

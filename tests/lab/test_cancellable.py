@@ -139,7 +139,7 @@ async def shields_its_clean_up(log: list[str]) -> None:
         try:
             await asyncio.sleep(1)
         finally:
-            await asyncio.shield(clean_up())
+            await asyncio.shield(clean_up())  # noqa: ASYNC102
 
     await asyncio.gather(asyncio.create_task(worker()), return_exceptions=True)
 
@@ -150,7 +150,7 @@ async def waits_for_what_cleans_up(log: list[str]) -> None:
             await asyncio.sleep(10)
         finally:
             log.append("begin")
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # noqa: ASYNC102
             log.append("end")
 
     with contextlib.suppress(TimeoutError, asyncio.CancelledError):

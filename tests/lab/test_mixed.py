@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -91,6 +92,15 @@ def test_an_exploration_that_is_late_says_what_is_left() -> None:
     assert str(found).startswith(f"ran out: no failure in {found.executions} executions (mixed on")
     assert " more are left (" in str(found)
     assert str(found).endswith(" at this rate)")
+
+
+def test_an_estimate_of_more_than_anybody_waits_for_is_an_order_of_magnitude() -> None:
+    many = lab.explore(walkers(2, 2), max_executions=2)
+    assert " more are left (" not in str(many)
+    many = replace(many, left=int(2.7e21), seconds=2.0, executions=1000)
+    assert str(many).endswith("; about 10**21 more are left (more than a century at this rate)")
+    many = replace(many, left=4123)
+    assert str(many).endswith("; about 4,100 more are left (about 8 seconds at this rate)")
 
 
 def test_an_exploration_that_is_late_keeps_what_it_has_found() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -207,14 +208,17 @@ def run(arguments: argparse.Namespace) -> int:
         raise Mistake("argument --cancel-by: native is asyncio's; on trio there is only scope")
     if arguments.jobs > 1 and arguments.strategy == "dpor":
         raise Mistake("argument --jobs: dpor goes from one schedule to the next, in one process")
+    arguments.out = sys.stdout
     try:
-        program = load_program(arguments.program)
-        if arguments.reset is not None:
-            arguments.reset = load_reset(arguments.reset, program)
-        arguments.fresh = [_fresh(name, program) for name in arguments.fresh]
-        if arguments.token is not None:
-            return _replay(program, arguments)
-        verdicts = [_explore(program, arguments, backend) for backend in arguments.backends]
+        # What the program prints would come between the objects.
+        with redirect_stdout(sys.stderr) if arguments.json else nullcontext():
+            program = load_program(arguments.program)
+            if arguments.reset is not None:
+                arguments.reset = load_reset(arguments.reset, program)
+            arguments.fresh = [_fresh(name, program) for name in arguments.fresh]
+            if arguments.token is not None:
+                return _replay(program, arguments)
+            verdicts = [_explore(program, arguments, backend) for backend in arguments.backends]
         return next(STATUS[it] for it in STATUS if it in verdicts)
     except (ImportError, ValueError, LabError, BrokenExecutor) as error:
         raise Mistake(" ".join(str(error).split("\n"))) from error
@@ -251,7 +255,7 @@ def _explore(program: Program, arguments: argparse.Namespace, backend: BackendNa
     from mbufpools import lab
 
     with (
-        _workers(arguments.jobs) as executor,
+        _workers(arguments.jobs, prints_aside=arguments.json) as executor,
         progress_line(arguments.max_executions, "executions", at_most=True) as progress,
     ):
         found = lab.explore(
@@ -316,14 +320,23 @@ def _replay(program: Program, arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _workers(jobs: int) -> Iterator[ProcessPoolExecutor | None]:
-    """Yields the processes that share the work, or None if there is only this process."""
+def _workers(jobs: int, *, prints_aside: bool) -> Iterator[ProcessPoolExecutor | None]:
+    """Yields the processes that share the work, or None if there is only this process. What they
+    print may go to standard error."""
     if jobs == 1:
         yield None
         return
     from mbufpools.lab.engine import kill_workers, workers
 
-    executor = workers(jobs)
+    out = os.dup(1) if prints_aside else None
+    try:
+        if out is not None:
+            os.dup2(2, 1)
+        executor = workers(jobs)
+    finally:
+        if out is not None:
+            os.dup2(out, 1)
+            os.close(out)
     try:
         yield executor
     except BaseException:
@@ -337,7 +350,7 @@ def _workers(jobs: int) -> Iterator[ProcessPoolExecutor | None]:
 
 def _print(arguments: argparse.Namespace, found: lab.Exploration, summary: str) -> None:
     if arguments.json:
-        sys.stdout.write(json.dumps(_as_json(arguments.program, found)) + "\n")
+        arguments.out.write(json.dumps(_as_json(arguments.program, found)) + "\n")
         return
     for failure in found.failures:
         sys.stdout.write(f"{_report(arguments.program, failure)}\n")

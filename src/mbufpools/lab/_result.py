@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -145,13 +146,22 @@ class Exploration:
         return text
 
 
+MANY = 1e12
+"""Executions of which only the order of magnitude is told."""
+CENTURY = 100 * 366 * 86_400
+
+
 def _roughly(number: float) -> str:
-    """Return an estimate in one or two digits: "about 4,100"."""
+    """Return an estimate in one or two digits: "about 4,100", or "about 10**21"."""
+    if number >= MANY:
+        return f"about 10**{round(math.log10(number))}"
     digits = max(0, len(str(round(number))) - 2)
     return f"about {round(number, -digits):,.0f}"
 
 
 def _duration(seconds: float) -> str:
+    if seconds >= CENTURY:
+        return "more than a century"
     for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{_roughly(seconds / size)} {unit}"
