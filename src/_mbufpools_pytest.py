@@ -10,7 +10,7 @@ says how to use it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -170,6 +170,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     why = pytest_plugin.why_not_explored(item) if is_marked else None
     if why is not None:
         pytest.fail(why, pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)  # inside of the hook that looks at ``xfail``
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let ``xfail(raises=...)`` see what the program has raised; the report is made by then."""
+    report = yield
+    if call.excinfo is not None and item.get_closest_marker(MARK) is not None:
+        from mbufpools.lab import pytest_plugin
+
+        error = pytest_plugin.judged_by_mark(item, call.excinfo.value)
+        if error is not call.excinfo.value:
+            call.excinfo = pytest.ExceptionInfo.from_exception(error)
+    return report
 
 
 @pytest.fixture(scope="session")  # so that tests of Hypothesis may take it, too

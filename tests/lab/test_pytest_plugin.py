@@ -607,14 +607,16 @@ def test_a_skip_in_the_first_order_of_the_other_rule_fails_the_test_too(
     result.stdout.fnmatch_lines(["replay: *--explore-token asyncio/run-on:"])
 
 
-@pytest.mark.parametrize("raised", ["pytest.skip('in it')", "group()"])
-def test_a_skip_in_a_later_schedule_fails_the_test_because_it_has_run(
-    suite: pytest.Pytester, raised: str
+@pytest.mark.parametrize("name", ["skip", "xfail"])
+@pytest.mark.parametrize("raised", ["pytest.NAME('in it')", "group()"])
+def test_a_skip_or_expected_failure_in_a_later_schedule_fails_the_test_because_it_has_run(
+    suite: pytest.Pytester, raised: str, name: str
 ) -> None:
+    raised = raised.replace("NAME", name)
     source = f"""
     def group():
         try:
-            pytest.skip("in it")
+            pytest.{name}("in it")
         except BaseException as error:
             raise BaseExceptionGroup("two", [error])
 
@@ -635,13 +637,55 @@ def test_a_skip_in_a_later_schedule_fails_the_test_because_it_has_run(
     """
     result = run(suite, dedent(source))
     result.assert_outcomes(failed=1)
-    note = "note: the test called pytest.skip() in this schedule, and not in the first one.*"
-    result.stdout.fnmatch_lines(["*Skipped: in it*" if "skip" in raised else "*two*", note])
+    note = f"note: the test called pytest.{name}() in this schedule, and not in the first one.*"
+    result.stdout.fnmatch_lines(["exception: *two*" if raised == "group()" else "*: in it*", note])
     (command,) = (line for line in result.outlines if "--explore-token" in line)
     for again in ((), ("--explore-token", shlex.split(command)[-1])):
         result = run(suite, dedent(source), *again)
         result.assert_outcomes(failed=1)
         result.stdout.fnmatch_lines([note])
+
+
+RACES = """
+async def races():
+    order = []
+    async def one():
+        order.append(1)
+    async def other():
+        order.append(2)
+    async with anyio.create_task_group() as group:
+        group.start_soon(one)
+        group.start_soon(other)
+    if order == [2, 1]:
+        raise ValueError(order)
+"""
+
+
+@pytest.mark.parametrize(
+    ("raises", "options", "program", "outcome"),
+    [
+        ("ValueError", "", "races()", "xfailed"),
+        ("(KeyError, ValueError)", "", "races()", "xfailed"),
+        ("AssertionError", "", "races()", "failed"),
+        ("KeyError", "", "races()", "failed"),
+        ("AssertionError", "", "anyio.Event().wait()", "xfailed"),
+        ("ValueError", "", "anyio.Event().wait()", "failed"),
+        ("ValueError", "", "checkpoint()", "failed"),
+        ("ValueError", "--explore-jobs=2", "races()", "xfailed"),
+        ("ValueError", "--runxfail", "races()", "failed"),
+    ],
+)
+def test_an_expected_failure_is_expected_to_be_the_error_of_the_program(
+    suite: pytest.Pytester, raises: str, options: str, program: str, outcome: str
+) -> None:
+    source = f"""
+    @pytest.mark.explore(backend="asyncio")
+    @pytest.mark.xfail(raises={raises}, strict=True)
+    async def test_it():
+        await {program}
+    """
+    result = run(suite, RACES + dedent(source), *options.split())
+    result.assert_outcomes(**{outcome: 1})
 
 
 @pytest.mark.parametrize("then", ["pass", "await asyncio.open_connection('localhost', 1)"])

@@ -105,6 +105,7 @@ __all__ = [
     "begin",
     "check_options",
     "is_of_another_project",
+    "judged_by_mark",
     "make_items",
     "why_not_explored",
 ]
@@ -127,10 +128,10 @@ WORST_FIRST: tuple[Verdict, ...] = ("found", "ran out", "proved")
 T = TypeVar("T")
 FOUND_AGAIN = "found again"
 NOT_FOUND = "the schedule of the token does not fail"
-LATE_SKIP = (
-    "note: the test called pytest.skip() in this schedule, and not in the first one. By then it "
-    "has run, so it cannot be skipped: call pytest.skip() before the tasks begin. To let a "
-    "schedule pass, return from the test."
+LATE = (
+    "note: the test called pytest.{name}() in this schedule, and not in the first one. By then it "
+    "has run in others, for which that does not hold: call pytest.{name}() before the tasks begin. "
+    "To let a schedule pass, return from the test."
 )
 
 
@@ -596,7 +597,10 @@ class Explore:
 
     def _fail(self, failures: Sequence[Failure], summary: str) -> NoReturn:
         __tracebackhide__ = True
-        raise ExplorationFailed("\n\n".join([*map(self._report, failures), summary]))
+        failed = ExplorationFailed("\n\n".join([*map(self._report, failures), summary]))
+        # A stall and a leak have none.
+        failed.lab_errors = [it.error or failed for it in failures]  # type: ignore[attr-defined]
+        raise failed
 
     def _with_pages(self, found: Exploration, html: Any) -> Exploration:
         """Write a page for each failure, if a directory for them is given. Their names are those of
@@ -670,7 +674,8 @@ class Explore:
     def _report(self, failure: Failure) -> str:
         """Return the report, with the command that replays the failure under pytest."""
         report = failure.report_with(self._command(failure.token))
-        return f"{report}\n{LATE_SKIP}" if _skips(failure.error) else report
+        name = _ends_the_test(failure.error)
+        return f"{report}\n{LATE.format(name=name)}" if name else report
 
     def _command(self, token: str) -> str:
         path = os.path.relpath(self._item.path, self._item.config.invocation_params.dir)
@@ -698,7 +703,7 @@ class Explore:
         _let_pytest_know(result.failures[0])
         html = defaults(self._config, options).get("html")
         (failure,) = self._with_pages(result, html).failures
-        if failure.error is not None and not _skips(failure.error):
+        if failure.error is not None and not _ends_the_test(failure.error):
             if failure.page is not None:
                 failure.error.add_note(f"page: {failure.page}")
             raise failure.error.with_traceback(_outside(failure.error.__traceback__))
@@ -821,20 +826,38 @@ def _same(error: BaseException | None, other: BaseException) -> bool:
 def _let_pytest_know(failure: Failure) -> None:
     """Raise an error that is a message to pytest (skip, xfail, exit), also one in a group.
 
-    A skip is one only in the order that the backend itself takes: in another schedule the test has
-    run before, and pytest would say that it had not.
+    A skip and an expected failure are that only in the order that the backend itself takes. In
+    another schedule the test has run before, and other schedules would be passed over.
     """
     __tracebackhide__ = True
     _, deviations, rule = parse_token(failure.token)
     is_stock = rule == "stock" and not deviations
     for error in leaves(failure.error):
-        message = isinstance(error, pytest.xfail.Exception | pytest.exit.Exception)
-        if message or (_skips(error) and is_stock):
+        if isinstance(error, pytest.exit.Exception) or (is_stock and _ends_the_test(error)):
             raise error
 
 
-def _skips(error: BaseException | None) -> bool:
-    return any(isinstance(it, pytest.skip.Exception) for it in leaves(error))
+def _ends_the_test(error: BaseException | None) -> str:
+    """Return by which function of pytest an error ends the test without a failure, or ""."""
+    for it in leaves(error):
+        if isinstance(it, pytest.skip.Exception):
+            return "skip"
+        if isinstance(it, pytest.xfail.Exception):
+            return "xfail"
+    return ""
+
+
+def judged_by_mark(item: pytest.Item, raised: BaseException) -> BaseException:
+    """Return the error by which ``xfail(raises=...)`` judges a test that bears the mark: that of
+    the program; of several failures one that is not expected, if there is one."""
+    if not isinstance(item, Explored) or not isinstance(raised, ExplorationFailed):
+        return raised
+    errors: list[BaseException] = [
+        it for it in getattr(raised, "lab_errors", ()) if not _ends_the_test(it)
+    ]
+    expected = [it.kwargs.get("raises") for it in item.iter_markers("xfail")]
+    kinds = tuple(it for it in expected if isinstance(it, type | tuple))
+    return next((it for it in errors if not isinstance(it, kinds)), next(iter(errors), raised))
 
 
 @contextmanager
