@@ -26,10 +26,6 @@ async def two(function):
 async def sound():
     await two(checkpoint)
 
-async def prints():
-    print("printed", flush=True)
-    await two(checkpoint)
-
 async def race(expected=2):
     count = begun = 0
 
@@ -84,7 +80,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "programs.py").write_text(PROGRAMS, "utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
-    for name in ("programs", "broken", "explored_queue", "explored_anyio"):
+    for name in ("programs", "printing", "broken", "explored_queue", "explored_anyio"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
@@ -235,14 +231,24 @@ def test_a_token_that_no_longer_fails_is_reported(capsys: pytest.CaptureFixture[
     )
 
 
+PRINTING = """
+from programs import checkpoint, two
+
+async def prints():
+    print("printed", flush=True)
+    await two(checkpoint)
+"""
+
+
 @pytest.mark.parametrize("options", [(), ("--jobs", "2"), ("--token", "asyncio:0@1>0.1")])
 def test_json_is_all_of_the_standard_output_though_the_program_prints(
     options: tuple[str, ...], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["explore", "programs:prints", "--json", *options]) == 0
+    Path("printing.py").write_text(PRINTING, "utf-8")
+    assert main(["explore", "printing:prints", "--json", *options]) == 0
     out, err = capfd.readouterr()
     (line,) = out.splitlines()
-    assert json.loads(line)["program"] == "programs:prints"
+    assert json.loads(line)["program"] == "printing:prints"
     assert "printed" in err
 
 

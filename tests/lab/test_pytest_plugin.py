@@ -574,13 +574,17 @@ def test_a_test_may_skip_itself_and_be_expected_to_fail(suite: pytest.Pytester) 
             pytest.skip("not today")
         await two(skips)
 
+    @pytest.mark.explore(backend="asyncio")
+    async def test_skip_as_unittest_does():
+        raise unittest.SkipTest("not today")
+
     @pytest.mark.explore
     @pytest.mark.xfail(raises=AssertionError, strict=True)
     async def test_known():
         assert not backend()
     """
     result = run(suite, dedent(source), "-rs")
-    result.assert_outcomes(skipped=2, xfailed=2)
+    result.assert_outcomes(skipped=3, xfailed=2)
     result.stdout.fnmatch_lines(["SKIPPED * not today"])
 
 

@@ -54,6 +54,7 @@ import inspect
 import os
 import shlex
 import sys
+import unittest
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
@@ -840,7 +841,7 @@ def _let_pytest_know(failure: Failure) -> None:
 def _ends_the_test(error: BaseException | None) -> str:
     """Return by which function of pytest an error ends the test without a failure, or ""."""
     for it in leaves(error):
-        if isinstance(it, pytest.skip.Exception):
+        if isinstance(it, pytest.skip.Exception | unittest.SkipTest):
             return "skip"
         if isinstance(it, pytest.xfail.Exception):
             return "xfail"
