@@ -117,6 +117,45 @@ def test_the_end_of_a_fixture_that_a_test_asks_for_is_checked_in_each_schedule(
     again.stdout.fnmatch_lines(["E*AssertionError: the end of the fixture"])
 
 
+@pytest.mark.parametrize(
+    "ends", ["pytest.skip('busy')", "pytest.xfail('busy')", "raise_(unittest.SkipTest('busy'))"]
+)
+@pytest.mark.parametrize("where", ["setup", "end", "method"])
+def test_a_fixture_that_skips_between_two_schedules_skips_no_test_that_has_run(
+    suite: pytest.Pytester, where: str, ends: str
+) -> None:
+    source = f"""
+    import unittest
+    calls = []
+
+    def raise_(error):
+        raise error
+
+    def count(where):
+        calls.append(where)
+        if where == {where!r} and calls.count(where) == (1 if where == "end" else 2):
+            {ends}
+
+    @pytest.fixture
+    def service():
+        count("setup")
+        yield
+        count("end")
+
+    class TestIt:
+        def setup_method(self):
+            count("method")
+
+        @pytest.mark.explore(backend="asyncio")
+        async def test_it(self, service):
+            await two(checkpoint)
+    """
+    result = run(suite, dedent(source))
+    result.assert_outcomes(failed=1)
+    name = "xfail" if "xfail" in ends else "skip"
+    result.stdout.fnmatch_lines([f"*a fixture called pytest.{name}('busy') between two schedules*"])
+
+
 def test_the_module_of_the_test_itself_may_be_executed_again(suite: pytest.Pytester) -> None:
     source = """
     counted = [0]

@@ -650,6 +650,30 @@ def test_a_skip_or_expected_failure_in_a_later_schedule_fails_the_test_because_i
         result.stdout.fnmatch_lines([note])
 
 
+@pytest.mark.parametrize("name", ["skip", "xfail", "exit"])
+def test_a_skip_beside_a_failure_in_a_group_hides_it_in_no_schedule(
+    suite: pytest.Pytester, name: str
+) -> None:
+    source = f"""
+    @pytest.mark.explore
+    async def test_it():
+        async def ends():
+            pytest.{name}("one task")
+        async def cleans_up():
+            try:
+                await anyio.sleep(10)
+            finally:
+                assert False, "the clean-up"
+        async with anyio.create_task_group() as group:
+            group.start_soon(cleans_up)
+            await checkpoint()
+            group.start_soon(ends)
+    """
+    result = run(suite, dedent(source))
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(["*AssertionError: the clean-up*"])
+
+
 RACES = """
 async def races():
     order = []

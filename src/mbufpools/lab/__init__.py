@@ -88,6 +88,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_explore``          `explore` and `replay`
 ``engine``            the parts for a backend of one's own
 ``_pytest_options``   options of explored tests: of marks, the command line and the ini file
+``_pytest_outcomes``  by which functions of pytest a test ends without a failure
 ``_pytest_log``       what pytest keeps of the log, dropped while a test is explored
 ``_pytest_fixtures``  fixtures of function scope, made anew for each schedule
 ``_pytest_cache``     keeps the schedules that failed

@@ -6,13 +6,16 @@ import inspect
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from ._frames import is_installed
+from ._outcome import LabError
 from ._pytest_log import forget_log
+from ._pytest_outcomes import ends_the_test
 from ._running import at_begin
 
 __all__ = ["Fixtures"]
@@ -155,15 +158,17 @@ class Fixtures:
         made = self._made_by_tmp_path()
         finalizers = item.session._setupstate.stack[item][0]
         kept = dict(item.stash._storage)
-        while len(finalizers) > 1:  # the first one tears down the item itself
-            finalizers.pop()()
+        with _ends_no_test():
+            while len(finalizers) > 1:  # the first one tears down the item itself
+                finalizers.pop()()
         for key, value in kept.items():  # which tmp_path, for one, deletes at the end of a test
             item.stash._storage.setdefault(key, value)
         for path in made:
             # Or there would be as many folders as executions, through which pytest searches.
             shutil.rmtree(path, ignore_errors=True)
         item._initrequest()
-        item._request._fillfixtures()
+        with _ends_no_test():
+            item._request._fillfixtures()
         forget_log(item.config)
 
     def _made_by_tmp_path(self) -> list[Any]:
@@ -175,6 +180,22 @@ class Fixtures:
             for it in definitions
             if it.func.__module__ == TMP_PATH and it.cached_result is not None
         ]
+
+
+@contextmanager
+def _ends_no_test() -> Iterator[None]:
+    """Refuse a skip, or an expected failure, between two schedules: the test has run by then."""
+    try:
+        yield
+    except BaseException as error:
+        name = ends_the_test(error)
+        if not name:
+            raise
+        raise LabError(
+            f"a fixture called pytest.{name}({str(error)!r}) between two schedules, when the test "
+            f"has run in others; call it in the test, before its tasks begin, or in a fixture of a "
+            f"wider scope"
+        ) from error
 
 
 def _has_setup(node: pytest.Item | pytest.Collector) -> bool:

@@ -54,7 +54,6 @@ import inspect
 import os
 import shlex
 import sys
-import unittest
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
@@ -74,7 +73,7 @@ from ._explore import explore, replay, replay_if_asked
 from ._fresh import executed_before, module_names
 from ._hypothesis import in_example
 from ._options import Program, Verdict
-from ._outcome import ADDRESS, LabError, NotRepeated, describe, leaves
+from ._outcome import ADDRESS, LabError, NotRepeated, describe, leaves, only
 from ._pages import with_pages
 from ._parallel import kill_workers, workers
 from ._pickled import pack, pack_reset
@@ -92,6 +91,7 @@ from ._pytest_options import (
     numbered,
     of_marks,
 )
+from ._pytest_outcomes import ends_the_test
 from ._pytest_progress import Progress
 from ._pytest_subtests import failing_subtests
 from ._repetition import Records, note_survival
@@ -675,7 +675,7 @@ class Explore:
     def _report(self, failure: Failure) -> str:
         """Return the report, with the command that replays the failure under pytest."""
         report = failure.report_with(self._command(failure.token))
-        name = _ends_the_test(failure.error)
+        name = ends_the_test(failure.error)
         return f"{report}\n{LATE.format(name=name)}" if name else report
 
     def _command(self, token: str) -> str:
@@ -704,7 +704,7 @@ class Explore:
         _let_pytest_know(result.failures[0])
         html = defaults(self._config, options).get("html")
         (failure,) = self._with_pages(result, html).failures
-        if failure.error is not None and not _ends_the_test(failure.error):
+        if failure.error is not None and not ends_the_test(failure.error):
             if failure.page is not None:
                 failure.error.add_note(f"page: {failure.page}")
             raise failure.error.with_traceback(_outside(failure.error.__traceback__))
@@ -825,7 +825,8 @@ def _same(error: BaseException | None, other: BaseException) -> bool:
 
 
 def _let_pytest_know(failure: Failure) -> None:
-    """Raise an error that is a message to pytest (skip, xfail, exit), also one in a group.
+    """Raise an error that is a message to pytest (skip, xfail, exit), also one that is in a group
+    with nothing else.
 
     A skip and an expected failure are that only in the order that the backend itself takes. In
     another schedule the test has run before, and other schedules would be passed over.
@@ -833,19 +834,11 @@ def _let_pytest_know(failure: Failure) -> None:
     __tracebackhide__ = True
     _, deviations, rule = parse_token(failure.token)
     is_stock = rule == "stock" and not deviations
-    for error in leaves(failure.error):
-        if isinstance(error, pytest.exit.Exception) or (is_stock and _ends_the_test(error)):
-            raise error
-
-
-def _ends_the_test(error: BaseException | None) -> str:
-    """Return by which function of pytest an error ends the test without a failure, or ""."""
-    for it in leaves(error):
-        if isinstance(it, pytest.skip.Exception | unittest.SkipTest):
-            return "skip"
-        if isinstance(it, pytest.xfail.Exception):
-            return "xfail"
-    return ""
+    error = failure.error
+    if error is None:
+        return
+    if only(pytest.exit.Exception, error) or (is_stock and ends_the_test(error)):
+        raise next(leaves(error))
 
 
 def judged_by_mark(item: pytest.Item, raised: BaseException) -> BaseException:
@@ -854,7 +847,7 @@ def judged_by_mark(item: pytest.Item, raised: BaseException) -> BaseException:
     if not isinstance(item, Explored) or not isinstance(raised, ExplorationFailed):
         return raised
     errors: list[BaseException] = [
-        it for it in getattr(raised, "lab_errors", ()) if not _ends_the_test(it)
+        it for it in getattr(raised, "lab_errors", ()) if not ends_the_test(it)
     ]
     expected = [it.kwargs.get("raises") for it in item.iter_markers("xfail")]
     kinds = tuple(it for it in expected if isinstance(it, type | tuple))
