@@ -191,7 +191,7 @@ def _ends_no_test() -> Iterator[None]:
         name = ends_the_test(error)
         if not name:
             raise
-        raise LabError(
+        raise LabError(  # noqa: ASYNC104 - no cancellation ends the test
             f"a fixture called pytest.{name}({str(error)!r}) between two schedules, when the test "
             f"has run in others; call it in the test, before its tasks begin, or in a fixture of a "
             f"wider scope"
