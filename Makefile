@@ -95,7 +95,6 @@ UNTRACED = demokit/test_demos.py traces primitives proofs soak zoo \
 	core/test_threads.py lab/test_claims.py \
 	lab/test_no_false_alarm.py lab/test_dpor.py project/test_docs.py smp/test_model.py \
 	project/test_examples.py::test_the_tests_of_the_desk_end_as_the_tutorial_says \
-	cli/test_cli.py::test_demo_without_a_name_runs_all_in_order \
 	cli/test_cli.py::test_stat_of_every_demo_has_the_kernel_s_columns_within_80 \
 	lab/test_dpor_sees.py::test_dpor_sees_what_every_order_of_generated_callbacks_shows \
 	smp/test_smp.py::test_a_broken_rule_fails \

@@ -68,8 +68,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _collections_pass_over_what_is_old() -> None:
     """Let the garbage collector pass over all that is there before the tests of a file.
 
-    Many tests collect garbage, and each time the collector would look at every module that is
-    imported, which takes longer than most of these tests.
+    Many tests collect garbage, and each time the collector would look at all that the imported
+    modules hold.
     """
     gc.collect()
     gc.freeze()

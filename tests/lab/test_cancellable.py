@@ -194,6 +194,33 @@ def test_a_task_that_asyncio_makes_of_a_coroutine_and_gives_to_nobody_is_not_can
     assert not found.failures
 
 
+@BACKENDS
+def test_a_failure_is_shrunk_to_no_cancellation_of_a_task_that_is_not_asked_for(
+    backend: lab.BackendName,
+) -> None:
+    """With the first value the first task is one that the lab must not cancel."""
+
+    async def program() -> None:
+        ended = []
+
+        async def work(place: int) -> None:
+            await anyio.sleep(1)
+            ended.append(place)
+
+        names = ["spared", "cancelled"]
+        if lab.choose("as written", "the other way round") != "as written":
+            names.reverse()
+        async with anyio.create_task_group() as group:
+            for place, name in enumerate(names):
+                group.start_soon(work, place, name=name)
+        assert 0 in ended
+
+    cancel = lab.cancellable("cancelled", by="scope")
+    (failure,) = lab.explore(program, backend=backend, cancel=cancel).failures
+    assert "here lab.choose takes 'the other way round'" in failure.report
+    assert "here the lab cancels 0.0" in failure.report
+
+
 def test_a_task_that_asyncio_gives_to_nobody_is_cancelled_if_the_caller_names_it() -> None:
     async def program() -> None:
         log: list[str] = []

@@ -261,8 +261,9 @@ def test_a_lost_update_is_found_and_replayed(
     again = lab.replay(lost_update, failure.token)
     assert [it.kind for it in again.failures] == ["exception"]
     assert again.failures[0].token == failure.token
-    with pytest.raises(lab.ExplorationFailed, match=r"assert shared\.value == 2"):
+    with pytest.raises(lab.ExplorationFailed, match=r"assert shared\.value == 2") as caught:
         exploration.assert_holds()
+    assert caught.value.errors == (failure.error,)
 
 
 @BACKENDS

@@ -102,7 +102,7 @@ def explore_on_asyncio(
     """Execute `program` once for each schedule.
 
     Raises:
-        LabError: the caller is inside an event loop.
+        LabError: the caller is inside an event loop, or a run of trio.
     """
     refuse_inside_trio()
     try:

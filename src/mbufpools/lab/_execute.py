@@ -224,8 +224,8 @@ def _execute(
     policy = _policy(program, options)
     end = math.inf if options.max_seconds is None else begin + options.max_seconds
     failures: list[Failure] = []
-    ended: list[Schedule] = []
-    """The last one, if there was one."""
+    ended: Schedule | None = None
+    """That of the last execution."""
 
     def next_schedule() -> Schedule | None:
         discard_refused()
@@ -249,9 +249,9 @@ def _execute(
             restart_chance()
         try:
             renew()
-        except Exception as error:
-            if ended:
-                token = spell_token(options.backend, ended[0].deviations, ended[0].rule)
+        except BaseException as error:
+            if ended is not None:
+                token = spell_token(options.backend, ended.deviations, ended.rule)
                 error.add_note(f"raised after the execution with the token {token!r}")
             raise
         schedule = _schedule(strategy, options, policy)
@@ -260,8 +260,9 @@ def _execute(
         return schedule
 
     def done(schedule: Schedule, outcome: Outcome) -> None:
+        nonlocal ended
         result.executions += 1
-        ended[:] = [schedule]
+        ended = schedule
         if outcome.kind is not None:
             wait_for_threads()
         raise_refused()

@@ -43,7 +43,7 @@ from ._strategies import Exhaustive, Fifo, Pct, Random, Replay
 from ._strategy import Strategy
 from ._token import parse_token
 
-__all__ = ["STRATEGIES", "explore", "replay", "replay_if_asked"]
+__all__ = ["STRATEGIES", "explore", "replay", "replay_as_explored"]
 
 STRATEGIES: dict[str, type[Strategy]] = {
     strategy.name: strategy for strategy in (Mixed, Exhaustive, Dpor, Random, Pct, Fifo)
@@ -413,7 +413,7 @@ def replay(
     return exploration if html is None else with_pages(exploration, html, program)
 
 
-def replay_if_asked(
+def replay_as_explored(
     program: Program,
     token: str,
     *,

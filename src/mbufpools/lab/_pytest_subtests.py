@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from ._pytest_outcomes import ends_the_test
+
 __all__ = ["failing_subtests"]
 
 
@@ -31,7 +33,7 @@ class _Subtest:
         self, kind: object, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         """Name the subtest in the report of the error, which goes on; a skip does not."""
-        if isinstance(error, pytest.skip.Exception | pytest.xfail.Exception):
+        if ends_the_test(error) and not isinstance(error, BaseExceptionGroup):
             return True
         if isinstance(error, Exception):
             named = [] if self._msg is None else [f"[{self._msg}]"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -63,7 +64,15 @@ class Failure:
 
 
 class ExplorationFailed(AssertionError):
-    """Raised by `Exploration.assert_holds`: the exploration found a failure."""
+    """Raised by `Exploration.assert_holds`: the exploration found a failure.
+
+    Attributes:
+        errors: what the program raised in each failure; None for a stall and for a leak.
+    """
+
+    def __init__(self, message: str, errors: Iterable[BaseException | None] = ()) -> None:
+        super().__init__(message)
+        self.errors: tuple[BaseException | None, ...] = tuple(errors)
 
 
 class ExplorationIncomplete(ExplorationFailed):
@@ -123,7 +132,8 @@ class Exploration:
     def assert_holds(self) -> None:
         """Raise `ExplorationFailed` with the report of the first failure, if there is a failure."""
         if self.failures:
-            raise ExplorationFailed(f"{self}\n\n{self.failures[0].report}")
+            text = f"{self}\n\n{self.failures[0].report}"
+            raise ExplorationFailed(text, [it.error for it in self.failures])
 
     def __str__(self) -> str:
         found = (

@@ -69,7 +69,7 @@ from _pytest._io import TerminalWriter
 from _pytest.unittest import TestCaseFunction
 
 from ._execute import controlled
-from ._explore import explore, replay, replay_if_asked
+from ._explore import explore, replay, replay_as_explored
 from ._fresh import executed_before, module_names
 from ._hypothesis import in_example
 from ._options import Program, Verdict
@@ -598,10 +598,8 @@ class Explore:
 
     def _fail(self, failures: Sequence[Failure], summary: str) -> NoReturn:
         __tracebackhide__ = True
-        failed = ExplorationFailed("\n\n".join([*map(self._report, failures), summary]))
-        # A stall and a leak have none.
-        failed.lab_errors = [it.error or failed for it in failures]  # type: ignore[attr-defined]
-        raise failed
+        text = "\n\n".join([*map(self._report, failures), summary])
+        raise ExplorationFailed(text, [it.error for it in failures])
 
     def _with_pages(self, found: Exploration, html: Any) -> Exploration:
         """Write a page for each failure, if a directory for them is given. Their names are those of
@@ -630,7 +628,7 @@ class Explore:
                     continue
                 asked = {it: options[it] for it in ("cancel", "ignore") if it in options}
                 with _quiet(self._item):  # what fails is executed again
-                    result = replay_if_asked(program, token, **asked, **_for_replay(options))
+                    result = replay_as_explored(program, token, **asked, **_for_replay(options))
             except (LabError, ValueError):
                 continue  # the program, or what is asked of it, is another one by now
             before = () if found is None else found.failures
@@ -708,7 +706,7 @@ class Explore:
             if failure.page is not None:
                 failure.error.add_note(f"page: {failure.page}")
             raise failure.error.with_traceback(_outside(failure.error.__traceback__))
-        raise ExplorationFailed(self._report(failure))
+        raise ExplorationFailed(self._report(failure), [failure.error])
 
     def _replay_example(
         self, program: Program, token: str, options: Mapping[str, Any]
@@ -721,7 +719,8 @@ class Explore:
             return explore(program, strategy="fifo", backend=options.get("backend", "asyncio"))
         if result.failures:
             html = defaults(self._config, options).get("html")
-            raise ExplorationFailed(self._report(self._with_pages(result, html).failures[0]))
+            (failure,) = self._with_pages(result, html).failures
+            raise ExplorationFailed(self._report(failure), [failure.error])
         return result
 
     def _executor(
@@ -846,9 +845,7 @@ def judged_by_mark(item: pytest.Item, raised: BaseException) -> BaseException:
     the program; of several failures one that is not expected, if there is one."""
     if not isinstance(item, Explored) or not isinstance(raised, ExplorationFailed):
         return raised
-    errors: list[BaseException] = [
-        it for it in getattr(raised, "lab_errors", ()) if not ends_the_test(it)
-    ]
+    errors = [raised if it is None else it for it in raised.errors if not ends_the_test(it)]
     expected = [it.kwargs.get("raises") for it in item.iter_markers("xfail")]
     kinds = tuple(it for it in expected if isinstance(it, type | tuple))
     return next((it for it in errors if not isinstance(it, kinds)), next(iter(errors), raised))
