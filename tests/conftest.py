@@ -75,6 +75,14 @@ def _collections_pass_over_what_is_old() -> None:
     gc.freeze()
 
 
+@pytest.fixture
+def pytester(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """The inner pytest prints the same here and in CI, where its summary would be longer."""
+    for name in ("CI", "BUILD_NUMBER"):
+        monkeypatch.delenv(name, raising=False)
+    return pytester
+
+
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """The backend of a coroutine test, by name and options: each test has a fresh clock."""

@@ -110,8 +110,9 @@ class _TrioSleeper:
         return sys.modules["trio"].lowlevel.Abort.SUCCEEDED
 
     def done(self) -> bool:
-        """Return True if it was woken."""
-        return self._woken
+        """Return True if it was woken. It was not if an exception has ended `set_result` in its
+        middle: then `set_result` is called again."""
+        return self._woken and self._task is None
 
     def set_result(self, _: None) -> None:
         """Wake the task that sleeps here, if it still does."""

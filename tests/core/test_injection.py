@@ -5,16 +5,21 @@ call ends before its n-th line. So does a Ctrl-C, or a stack or a heap that is f
 every item is held or at home, every request that can be served is served within one second of the
 loop's clock, every invariant holds, and the set can be closed.
 
-``python -m tests.proofs.places`` tries every place; this quick form tries a part of them.
+``python -m tests.proofs.places`` tries every place. This quick form tries each line of the core
+that any of the calls runs, once on each backend: the first time that it runs, in the first call
+that runs it.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
+import itertools
 import linecache
 import signal
 import sys
 import warnings
+import zlib
 from collections.abc import Awaitable, Callable, Generator
 from pathlib import Path
 from types import FrameType
@@ -25,6 +30,7 @@ import pytest
 
 import mbufpools
 from mbufpools import AccountedMemory, BufferPools, PoolSpec, lab
+from mbufpools._waits import _TrioSleeper
 from tests.kit.grants import settle
 
 FOLDER = Path(mbufpools.__file__).parent
@@ -34,17 +40,19 @@ CORE = {str(path) for path in FOLDER.glob("_*.py")} - {
 }
 ERRORS: list[type[BaseException]] = [KeyboardInterrupt, RecursionError, MemoryError]
 KIB = 1024
-STEP = 40
-"""The quick form tries each fortieth place."""
 
 
 class Injector:
-    """Raises `error` at the line event number `place`, counted from 1 inside the core."""
+    """Raises `error` at the line event number `place`, counted from 1 inside the core; or, if a
+    `line` is given, at the line event number `place` of that line."""
 
-    def __init__(self, error: type[BaseException], place: int) -> None:
+    def __init__(self, error: type[BaseException], place: int, line: str = "") -> None:
         self._error = error
         self.place = place
+        self._line_wanted = line
         self.seen = 0
+        self.lines: dict[str, None] = {}
+        """The lines that have run so far, in the order in which they ran first."""
         self.where = "nowhere"
         self._before: Any = None
         """The tracer that was there, such as that of coverage."""
@@ -68,9 +76,11 @@ class Injector:
 
     def _line(self, frame: FrameType, event: str, arg: object) -> Any:
         if event == "line":
-            self.seen += 1
+            here = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+            self.lines[here] = None
+            self.seen += self._line_wanted in ("", here)
             if self.seen == self.place and not self._goes_nowhere(frame):
-                self.where = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+                self.where = here
                 raise self._error("injected")
         return self._line
 
@@ -378,33 +388,59 @@ async def attempt(call: Any, injector: Injector, options: dict[str, Any]) -> lis
 
 
 def inject(
-    call: Any,
-    error: type[BaseException],
-    backend: Any,
-    *,
-    first: int = 1,
-    step: int = 1,
-    **options: Any,
-) -> int:
-    """Try every place of `call`, or each `step`-th; return how many there are."""
-    place = first - step
-    while True:
-        place += step
-        injector = Injector(error, place)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            wrong = lab.run(lambda: attempt(call, injector, options), backend=backend)  # noqa: B023
-        assert not wrong, f"{error.__name__} at {injector.where}, place {place}: {wrong}"
-        if not injector.raised:
+    call: Any, error: type[BaseException], place: int, backend: Any, line: str = "", **options: Any
+) -> Injector:
+    """Try one place of `call`, which is none if the call ends before it."""
+    injector = Injector(error, place, line)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        wrong = lab.run(lambda: attempt(call, injector, options), backend=backend)
+    assert not wrong, f"{error.__name__} at {injector.where}, place {place}: {wrong}"
+    return injector
+
+
+def inject_everywhere(call: Any, error: type[BaseException], backend: Any) -> int:
+    """Try every place of `call`; return how many there are."""
+    for place in itertools.count(1):
+        if not inject(call, error, place, backend).raised:
             return place - 1
+    raise AssertionError("not reached")
+
+
+@functools.cache
+def lines_of(call: Any, backend: str) -> dict[str, None]:
+    """The lines of the core that `call` runs."""
+    return inject(call, KeyboardInterrupt, sys.maxsize, backend).lines
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("call", CALLS)
 def test_an_exception_at_any_line_loses_nothing(call: Any, backend: str) -> None:
-    number = CALLS.index(call)
-    first = 1 + number % STEP
-    assert inject(call, ERRORS[number % len(ERRORS)], backend, first=first, step=STEP) > 10
+    before = {line for it in CALLS[: CALLS.index(call)] for line in lines_of(it, backend)}
+    for line in lines_of(call, backend):
+        if line not in before:
+            error = ERRORS[zlib.crc32(line.encode()) % len(ERRORS)]
+            inject(call, error, 1, backend, line)
+
+
+def test_the_lines_that_are_tried_are_most_of_the_core() -> None:
+    """Of the modules that serve requests, and of what wakes a task on trio."""
+    tried = {line for call in CALLS for line in lines_of(call, "trio")}
+    for module, least in (("_waiters.py", 200), ("_supply.py", 60), ("_waits.py", 10)):
+        assert sum(line.startswith(f"{module}:") for line in tried) >= least
+
+
+def test_a_wake_that_an_exception_has_ended_in_its_middle_is_made_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    call = release_with_a_waiter
+    wakes = [line for line in lines_of(call, "trio") if line.startswith("_waits.py")]
+    for line in wakes:
+        inject(call, KeyboardInterrupt, 1, "trio", line)
+    monkeypatch.setattr(_TrioSleeper, "done", lambda self: self._woken)
+    with pytest.raises(AssertionError, match=r"\['small'\] wait for ever"):
+        for line in wakes:
+            inject(call, KeyboardInterrupt, 1, "trio", line)
 
 
 @pytest.mark.parametrize("line", [1, 4, 9, 15, 25, 40])

@@ -121,7 +121,7 @@ def test_the_end_of_a_fixture_that_a_test_asks_for_is_checked_in_each_schedule(
     result = run(suite, dedent(source))
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines([f"*{told}"])
-    (line,) = (it for it in result.outlines if "raised after the execution with the token" in it)
+    line = next(it for it in result.outlines if "raised after the execution with the token" in it)
     token = line.rpartition(" ")[2].strip("'")
     again = run(suite, dedent(source), "--explore-token", token)
     again.assert_outcomes(passed=1, errors=1)

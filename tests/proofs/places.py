@@ -9,6 +9,7 @@ The suite tries a part of the places (tests/core/test_injection.py) and all of t
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from collections.abc import Iterator
@@ -25,7 +26,9 @@ BACKENDS = ("asyncio", "trio")
 def injected(number: int, backend: str) -> int:
     """Raise each exception at each line of a call; return the number of places."""
     call = test_injection.CALLS[number]
-    return sum(test_injection.inject(call, error, backend) for error in test_injection.ERRORS)
+    return sum(
+        test_injection.inject_everywhere(call, error, backend) for error in test_injection.ERRORS
+    )
 
 
 def interleaved(backend: str) -> list[int]:
@@ -75,6 +78,8 @@ def main() -> int:
     """Try as the command line says."""
     given = arguments("python -m tests.proofs.places").read()
     logging.disable()  # of dropped leases, by the thousand
+    gc.collect()
+    gc.freeze()  # each try collects garbage, among what it made itself
     tried = table(given.jobs)
     print(tried)
     if given.write is not None:
