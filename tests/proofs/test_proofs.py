@@ -182,6 +182,18 @@ def test_the_document_tells_of_every_proof() -> None:
 
 
 @pytest.mark.prove
+def test_an_exception_at_any_place_of_any_call_loses_nothing() -> None:
+    proof = subprocess.run(
+        [sys.executable, "-m", "tests.proofs.places"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert proof.returncode == 0, proof.stderr
+
+
+@pytest.mark.prove
 def test_the_library_is_proved_in_full() -> None:
     proof = subprocess.run(
         [sys.executable, "-m", "tests.proofs"],
