@@ -9,6 +9,7 @@ import asyncio
 import gc
 import heapq
 import sys
+import time
 import warnings
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -357,6 +358,37 @@ async def a_generator_that_is_left_open_raises() -> None:
     await anext(kept[-1])
 
 
+async def a_clean_up_makes_a_task_that_is_dropped() -> None:
+    async def background() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            kept.append(asyncio.create_task(asyncio.sleep(1)))
+
+    await left(background)
+
+
+async def two_that_await_each_other() -> asyncio.Task[None]:
+    other: asyncio.Task[None]
+
+    async def one() -> None:
+        await asyncio.sleep(0)
+        await asyncio.gather(other)
+
+    async def two() -> None:
+        await first
+
+    first = asyncio.create_task(one())
+    other = asyncio.create_task(two())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return first
+
+
+async def two_that_await_each_other_are_left() -> None:
+    kept.append(await two_that_await_each_other())
+
+
 @pytest.mark.parametrize(
     ("program", "kind", "said"),
     [
@@ -368,6 +400,12 @@ async def a_generator_that_is_left_open_raises() -> None:
         (a_clean_up_waits_for_ever, "stall", "one of them waits, and nothing can wake it"),
         (a_task_swallows_its_cancellation, "livelock", "one of them goes on for ever"),
         (a_generator_that_is_left_open_raises, "exception", "ValueError('in the generator')"),
+        (
+            a_clean_up_makes_a_task_that_is_dropped,
+            "exception",
+            "destroyed but it is pending! (task",
+        ),
+        (two_that_await_each_other_are_left, "exception", "some of them await each other"),
     ],
 )
 @pytest.mark.parametrize("strategy", ["exhaustive", "dpor"])
@@ -379,6 +417,83 @@ def test_a_failure_of_the_shutdown_of_asyncio_run_is_found(
     assert failure.kind == kind
     assert failure.token == "asyncio:"
     assert said in failure.report
+
+
+@pytest.mark.parametrize("cancel", [False, True, "native"])
+@pytest.mark.parametrize("strategy", ["mixed", "exhaustive", "random", "dpor"])
+def test_tasks_that_await_each_other_are_a_stall(strategy: lab.StrategyName, cancel: Any) -> None:
+    cleaned: list[int] = []
+
+    async def program() -> None:
+        try:
+            await (await two_that_await_each_other())
+        finally:
+            cleaned.append(1)
+
+    if strategy == "dpor" and cancel:
+        return
+    (failure,) = lab.explore(program, strategy=strategy, cancel=cancel).failures
+    assert failure.kind == "stall"
+    assert failure.token == "asyncio:"
+    assert cleaned
+    assert not lab.explore(a_timer_is_due_behind_a_callback).failures  # nothing is left of it
+
+
+async def a_timer_is_due_behind_a_callback() -> None:
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    loop.call_soon(int)
+    loop.call_later(0, done.set)
+    await done.wait()
+
+
+async def a_timer_is_due_behind_another() -> None:
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    loop.call_later(0, int)
+    await asyncio.sleep(0)
+    loop.call_later(0, done.set)
+    await done.wait()
+
+
+async def a_timer_sets_the_next_that_is_due() -> None:
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+    def tick(left: int) -> None:
+        if left:
+            loop.call_later(0, tick, left - 1)
+        else:
+            done.set()
+
+    async with asyncio.timeout(3600):
+        tick(3)
+        await done.wait()
+
+
+async def a_timer_is_due_before_another() -> None:
+    loop = asyncio.get_running_loop()
+    log: list[str] = []
+    loop.call_later(0.01, log.append, "soon")
+    loop.call_later(3600, log.append, "late")
+    loop.call_soon(time.sleep, 0.02)
+    await asyncio.sleep(7200)
+    assert log == ["soon", "late"]
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        a_timer_is_due_behind_a_callback,
+        a_timer_is_due_behind_another,
+        a_timer_sets_the_next_that_is_due,
+        a_timer_is_due_before_another,
+    ],
+)
+@pytest.mark.parametrize("strategy", ["fifo", "mixed", "random", "dpor"])
+def test_a_timer_that_is_due_fires_though_no_task_can_run(
+    program: Program, strategy: lab.StrategyName
+) -> None:
+    if program is a_timer_is_due_before_another and strategy == "dpor":
+        return  # its steps take time
+    lab.explore(program, strategy=strategy, max_executions=50).assert_holds()
 
 
 async def a_clean_up_that_sleeps_ends() -> None:

@@ -19,9 +19,9 @@ import math
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Container, Iterator, Set
 from concurrent.futures import CancelledError as FutureCancelled
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import Context
 from functools import partial
 from operator import attrgetter
@@ -44,6 +44,7 @@ from ._asyncio_tasks import (
     LabHandle,
     LabTask,
     LabTimer,
+    cancel_for_good,
     check_future,
     close_if_not_begun,
     coroutine_of,
@@ -606,8 +607,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         if self.complaint is None and not is_end:
             self.complaint = Outcome(
                 "exception",
-                f"{context.get('message', 'a callback failed')}: {_shown(error)}"
-                f"{_of_task(context)}",
+                f"{context.get('message', 'a callback failed')}"
+                f"{'' if error is None else f': {_shown(error)}'}{_of_task(context)}",
                 error=error,
             )
 
@@ -634,8 +635,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                         self._note_exit(error)
                 self._look_for_lost_errors()
         finally:
-            self._tear_down()
-            _running.end()
+            try:
+                self._tear_down()
+            finally:
+                self._forget()
         if outcome.kind is not None:
             outcome.causes = tuple(it for it in self._before if it is not outcome.error)
         if outcome.kind is None and not outcome.stopped and self.complaint is not None:
@@ -675,8 +678,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                     if not ready:
                         schedule.left = self._ready.copy()
                         return self._result(main)
-                if not steps and callbacks and idle < IDLE_PASSES:
-                    idle += all(map(_is_retry, callbacks))
+                late = bool(self._due) or self._time_passed
+                if not steps and (late or (callbacks and idle < IDLE_PASSES)):
+                    idle += not late and all(map(_is_retry, callbacks))
                     spins += 1
                     self._rounds += 1
                     if spins > schedule.step_limit:
@@ -964,10 +968,12 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         task = self._task(choice.task)
         if task is None or is_over(task):
             return
-        if choice.by == "native":
-            task.cancel()
-        elif task.lab_scope is not None:
-            task.lab_scope.cancel()
+        # Tasks that await each other in a circle cannot be cancelled: who tries gets this error.
+        with suppress(RecursionError):
+            if choice.by == "native":
+                task.cancel()
+            elif task.lab_scope is not None:
+                task.lab_scope.cancel()
 
     def join_end(self, name: Name) -> None:
         """Note that the running step learns that a task is over.
@@ -1045,7 +1051,16 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._cancelled_at_the_end = tuple(sorted(task.lab_name for task in left))
         for task in left:
             close_if_not_begun(task)
-            super(LabTask, task).cancel()
+            try:
+                super(LabTask, task).cancel()
+            except RecursionError as error:
+                return Outcome(
+                    "exception",
+                    f"the main task has ended, but asyncio.run would not: it cancels the tasks "
+                    f"that are left, and some of them await each other ({describe(error)})",
+                    self._task_dump(),
+                    error,
+                )
         failed = self._finish(left)
         for task in left if failed is None else ():
             if isinstance(task._exception, LabError):
@@ -1065,10 +1080,23 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             failed = self._shut_down_executor()
         if failed is None:
             failed = self._run_out(2 * (3 if left else 2))
+        if failed is None:
+            self._look_for_dropped_tasks(serving)
         if failed is None and oracles.active:
             violated = oracles.over()
             failed = None if violated is None else self._violated(violated)
         return outcome if failed is None else failed
+
+    def _look_for_dropped_tasks(self, serving: Container[LabTask]) -> None:
+        """Report the tasks that were made in the shutdown, and that `asyncio.run` drops before they
+        are over."""
+        for reference in list(self._tasks.values()):
+            task = reference()
+            if task is not None and not is_over(task) and task not in serving:
+                self.call_exception_handler(
+                    # asyncio's own words
+                    {"message": "Task was destroyed but it is pending!", "task": task}
+                )
 
     def _shut_down_executor(self) -> Outcome | None:
         """Wait until the threads of the loop's own executor are over, as `asyncio.run` does."""
@@ -1174,8 +1202,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             if not left:
                 break
             for task in left:
-                close_if_not_begun(task)
-                super(LabTask, task).cancel()
+                cancel_for_good(task)
             for _ in range(1000):
                 while self._callbacks:
                     try:
@@ -1200,6 +1227,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                     closing.send(None)
                 except BaseException:  # noqa: BLE001, ASYNC103 - the execution is over
                     pass
+
+    def _forget(self) -> None:
+        """Leave nothing of the execution in the tables of others."""
         # The tasks of one name have the same hash in each execution. Tasks that are still in the
         # tables of asyncio and anyio, because a cycle keeps them, would make each access slower.
         for reference in self._tasks.values():
@@ -1214,6 +1244,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._set_coroutine_origin_tracking(False)  # that `set_debug` has set
         self._thread_id = None
         self.close()
+        _running.end()
 
 
 def _shown(error: BaseException | None) -> str:

@@ -30,6 +30,7 @@ __all__ = [
     "LabHandle",
     "LabTask",
     "LabTimer",
+    "cancel_for_good",
     "check_future",
     "close_if_not_begun",
     "coroutine_of",
@@ -379,6 +380,23 @@ def close_if_not_begun(task: LabTask) -> None:
         and inspect.getcoroutinestate(coroutine_of(task)) == inspect.CORO_CREATED
     ):
         task.lab_body.close()
+
+
+def cancel_for_good(task: LabTask) -> None:
+    """Cancel a task of an execution that is over. Tasks that await each other in a circle pass a
+    cancellation on and on, which ends with a RecursionError. Such a task is woken instead, as if
+    what it awaits had been cancelled."""
+    close_if_not_begun(task)
+    try:
+        super(LabTask, task).cancel()
+    except RecursionError:
+        awaited: Any = task._fut_waiter  # type: ignore[attr-defined]  # asyncio's own
+        cancelled: asyncio.Future[Any] = plain_future(loop=task.get_loop())
+        cancelled.cancel()
+        for callback, _ in list(awaited._callbacks or ()):
+            if is_step(callback) and callback.__self__ is task:
+                plain_future.remove_done_callback(awaited, callback)
+                callback(cancelled)
 
 
 class Driven:
