@@ -143,13 +143,17 @@ class Waiters:
             request = self.request(nbytes, wants)
             self.refuse_impossible(queue, request)
             try:
-                self._join(queue, request, parks=True)
-                if request.parked:
-                    await request.sleeper(owner_loop.waits)
-                    return request.result()
-                granted = request.result()
-            except BaseException:
-                self._withdraw(queue, request)
+                try:
+                    self._join(queue, request, parks=True)
+                    if request.parked:
+                        await request.sleeper(owner_loop.waits)
+                        return request.result()
+                    granted = request.result()
+                except BaseException:
+                    self._withdraw(queue, request)
+                    raise
+            except BaseException:  # perhaps a Ctrl-C in the middle of `_withdraw`
+                self._give_back(queue, request)
                 raise
         if not yielded:
             try:
@@ -618,7 +622,7 @@ class Waiters:
             )
             supply.watch()
         self.budget_credited()
-        self.update_gate()
+        self.budget_resized()  # a limit may be new, too
         self.run()
 
     def check(self) -> None:

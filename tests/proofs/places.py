@@ -17,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import anyio
 
-from tests.core import test_injection, test_threads
+from tests.core import injected_calls, test_threads
 from tests.kit.proved_block import arguments, write_block
 
 BACKENDS = ("asyncio", "trio")
@@ -25,9 +25,9 @@ BACKENDS = ("asyncio", "trio")
 
 def injected(number: int, backend: str) -> int:
     """Raise each exception at each line of a call; return the number of places."""
-    call = test_injection.CALLS[number]
+    call = injected_calls.CALLS[number]
     return sum(
-        test_injection.inject_everywhere(call, error, backend) for error in test_injection.ERRORS
+        injected_calls.inject_everywhere(call, error, backend) for error in injected_calls.ERRORS
     )
 
 
@@ -49,7 +49,7 @@ def rows(executor: ProcessPoolExecutor) -> Iterator[tuple[str, list[int]]]:
     """What was tried, and the number of places on each backend."""
     calls = [
         (call.__name__, [executor.submit(injected, number, backend) for backend in BACKENDS])
-        for number, call in enumerate(test_injection.CALLS)
+        for number, call in enumerate(injected_calls.CALLS)
     ]
     threads = [executor.submit(interleaved, backend) for backend in BACKENDS]
     for name, places in calls:
