@@ -394,7 +394,8 @@ async def looks(trial: Trial, group: Any, do: Any) -> None:
     def look() -> None:
         trial.pools.statistics()
         trial.pools.check()
-        print(trial.pools.explain(), trial.pools, *trial.pools.pools.values())
+        str(trial.pools.explain())
+        repr([trial.pools, *trial.pools.pools.values()])
 
     await do(look)
 
