@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from asyncio import Future  # noqa: ASYNC106 - it is to be imported in this way
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -529,3 +529,151 @@ def test_a_gather_is_cancelled_in_every_order() -> None:
 
     assert lab.explore(program, strategy="dpor").complete
     assert seen == {0, 1, 2, 12, 21}
+
+
+# --- a wakeup and a cancellation
+
+
+def _opened(open_: contextlib.ExitStack, both: Iterable[Any]) -> list[Any]:
+    return [open_.enter_context(each) for each in both]
+
+
+def an_event(open_: contextlib.ExitStack) -> tuple[Any, Any]:
+    event = anyio.Event()
+    return event.wait, event.set
+
+
+def the_close_of_a_sender(open_: contextlib.ExitStack) -> tuple[Any, Any]:
+    sender, receiver = _opened(open_, anyio.create_memory_object_stream[int](0))
+    return receiver.receive, sender.close
+
+
+def the_close_of_a_receiver(open_: contextlib.ExitStack) -> tuple[Any, Any]:
+    sender, receiver = _opened(open_, anyio.create_memory_object_stream[int](0))
+
+    async def send() -> None:
+        await sender.send(1)
+
+    return send, receiver.close
+
+
+def a_receive(open_: contextlib.ExitStack) -> tuple[Any, Any]:
+    sender, receiver = _opened(open_, anyio.create_memory_object_stream[int](0))
+
+    async def send() -> None:
+        await sender.send(1)
+
+    def receive() -> None:
+        with contextlib.suppress(anyio.WouldBlock):
+            receiver.receive_nowait()
+
+    return send, receive
+
+
+def a_permit(open_: contextlib.ExitStack) -> tuple[Any, Any]:
+    permits = anyio.Semaphore(0)
+    return permits.acquire, permits.release
+
+
+def a_channel_of_trio(open_: contextlib.ExitStack) -> tuple[Any, Any]:
+    sender, receiver = _opened(open_, trio.open_memory_channel[int](0))
+    return receiver.receive, sender.close
+
+
+def a_parking_lot(open_: contextlib.ExitStack) -> tuple[Any, Any]:
+    lot = trio.lowlevel.ParkingLot()
+    return lot.park, lot.unpark_all
+
+
+def a_task_that_is_rescheduled(open_: contextlib.ExitStack) -> tuple[Any, Any]:
+    waiting = lab.Shared[Any](None)
+
+    async def wait() -> None:
+        def abort(_: Any) -> Any:
+            waiting.value = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        waiting.value = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def wake() -> None:
+        if waiting.value is not None:
+            trio.lowlevel.reschedule(waiting.value)
+            waiting.value = None
+
+    return wait, wake
+
+
+def a_future(open_: contextlib.ExitStack) -> tuple[Any, Any]:
+    future = asyncio.get_running_loop().create_future()
+
+    async def wait() -> None:
+        await future
+
+    def wake() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    return wait, wake
+
+
+@pytest.mark.parametrize(
+    ("make", "backends"),
+    [
+        (an_event, "both"),
+        (the_close_of_a_sender, "both"),
+        (the_close_of_a_receiver, "both"),
+        (a_receive, "both"),
+        (a_permit, "both"),
+        (a_channel_of_trio, "trio"),
+        (a_parking_lot, "trio"),
+        (a_task_that_is_rescheduled, "trio"),
+        (a_future, "asyncio"),
+    ],
+)
+@BACKENDS
+def test_a_task_is_woken_before_and_after_its_cancellation(
+    make: Callable[[contextlib.ExitStack], tuple[Any, Any]], backends: str, backend: lab.BackendName
+) -> None:
+    if backends not in ("both", backend):
+        pytest.skip(f"this is of {backends}")
+    seen: set[str] = set()
+
+    async def program() -> None:
+        opened = contextlib.ExitStack()
+        wait, wake = make(opened)
+        log: list[str] = []
+        scope = anyio.CancelScope()
+
+        async def waiter() -> None:
+            with scope:
+                await checkpoint()
+                try:
+                    await wait()
+                    log.append("woken")
+                except anyio.get_cancelled_exc_class():
+                    log.append("cancelled")
+                    raise
+                except Exception as error:  # noqa: BLE001 - which one is what is compared
+                    log.append(type(error).__name__)
+
+        async def waker() -> None:
+            wake()
+
+        async def canceller() -> None:
+            scope.cancel()
+
+        with opened:
+            async with anyio.create_task_group() as group:
+                for function in (waker, canceller, waiter):
+                    group.start_soon(function)
+        seen.add(repr(log))
+
+    options: dict[str, Any] = {"backend": backend, "max_executions": 20_000}
+    assert lab.explore(program, max_preemptions=None, strategy="exhaustive", **options).complete
+    every = set(seen)
+    assert "['cancelled']" in every
+    assert len(every) > 1
+    seen.clear()
+    assert lab.explore(program, strategy="dpor", **options).complete
+    assert seen == every

@@ -24,7 +24,6 @@ from concurrent.futures import CancelledError as FutureCancelled
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import Context
 from functools import partial
-from operator import attrgetter
 from typing import Any, NamedTuple
 from weakref import ref  # a test may patch the name in `weakref`
 
@@ -891,6 +890,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
     def _begin_iteration(self) -> None:
         """Put the timers that are due behind all that is ready, as asyncio does at the beginning of
         each iteration."""
+        if self._time_passed:
+            self._call_for_due_timers()
         if self._due:
             self._due.sort(key=lambda entry: entry[0])
             for timer, origin, since in self._due:
@@ -929,16 +930,19 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
     def _fire(self) -> None:
         """Move the clock to the first timer, and call for all timers of that time, in the order in
         which they were set; those that have the same object as their deadline as the heap has them.
-        """
+        Those whose time has passed already come before them, in the order of their deadlines."""
         timers = self._scheduled
-        until = max(self.time(), timers[0]._when + TOGETHER)
+        now = self.time()
+        until = max(now, timers[0]._when + TOGETHER)
         due: list[Any] = []
         while timers and timers[0]._when <= until:
             timer = heapq.heappop(timers)
             if not timer._cancelled:
                 due.append(timer)
         self._now = max(self._now, not_before(due[-1]._when - _running.looks))
-        for timer in sorted(due, key=attrgetter("number")):
+        for timer in sorted(
+            due, key=lambda it: (it._when if it._when <= now else math.inf, it.number)
+        ):
             self._order += 1
             self._callbacks.append(_Called(timer, self._origin, self._order, self._since))
         self._schedule.timed = self._schedule.timed or self._is_timer_set()

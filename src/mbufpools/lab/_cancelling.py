@@ -3,7 +3,9 @@
 Each step of a task reads whether the task is cancelled (see `_races`). Cancelling a scope is a
 write to the scope, and to every task inside it. Entering or leaving a scope is a write to it, too;
 spawning a task into its group and looking at it are reads. So partial-order reduction tries a
-cancellation before *and* after each step that it can affect.
+cancellation before *and* after each step that it can affect. On trio a step that wakes another task
+reads that task, too: a cancellation that comes after the wakeup finds no wait to end, and so leaves
+no other trace.
 
 A step that asks which tasks a nursery has is taken to *write* to the nursery, and a step that
 starts a task there, or ends one, to read. So the starts and the ends do not conflict with each
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
@@ -22,11 +24,13 @@ from typing import Any
 from anyio._backends._asyncio import _task_states
 
 from ._declare import recorder
+from ._steps import Name, Step
 
 __all__ = [
     "declare_member",
     "declare_spawn",
     "declare_spawn_on_trio",
+    "declare_wake",
     "declaring_cancellations",
 ]
 
@@ -89,6 +93,13 @@ def declare_spawn_on_trio(status: Any) -> None:
         scope = status._scope
         accesses.setdefault(names.get(id(scope)) or recorder.name(scope), False)
         status = status._parent
+
+
+def declare_wake(step: Step, woken: Iterable[Name]) -> None:
+    """Record that a step on trio has woken these tasks."""
+    for name in woken:
+        if name != step.task:
+            step.accesses.setdefault(name, False)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ from trio._util import coroutine_or_error
 from . import _interrupts, _lockstep, _running
 from ._background import TICKS, is_service, only_ticks_on_trio
 from ._cancellable import origin_of
-from ._cancelling import declare_member, declare_spawn_on_trio
+from ._cancelling import declare_member, declare_spawn_on_trio, declare_wake
 from ._declare import recorder
 from ._instants import since_begin
 from ._leaks import Leaks, keep_for_good
@@ -796,6 +796,8 @@ class _Backend(trio.abc.Instrument):
                 if task in self._until_idle and isinstance(task._next_send, outcome.Value):
                     causes = (1 << taken) - 1
                 ready[path] = new_ready((taken, causes, taken))
+        if recorder.active and schedule.steps:
+            declare_wake(schedule.steps[-1], woken)
         return woken
 
     def _note_step(self, schedule: Schedule, woken: list[Name]) -> None:
