@@ -37,8 +37,10 @@ def class_of(schedule: Schedule) -> Any:
     for step in schedule.steps:
         for resource, write in ({step.task: False} | step.accesses).items():
             # Futures are set by callbacks that count, and the last of them is as good as another.
+            # So is the last task of a nursery, which wakes the task that waits for its end.
             # What was there before belongs to the lab.
-            if resource[1:2] != ("future",) and resource[0] != "before":
+            wakes = not write and resource != step.task and set(map(type, resource)) == {int}
+            if resource[1:2] != ("future",) and resource[0] != "before" and not wakes:
                 order = resources.setdefault(resource, [])
                 if write:
                     order.append((step.task, step.number))
