@@ -439,6 +439,31 @@ def test_tasks_that_await_each_other_are_a_stall(strategy: lab.StrategyName, can
     assert not lab.explore(a_timer_is_due_behind_a_callback).failures  # nothing is left of it
 
 
+# asyncio drops these tasks while they wait.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_run_in_virtual_time_tells_that_tasks_await_each_other() -> None:
+    async def program() -> None:
+        await (await two_that_await_each_other())
+
+    with pytest.raises(lab.Stalled, match=r"program waits at .*in program"):
+        lab.run(program)
+    gc.collect()
+
+
+def test_an_interrupt_in_a_group_of_tasks_leaves_nothing_behind() -> None:
+    async def interrupts() -> None:
+        raise KeyboardInterrupt
+
+    async def program() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(interrupts())
+            await asyncio.sleep(1)
+
+    with pytest.raises(KeyboardInterrupt):
+        lab.explore(program)
+    assert not lab.explore(a_timer_is_due_behind_a_callback).failures
+
+
 async def a_timer_is_due_behind_a_callback() -> None:
     loop, done = asyncio.get_running_loop(), asyncio.Event()
     loop.call_soon(int)

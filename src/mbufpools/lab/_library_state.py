@@ -74,7 +74,7 @@ STATE: State = {
         "BufferedByteReceiveStream": {"_buffer": CHANGED, "_closed": VALUE},
     },
     "trio._sync": {
-        "Event": {"_flag": VALUE},
+        "Event": {"_flag": VALUE, "_tasks": CHANGED},
         "CapacityLimiter": {
             "_total_tokens": VALUE,
             "_borrowers": CHANGED,

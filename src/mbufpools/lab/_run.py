@@ -12,7 +12,7 @@ from typing import Any, TypeVar, TypeVarTuple
 
 import anyio
 
-from ._virtual_time import VirtualTimeLoop
+from ._virtual_time import Stalled, VirtualTimeLoop
 
 __all__ = ["backend_options", "run"]
 
@@ -83,6 +83,10 @@ def run(
     name, options = backend_options(backend, patience=patience)
     try:
         return anyio.run(program, *args, backend=name, backend_options=options)
+    except RecursionError as error:  # asyncio cannot cancel tasks that await each other
+        if isinstance(error.__context__, Stalled):
+            raise error.__context__ from None
+        raise
     finally:
         stalled = getattr(options.get("clock"), "stalled", None)
         if stalled is not None:
