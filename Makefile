@@ -81,8 +81,8 @@ check: lint types test smoke demo site  ## all that must hold before a change is
 lint: $(READY)  ## style, and rules for async code
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
-	grep -rlE --null --include='*.py' 'async|await|anyio|trio' $(CODE) | \
-		xargs -0 -n 20 -P $(JOBS) $(BIN)/flake8-async $(ASYNC)
+	grep -rlE --null --include='*.py' 'async (def|for|with) |await |from (anyio|asyncio|trio) import' $(CODE) | \
+		xargs -0 -n 12 -P $(JOBS) $(BIN)/flake8-async $(ASYNC)
 
 types: $(READY)  ## mypy --strict
 	$(BIN)/mypy
