@@ -1204,3 +1204,46 @@ def test_a_wait_of_a_thread_ends_while_the_event_loop_sleeps_in_a_step(
         assert got == [False]
 
     assert not lab.explore(program, backend=backend, strategy="fifo").failures
+
+
+@BACKENDS
+def test_a_thread_may_take_a_lock_twice_before_the_event_loop_takes_it(
+    backend: lab.BackendName,
+) -> None:
+    async def program() -> None:
+        lock, done = threading.Lock(), list[int]()
+
+        def work() -> None:
+            for number in range(2):
+                with lock:
+                    done.append(number)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        with lock:
+            seen = len(done)
+        await anyio.to_thread.run_sync(thread.join)
+        assert seen < 2
+
+    found = lab.explore(program, backend=backend, strategy="exhaustive", max_preemptions=3)
+    assert found.verdict == "found"
+
+
+async def the_default_executor_is_shut_down() -> None:
+    loop = asyncio.get_running_loop()
+    await asyncio.gather(asyncio.to_thread(int), asyncio.to_thread(int))
+    await loop.shutdown_default_executor()
+
+
+async def an_executor_is_shut_down() -> None:
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(2) as pool:
+        await asyncio.gather(*(loop.run_in_executor(pool, int) for _ in range(2)))
+
+
+@pytest.mark.parametrize("program", [the_default_executor_is_shut_down, an_executor_is_shut_down])
+def test_an_executor_waits_for_its_threads_in_the_order_of_their_starts(program: Any) -> None:
+    kept = []  # so that the addresses of the threads differ
+    for number in range(3):
+        kept.append([object() for _ in range(7 * number)])
+        assert not lab.explore(program, max_executions=60).failures

@@ -149,9 +149,8 @@ def start(thread: LabThread) -> None:
         starter.give_way()
         return
     _tell_the_loop()
-    if thread.ready and _host is not None and _host.runs_at_once(thread):
-        with _waiting():
-            thread.step()
+    while _runs_at_once(thread):
+        pass
 
 
 def current() -> LabThread | None:
@@ -233,11 +232,18 @@ def give_way() -> None:
     if thread is not None:
         thread.give_way()
         return
-    for other in _threads:
-        if other.ready and _host is not None and _host.runs_at_once(other):
-            with _waiting():
-                other.step()
-            return
+    while any(map(_runs_at_once, list(_threads))):
+        pass
+
+
+def _runs_at_once(thread: LabThread) -> bool:
+    """Let a thread run up to where another one may come first, if that is chosen, in the middle of
+    a step of the event loop. Return False if it does not run."""
+    if not thread.ready or _host is None or not _host.runs_at_once(thread):
+        return False
+    with _waiting():
+        thread.step()
+    return True
 
 
 @contextmanager

@@ -1,13 +1,14 @@
-"""Sets of tasks of asyncio and anyio, walked in the order in which they were filled.
+"""Sets of tasks and of threads, walked in the order in which they were filled.
 
 `asyncio.as_completed` and `asyncio.wait` put the tasks that they are given into a set, and anyio's
-scopes keep theirs in one. A set is walked by address, so a program would not do the same in two
-executions of one schedule.
+scopes keep theirs in one; an executor keeps its threads in one. A set is walked by address, so a
+program would not do the same in two executions of one schedule.
 """
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread
 from collections.abc import Iterable, Iterator, MutableSet
 from contextlib import contextmanager
 from typing import Any
@@ -183,11 +184,12 @@ class Members(MutableSet[Any], dict[Any, None]):  # type: ignore[misc]  # a dict
 
 @contextmanager
 def sets_in_order() -> Iterator[None]:
-    """Make asyncio and anyio use ordered sets; a nested call changes nothing."""
+    """Make asyncio, anyio and executors use ordered sets; a nested call changes nothing."""
     kinds: dict[Any, type] = {
         asyncio.tasks: _InOrder,
         asyncio.taskgroups: Members,
         anyio._backends._asyncio: Members,
+        concurrent.futures.thread: Members,
     }
     if any(hasattr(module, "set") for module in kinds):
         yield
