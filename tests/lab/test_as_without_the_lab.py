@@ -439,6 +439,28 @@ def test_tasks_that_await_each_other_are_a_stall(strategy: lab.StrategyName, can
     assert not lab.explore(a_timer_is_due_behind_a_callback).failures  # nothing is left of it
 
 
+def test_the_generators_that_are_left_open_are_closed_in_the_order_of_their_begin() -> None:
+    async def program() -> None:
+        closed: list[int] = []
+
+        async def opens(number: int) -> AsyncIterator[int]:
+            try:
+                yield number
+            finally:
+                closed.append(number)
+                assert closed == list(range(number + 1))
+
+        generators = [opens(number) for number in range(4)]
+        kept.append(generators)
+        for generator in generators:
+            await anext(generator)
+
+    for number in range(3):  # so that the addresses of the generators differ
+        kept.append([object() for _ in range(7 * number)])
+        assert not lab.explore(program).failures
+    kept.clear()
+
+
 # asyncio drops these tasks while they wait.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_run_in_virtual_time_tells_that_tasks_await_each_other() -> None:
@@ -673,9 +695,30 @@ async def makes_a_task_by_hand() -> None:
     await asyncio.Task(asyncio.sleep(1))
 
 
+async def walks_a_set_of_futures() -> None:
+    futures = [asyncio.get_running_loop().create_future() for _ in range(3)]
+    for future in futures:
+        future.set_result(None)
+    for each in asyncio.as_completed(futures):
+        await each
+
+
+async def walks_tasks_and_a_future() -> None:
+    given: list[Any] = [asyncio.create_task(asyncio.sleep(0)) for _ in range(3)]
+    given.append(asyncio.gather(asyncio.sleep(0)))
+    await asyncio.sleep(1)
+    for each in asyncio.as_completed(iter(given)):
+        await each
+
+
+def test_as_completed_takes_tasks_that_are_done_and_one_future() -> None:
+    assert not lab.explore(walks_tasks_and_a_future).failures
+
+
 @pytest.mark.parametrize(
     ("program", "said"),
     [
+        (walks_a_set_of_futures, "3 futures that are done already"),
         (stops_the_loop, "stops the event loop"),
         (sets_a_task_factory, "sets a task factory"),
         (makes_a_task_by_hand, r"makes a task by asyncio\.Task"),

@@ -18,7 +18,7 @@ LAB = Path(lab.__file__).parent
 OF_PYTHON = {
     # of asyncio's loops, handles, futures and tasks
     "_abort", "_args", "_asyncgens", "_asyncgen_finalizer_hook", "_asyncgen_firstiter_hook",
-    "_callback", "_GatheringFuture", "_locked",
+    "_base", "_callback", "_GatheringFuture", "_locked",
     "_cancelled", "_exception", "_fut_waiter", "_get_running_loop", "_log_destroy_pending",
     "_log_traceback", "_must_cancel", "_run", "_scheduled", "_set_running_loop", "_task",
     "_unregister_task", "_replace", "_when", "_LoopBoundMixin", "_get_loop",

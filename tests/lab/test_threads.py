@@ -14,7 +14,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -1241,9 +1241,25 @@ async def an_executor_is_shut_down() -> None:
         await asyncio.gather(*(loop.run_in_executor(pool, int) for _ in range(2)))
 
 
-@pytest.mark.parametrize("program", [the_default_executor_is_shut_down, an_executor_is_shut_down])
-def test_an_executor_waits_for_its_threads_in_the_order_of_their_starts(program: Any) -> None:
-    kept = []  # so that the addresses of the threads differ
+async def a_thread_waits_for_three_futures() -> None:
+    def total() -> int:
+        with ThreadPoolExecutor(2) as pool:
+            futures = [pool.submit(int, number) for number in range(3)]
+            return sum(future.result() for future in as_completed(futures))
+
+    assert await asyncio.to_thread(total) == 3
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        the_default_executor_is_shut_down,
+        an_executor_is_shut_down,
+        a_thread_waits_for_three_futures,
+    ],
+)
+def test_a_set_of_threads_or_of_their_futures_is_walked_in_one_order(program: Any) -> None:
+    kept = []  # so that the addresses of what is in the sets differ
     for number in range(3):
         kept.append([object() for _ in range(7 * number)])
         assert not lab.explore(program, max_executions=60).failures

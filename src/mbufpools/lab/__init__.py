@@ -25,9 +25,9 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_private_names``    the private names of trio and anyio that the lab uses; checks them
 ``_options``          the options of an exploration, checked; the names of their values
 ``_steps``            steps, and what each touched
-``_ordered_sets``     sets of asyncio that are walked in a fixed order
 ``_instants``         where the clock of an execution begins, and when a deadline has come
 ``_running``          whether the calling thread runs the program, and what time it is there
+``_ordered_sets``     sets of tasks, threads and generators, walked in the order of their filling
 ``_fresh``            what is made anew before each execution: `reset` and `fresh`
 ``_other_loops``      objects of asyncio that an earlier execution has bound to its event loop
 ``_anyio_use``        whether the program uses anyio

@@ -71,6 +71,7 @@ from ._lockstep import LabThread, program_line
 from ._nested_trio import is_trio_loaded, refuse_inside_trio, refusing_trio_runs
 from ._options import Program
 from ._oracles import Violated, oracles
+from ._ordered_sets import OpenGenerators
 from ._outcome import IO_REFUSED, LabError, Outcome, describe, only, refuse, type_name
 from ._outsiders import THREAD_REFUSED, refuse_timer
 from ._program import awaitable_of
@@ -299,6 +300,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
     def __init__(self, schedule: Schedule) -> None:
         super().__init__()
+        self._asyncgens = OpenGenerators()  # type: ignore[misc]  # it is a slot of asyncio's loop
         self._now = BEGIN
         self._schedule = schedule
         self._steps: dict[Name, asyncio.Handle] = {}

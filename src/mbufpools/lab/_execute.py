@@ -26,7 +26,7 @@ from ._leaks import Leaks, collect_unheard, forget_recorder, listening
 from ._lock_holders import noting_holders
 from ._locks import older_locks
 from ._options import BackendName, FailureKind, Options, Program
-from ._ordered_sets import sets_in_order
+from ._ordered_sets import WITHOUT_ORDER, sets_in_order
 from ._other_loops import LOOP_BOUND, OLDER, is_of_other_loop
 from ._outcome import (
     LabError,
@@ -129,7 +129,9 @@ def _controlled(options: Options) -> Iterator[None]:
             stack.enter_context(redirected(SYSTEM_CHANCE))
         stack.enter_context(older_locks())
         stack.enter_context(replaced(TIMEOUTS, copies=False))
-        stack.enter_context(replaced([*THREADS, *LOOP_BOUND, *(CHANCE if options.chance else ())]))
+        stack.enter_context(
+            replaced([*THREADS, *LOOP_BOUND, *WITHOUT_ORDER, *(CHANCE if options.chance else ())])
+        )
         # It ends first, so that what was replaced is put back in the modules' own variables.
         stack.enter_context(own_variables_kept(options.fresh))
         yield

@@ -1,8 +1,9 @@
-"""Sets of tasks and of threads, walked in the order in which they were filled.
+"""Sets of tasks, threads and generators, walked in the order in which they were filled.
 
 `asyncio.as_completed` and `asyncio.wait` put the tasks that they are given into a set, and anyio's
-scopes keep theirs in one; an executor keeps its threads in one. A set is walked by address, so a
-program would not do the same in two executions of one schedule.
+scopes keep theirs in one. So do an executor with its threads, `concurrent.futures.as_completed`
+with what it is given, and an event loop with the async generators that are open. A set is walked by
+address, so a program would not do the same in two executions of one schedule.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ import concurrent.futures.thread
 from collections.abc import Iterable, Iterator, MutableSet
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import anyio._backends._asyncio
 
-__all__ = ["Members", "sets_in_order"]
+from ._outcome import refuse
+from ._running import inside
+
+__all__ = ["WITHOUT_ORDER", "Members", "OpenGenerators", "sets_in_order"]
 
 
 _END: Any = object()
@@ -182,6 +187,49 @@ class Members(MutableSet[Any], dict[Any, None]):  # type: ignore[misc]  # a dict
         dict.pop(self, item, None)
 
 
+class OpenGenerators(WeakKeyDictionary[Any, None]):
+    """The async generators that are open, in the order in which they were begun.
+
+    It stands for a `WeakSet` of asyncio or trio, which is walked by address.
+    """
+
+    def add(self, generator: Any) -> None:
+        """Note that a generator was begun."""
+        self[generator] = None
+
+    def discard(self, generator: Any) -> None:
+        """Note that a generator is over."""
+        self.pop(generator, None)
+
+
+_as_completed: Any = asyncio.as_completed
+_task: Any = asyncio.Task
+
+
+def _as_completed_in_order(fs: Any, **options: Any) -> Any:
+    """Refuse what `asyncio.as_completed` would give in the order of addresses: several futures that
+    are done already, and that are no tasks, which have an order under the lab."""
+    if inside() and not asyncio.isfuture(fs) and not asyncio.iscoroutine(fs):
+        fs = list(fs)
+        done = {
+            id(it) for it in fs if asyncio.isfuture(it) and it.done() and not isinstance(it, _task)
+        }
+        if len(done) > 1:
+            raise refuse(
+                f"asyncio.as_completed is given {len(done)} futures that are done already. It puts "
+                f"them into a set, whose order differs from run to run; give it tasks, or await "
+                f"the futures one by one"
+            )
+    return _as_completed(fs, **options)
+
+
+WITHOUT_ORDER: list[tuple[Any, str, Any]] = [
+    (asyncio, "as_completed", _as_completed_in_order),
+    (asyncio.tasks, "as_completed", _as_completed_in_order),
+]
+"""What is replaced because it walks a set that cannot be put in order."""
+
+
 @contextmanager
 def sets_in_order() -> Iterator[None]:
     """Make asyncio, anyio and executors use ordered sets; a nested call changes nothing."""
@@ -190,6 +238,7 @@ def sets_in_order() -> Iterator[None]:
         asyncio.taskgroups: Members,
         anyio._backends._asyncio: Members,
         concurrent.futures.thread: Members,
+        concurrent.futures._base: _InOrder,
     }
     if any(hasattr(module, "set") for module in kinds):
         yield

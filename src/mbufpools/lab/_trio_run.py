@@ -23,6 +23,8 @@ import trio
 from trio._core import _asyncgens, _instrumentation, _run
 from trio._util import name_asyncgen
 
+from ._ordered_sets import OpenGenerators
+
 __all__ = [
     "CLOSES_GENERATOR",
     "begin_run",
@@ -38,19 +40,9 @@ CLOSES_GENERATOR = "close asyncgen "
 """How trio begins the name of a task in which it closes an async generator."""
 
 
-class _Open(weakref.WeakKeyDictionary[Any, None]):
-    """The async generators that are open, in the order in which they were begun.
-
-    It stands for trio's set, which is walked by address.
-    """
-
-    def add(self, generator: Any) -> None:
-        """Note that a generator was begun."""
-        self[generator] = None
-
-
 class _Closing(dict[Any, None]):
-    """The same while they are closed: it keeps those that the clean-up of others begins."""
+    """The async generators that are open, while they are closed: it keeps those that the clean-up
+    of others begins."""
 
     add = dict.setdefault  # its default is None
 
@@ -78,7 +70,7 @@ def logger_of_generators(failed: Callable[[str], None]) -> _Logger:
 
 def begin_run() -> None:
     """Keep the async generators in order, since a run of trio begins."""
-    _run.GLOBAL_RUN_CONTEXT.runner.asyncgens.alive = _Open()  # type: ignore[assignment]  # it has what trio calls
+    _run.GLOBAL_RUN_CONTEXT.runner.asyncgens.alive = OpenGenerators()  # type: ignore[assignment]  # it has what trio calls
 
 
 def end_run(own: trio.abc.Instrument) -> None:
