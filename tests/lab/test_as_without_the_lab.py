@@ -704,10 +704,10 @@ async def walks_a_set_of_futures() -> None:
 
 
 async def walks_tasks_and_a_future() -> None:
-    given: list[Any] = [asyncio.create_task(asyncio.sleep(0)) for _ in range(3)]
-    given.append(asyncio.gather(asyncio.sleep(0)))
+    tasks = [asyncio.create_task(asyncio.sleep(0)) for _ in range(3)]
+    future: Any = asyncio.gather(asyncio.sleep(0))
     await asyncio.sleep(1)
-    for each in asyncio.as_completed(iter(given)):
+    for each in asyncio.as_completed(iter([future, *tasks])):
         await each
 
 
