@@ -142,7 +142,7 @@ def test_a_planted_bug_is_found(
             run_state_machine_as_test(machine, settings=SEARCH)
     finally:
         while lost:
-            lost.pop().release()
+            lost.pop().end()  # it is there once for each try to give it back
 
 
 class Envious(BuffersOnTrio):
