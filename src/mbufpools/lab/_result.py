@@ -64,15 +64,12 @@ class Failure:
 
 
 class ExplorationFailed(AssertionError):
-    """Raised by `Exploration.assert_holds`: the exploration found a failure.
-
-    Attributes:
-        errors: what the program raised in each failure; None for a stall and for a leak.
-    """
+    """Raised by `Exploration.assert_holds`: the exploration found a failure."""
 
     def __init__(self, message: str, errors: Iterable[BaseException | None] = ()) -> None:
         super().__init__(message)
         self.errors: tuple[BaseException | None, ...] = tuple(errors)
+        """What the program raised in each failure; None for a stall and for a leak."""
 
 
 class ExplorationIncomplete(ExplorationFailed):
