@@ -26,9 +26,6 @@ KIB = 1024
 ERRORS: list[type[BaseException]] = [KeyboardInterrupt, RecursionError, MemoryError]
 
 
-Do = Callable[[Callable[[Any], Any]], Any]
-
-
 class Trial:
     """One pool set, what is held of it, and who waits."""
 
@@ -214,16 +211,6 @@ async def release_by_put(trial: Trial, group: Any, do: Any) -> None:
     trial.wait(group, "small", trial.small.get)
     await settle()
     await do(lambda: trial.small.put(trial.held[3]))
-
-
-async def end_of_the_last_export(trial: Trial, group: Any, do: Any) -> None:
-    trial.take_nowait("small", 8)
-    trial.wait(group, "small", trial.small.get)
-    await settle()
-    parts = [trial.held[3].view[:3]]
-    trial.held[3].end()
-    await do(lambda: parts.pop().release())
-    parts.clear()
 
 
 async def view_and_its_parts(trial: Trial, group: Any, do: Any) -> None:
@@ -421,7 +408,6 @@ CALLS: list[Callable[[Trial, Any, Any], Awaitable[None]]] = [
     resize_down,
     close,
     release_by_put,
-    end_of_the_last_export,
     view_and_its_parts,
     end_of_a_reservation,
     get_nowait_that_is_refused,
@@ -448,7 +434,7 @@ CALLS: list[Callable[[Trial, Any, Any], Awaitable[None]]] = [
 async def attempt(call: Any, injector: Injector, options: dict[str, Any]) -> list[str]:
     """Make one call with an injection; return what is wrong afterwards."""
     wrong: list[str] = []
-    if call in (release_of_a_view, end_of_a_with, end_of_the_last_export, view_and_its_parts):
+    if call in (release_of_a_view, end_of_a_with, view_and_its_parts):
         options = {**options, "memory": mbufpools.MappedMemory()}
     trial = Trial(2, **options)
     pools = trial.pools

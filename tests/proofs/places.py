@@ -3,7 +3,7 @@
     python -m tests.proofs.places                            # some minutes
     python -m tests.proofs.places --write docs/guarantees.md # and put the table into the document
 
-The suite tries a part of the places (tests/core/test_injection.py) and all of the threads' lines
+The suite tries each line once (tests/core/test_injection.py) and all of the threads' lines
 (tests/core/test_threads.py). The exit status is 1 if anything was lost; the error says where.
 """
 
