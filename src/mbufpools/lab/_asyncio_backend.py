@@ -679,14 +679,15 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                     if not ready:
                         schedule.left = self._ready.copy()
                         return self._result(main)
-                late = bool(self._due) or self._time_passed
-                if not steps and (late or (callbacks and idle < IDLE_PASSES)):
-                    idle += not late and all(map(_is_retry, callbacks))
-                    spins += 1
-                    self._rounds += 1
-                    if spins > schedule.step_limit:
-                        raise Livelock
-                    continue
+                if not steps:
+                    late = bool(self._due) or self._time_passed
+                    if late or (callbacks and idle < IDLE_PASSES):
+                        idle += not late and all(map(_is_retry, callbacks))
+                        spins += 1
+                        self._rounds += 1
+                        if spins > schedule.step_limit:
+                            raise Livelock
+                        continue
                 idle = spins = 0
                 if (
                     len(taken) >= stillness.look_at
