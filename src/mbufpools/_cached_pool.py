@@ -37,7 +37,7 @@ from itertools import chain
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, cast, overload
 
-from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
+import anyio
 
 from ._buffer import Buffer, TrackedBuffer, hold, move
 from ._errors import ConfigurationError, PoolCorruption, RequestError
@@ -197,14 +197,14 @@ class CachedPool(MbufPool):
         self.check_cpu(cpu)
         waiters.check_caller(self._queue)
         if not state.fast_acquire:
-            await checkpoint_if_cancelled()
+            await anyio.lowlevel.checkpoint_if_cancelled()
         buffer = self._take_at_once(nbytes, cpu)
         if buffer is None:
             taken: Buffer = await waiters.acquire(self._queue, nbytes, yielded=state.fast_acquire)
             return self._keep(taken, cpu)
         if not state.fast_acquire:
             try:
-                await cancel_shielded_checkpoint()
+                await anyio.lowlevel.cancel_shielded_checkpoint()
             except BaseException:
                 buffer.end()
                 raise

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import Any
 
+from . import mbufs as _mbufs  # noqa: F401 - loads the classes below that are imported late
 from ._explain import explain
 from ._request import Request
 from ._taskq import TaskQueue

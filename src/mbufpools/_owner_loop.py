@@ -24,14 +24,12 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Coroutine
-from contextvars import copy_context
 from functools import cache, partial
 from inspect import iscoroutinefunction
 from types import FrameType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from anyio.lowlevel import current_token
 
 from ._errors import UsageError
 from ._log import logger
@@ -84,7 +82,7 @@ class OwnerLoop:
         self._token: object = None
         self._loop: asyncio.AbstractEventLoop | None = None
         """The loop, if it is of asyncio's kind."""
-        self._current: Callable[[], object] = current_token
+        self._current: Callable[[], object] = lambda: None
         """Returns the running loop; if that is of another kind, None, or a RuntimeError."""
         self._run_soon: Callable[..., Any] | None = None
         self._lock = threading.Lock()
@@ -110,16 +108,20 @@ class OwnerLoop:
                 f"{self.name} was entered before; a pool set lives once, so make a new one"
             )
         logger()  # which imports what it needs now; at the shutdown it could not
-        self._token = token = current_token().native_token
+        self._token = token = anyio.lowlevel.current_token().native_token
         self._loop = loop = loop_of_asyncio(token)
         if loop is not None:
             self._clock = loop.time
             self._current = sys.modules["asyncio"]._get_running_loop
+            from contextvars import copy_context  # here, as the loop has imported it
+
             # A call from another thread would run without the context of anyio, which then takes
             # the loop for none.
             self._run_soon = partial(loop.call_soon_threadsafe, context=copy_context())
         else:
-            _protect_from_interrupts()
+            for module in list(sys.modules):  # at each entry: some are imported late
+                if module.startswith(_CORE):
+                    _protect_from_interrupts(module)
             self._clock = sys.modules["trio"].current_time
             self._current = sys.modules["trio"].lowlevel.current_trio_token
             self._run_soon = token.run_sync_soon  # type: ignore[attr-defined]  # a TrioToken
@@ -313,22 +315,18 @@ _CALLBACK = f"{_CORE}window"
 
 
 @cache
-def _protect_from_interrupts() -> None:
-    """Mark the plain functions of the core, so that trio raises no KeyboardInterrupt inside them:
-    it comes out of the next checkpoint instead. It costs nothing a call. Done once, when the first
-    set is entered on trio, because the core imports no trio."""
+def _protect_from_interrupts(name: str) -> None:
+    """Mark the plain functions of a module of the core, so that trio raises no KeyboardInterrupt
+    inside them: it comes out of the next checkpoint instead. It costs nothing a call. Done once,
+    when a set is entered on trio, because the core imports no trio."""
     enable = sys.modules["trio"].lowlevel.enable_ki_protection
-    for name, module in list(sys.modules.items()):
-        if not name.startswith(_CORE):
-            continue
-        things = [
-            thing for thing in vars(module).values() if getattr(thing, "__module__", 0) == name
-        ]
-        for thing in things:
-            for member in vars(thing).values() if isinstance(thing, type) else (thing,):
-                function = getattr(member, "fget", None) or getattr(member, "__func__", member)
-                if isinstance(function, FunctionType) and not iscoroutinefunction(function):
-                    enable(function)
+    module = sys.modules[name]
+    things = [thing for thing in vars(module).values() if getattr(thing, "__module__", 0) == name]
+    for thing in things:
+        for member in vars(thing).values() if isinstance(thing, type) else (thing,):
+            function = getattr(member, "fget", None) or getattr(member, "__func__", member)
+            if isinstance(function, FunctionType) and not iscoroutinefunction(function):
+                enable(function)
 
 
 _open: weakref.WeakSet[OwnerLoop] = weakref.WeakSet()

@@ -9,7 +9,7 @@ from ._errors import ConfigurationError
 __all__ = ["format_bytes", "parse_bytes", "require_count"]
 
 _UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
-_SIZE = re.compile(r"\s*(\d+)\s*([A-Za-z]*)\s*")
+_SIZE = r"\s*(\d+)\s*([A-Za-z]*)\s*"
 
 
 def parse_bytes(value: int | str, what: str, *, minimum: int = 1) -> int:
@@ -20,7 +20,7 @@ def parse_bytes(value: int | str, what: str, *, minimum: int = 1) -> int:
         ConfigurationError: `value` is a string of another form than ``"64 MiB"``, or too small.
     """
     if isinstance(value, str):
-        match = _SIZE.fullmatch(value)
+        match = re.fullmatch(_SIZE, value)
         unit = _UNITS.get(match[2].upper()) if match else None
         if match is None or unit is None:
             raise ConfigurationError(

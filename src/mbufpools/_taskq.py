@@ -27,7 +27,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 import anyio
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._errors import ConfigurationError, UsageError
 from ._events import EventKind, Hook, Observer
@@ -209,9 +208,9 @@ class TaskQueue:
             self._owner_loop.raise_misuse()
         self._owner_loop.check_loop()
         if self.in_task():
-            await checkpoint()
+            await anyio.lowlevel.checkpoint()
             return
-        await checkpoint_if_cancelled()
+        await anyio.lowlevel.checkpoint_if_cancelled()
         marker = _Barrier()
         self.add(marker)
         try:
@@ -353,7 +352,7 @@ class TaskQueue:
                     self._add_due()
                     await self._run_round()
                     if self._queue:
-                        await checkpoint()
+                        await anyio.lowlevel.checkpoint()
                     elif not self._draining:
                         if not self._due:
                             self._timers.clear()

@@ -17,7 +17,7 @@ from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint_if_cancelled
+import anyio
 
 from ._buffer import Buffer, hold, take
 from ._debug import caller
@@ -135,7 +135,7 @@ class Waiters:
         if state.failure is not None:
             raise state.failure
         if not yielded:
-            await checkpoint_if_cancelled()
+            await anyio.lowlevel.checkpoint_if_cancelled()
         granted: Any = self.take_at_once(queue, nbytes)
         if granted is None:
             if owner_loop.lost or owner_loop.deferred:
@@ -157,7 +157,7 @@ class Waiters:
                 raise
         if not yielded:
             try:
-                await cancel_shielded_checkpoint()
+                await anyio.lowlevel.cancel_shielded_checkpoint()
             except BaseException:
                 _release(granted)
                 raise

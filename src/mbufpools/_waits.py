@@ -16,7 +16,7 @@ import types
 from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any
 
-from anyio.lowlevel import current_token
+import anyio
 
 if TYPE_CHECKING:
     import asyncio
@@ -123,4 +123,4 @@ class _TrioSleeper:
 
 def current_waits() -> Waits:
     """Return the waits of the running event loop."""
-    return Waits(current_token().native_token)
+    return Waits(anyio.lowlevel.current_token().native_token)

@@ -1268,8 +1268,8 @@ async def test_a_get_that_finds_nothing_after_its_checkpoint_passes_no_other_one
         async def noted() -> None:
             passed.append(True)
 
-        monkeypatch.setattr("mbufpools._waiters.cancel_shielded_checkpoint", noted)
-        monkeypatch.setattr("mbufpools._waiters.checkpoint_if_cancelled", noted)
+        monkeypatch.setattr("anyio.lowlevel.cancel_shielded_checkpoint", noted)
+        monkeypatch.setattr("anyio.lowlevel.checkpoint_if_cancelled", noted)
         with await large.get():
             assert len(taken) == 1
             assert not passed

@@ -46,9 +46,38 @@ def test_the_import_costs_not_much_more_cpu_than_the_import_of_anyio(tmp_path: P
 def test_the_import_loads_no_backend_and_nothing_that_is_slow(tmp_path: Path) -> None:
     loaded = run("import sys, mbufpools; print(*sys.modules)", tmp_path).split()
     ours = {name for name in loaded if name.startswith("mbufpools.")}
-    on_demand = {"asyncio", "ctypes", "logging", "ssl", "subprocess", "trio"}
+    on_demand = {"anyio.lowlevel", "asyncio", "ctypes", "logging", "ssl", "subprocess", "trio"}
     assert on_demand.isdisjoint(loaded)
-    assert ours.isdisjoint({"mbufpools._explain", "mbufpools._statistics", "mbufpools.lab"})
+    late = {"_cached_pool", "_explain", "_statistics", "lab", "mbufs"}
+    assert ours.isdisjoint({f"mbufpools.{name}" for name in late})
+
+
+def test_the_lab_knows_the_shared_state_of_what_is_imported_late(tmp_path: Path) -> None:
+    program = (
+        "import sys, mbufpools._lab_hooks as hooks; "
+        "print({name for name in hooks.STATE if name not in sys.modules})"
+    )
+    assert run(program, tmp_path) == "set()\n"
+
+
+def test_trio_protects_what_is_imported_after_the_first_entry(tmp_path: Path) -> None:
+    program = """
+import trio, mbufpools
+
+class Cpu(int):
+    def __lt__(self, other):  # called by MbufPool.check_cpu
+        print(trio.lowlevel.currently_ki_protected())
+        return False
+
+async def main():
+    async with mbufpools.BufferPools("1 MiB", [2048]):
+        pass
+    async with mbufpools.MbufPools(2048) as pools:
+        pools.pools["mcl2k"].check_cpu(Cpu(0))
+
+trio.run(main)
+"""
+    assert run(program, tmp_path) == "True\n"
 
 
 def test_the_names_that_are_imported_late_are_there(tmp_path: Path) -> None:
