@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mbufpools import AccountedMemory, Budget, Buffer, BufferPools, Pool, PoolSpec
-from mbufpools._reservation import Claim
+from mbufpools._reservation import Reservation
 from mbufpools._set_state import SetState
 from mbufpools._waiters import Waiters
 
@@ -77,7 +77,7 @@ CUTS_OF_A_PAIR = (
         {
             GET: (
                 ("buffer._pool = self", "pass"),
-                ("buffer._nbytes = _nbytes or self.item_size", "pass"),
+                ("buffer._nbytes = _nbytes", "pass"),
             )
         },
     ),
@@ -137,17 +137,28 @@ CUTS_OF_A_HAND_OFF = (
     ),
 )
 
-TRY, UNRESERVE = (Waiters, "take_at_once"), (SetState, "unreserve")
+TRY, UNRESERVE = (Waiters, "reserve_at_once"), (SetState, "unreserve")
 
 CUTS_OF_A_RESERVATION = (
-    Cut("the checks of loop and task", {ACQUIRE: (("self.check_caller(queue)", "pass"),)}),
-    Cut("the check of the number", {RESERVE: (("self._check_request(nbytes)", "pass"),)}),
+    Cut(
+        "the checks of loop and thread",
+        {
+            (BufferPools, "_reserve"): (
+                ("if yielded and owner_loop.open_to == get_ident():", "if True:"),
+                ("owner_loop.check_loop()", "pass"),
+            )
+        },
+    ),
+    Cut(
+        "the check of the number",
+        {RESERVE: (("if type(nbytes) is not int or nbytes < 1:", "if False:"),)},
+    ),
     Cut(
         "the form for `async with`",
         {
             RESERVE: (
                 (
-                    "return Reserving(partial(self._reserve, nbytes))",
+                    "return Reserving(self._reserve, nbytes)",
                     "return self._reserve(nbytes)",
                 ),
             )
@@ -156,19 +167,19 @@ CUTS_OF_A_RESERVATION = (
     Cut(
         "the low-memory flag",
         {
-            (Budget, "charge"): (("self._update_low_memory()", "pass"),),
-            (Budget, "uncharge"): (("self._update_low_memory()", "pass"),),
+            (Budget, "charge"): (("if allocated >= self._low_from:", "if False:"),),
+            (Budget, "uncharge"): (("if self._low_memory:", "if False:"),),
         },
     ),
     Cut(
         "the report of a dropped one",
-        {(Claim, "__del__"): (("state = self._state", "return"),)},
+        {(Reservation, "__del__"): (("state, number = self._state, self.number", "return"),)},
     ),
     Cut(
         "the repair after an exception",
         {
-            TRY: (("with state.changing:", "if True:"),),
-            UNRESERVE: (("with self.changing:", "if True:"),),
+            TRY: (("except BaseException:", "except ZeroDivisionError:"),),
+            UNRESERVE: (("except BaseException as error:", "except ZeroDivisionError as error:"),),
         },
     ),
 )

@@ -51,6 +51,7 @@ class Budget:
         "_allocated",
         "_drops",
         "_limit",
+        "_low_from",
         "_low_memory",
         "_peak",
         "min_limit",
@@ -59,11 +60,11 @@ class Budget:
     )
 
     def __init__(self, limit: int | str) -> None:
-        self._limit = parse_bytes(limit, "the limit of a Budget")
         self._allocated = 0
         self._peak = 0
         self._drops = 0
         self._low_memory = False
+        self._set_limit(parse_bytes(limit, "the limit of a Budget"))
         self.min_limit: Callable[[], int] = lambda: 1
         """Asked by `resize`: the bytes below which the limit cannot be set. `BufferPools._wire`
         sets it, and the other two."""
@@ -85,12 +86,14 @@ class Budget:
     @property
     def available(self) -> int:
         """Bytes that a charge may still take; 0 while there is a debt."""
-        return max(0, self._limit - self._allocated)
+        available = self._limit - self._allocated
+        return max(0, available)
 
     @property
     def debt(self) -> int:
         """Bytes charged beyond the limit, after it was lowered; collected as pages leave."""
-        return max(0, self._allocated - self._limit)
+        debt = self._allocated - self._limit
+        return max(0, debt)
 
     @property
     def peak(self) -> int:
@@ -124,12 +127,15 @@ class Budget:
 
         Never blocks. Models ``m_pool_alloc`` without its window between adding and checking.
         """
-        if self._allocated + nbytes > self._limit:
+        allocated = self._allocated + nbytes
+        if allocated > self._limit:
             self._drops += 1
             return False
-        self._allocated += nbytes
-        self._peak = max(self._peak, self._allocated)
-        self._update_low_memory()
+        self._allocated = allocated
+        if allocated > self._peak:
+            self._peak = allocated
+        if allocated >= self._low_from:
+            self._low_memory = True
         return True
 
     def credit(self, nbytes: int, *, first: Callable[[], None] = _nothing) -> None:
@@ -142,12 +148,16 @@ class Budget:
         first()
         self.on_credit(nbytes)
 
-    def uncharge(self, nbytes: int) -> None:
-        """Give `nbytes` charged bytes back, and call nothing. Never blocks."""
-        if nbytes > self._allocated:
+    def uncharge(self, nbytes: int) -> bool:
+        """Give `nbytes` charged bytes back, and call nothing. Return True if there was a debt.
+        Never blocks."""
+        allocated = self._allocated
+        if nbytes > allocated:
             raise PoolCorruption(f"{self!r} was credited {nbytes} bytes, more than are charged")
-        self._allocated -= nbytes
-        self._update_low_memory()
+        self._allocated = allocated - nbytes
+        if self._low_memory:
+            self._update_low_memory()
+        return allocated > self._limit
 
     def recount(self, allocated: int) -> None:
         """Set the charged bytes to what was counted, after an exception in the middle of a step."""
@@ -171,9 +181,13 @@ class Budget:
                 f"the limit cannot be set to {limit} bytes: the pools keep {min_limit} as their "
                 f"minimum; lower their min_items (set_min_items) first"
             )
-        self._limit = limit
-        self._update_low_memory()
+        self._set_limit(limit)
         self.on_resize()
+
+    def _set_limit(self, limit: int) -> None:
+        self._limit = limit
+        self._low_from = -(-limit * (LOW_MEMORY_ON + 1) // 100)
+        self._update_low_memory()
 
     def statistics(self) -> BudgetStatistics:
         """Return a snapshot. Sizes are in bytes."""
@@ -189,10 +203,9 @@ class Budget:
         )
 
     def _update_low_memory(self) -> None:
-        used = self.used_percent
-        if used > LOW_MEMORY_ON:
+        if self._allocated >= self._low_from:
             self._low_memory = True
-        elif used < LOW_MEMORY_OFF:
+        elif self.used_percent < LOW_MEMORY_OFF:
             self._low_memory = False
 
     def __repr__(self) -> str:

@@ -62,9 +62,11 @@ class Buffer(Releasable):
 
     __slots__ = ("__weakref__", "_item", "_nbytes", "_pool")
 
+    # The three are set by whoever makes a buffer: an `__init__` would cost a call for each get.
     _item: Item | None
     _pool: BufferOwner
     _nbytes: int
+    """Bytes asked for; 0 stands for the whole item."""
 
     @property
     def pool(self) -> BufferOwner:
@@ -74,7 +76,7 @@ class Buffer(Releasable):
     @property
     def nbytes(self) -> int:
         """Bytes that were asked for, which is the length of `view`."""
-        return self._nbytes
+        return self._nbytes or self._pool.item_size
 
     @property
     def released(self) -> bool:
@@ -103,7 +105,7 @@ class Buffer(Releasable):
             )
         window = item.window
         if window is None:
-            window = _supply(item).window(item, self._nbytes)
+            window = _supply(item).window(item, self.nbytes)
         if item.page.block.view is None:
             raise UsageError(
                 f"pool {self._pool.name!r} only accounts for memory and has none to show; "
@@ -160,9 +162,12 @@ class Buffer(Releasable):
         item, self._item = self._item, None
         if item is not None:
             supply: Supply = item.page.lists  # type: ignore[assignment]  # as in _supply
-            supply.end_lease(item, self._nbytes)
+            if item.window is None:
+                supply.put_home(item, self._nbytes)  # one call less for each `with`
+            else:
+                supply.end_lease(item, self._nbytes)
 
-    __exit__ = end  # one call less for each `with`
+    __exit__ = end  # another one
 
     if sys.version_info >= (3, 12):
 
@@ -195,7 +200,7 @@ class Buffer(Releasable):
 
     def __repr__(self) -> str:
         state = "released" if self._item is None else "held"
-        return f"<Buffer of {self._nbytes} bytes from pool {self._pool.name!r}, {state}>"
+        return f"<Buffer of {self.nbytes} bytes from pool {self._pool.name!r}, {state}>"
 
 
 class TrackedBuffer(Buffer):
@@ -229,7 +234,7 @@ def hold(
     tracker = supply.state.tracker
     if tracker is not None and kind is Buffer:
         kind = cast(type[AnyBuffer], TrackedBuffer)
-    buffer = kind.__new__(kind)
+    buffer = kind()
     buffer._pool = supply.owner
     buffer._nbytes = nbytes
     buffer._item = item
@@ -249,7 +254,7 @@ def take(supply: Supply, nbytes: int, request: Request[Any] | None = None) -> Bu
 def move(buffer: Buffer, kind: type[AnyBuffer]) -> AnyBuffer | None:
     """Move the item of `buffer` into a new lease, which only the caller knows; return that lease,
     or None if `buffer` was released. From then on `buffer` is released."""
-    lease = kind.__new__(kind)
+    lease = kind()
     lease._pool, lease._nbytes = buffer._pool, buffer._nbytes
     lease._item, buffer._item = buffer._item, None  # one step, as in Buffer.release
     return None if lease._item is None else lease
@@ -266,7 +271,7 @@ def hold_by_task(buffer: Buffer) -> None:
     """Note in debug mode that the running task holds `buffer`, which a connection has held."""
     item = buffer._item
     if item is not None and (tracker := _supply(item).state.tracker) is not None:
-        tracker.acquired((item.page, item.index), buffer._pool.name, buffer._nbytes, None)
+        tracker.acquired((item.page, item.index), buffer._pool.name, buffer.nbytes, None)
 
 
 class Buffers(Releasable, tuple[Buffer, ...]):

@@ -16,7 +16,6 @@ import gc
 import warnings
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
-from functools import partial
 from threading import get_ident
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Self, cast
@@ -318,7 +317,25 @@ class BufferPools:
         Never blocks. It fails as `Pool.get_nowait` does; it also raises what `pool_for` raises.
         """
         pool = self._pool_of.get(nbytes + 63 >> 6) if type(nbytes) is int else None
-        return (pool or self._search(nbytes)).get_nowait(nbytes)
+        if pool is None:
+            pool = self._search(nbytes)
+        # What follows is as in `Pool.get_nowait`, without its call.
+        supply = pool._supply
+        stock = supply.stock
+        if stock is None or self._owner_loop.open_to != get_ident():
+            return pool._get_nowait_slowly(nbytes)
+        buffer = Buffer()
+        buffer._pool = pool
+        buffer._nbytes = nbytes
+        try:
+            buffer._item = stock.pop()
+            supply.nget += 1
+            if not stock:
+                supply.ran_dry()
+        except BaseException:
+            supply.state.breaks()
+            raise
+        return buffer
 
     async def get_many(self, sizes: Iterable[int]) -> Buffers:
         """Take a buffer for each of `sizes`, in bytes: all at once, or wait for all.
@@ -367,8 +384,9 @@ class BufferPools:
             RequestError: `nbytes` is less than one.
             TypeError: `nbytes` is not an integer.
         """
-        self._check_request(nbytes)
-        return Reserving(partial(self._reserve, nbytes))
+        if type(nbytes) is not int or nbytes < 1:
+            self._check_request(nbytes)
+        return Reserving(self._reserve, nbytes)
 
     def reserve_nowait(self, nbytes: int) -> Reservation:
         """Take `nbytes` bytes of the budget at once, or raise `anyio.WouldBlock`. Never blocks.
@@ -391,9 +409,15 @@ class BufferPools:
         return reservation
 
     async def _reserve(self, nbytes: int) -> Reservation:
-        queue = self._waiters.bytes_queue
-        reservation: Reservation = await self._waiters.acquire(
-            queue, nbytes, yielded=self._state.fast_acquire
+        waiters, owner_loop = self._waiters, self._owner_loop
+        yielded = self._state.fast_acquire
+        if yielded and owner_loop.open_to == get_ident():  # the gate, as in `Pool.get`
+            owner_loop.check_loop()
+            at_once = waiters.reserve_at_once(nbytes)
+            if at_once is not None:
+                return at_once
+        reservation: Reservation = await waiters.acquire(
+            waiters.bytes_queue, nbytes, yielded=yielded
         )
         return reservation
 

@@ -320,7 +320,7 @@ class CachedSupply(Supply):
             if not self.wanted:
                 with self.state.changing:
                     self._put_cached(item)
-                    self.state.observer.tell(EventKind.PUT, self.name, nbytes)
+                    self.state.observer.tell(EventKind.PUT, self.name, nbytes or self.item_size)
                 return
         self._cpu_of.pop((item.page, item.index), None)
         super().put_watched(item, nbytes)

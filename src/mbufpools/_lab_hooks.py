@@ -27,6 +27,7 @@ STATE: State = {
             "_allocated": VALUE,
             "_drops": VALUE,
             "_limit": VALUE,
+            "_low_from": VALUE,
             "_low_memory": VALUE,
             "_peak": VALUE,
         },
@@ -82,7 +83,7 @@ STATE: State = {
     "mbufpools._request": {
         "Request": {"error": VALUE, "granted": VALUE},
     },
-    "mbufpools._reservation": {"Reservation": {"_claim": VALUE}},
+    "mbufpools._reservation": {"Reservation": {"_held": VALUE}},
     "mbufpools._set_state": {
         "SetState": {
             "_unmap_error": VALUE,

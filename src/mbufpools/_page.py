@@ -155,6 +155,8 @@ class _Nowhere:
     def end_lease(self, item: Item, nbytes: int) -> None:
         """The item has gone home already."""
 
+    put_home = end_lease
+
     def window(self, item: Item, nbytes: int) -> _Nowhere:
         """Return what refuses to show the item."""
         return self

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Pool"]
 
-_new = object.__new__
-
 
 class Pool:
     """Buffers of one size. Made by `BufferPools` and `MbufPools`, found in their `pools`.
@@ -92,17 +90,29 @@ class Pool:
             MemoryError: the operating system has no page left.
         """
         # Written for speed, as `get_nowait`; `BufferPools.get` says how many bytes are wanted.
-        owner_loop = self._owner_loop
+        supply, owner_loop = self._supply, self._owner_loop
         yielded = self._state.fast_acquire
-        if not (yielded or self._supply.stock is None or owner_loop.open_to != get_ident()):
+        if not (yielded or supply.stock is None or owner_loop.open_to != get_ident()):
             await owner_loop.waits.checkpoint()
             yielded = True
-        if self._supply.stock is None or owner_loop.open_to != get_ident():
-            buffer: Buffer = await self._waiters.acquire(
+        stock = supply.stock
+        if stock is None or owner_loop.open_to != get_ident():
+            granted: Buffer = await self._waiters.acquire(
                 self._queue, _nbytes or self.item_size, yielded=yielded
             )
-            return buffer
-        return self.get_nowait(_nbytes)
+            return granted
+        buffer = Buffer()
+        buffer._pool = self
+        buffer._nbytes = _nbytes
+        try:
+            buffer._item = stock.pop()
+            supply.nget += 1
+            if not stock:
+                supply.ran_dry()
+        except BaseException:
+            supply.state.breaks()
+            raise
+        return buffer
 
     def get_nowait(self, _nbytes: int = 0, /) -> Buffer:
         """Take a buffer of `item_size` bytes, at once or not at all (``PR_NOWAIT``).
@@ -115,14 +125,15 @@ class Pool:
         """
         # Written for speed: one gate, which is the check of the thread, too; and the attributes of
         # the lease are set here, which saves the call of `Buffer.__init__`. `BufferPools` says how
-        # many bytes are wanted: a function of its own would be one call more for each get.
+        # many bytes are wanted: a function of its own would be one call more for each get. For the
+        # same reason `get` and `BufferPools.get_nowait` have a copy of what follows the gate.
         supply = self._supply
         stock = supply.stock
         if stock is None or self._owner_loop.open_to != get_ident():
             return self._get_nowait_slowly(_nbytes or self.item_size)
-        buffer: Buffer = _new(Buffer)
+        buffer = Buffer()
         buffer._pool = self
-        buffer._nbytes = _nbytes or self.item_size
+        buffer._nbytes = _nbytes
         try:
             buffer._item = stock.pop()
             supply.nget += 1

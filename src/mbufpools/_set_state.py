@@ -208,15 +208,18 @@ class SetState:
         """Give bytes back that were charged without a page. The wakeup policy is not asked if no
         request waits: unlike a page, a reservation is nothing of the kernel's, and a wakeup for
         each would cost more than the reservation."""
-        budget = self.budget
-        with self.changing:
+        if self.broken:
+            self.repair()
+        try:  # as `changing`, without its calls
             nbytes = self.claims.pop(number, 0)
-            if nbytes and (self.waiting or budget.debt):
-                budget.credit(nbytes)
-            elif nbytes:
-                budget.uncharge(nbytes)
-            if self.owner_loop.closed:
+            if nbytes and (self.budget.uncharge(nbytes) or self.waiting):
+                self.budget.on_credit(nbytes)
+            if self.owner_loop.thread == 0:
                 self.empty_quarantine()  # after the close no gc does it
+        except BaseException as error:
+            if error is not self.of_memory:
+                self.breaks()
+            raise
 
     def empty_quarantine(self) -> None:
         """Give back the pages that nothing exports any more."""

@@ -182,7 +182,8 @@ class Supply(PageLists):
 
     def put_watched(self, item: Item, nbytes: int) -> None:
         """Put an item back while each put is reported. From another thread the loop does it, so
-        that no request is served before the put is told."""
+        that no request is served before the put is told. `nbytes` are those of the lease; 0 stands
+        for the whole item."""
         owner_loop = self.state.owner_loop
         if get_ident() != owner_loop.thread:
             owner_loop.run_on_owner(partial(self._put_watched, item, nbytes))
@@ -207,7 +208,7 @@ class Supply(PageLists):
         with self.state.changing:
             if len(page.free) >= page.alarm:
                 self.settle(page)
-            self.state.observer.tell(EventKind.PUT, self.name, nbytes)
+            self.state.observer.tell(EventKind.PUT, self.name, nbytes or self.item_size)
             if self.state.owner_loop.closed:
                 self._let_go_all()
                 self.state.empty_quarantine()

@@ -28,6 +28,7 @@ from ._page import Item
 from ._policies import Order, Reclaim
 from ._reclaim import Reclaimer
 from ._request import Request
+from ._reservation import Reservation
 from ._set_state import SetState
 from ._supply import AT_LIMIT, RESERVED, Supply
 from ._wait_queues import (
@@ -213,6 +214,18 @@ class Waiters:
                 granted = reserve(state, nbytes)
             state.observer.tell(EventKind.GET, queue.name, nbytes)
             return granted
+
+    def reserve_at_once(self, nbytes: int) -> Reservation | None:
+        """Take bytes behind an open gate, where no request has a better right, no hook is told
+        and no holder is noted; or return None if they are not free."""
+        if self.bytes_queue.requests or self._budget.available < nbytes:
+            return None
+        try:
+            self._budget.charge(nbytes)
+            return Reservation(self._state, nbytes)
+        except BaseException:
+            self._state.breaks()
+            raise
 
     def try_acquire(self, queue: WaitQueue, request: Request[T]) -> T | None:
         """Serve `request` now, in its turn, or not at all."""

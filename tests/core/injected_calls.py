@@ -133,6 +133,11 @@ async def get_nowait_of_the_last_item(trial: Trial, group: Any, do: Any) -> None
     trial.held.append(await do(lambda: trial.pools.get_nowait(KIB)))
 
 
+async def get_nowait_of_one_pool(trial: Trial, group: Any, do: Any) -> None:
+    trial.take_nowait("small", 3)
+    trial.held.append(await do(lambda: trial.small.get_nowait()))
+
+
 async def get_nowait_that_reclaims(trial: Trial, group: Any, do: Any) -> None:
     trial.take_nowait("large", 1)
     trial.small.get_nowait().release()
@@ -158,6 +163,10 @@ async def get_many_that_waits(trial: Trial, group: Any, do: Any) -> None:
 
 async def reserve(trial: Trial, group: Any, do: Any) -> None:
     trial.small.get_nowait().release()
+    trial.held.append(await do(_reserve, trial.pools, 8 * KIB))
+
+
+async def reserve_at_once(trial: Trial, group: Any, do: Any) -> None:
     trial.held.append(await do(_reserve, trial.pools, 8 * KIB))
 
 
@@ -398,10 +407,12 @@ CALLS: list[Callable[[Trial, Any, Any], Awaitable[None]]] = [
     get_that_takes_a_page,
     get_that_waits,
     get_nowait_of_the_last_item,
+    get_nowait_of_one_pool,
     get_nowait_that_reclaims,
     get_many,
     get_many_that_waits,
     reserve,
+    reserve_at_once,
     reserve_that_waits,
     reclaim,
     resize_up,
@@ -436,6 +447,8 @@ async def attempt(call: Any, injector: Injector, options: dict[str, Any]) -> lis
     wrong: list[str] = []
     if call in (release_of_a_view, end_of_a_with, view_and_its_parts):
         options = {**options, "memory": mbufpools.MappedMemory()}
+    if call is reserve_at_once:
+        options = {**options, "fast_acquire": True}
     trial = Trial(2, **options)
     pools = trial.pools
 

@@ -45,7 +45,7 @@ NOT_SHARED = {
     "It belongs to one lease, which is declared.": {
         "Window": {"_anchor", "_exports", "_memory", "_stale", "_view", "item"}
     },
-    "It belongs to one task.": {"Reserving": {"_coroutine", "_held"}},
+    "It belongs to one task.": {"Reserving": {"_coroutine", "_held", "_nbytes"}},
     "The task that makes the request sets it, with the queue, which is declared. The task that "
     "grants sets what the request holds first, which is declared, too.": {
         "Request": {"_sleeper", "parked", "passes_before", "task", "where"},

@@ -22,7 +22,7 @@ from mbufpools._memory import MappedBlock
 from mbufpools._owner_loop import OwnerLoop
 from mbufpools._page import Item
 from mbufpools._request import Request
-from mbufpools._reservation import Claim
+from mbufpools._reservation import Reservation
 from mbufpools._supply import Supply
 from mbufpools._waiters import Waiters
 from mbufpools._window import Window
@@ -179,7 +179,7 @@ def lose_what_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def lose_dropped_reservations(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reservation that is dropped is neither reported nor taken back."""
-    monkeypatch.setattr(Claim, "__del__", lambda self: None)
+    monkeypatch.setattr(Reservation, "__del__", lambda self: None)
 
 
 def wake_no_request_at_the_close(monkeypatch: pytest.MonkeyPatch) -> None:
