@@ -841,6 +841,39 @@ async def test_an_error_at_the_end_of_a_lease_loses_neither_the_writes_behind_it
     assert all(report["protocol"] is protocol for report in reports)
 
 
+@pytest.mark.parametrize("awaited", [False, True])
+async def test_an_error_at_the_end_of_a_lease_whose_bytes_went_at_once_is_told_once(
+    awaited: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports: list[dict[str, Any]] = []
+    end = Buffer.end
+
+    def fails_once(lease: Buffer) -> None:
+        monkeypatch.setattr(Buffer, "end", end)
+        end(lease)
+        raise MemoryError("planted")
+
+    with connected() as (ours, theirs):
+        async with checked() as pools, protocol_on(ours, pools) as protocol:
+            asyncio.get_running_loop().set_exception_handler(
+                lambda loop, context: reports.append(context)
+            )
+            buffer = await filled(pools, b"first")
+            monkeypatch.setattr(Buffer, "end", fails_once)
+            if awaited:
+                with pytest.raises(MemoryError, match="planted") as caught:
+                    await protocol.send(buffer)
+                assert len(caught.value.__notes__) == 1
+            else:
+                protocol.write(buffer)
+            assert buffer.released
+            await protocol.send(await filled(pools, b"second"))
+            assert await read(theirs, 11) == b"firstsecond"
+            assert pools.statistics().nout == 0
+            asyncio.get_running_loop().set_exception_handler(None)
+    assert [type(report["exception"]) for report in reports] == [MemoryError] * (not awaited)
+
+
 @pytest.mark.parametrize("when", ["at once", "later"])
 async def test_a_transport_that_refuses_to_write_ends_the_connection_and_every_wait(
     when: str, monkeypatch: pytest.MonkeyPatch

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Coroutine
 from types import TracebackType
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import anyio
 
@@ -18,8 +19,9 @@ from mbufpools import Buffer, BufferPools, UsageError
 
 from ._direction import Direction
 from ._peer import Peer
-from ._pieces import note_release
+from ._pieces import SLICE, note_release
 from ._reading import Reading
+from ._turn import turn
 from ._writing import Outgoing, Writing
 
 __all__ = ["PooledBufferedProtocol"]
@@ -74,7 +76,6 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
                 "PooledBufferedProtocol needs a running asyncio loop; create it inside a "
                 "coroutine, and on trio use recv_into and send_all"
             ) from None
-        pools.pool_for(nbytes)
         if read_ahead < 1:
             raise ValueError(f"read_ahead is {read_ahead}; expected at least 1 buffer")
         self._pools = pools
@@ -102,7 +103,7 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
 
     # Receiving
 
-    async def receive(self) -> tuple[Buffer, int]:
+    def receive(self) -> Coroutine[Any, Any, tuple[Buffer, int]]:
         """Return a buffer, and the number of its first bytes that were received: at least one.
 
         The buffer belongs to the caller, which must release it, or give it to `send` or `write`.
@@ -123,7 +124,7 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
             anyio.BusyResourceError: another task is in `receive`.
             ImpossibleRequest, MemoryError: as from `BufferPools.get`.
         """
-        return await self._reading.receive()
+        return self._reading.receive()  # and no coroutine around it, which would cost time
 
     # What the transport calls for reading
 
@@ -190,10 +191,13 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
                 `write`.
         """
         outgoing = self._write(buffer, nbytes, awaited=True)
+        if outgoing is None:
+            await turn()
+            return
         if outgoing.pending:
             await outgoing.wait()
         else:
-            await asyncio.sleep(0)
+            await turn()
         if outgoing.error is not None:
             note_release(outgoing.error)
             raise outgoing.error
@@ -243,12 +247,28 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
             raise anyio.BrokenResourceError("the connection was lost") from self._error
         return transport
 
-    def _write(self, buffer: Buffer, nbytes: int | None, *, awaited: bool) -> Outgoing:
+    def _write(self, buffer: Buffer, nbytes: int | None, *, awaited: bool) -> Outgoing | None:
+        """Send `buffer`; return None if the kernel has all bytes and the buffer is released."""
         if nbytes is None and isinstance(buffer, Buffer):
             nbytes = buffer.nbytes
+        writing = self._writing
+        if (
+            type(buffer) is Buffer  # and not of debug mode, which wants to know who holds it
+            and type(nbytes) is int
+            and 0 < nbytes <= SLICE
+            and nbytes <= buffer.nbytes
+            and not (writing.queue or self._starting_tls or buffer.released)
+            and writing.ready
+        ):
+            try:
+                return writing.write_at_once(buffer, buffer.view[:nbytes], awaited)
+            except BaseException as error:
+                buffer.end()
+                note_release(error)
+                raise
         outgoing = Outgoing(buffer, nbytes, awaited)
         try:
-            if self._starting_tls or not self._writing.ready:
+            if self._starting_tls or not writing.ready:
                 self._open()  # raises the reason
             if self._peer is not None:
                 self._peer.send(outgoing.lease)
@@ -257,7 +277,7 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
             note_release(error)
             raise
         try:
-            self._writing.add(outgoing)
+            writing.add(outgoing)
         except BaseException:
             outgoing.lease.end()
             raise
@@ -380,7 +400,7 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         self._starting_tls = True
         self._reading.leave()
         try:
-            await asyncio.sleep(0)
+            await turn()
             await self._writing.sent()
             if not (self._closed or self._lost.is_set()):
                 self._refuse_unread()
@@ -463,7 +483,7 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         """
         self.close()
         try:
-            await asyncio.sleep(0)
+            await turn()
             await self._until_gone()
         except BaseException:
             self.abort()

@@ -38,6 +38,7 @@ from ._direct import Direct, direct
 from ._direction import Direction
 from ._peer import Peer
 from ._pieces import end_view
+from ._turn import turn
 
 __all__ = ["Reading"]
 
@@ -60,13 +61,13 @@ class Reading:
         peer: Peer | None,
     ) -> None:
         self._loop = loop
+        self._pool = pools.pool_for(nbytes)
         self._has_transport = has_transport
         """Tells whether the protocol still has the transport, and the transport is open."""
         self._fail = fail
         """Ends the connection, because a read has failed."""
         self._peer = peer
         """Learns which buffers are read ahead; None without debug mode."""
-        self._pools = pools
         self._nbytes = nbytes
         self._read_ahead = read_ahead
         self._transport: asyncio.Transport | None = None
@@ -140,7 +141,7 @@ class Reading:
         if filling is None:
             if self._may_read():
                 try:
-                    self._filling = filling = self._pools.get_nowait(self._nbytes)
+                    self._filling = filling = self._pool.get_nowait(self._nbytes)
                 except REFUSED:
                     pass
                 else:
@@ -166,12 +167,14 @@ class Reading:
         else:
             self._filled += nbytes
             if self._filled < self._nbytes:  # which changes nothing but that there is news
-                self._tell()
+                if self._news is not None:
+                    self._tell()
                 return
             self._queue_if_full()
         if self._transport is not None and not self._may_read():
             self._pause(self._transport)
-        self._tell()
+        if self._news is not None:
+            self._tell()
 
     def end(self) -> None:
         """The peer has sent its last byte."""
@@ -211,7 +214,7 @@ class Reading:
         try:
             # One checkpoint before bytes are taken. If there are none, the wait for them is one.
             if self._paused or self._full or self._filled or self.state is not Direction.OPEN:
-                await asyncio.sleep(0)
+                await turn()
             while (received := self._take()) is None:
                 if self._carry or self._hungry:
                     self._resume()  # a buffer may have come back since
@@ -250,11 +253,10 @@ class Reading:
         return self.state is Direction.CLOSED
 
     def _take(self) -> tuple[Buffer, int] | None:
-        if self._closed:
+        if self.state is Direction.CLOSED:
             raise anyio.ClosedResourceError("the connection was closed on this side")
         if self._full:
-            buffer = self._full.popleft()
-            received = buffer, buffer.nbytes
+            received = self._full.popleft(), self._nbytes
         elif self._filling is not None and self._filled:
             received = self._filling, self._filled
             self._filling, self._filled = None, 0
@@ -287,7 +289,7 @@ class Reading:
     async def _wait_for_the_pools(self) -> None:
         try:
             with anyio.CancelScope() as self._waiting:
-                buffer = await self._pools.get(self._nbytes)
+                buffer = await self._pool.get(self._nbytes)
                 if self._closed:
                     buffer.end()
                 else:
@@ -304,7 +306,7 @@ class Reading:
         for _ in range(2):
             if self._filled > 1 or self._closed:
                 break
-            await asyncio.sleep(0)
+            await turn()
 
     def _adopt(self, buffer: Buffer, *, waited: bool) -> None:
         """Read into `buffer` from now on; it begins with the bytes that were carried, and goes on
@@ -336,7 +338,7 @@ class Reading:
             return 0
 
     def _queue_if_full(self) -> None:
-        if self._filling is not None and self._filled == self._filling.nbytes:
+        if self._filling is not None and self._filled == self._nbytes:
             self._full.append(self._filling)
             self._filling, self._filled = None, 0
 
@@ -352,7 +354,7 @@ class Reading:
         wants = (self._carry or self._hungry) and self._filling is None
         if wants and len(self._full) < self._read_ahead:
             try:
-                self._adopt(self._pools.get_nowait(self._nbytes), waited=False)
+                self._adopt(self._pool.get_nowait(self._nbytes), waited=False)
             except REFUSED:
                 return
         if self._may_read():
@@ -365,5 +367,8 @@ class Reading:
 
     def _may_read(self) -> bool:
         return not (
-            self._closed or self._carry or self._hungry or len(self._full) >= self._read_ahead
+            self.state is Direction.CLOSED
+            or self._carry
+            or self._hungry
+            or len(self._full) >= self._read_ahead
         )

@@ -26,6 +26,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from mbufpools import Buffer
+
 from ._direction import Direction
 from ._pieces import SLICE, Taken, end_view
 
@@ -72,6 +74,10 @@ class Outgoing(Taken):
         if data is not None:
             transport.write(data)
 
+    def gave(self, data: memoryview) -> None:
+        """Note that the transport has got all bytes, as `data`."""
+        self.given, self._slice = True, data
+
     def _end_slice(self) -> None:
         part, self._slice = self._slice, None
         if part is not None:
@@ -117,13 +123,14 @@ class Writing:
         self._protocol: object = None
         """The protocol of the transport when the connection was made."""
         self.state = Direction.OPEN
-        self._queue: deque[Outgoing] = deque()
+        self.queue: deque[Outgoing] = deque()
+        """What the kernel does not have yet."""
         self._pumping = False
         """True inside `pump`, which the transport may call again."""
         self._then: Callable[[], object] | None = None
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return len(self.queue)
 
     def start(self, transport: asyncio.Transport) -> None:
         """Send through `transport` from now on: it has connected, or speaks TLS now."""
@@ -140,7 +147,13 @@ class Writing:
     @property
     def ready(self) -> bool:
         """True if the transport is connected, this protocol has it, and nothing has ended."""
-        return self.state is Direction.OPEN and self.has_transport()
+        transport = self._transport
+        if self.state is not Direction.OPEN or transport is None or transport.is_closing():
+            return False
+        try:  # as `taken_away`, without its call
+            return self._get_protocol() is self._protocol
+        except AttributeError:
+            return True
 
     def has_transport(self) -> bool:
         """Return True if this protocol has the transport, and that is open."""
@@ -155,9 +168,42 @@ class Writing:
         except AttributeError:  # asyncio's TLS has closed
             return False
 
+    def write_at_once(self, buffer: Buffer, data: memoryview, awaited: bool) -> Outgoing | None:
+        """Send `data`, which is a slice at most, and release `buffer`, whose bytes it is. The
+        queue is empty, and the caller has asked for `ready`.
+
+        The kernel mostly takes all bytes at once; then the result is None. That saves the private
+        lease: until the transport has returned, `data` exports the memory, so that even a release
+        by another thread gives it to no other owner. Else the result is in the queue."""
+        transport = self._transport
+        assert transport is not None
+        error: Exception | None = None
+        try:
+            transport.write(data)
+            gone = not (transport.is_closing() or transport.get_write_buffer_size())
+        except Exception as raised:  # noqa: BLE001 - the transport's own, whatever it is
+            gone, error = False, raised
+        if gone:
+            end_view(data)
+            try:
+                buffer.end()
+            except Exception as failed:
+                if awaited:
+                    raise
+                self._tell_unreleased(failed)
+            return None
+        outgoing = Outgoing(buffer, len(data), awaited)
+        outgoing.gave(data)
+        self.queue.append(outgoing)
+        if error is not None:
+            self._fail_with(error)
+        elif self._transport is None:  # the transport has reported the lost connection inside
+            self._end_first(sent=False)
+        return outgoing
+
     def add(self, outgoing: Outgoing) -> None:
         """Send `outgoing` after everything in the queue. The caller has asked for `ready`."""
-        self._queue.append(outgoing)
+        self.queue.append(outgoing)
         self.pump(checked=True)
 
     def then(self, function: Callable[[], object]) -> None:
@@ -167,8 +213,8 @@ class Writing:
 
     async def sent(self) -> None:
         """Wait until the queue is empty, or the connection is lost."""
-        while self._queue:
-            await self._queue[-1].wait()
+        while self.queue:
+            await self.queue[-1].wait()
 
     def pump(self, *, checked: bool = False) -> None:
         """Give the transport one slice after another, until it keeps bytes of one. `checked` says
@@ -178,8 +224,8 @@ class Writing:
             return
         self._pumping = True
         try:
-            while self._queue:
-                head = self._queue[0]
+            while self.queue:
+                head = self.queue[0]
                 if not head.given:
                     if not checked and self.taken_away:
                         return  # what is written now would be sent in plaintext
@@ -194,8 +240,7 @@ class Writing:
                 if head.given:
                     self._end_first(sent=True)
         except Exception as error:  # noqa: BLE001 - the transport's own, whatever it is
-            self._transport = None  # nothing more is given to it, nor counts as sent
-            self._fail(error)
+            self._fail_with(error)
             return
         finally:
             self._pumping = False
@@ -204,18 +249,25 @@ class Writing:
             # closed inside `resume_writing`.
             self._later(self._then)
 
+    def _fail_with(self, error: Exception) -> None:
+        self._transport = None  # nothing more is given to it, nor counts as sent
+        self._fail(error)
+
     def lose(self) -> None:
         """The connection is lost and nothing more will be sent: end all leases."""
         self.state = max(self.state, Direction.LOST)
         self._transport = None
-        while self._queue:
+        while self.queue:
             self._end_first(sent=False)
 
     def _end_first(self, *, sent: bool) -> None:
-        outgoing = self._queue[0]
+        outgoing = self.queue[0]
         try:
             outgoing.end(sent=sent)
         finally:
-            self._queue.popleft()
+            self.queue.popleft()
         if outgoing.error is not None and not outgoing.awaited:
-            self._tell("a buffer that was written cannot be released", outgoing.error)
+            self._tell_unreleased(outgoing.error)
+
+    def _tell_unreleased(self, error: Exception) -> None:
+        self._tell("a buffer that was written cannot be released", error)
