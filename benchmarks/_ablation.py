@@ -103,17 +103,13 @@ HAND_OVER, REQUEST = (Waiters, "_hand_over"), (Waiters, "request")
 CUTS_OF_A_HAND_OFF = (
     Cut(
         "the checks of loop and task",
-        {ACQUIRE: (("self.check_caller(queue)", "pass"),)},
+        {ACQUIRE: (("self.check_caller(queue)", "None"),)},
     ),
     Cut(
         "the statistics of waits",
         {HAND_OVER: (("self._count_grant(request)", "pass"),)},
     ),
-    Cut("the time of the wait", {REQUEST: (("self._state.owner_loop.now()", "0"),)}),
-    Cut(
-        "the task's name, for a report",
-        {PARK: (("state.owner_loop.waits.native_task()", "None"),)},
-    ),
+    Cut("the time of the wait", {REQUEST: (("self._state.owner_loop.clock()", "0"),)}),
     Cut("the look at the stack's depth", {RELEASE: (("if stack_is_full():", "if False:"),)}),
     Cut(
         "the error for the impossible",
@@ -129,11 +125,11 @@ CUTS_OF_A_HAND_OFF = (
     ),
     Cut(
         "the try before it joins",
-        {ACQUIRE: (("self.take_at_once(queue, nbytes)", "None"),)},
+        {ACQUIRE: (("if not self.must_queue or", "if False and"),)},
     ),
     Cut(
         "the repair after an exception",
-        {JOIN: (("with state.changing:", "if True:"),)},
+        {JOIN: (("except BaseException as error:", "except ZeroDivisionError as error:"),)},
     ),
 )
 
@@ -145,7 +141,7 @@ CUTS_OF_A_RESERVATION = (
         {
             (BufferPools, "_reserve"): (
                 ("if yielded and owner_loop.open_to == get_ident():", "if True:"),
-                ("owner_loop.check_loop()", "pass"),
+                ("owner_loop.caller()", "pass"),
             )
         },
     ),

@@ -89,6 +89,10 @@ class Budget:
         available = self._limit - self._allocated
         return max(0, available)
 
+    def lacks(self, nbytes: int) -> bool:
+        """Return True if a charge of `nbytes` bytes would be refused."""
+        return self._allocated + nbytes > self._limit
+
     @property
     def debt(self) -> int:
         """Bytes charged beyond the limit, after it was lowered; collected as pages leave."""

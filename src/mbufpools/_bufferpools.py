@@ -412,7 +412,7 @@ class BufferPools:
         waiters, owner_loop = self._waiters, self._owner_loop
         yielded = self._state.fast_acquire
         if yielded and owner_loop.open_to == get_ident():  # the gate, as in `Pool.get`
-            owner_loop.check_loop()
+            owner_loop.caller()
             at_once = waiters.reserve_at_once(nbytes)
             if at_once is not None:
                 return at_once
@@ -531,7 +531,7 @@ class BufferPools:
             and now - self._collected >= COLLECT_PERIOD
             and not self._owner_loop.simulated
             and (self._state.claims or any(pool._supply.nout for pool in self._by_size))
-            and now - waiters.in_order()[0][1].since >= 1_000_000
+            and self._owner_loop.microseconds_since(waiters.in_order()[0][1].since) >= 1_000_000
         ):
             self._collected = now
             gc.collect()

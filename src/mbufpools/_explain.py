@@ -275,7 +275,7 @@ def explain(state: SetState, waiters: Waiters, *, wakeup: bool) -> Explanation:
                 charge=charge,
                 task=request.task_name,
                 task_id=request.task_id,
-                seconds=(state.owner_loop.now() - request.since) / 1_000_000,
+                seconds=state.owner_loop.microseconds_since(request.since) / 1_000_000,
                 behind=behind,
                 limit=limit,
                 short=short,

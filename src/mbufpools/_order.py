@@ -121,7 +121,7 @@ class Precedence:
                     again = True
                 if claimed and self._wanted_by_a_claim(queue):
                     again = True  # the claim may wait at a limit now, and hold up no request
-                if queue.requests:
+                if queue.requests.count:
                     heapq.heapreplace(heads, (arrival(queue), queue))
                 else:
                     heapq.heappop(heads)

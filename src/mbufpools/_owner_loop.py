@@ -47,7 +47,6 @@ class OwnerLoop:
 
     __slots__ = (
         "__weakref__",
-        "_clock",
         "_closer",
         "_current",
         "_lock",
@@ -56,6 +55,7 @@ class OwnerLoop:
         "_start",
         "_state",
         "_token",
+        "clock",
         "deferred",
         "lost",
         "name",
@@ -77,7 +77,8 @@ class OwnerLoop:
         self.lost: deque[Item] = deque()
         """New tokens of items whose token died; see `Item`."""
         self._state = "new"
-        self._clock: Callable[[], float] = lambda: 0.0
+        self.clock: Callable[[], float] = lambda: 0.0
+        """Returns the seconds of the loop's clock; after the close those of the close."""
         self._start = 0.0
         self._token: object = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -111,7 +112,7 @@ class OwnerLoop:
         self._token = token = anyio.lowlevel.current_token().native_token
         self._loop = loop = loop_of_asyncio(token)
         if loop is not None:
-            self._clock = loop.time
+            self.clock = loop.time
             self._current = sys.modules["asyncio"]._get_running_loop
             from contextvars import copy_context  # here, as the loop has imported it
 
@@ -122,11 +123,11 @@ class OwnerLoop:
             for module in list(sys.modules):  # at each entry: some are imported late
                 if module.startswith(_CORE):
                     _protect_from_interrupts(module)
-            self._clock = sys.modules["trio"].current_time
+            self.clock = sys.modules["trio"].lowlevel.current_clock().current_time
             self._current = sys.modules["trio"].lowlevel.current_trio_token
             self._run_soon = token.run_sync_soon  # type: ignore[attr-defined]  # a TrioToken
         self.waits = Waits(token)
-        self._start = self._clock()
+        self._start = self.clock()
         self._state = "open"
         self.thread = threading.get_ident()
         _open.add(self)
@@ -135,8 +136,8 @@ class OwnerLoop:
         """Let go of the loop. An item that comes back later is taken back at once, by the thread
         that brings it."""
         _open.discard(self)
-        end = self._clock()
-        self._clock = lambda: end
+        end = self.clock()
+        self.clock = lambda: end
         self._leave("closed")
 
     def _leave(self, state: str) -> None:
@@ -147,7 +148,11 @@ class OwnerLoop:
     def now(self) -> int:
         """Return the microseconds of the loop's clock since `enter`. They are an integer, because
         in floats ``2.2 - 1.2 > 1`` is true."""
-        return round((self._clock() - self._start) * 1_000_000)
+        return round((self.clock() - self._start) * 1_000_000)
+
+    def microseconds_since(self, time: float) -> int:
+        """Return the microseconds since a time that `clock` has returned."""
+        return round((self.clock() - time) * 1_000_000)
 
     def loop_time(self, microseconds: int) -> float:
         """Return the time of the loop's clock, in seconds, `microseconds` after `enter`."""
@@ -182,6 +187,16 @@ class OwnerLoop:
         """Raise UsageError if the set is open on a thread that is not the caller's."""
         if self.thread not in (0, threading.get_ident()):
             self.raise_misuse()
+
+    def caller(self) -> Any:
+        """Return the running task, or None if no task runs. As `check_loop` for a caller that is
+        known to be on the owner's thread: there, a task of the loop of asyncio runs only if the
+        loop does, which is the faster question."""
+        task = None if self._loop is None else self.waits.native_task()
+        if task is None:
+            self.check_loop()
+            task = self.waits.current_task()
+        return task
 
     def check_loop(self) -> None:
         """Raise UsageError unless the running loop is the one that was entered."""
@@ -334,7 +349,7 @@ _open: weakref.WeakSet[OwnerLoop] = weakref.WeakSet()
 
 def _after_fork() -> None:
     for owner_loop in list(_open):
-        owner_loop._clock = lambda: 0.0
+        owner_loop.clock = lambda: 0.0
         owner_loop._start = 0.0
         owner_loop._leave("forked")
 

@@ -10,8 +10,7 @@ woken, and a task that wakes with an exception must release what its request hol
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from typing import Any, Generic, TypeVar
 
 from ._waits import Waits, current_waits, name_of
@@ -26,6 +25,8 @@ class Request(Generic[T]):
 
     __slots__ = (
         "_sleeper",
+        "after",
+        "before",
         "error",
         "granted",
         "nbytes",
@@ -38,13 +39,13 @@ class Request(Generic[T]):
         "where",
     )
 
-    def __init__(self, number: int, nbytes: int, since: int) -> None:
+    def __init__(self, number: int, nbytes: int, since: float) -> None:
         self.number: int = number
         """Counted from 1 in a pool set; the older request has the smaller number."""
         self.nbytes: int = nbytes
         """Bytes asked for."""
-        self.since: int = since
-        """Microseconds of the loop's clock when it was made."""
+        self.since: float = since
+        """Seconds of the loop's clock when it was made."""
         self.parked: bool = False
         """It could not be served at once."""
         self.task: Any = None
@@ -60,6 +61,10 @@ class Request(Generic[T]):
         self.error: BaseException | None = None
         """Why it never will be."""
         self._sleeper: Any = None
+        self.before: Any = None
+        """The next older request in its queue, or the queue; None if it is in no queue."""
+        self.after: Any = None
+        """The next newer request in its queue, or the queue; None if it is in no queue."""
 
     @property
     def task_name(self) -> str:
@@ -117,20 +122,49 @@ class Request(Generic[T]):
         return self.granted
 
 
-class RequestQueue(OrderedDict[Request[T], None]):
-    """Requests in the order of their arrival; any may leave in constant time."""
+class RequestQueue(Generic[T]):
+    """Requests in the order of their arrival; any may leave in constant time.
 
-    __slots__ = ()
+    A ring of the requests themselves, closed by the queue: an entry of an `OrderedDict` would take
+    as much memory as its request. Each change is one step, which no exception can interrupt.
+    """
+
+    __slots__ = ("after", "before", "count")
+
+    def __init__(self) -> None:
+        self.after: Any = self
+        """The oldest request, or the queue itself if there is none."""
+        self.before: Any = self
+        """The newest request, or the queue itself if there is none."""
+        self.count: int = 0
+        """How many wait."""
 
     @property
     def head(self) -> Request[T] | None:
         """The oldest request."""
-        return next(iter(self), None)
+        return self.after if self.count else None
 
     def append(self, request: Request[T]) -> None:
         """Add the newest request."""
-        self[request] = None
+        last = self.before
+        request.before = last; request.after = self; last.after = self.before = request; self.count += 1  # noqa: E501, E702 - one step  # fmt: skip
 
     def remove(self, request: Request[T]) -> bool:
         """Take a request out, wherever it stands. False if it had left."""
-        return self.pop(request, self) is None
+        before, after = request.before, request.after
+        if after is None:
+            return False
+        before.after = after; after.before = before; request.before = request.after = None; self.count -= 1  # noqa: E501, E702 - one step  # fmt: skip
+        return True
+
+    def __iter__(self) -> Iterator[Request[T]]:
+        request = self.after
+        while request is not self:
+            yield request
+            request = request.after
+
+    def __contains__(self, request: Request[T]) -> bool:
+        return request.after is not None  # a request is in one queue only
+
+    def __len__(self) -> int:
+        return self.count

@@ -122,7 +122,7 @@ class ManyRequest(Request[Buffers]):
 
     __slots__ = ("wants",)
 
-    def __init__(self, wants: tuple[tuple[Supply, int], ...], number: int, since: int) -> None:
+    def __init__(self, wants: tuple[tuple[Supply, int], ...], number: int, since: float) -> None:
         super().__init__(number, sum(nbytes for _, nbytes in wants), since)
         self.wants = wants
         """For each buffer the supply of its pool, and bytes."""

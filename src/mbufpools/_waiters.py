@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
-from ._buffer import Buffer, hold, take
+from ._buffer import Buffer, take
 from ._debug import caller
 from ._errors import ImpossibleRequest, PoolCorruption, UsageError
 from ._events import EventKind
@@ -132,12 +132,14 @@ class Waiters:
         the wait gives back what was granted.
         """
         state, owner_loop = self._state, self._state.owner_loop
-        self.check_caller(queue)
+        task = self.check_caller(queue)
         if state.failure is not None:
             raise state.failure
         if not yielded:
             await anyio.lowlevel.checkpoint_if_cancelled()
-        granted: Any = self.take_at_once(queue, nbytes)
+        granted: Any = None
+        if not self.must_queue or state.broken or state.failure is not None:
+            granted = self.take_at_once(queue, nbytes)
         if granted is None:
             if owner_loop.lost or owner_loop.deferred:
                 owner_loop.run_deferred()
@@ -145,7 +147,7 @@ class Waiters:
             self.refuse_impossible(queue, request)
             try:
                 try:
-                    self._join(queue, request, parks=True)
+                    self._join(queue, request, task, parks=True)
                     if request.parked:
                         await request.sleeper(owner_loop.waits)
                         return request.result()
@@ -164,22 +166,23 @@ class Waiters:
                 raise
         return granted
 
-    def check_caller(self, queue: WaitQueue) -> None:
-        """Raise UsageError unless the caller may wait in `queue`."""
+    def check_caller(self, queue: WaitQueue) -> Any:
+        """Raise UsageError unless the caller may wait in `queue`; return its task."""
         owner_loop = self._state.owner_loop
         if get_ident() != owner_loop.thread:
             owner_loop.raise_misuse()
-        owner_loop.check_loop()
+        task = owner_loop.caller()
         if self._state.in_task():
             raise UsageError(
                 f"a task of the pools' own queue cannot wait for {queue.what}: the wakeup "
                 f"that would serve it is queued behind this very task; use get_nowait, or do the "
                 f"work in a task of your own"
             )
+        return task
 
     def request(self, nbytes: int, wants: tuple[tuple[Supply, int], ...] = ()) -> Request[Any]:
         """Make a request that arrives now."""
-        number, now = next(self._state.numbers), self._state.owner_loop.now()
+        number, now = next(self._state.numbers), self._state.owner_loop.clock()
         return ManyRequest(wants, number, now) if wants else Request(number, nbytes, now)
 
     def take_at_once(self, queue: WaitQueue, nbytes: int) -> Any:
@@ -207,7 +210,7 @@ class Waiters:
                         state.refund(quote, error)
                         raise
                 granted: Any = take(supply, nbytes)
-            elif queue.requests or budget.available < nbytes:
+            elif queue.requests.count or budget.lacks(nbytes):
                 return None
             else:
                 budget.charge(nbytes)
@@ -218,7 +221,7 @@ class Waiters:
     def reserve_at_once(self, nbytes: int) -> Reservation | None:
         """Take bytes behind an open gate, where no request has a better right, no hook is told
         and no holder is noted; or return None if they are not free."""
-        if self.bytes_queue.requests or self._budget.available < nbytes:
+        if self.bytes_queue.requests.count or self._budget.lacks(nbytes):
             return None
         try:
             self._budget.charge(nbytes)
@@ -245,16 +248,20 @@ class Waiters:
             self._give_back(queue, request)
             raise
 
-    def _join(self, queue: WaitQueue, request: Request[Any], *, parks: bool = False) -> None:
+    def _join(
+        self, queue: WaitQueue, request: Request[Any], task: Any = None, *, parks: bool = False
+    ) -> None:
         """Append `request`, then run its queue: an item that came back since the first try would
-        otherwise be lost on it. If it is not served, it `parks`, or leaves the queue again."""
+        otherwise be lost on it. If it is not served, it is to wait: its `task` `parks`."""
         state, requests = self._state, queue.requests
-        with state.changing:
+        if state.broken:
+            state.repair()
+        try:  # as `changing`, without its calls
             request.passes_before = self.order.passes
-            first = not requests
+            first = not requests.count
             if first and isinstance(queue, ManyQueue):
                 self._many_queues[queue.needs] = queue
-            requests[request] = None
+            requests.append(request)
             state.waiting += 1
             for supply in queue.supplies:
                 supply.wanted += 1
@@ -265,18 +272,23 @@ class Waiters:
             if first or self._may_serve_head(queue):
                 self.run((queue,), joining=True)
             if parks and request.granted is None and request.error is None:
+                request.task = task
                 self._park(queue, request)
+        except BaseException as error:
+            if error is not state.of_memory:
+                state.breaks()
+            raise
 
     def _may_serve_head(self, queue: WaitQueue) -> bool:
         """Return False if a newcomer behind the head of `queue` need not run the queue, because
         the head clearly must wait on. Most newcomers park for that reason."""
         if not self.order.ordered:
             return True
-        if isinstance(queue, PoolQueue) and self.cannot_serve_now(queue):
+        if isinstance(queue, PoolQueue) and self._dry(queue.supply):
             return False
         if self.reclaimer.may_make_room:
             return True
-        quote = queue.quote(next(iter(queue.requests)))
+        quote = queue.quote(queue.requests.after)
         return quote == RESERVED or 0 <= quote <= self._budget.available
 
     def _park(self, queue: WaitQueue, request: Request[Any]) -> None:
@@ -285,7 +297,6 @@ class Waiters:
         request.parked = True
         if queue in self.order.short:
             self.page_wanted = True
-        request.task = state.owner_loop.waits.native_task()
         self._waits += 1
         if state.waiting > self._peak:
             self._peak = state.waiting
@@ -303,7 +314,7 @@ class Waiters:
         if not queue.requests.remove(request):
             return
         self._state.waiting -= 1
-        if not queue.requests:
+        if not queue.requests.count:
             del self.active[queue]
             self.order.short.discard(queue)
             if isinstance(queue, ManyQueue):
@@ -326,7 +337,7 @@ class Waiters:
         try:
             with self._state.changing:  # which may repair the set first, and so serve this request
                 if request in queue.requests:
-                    was_head = queue.requests.head is request
+                    was_head = queue.requests.after is request
                     self._leave(queue, request)
                     if was_head:  # no page was freed, so no other call would look
                         self.run(None if self.order.ordered else (queue,))
@@ -357,7 +368,7 @@ class Waiters:
     def refuse_impossible(self, queue: WaitQueue, request: Request[Any]) -> None:
         """Raise ImpossibleRequest if no release could serve `request`; but not under the kernel's
         rules, where it sleeps."""
-        if queue.requests and isinstance(queue, PoolQueue):
+        if queue.requests.count and isinstance(queue, PoolQueue):
             return  # then so would be the requests that wait for the same
         why = self._why_impossible(queue, request)
         if why is not None:
@@ -422,7 +433,7 @@ class Waiters:
                 self._again = True
             return
         for queue in among or sorted(self.active, key=turn):
-            while queue.requests and self._serve(queue, queue.quote(queue.head)):
+            while queue.requests.count and self._serve(queue, queue.quote(queue.head)):
                 pass
 
     @property
@@ -434,12 +445,19 @@ class Waiters:
         """Return True if a newcomer to `queue` certainly cannot be served, nor can the requests
         before it: the pool has no item, the budget has no room for a page, and no page is idle. A
         try would find the same with more calls."""
-        supply, budget = queue.supply, self._budget
+        page_size = queue.supply.page_size
+        return (
+            self._dry(queue.supply)
+            and self._budget.limit >= self._state.reserved_min_bytes + page_size  # not impossible
+        )
+
+    def _dry(self, supply: Supply) -> bool:
+        """Return True if `supply` has no item, the budget no room for its page, and no pool an idle
+        page; and it has no maximum, which may make a request impossible."""
         return (
             supply.curpage is None
-            and supply.max_items is None  # which may make it impossible
-            and budget.limit - budget.allocated < supply.page_size
-            and budget.limit >= self._state.reserved_min_bytes + supply.page_size  # not impossible
+            and supply.max_items is None
+            and self._budget.lacks(supply.page_size)
             and not (self._state.supplies_with_idle and self.reclaimer.any_idle())
         )
 
@@ -463,7 +481,7 @@ class Waiters:
         """Serve the requests that wait for items of `supply`."""
         if supply.wanted:
             queue = self._queue_of[supply]
-            queues: list[WaitQueue] = [queue] if queue.requests else []
+            queues: list[WaitQueue] = [queue] if queue.requests.count else []
             self.run(
                 queues + [many for many in self._many_queues.values() if supply in many.supplies]
             )
@@ -475,18 +493,23 @@ class Waiters:
         state, order, requests = self._state, self.order, queue.requests
         if (
             len(self.active) != 1
-            or not requests
+            or not requests.count
             or self._running
-            or state.watched
+            or state.tracker is not None  # as in `state.watched`, without its call
+            or state.observer.hook is not None
+            or state.failure is not None
             or state.broken
             or not order.ordered
             or order.debt_pass_limit is not None
         ):
             return False
-        request: Request[Any] = next(iter(requests))
+        request: Request[Any] = requests.after
         supply = queue.supply
         try:
-            buffer = hold(Buffer, supply, request.nbytes, item)
+            buffer = Buffer()
+            buffer._pool = supply.owner
+            buffer._nbytes = request.nbytes
+            buffer._item = item
             supply.nput += 1
             supply.nget += 1
             request.granted = buffer
@@ -544,7 +567,7 @@ class Waiters:
 
     def _count_grant(self, request: Request[Any]) -> None:
         self.grants += 1
-        waited = self._state.owner_loop.now() - request.since
+        waited = round((self._state.owner_loop.clock() - request.since) * 1_000_000)
         self._histogram[waited.bit_length()] += 1
 
     def _add_pages(self, queue: WaitQueue, charged: int) -> None:
@@ -623,7 +646,7 @@ class Waiters:
                 if request.settled:
                     request.wake()
                     queue.requests.remove(request)
-        self.active = {queue: None for queue in queues if queue.requests}
+        self.active = {queue: None for queue in queues if queue.requests.count}
         self._many_queues = {
             queue.needs: queue for queue in self.active if isinstance(queue, ManyQueue)
         }
@@ -650,7 +673,7 @@ class Waiters:
             )
         if any(request.settled for request in requests):
             raise PoolCorruption("a settled request stands in a queue")
-        if self.active.keys() != {queue for queue in queues if queue.requests}:
+        if self.active.keys() != {queue for queue in queues if queue.requests.count}:
             raise PoolCorruption("the queues that a request waits in are not those noted")
         if not order.short <= self.active.keys():
             raise PoolCorruption("a queue without requests is noted as short")

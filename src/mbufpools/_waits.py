@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Awaitable, Callable, Generator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -52,14 +53,15 @@ class Waits:
     sleeper: Callable[[], Any]
     """Makes a sleeper. It is awaitable, and has `done` and `set_result` as a future has."""
     native_task: Callable[[], Any]
-    """Returns the running task of the backend."""
+    """Returns the running task of the loop. On asyncio None if none runs."""
 
     def __init__(self, token: object) -> None:
         loop = loop_of_asyncio(token)
         if loop is not None:
             self.checkpoint = _yield_once
             self.sleeper = loop.create_future
-            self.native_task = sys.modules["asyncio"].current_task
+            # With its loop it need not ask which one runs, a call of the system on Python 3.11.
+            self.native_task = partial(sys.modules["asyncio"].current_task, loop)
         else:
             self.checkpoint = sys.modules["trio"].lowlevel.checkpoint
             self.sleeper = _TrioSleeper

@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import mbufpools
+from mbufpools._request import RequestQueue
 
 __all__ = ["Attribute", "Store", "changed_in_place", "computed_names", "set_later", "stores"]
 
@@ -35,6 +36,7 @@ IN_PLACE: tuple[type, ...] = (
     collections.abc.MutableMapping,
     collections.abc.MutableSequence,
     collections.abc.MutableSet,
+    RequestQueue,
 )
 DISPLAYS = (ast.List, ast.ListComp, ast.Dict, ast.DictComp, ast.Set, ast.SetComp, ast.GeneratorExp)
 

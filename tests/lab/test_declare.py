@@ -51,12 +51,16 @@ NOT_SHARED = {
         "Request": {"_sleeper", "parked", "passes_before", "task", "where"},
         "_TrioSleeper": {"_task", "_woken"},
     },
+    "It links the requests of a queue, which is declared; no step comes to it but by the queue.": {
+        "Request": {"after", "before"},
+        "RequestQueue": {"after", "before", "count"},
+    },
     "It is set and read by steps that have looked at the queue of the claim, which is declared.": {
         "Request": {"pass_limit"}
     },
     "It is set with `_state`, which is declared.": {
         "OwnerLoop": {
-            *("_clock", "_closer", "_current", "_loop", "_run_soon", "_start", "_token", "waits")
+            *("_closer", "_current", "_loop", "_run_soon", "_start", "_token", "clock", "waits")
         },
     },
     "It is set with `_running`, which is declared.": {"TaskQueue": {"_runner_id"}},
