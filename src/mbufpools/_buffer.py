@@ -106,7 +106,7 @@ class Buffer(Releasable):
         window = item.window
         if window is None:
             window = _supply(item).window(item, self.nbytes)
-        if item.page.block.view is None:
+        if item.page.shared is None:
             raise UsageError(
                 f"pool {self._pool.name!r} only accounts for memory and has none to show; "
                 f"make its pools with memory=MappedMemory()"

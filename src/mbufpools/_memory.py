@@ -106,21 +106,21 @@ def _check_block(block: object, memory: Memory, nbytes: int, pool: str) -> None:
 class MappedBlock:
     """A page of `MappedMemory`."""
 
-    __slots__ = ("_mapping", "view")
-
-    view: memoryview | None
+    __slots__ = ("_mapping",)
 
     def __init__(self, mapping: mmap.mmap) -> None:
         self._mapping: mmap.mmap | None = mapping
-        self.view = memoryview(mapping)
+
+    @property
+    def view(self) -> memoryview | None:
+        """All bytes; a new view each time, as a kept one would take as much memory as five items
+        of the pool do. None once the mapping was given back."""
+        return None if self._mapping is None else memoryview(self._mapping)
 
     def unmap(self) -> bool:
         """Give the mapping back to the operating system; False while something exports it."""
         if self._mapping is not None:
             try:
-                if self.view is not None:
-                    self.view.release()
-                    self.view = None
                 self._mapping.close()
             except BufferError:
                 return False

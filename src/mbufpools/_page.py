@@ -87,6 +87,7 @@ class Page:
         "lists",
         "made",
         "on",
+        "shared",
     )
 
     empty_since: int
@@ -108,6 +109,9 @@ class Page:
         worth nothing then."""
         self.on: OrderedDict[Page, None] = lists.none
         """The list that the page is on."""
+        self.shared: Any = None
+        """What the windows of its items are made from, as `share` returns it. It is made for the
+        first window, and given up while the page is idle, because it takes memory itself."""
 
     @property
     def missing(self) -> int:
@@ -132,16 +136,16 @@ class Page:
 
 
 class _Nowhere:
-    """The page, the lists, the state and the block of a token that has died and was replaced. It
-    refuses what a lease may still ask for."""
+    """The page, the lists and the state of a token that has died and was replaced. It refuses what
+    a lease may still ask for."""
 
     left = watched = True
 
     def __init__(self) -> None:
-        self.lists = self.state = self.block = self
+        self.lists = self.state = self
 
     @property
-    def view(self) -> NoReturn:
+    def shared(self) -> NoReturn:
         """Refuse to show the memory."""
         raise UseAfterRelease("this buffer was dropped and its item taken back; get a new one")
 
@@ -293,6 +297,7 @@ class PageLists:
             if self.curpage is None and self._refresh:
                 self._set_curpage(page)  # which a refactoring of 2014 left out in the kernel
         if page.idle:
+            page.shared = None
             page.empty_since = self._now()
             self._move(page, self._empty)
             self._choose_curpage()

@@ -182,6 +182,7 @@ class SetState:
         """Give a page in quarantine back: first to the system, then to the budget. If its source
         raises, the page stays, as if something exported it."""
         nbytes, name = self.quarantine[page]
+        page.shared = None
         try:
             gone = page.block.unmap()
         except (MemoryError, RecursionError):  # the interpreter's own: the next call tries again

@@ -26,7 +26,7 @@ from ._log import logger
 from ._page import Item, Page, PageLists
 from ._set_state import SetState
 from ._spec import PoolSpec, stride_of
-from ._window import Window
+from ._window import Window, share
 
 if TYPE_CHECKING:
     from ._statistics import CacheStatistics, PoolStatistics
@@ -167,8 +167,10 @@ class Supply(PageLists):
 
     def window(self, item: Item, nbytes: int) -> Window:
         """Make the window of a lease of `nbytes` bytes on `item`."""
-        window = Window(item.page.block.view, item.index * self.stride, nbytes, self.stride)
-        item.window = window
+        page = item.page
+        if page.shared is None:
+            page.shared = share(page.block.view, self.stride, page.items)
+        window = item.window = Window(page.shared, item.index, nbytes, self.stride)
         return window
 
     def clear(self, item: Item) -> None:

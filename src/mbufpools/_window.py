@@ -5,8 +5,10 @@ on to the object that the view was made from, the *exporter*. Each lease whose v
 has an exporter of its own, so the release can ask whether something made from the view is alive.
 
 - On Python 3.12 and later the `Window` itself exports (PEP 688); `__release_buffer__` counts down.
-- On 3.11 the exporter is a ctypes array over the whole item, of one type for each pool, because
-  ctypes keeps each type for ever. A weak reference tells whether it is alive, and when it dies.
+- On 3.11 the exporter is a ctypes array over the whole item, which is an element of one over the
+  page. Its types are those of the pool, because ctypes keeps each type for ever. What was made from
+  the view refers to it, so its references tell whether something was. A weak reference tells of the
+  end of a window that keeps an item; before that, it would be memory for nothing.
 
 A window in which an item is kept gives it up when nothing exports any more. It may do so twice,
 when the gc's tick and another thread finish the end of the same lease; then the item comes home
@@ -18,12 +20,9 @@ from __future__ import annotations
 import sys
 import weakref
 from functools import cache
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    import ctypes
-
-__all__ = ["Window"]
+__all__ = ["Window", "share"]
 
 
 class Kept(Protocol):
@@ -33,44 +32,48 @@ class Kept(Protocol):
         """Come home, unless it has come home from this window before."""
 
 
-@cache
-def _array_type(nbytes: int) -> type[ctypes.Array[ctypes.c_char]]:
-    import ctypes  # here, because only 3.11 needs it
+if sys.version_info >= (3, 12):
 
-    return ctypes.c_char * nbytes
+    def share(view: memoryview | None, stride: int, items: int) -> Any:
+        """Return what the windows of a page are made from. The page has this `view`, and so many
+        `items`, each of `stride` bytes. None if the page has no memory."""
+        return view
+
+else:
+
+    def share(view: memoryview | None, stride: int, items: int) -> Any:
+        """As above."""
+        return None if view is None else _array_type(stride, items).from_buffer(view)
+
+    @cache
+    def _array_type(stride: int, items: int) -> Any:
+        import ctypes  # here, because only 3.11 needs it
+
+        return ctypes.c_char * stride * items
 
 
 class Window:
-    """Shows `nbytes` bytes of the memory of a page, from `start` on, `stride` bytes of which are
-    the item's. `memory` is None if the page has no memory; then there is nothing to show."""
+    """Shows the first `nbytes` bytes of the item number `index` of a page. `memory` is what `share`
+    has returned for the page; if it is None, there is nothing to show."""
 
-    __slots__ = (
-        "__weakref__",
-        "_anchor",
-        "_exports",
-        "_memory",
-        "_nbytes",
-        "_stale",
-        "_start",
-        "_stride",
-        "_view",
-        "item",
-    )
+    __slots__ = ("_ended", "_exports", "_memory", "_nbytes", "_stale", "_view", "item")
 
-    def __init__(self, memory: memoryview | None, start: int, nbytes: int, stride: int) -> None:
+    def __init__(self, memory: Any, index: int, nbytes: int, stride: int) -> None:
         self._view: memoryview | None = None
         self._stale: weakref.ref[memoryview] | None = None
         """The view of a lease that has ended, if the view could not be revoked."""
         self.item: Kept | None = None
         """An item that was released while something exported it."""
-        self._start = start
         self._nbytes = nbytes
-        self._stride = stride
-        self._anchor: weakref.ref[ctypes.Array[ctypes.c_char]] | None = None
         self._exports = 0
-        self._memory = memory
-        if sys.version_info >= (3, 12) and memory is not None:
-            self._memory = memory[start : start + nbytes]
+        self._ended: weakref.ref[Any] | None = None
+        """On 3.11, once an item is kept: tells when the exporter dies."""
+        if memory is None:
+            self._memory: Any = None
+        elif sys.version_info >= (3, 12):
+            self._memory = memory[index * stride : index * stride + nbytes]
+        else:
+            self._memory = memory[index]
 
     @property
     def view(self) -> memoryview:
@@ -103,6 +106,7 @@ class Window:
         self._stale = None if view is None else weakref.ref(view)
         del view  # else this call itself would keep the memory exported
         self.item = item
+        self._expect_the_end()
         if not self.exported:  # the last export ended just before
             self.give_up()
 
@@ -122,6 +126,10 @@ class Window:
         if item is not None:
             item.export_ended(self)
 
+    def close(self) -> None:
+        """Nothing is exported from now on, not even by this object itself."""
+        self._memory = None
+
     if sys.version_info >= (3, 12):
 
         @property
@@ -133,9 +141,8 @@ class Window:
             """Return a new view."""
             return memoryview(self)
 
-        def close(self) -> None:
-            """Nothing is exported from now on, not even by this object itself."""
-            self._memory = None
+        def _expect_the_end(self) -> None:
+            """There is nothing to do: `__release_buffer__` will be called."""
 
         def __buffer__(self, flags: int) -> memoryview:
             if self._memory is None:
@@ -152,21 +159,20 @@ class Window:
         @property
         def exported(self) -> bool:
             """True while something exports the memory."""
-            return self._anchor is not None and self._anchor() is not None
+            if self._memory is not None:
+                return sys.getrefcount(self._memory) > 2  # this window's, and the argument
+            return self._ended is not None and self._ended() is not None
 
         def export(self) -> memoryview:
             """Return a new view."""
-            anchor = None if self._anchor is None else self._anchor()
-            if anchor is None:
-                assert self._memory is not None
-                anchor = _array_type(self._stride).from_buffer(self._memory, self._start)
-                self._anchor = weakref.ref(anchor, self._anchor_died)
-            return memoryview(anchor).cast("B")[: self._nbytes]
+            return memoryview(self._memory).cast("B")[: self._nbytes]
 
-        def close(self) -> None:
-            """Nothing is exported from now on."""
-            self._memory = None
+        def _expect_the_end(self) -> None:
+            """Let only what exports the memory keep the exporter alive from now on."""
+            if self._memory is not None:
+                self._ended = weakref.ref(self._memory, self._exporter_died)
+                self._memory = None
 
-        def _anchor_died(self, anchor: object) -> None:
-            if anchor is self._anchor:
+        def _exporter_died(self, exporter: object) -> None:
+            if exporter is self._ended:
                 self.give_up()

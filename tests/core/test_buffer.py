@@ -9,6 +9,7 @@ import pickle
 import queue
 import sys
 import threading
+import tracemalloc
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -118,9 +119,9 @@ async def test_the_view_is_made_when_it_is_first_asked_for_and_only_once(
     made: list[tuple[int, int, int]] = []
     init = Window.__init__
 
-    def making(self: Window, memory: Any, start: int, nbytes: int, stride: int) -> None:
-        made.append((start, nbytes, stride))
-        init(self, memory, start, nbytes, stride)
+    def making(self: Window, memory: Any, index: int, nbytes: int, stride: int) -> None:
+        made.append((index, nbytes, stride))
+        init(self, memory, index, nbytes, stride)
 
     monkeypatch.setattr(Window, "__init__", making)
     async with BufferPools(4096, [100]) as pools:
@@ -156,6 +157,44 @@ async def test_a_slice_of_the_view_is_a_view_of_its_own() -> None:
             view[100]
         assert part[0] == ord("y"), "no release can see it, or revoke it"
         part.release()
+
+
+async def test_a_page_keeps_nothing_for_views_once_it_is_idle() -> None:
+    async with BufferPools(4096, [512]) as pools:
+        buffer, other = await pools.get(512), await pools.get(512)
+        (page,) = pools.pools["512"]._supply.pages_with_free_items()
+        sources = [page.shared]
+        for step in (lambda: buffer.view, lambda: other.view, buffer.release, other.release):
+            step()
+            sources.append(page.shared)
+        before, made, *shared, idle = sources
+        assert before is idle is None
+        assert made is not None
+        assert all(source is made for source in shared), "the items of a page share it"
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="there the exporter is another")
+async def test_an_item_takes_less_than_72_bytes_at_home_and_700_with_its_view() -> None:
+    """Beside its own. A page has a mapping, which is an object, too, and so is each view."""
+    items = 1024
+    async with BufferPools("16 MiB", [PoolSpec(2048, items_per_page=64)]) as pools:
+        with await pools.get(1) as buffer:
+            assert len(buffer.view) == 1  # what is made once is made now
+        gc.collect()
+        tracemalloc.start()
+        try:
+            held = [pools.get_nowait(2048) for _ in range(items)]
+            views = [buffer.view for buffer in held]
+            shown = tracemalloc.get_traced_memory()[0] / items
+            del views
+            while held:
+                held.pop().release()
+            gc.collect()
+            at_home = tracemalloc.get_traced_memory()[0] / items
+        finally:
+            tracemalloc.stop()
+    assert at_home < 72
+    assert shown < 700
 
 
 # Releasing

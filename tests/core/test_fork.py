@@ -64,6 +64,7 @@ def test_what_a_child_writes_does_not_reach_its_parent() -> None:
 
     assert in_a_child(write) == b"mine.yours"
     assert bytes(view[:5]) == b"mine."
+    view.release()
     assert block.unmap()
 
 

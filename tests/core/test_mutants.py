@@ -956,7 +956,7 @@ async def test_an_item_that_is_lost_before_its_lease_was_made_keeps_its_last_hol
 async def test_a_buffer_whose_item_was_taken_back_can_neither_be_used_nor_released() -> None:
     async with entered(BufferPools(PAGE, [ONE])) as pools:
         nowhere: Any = _Nowhere()
-        assert nowhere.lists is nowhere.state is nowhere.block is nowhere
+        assert nowhere.lists is nowhere.state is nowhere
         item = object.__new__(Item)
         item.page, item.index, item.window = nowhere, 0, None
         buffer = hold(Buffer, pools.pools["one"]._supply, 100, item)

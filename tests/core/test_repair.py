@@ -57,6 +57,22 @@ async def test_a_page_that_had_begun_to_leave_and_is_exported_stays_charged_unti
         assert pools.budget.allocated == 4096
 
 
+async def test_a_page_whose_last_put_was_interrupted_is_given_back_although_it_was_shown() -> None:
+    async with entered(BufferPools(2 * 4096, [ONE_ITEM])) as pools:
+        pool = pools.pools["4096"]
+        buffer = await pools.get(1)
+        assert len(buffer.view) == 1
+        item, buffer._item = buffer._item, None
+        assert item is not None
+        pool._supply.clear(item)
+        item.page.free.append(item)
+        break_silently(pools)
+        pools._state.mend()
+        assert pool.reclaim() == 1
+        assert pools.budget.allocated == 0
+        pools.check()
+
+
 async def test_what_is_reserved_stays_charged() -> None:
     async with entered(BufferPools(4 * 4096, [ONE_ITEM])) as pools:
         held, reserved = await pools.get(1), await pools.reserve(100)

@@ -73,7 +73,7 @@ class Injector:
             self.place += 1
             return True
         while frame is not None:
-            if frame.f_code.co_name in ("__del__", "_anchor_died", "__release_buffer__"):
+            if frame.f_code.co_name in ("__del__", "_exporter_died", "__release_buffer__"):
                 self.place += 1
                 return True
             frame = frame.f_back

@@ -39,11 +39,11 @@ NOT_SHARED = {
         "Pool": {"_queue"},
         "PoolSpec": {"max_idle_items", "max_items", "min_items"},
         "Reservation": {"_nbytes"},
-        "Window": {"_nbytes", "_start"},
+        "Window": {"_nbytes"},
     },
     "The function that makes the lease sets it.": {"Buffer": {"_nbytes", "_pool"}},
     "It belongs to one lease, which is declared.": {
-        "Window": {"_anchor", "_exports", "_memory", "_stale", "_view", "item"}
+        "Window": {"_ended", "_exports", "_memory", "_stale", "_view", "item"}
     },
     "It belongs to one task.": {"Reserving": {"_coroutine", "_held", "_nbytes"}},
     "The task that makes the request sets it, with the queue, which is declared. The task that "
@@ -64,7 +64,8 @@ NOT_SHARED = {
         },
     },
     "It is set with `_running`, which is declared.": {"TaskQueue": {"_runner_id"}},
-    "The page has left the lists, which are declared.": {"MappedBlock": {"_mapping", "view"}},
+    "The page has left the lists, which are declared.": {"MappedBlock": {"_mapping"}},
+    "It saves to make the same again.": {"Page": {"shared"}},
     "The token has died.": {"Item": {"page"}},
     "It marks where the token is: in a cache, or lost. These lists are declared.": {
         "Item": {"index"}

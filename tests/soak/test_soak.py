@@ -25,7 +25,7 @@ from mbufpools._request import Request
 from mbufpools._reservation import Reservation
 from mbufpools._supply import Supply
 from mbufpools._waiters import Waiters
-from mbufpools._window import Window
+from mbufpools._window import Window, share
 from tests.soak import soak
 from tests.soak.__main__ import main
 from tests.soak._counters import STATM, Counters, MemoryWatch
@@ -166,7 +166,8 @@ def have_one_item_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """All buffers of a page have the memory of its first item."""
 
     def first(self: Supply, item: Item, nbytes: int) -> Window:
-        window = item.window = Window(item.page.block.view, 0, nbytes, self.stride)
+        item.page.shared = share(item.page.block.view, self.stride, item.page.items)
+        window = item.window = Window(item.page.shared, 0, nbytes, self.stride)
         return window
 
     monkeypatch.setattr(Supply, "window", first)
