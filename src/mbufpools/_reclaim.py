@@ -40,6 +40,8 @@ class Reclaimer:
     def with_idle(self) -> list[Supply]:
         """Return the supplies that may have an idle page, in the order of their sizes."""
         supplies = cast(dict[Supply, None], self._state.supplies_with_idle)
+        if not supplies:  # a dictionary that is empty is searched where its entries have been
+            return []
         return sorted(supplies, key=lambda supply: supply.rank)
 
     def charge(self, nbytes: int, needs: Needs) -> bool:

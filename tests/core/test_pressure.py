@@ -369,3 +369,17 @@ async def test_under_gc_a_waiter_is_served_when_the_gc_has_let_the_page_go(order
         pools.get_nowait(1000).release()
         with await pools.get(4000):
             assert 8 < anyio.current_time() <= 10
+
+
+async def test_the_gc_does_not_search_the_pools_for_idle_pages_if_there_are_none() -> None:
+    """A dictionary that many pools have left is as large as before, so a look at it takes time."""
+
+    class Unsearched(dict[Any, None]):
+        def __iter__(self) -> Any:
+            raise AssertionError("it was searched")
+
+    async with entered(three_pools(2)) as pools:
+        state = pools._state
+        state.supplies_with_idle = Unsearched()
+        assert pools._waiters.reclaimer.with_idle() == []
+        pools._gc()
