@@ -239,7 +239,6 @@ def hold(
     buffer._nbytes = nbytes
     buffer._item = item
     if tracker is not None:
-        supply.window(item, nbytes)  # so that the release has something to clear
         tracker.examine(item, supply.stride, supply.name)
         tracker.acquired((item.page, item.index), supply.name, nbytes, request)
     return buffer

@@ -327,6 +327,8 @@ class CachedSupply(Supply):
 
     def _put_cached(self, item: Item) -> None:
         """Put an item into the lists of its CPU (``pool_cache_put``)."""
+        if self.state.tracker is not None:
+            self.state.tracker.poison(item, self.stride)
         lists = self.cpus[self._cpu_of.pop((item.page, item.index), 0)]
         full = lists.put(item, self.depot.list_items)
         _mark(item, cached=True)

@@ -108,7 +108,6 @@ class LeaseTracker:
         """By what is held: the page and the number of an item, or the number of a claim. Leases
         come back from other threads and from ``__del__``, so this is a plain dictionary, each call
         of which is atomic."""
-        self._last: weakref.WeakKeyDictionary[Page, dict[int, Holder]] = weakref.WeakKeyDictionary()
         self.damages: list[str] = []
         """Descriptions of the items that were written to while they were free."""
 
@@ -161,17 +160,17 @@ class LeaseTracker:
 
     def poison(self, item: Item, stride: int) -> None:
         """Fill an item that comes home with the pattern, and note who held it last."""
-        holder = self.released((item.page, item.index))
-        view = item.page.block.view
+        page, index = item.page, item.index
+        holder = self.released((page, index))
+        view = page.block.view
         if view is not None:
-            view[item.index * stride : (item.index + 1) * stride] = _pattern(stride)
-            last = self._last.setdefault(item.page, {})
-            last.pop(item.index, None)
-            if holder is not None:
-                last[item.index] = holder
+            view[index * stride : (index + 1) * stride] = _pattern(stride)
+            if holder is not None:  # else the item was lost before its lease was made
+                page.last_holders[index] = holder
 
     def poison_page(self, page: Page, stride: int) -> None:
         """Fill all items of a new page."""
+        page.last_holders = {}
         if page.block.view is not None:
             page.block.view[: page.items * stride] = _pattern(stride) * page.items
 
@@ -191,7 +190,7 @@ class LeaseTracker:
         if _pattern(stride).startswith(found):  # compares in C, and makes no copy, as `==` would
             return None
         start = stride - len(bytes(found).lstrip(bytes([POISON])))
-        last = self._last.get(item.page, {}).get(item.index)
+        last = item.page.last_holders.get(item.index)
         return (
             f"an item of pool {pool!r} was written to after its release, from its byte "
             f"{start} on; it was last held as {last or 'something unknown'}"

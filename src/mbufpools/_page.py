@@ -77,12 +77,12 @@ class Page:
     """The items of one block of memory."""
 
     __slots__ = (
-        "__weakref__",
         "alarm",
         "block",
         "empty_since",
         "free",
         "items",
+        "last_holders",
         "left",
         "lists",
         "made",
@@ -93,6 +93,8 @@ class Page:
     empty_since: int
     """Microseconds of the loop's clock when the page came, or when its last item came back
     (``ph_timestamp``)."""
+    last_holders: dict[int, Any]
+    """In debug mode, which sets it: who held an item last, by the number of the item."""
 
     def __init__(self, block: Block, lists: PageLists) -> None:
         self.block: Block = block

@@ -178,15 +178,14 @@ class Supply(PageLists):
         window, item.window = item.window, None
         if window is not None:
             window.close()
-        tracker = self.state.tracker
-        if tracker is not None:
-            tracker.poison(item, self.stride)
 
     def put_watched(self, item: Item, nbytes: int) -> None:
         """Put an item back while each put is reported. From another thread the loop does it, so
         that no request is served before the put is told. `nbytes` are those of the lease; 0 stands
         for the whole item."""
         owner_loop = self.state.owner_loop
+        if self.state.tracker is not None:
+            self.state.tracker.poison(item, self.stride)
         if get_ident() != owner_loop.thread:
             owner_loop.run_on_owner(partial(self._put_watched, item, nbytes))
         elif not (self.wanted and self.curpage is None and self.hand_over(item)):

@@ -113,8 +113,9 @@ async def test_the_items_of_all_pages_never_overlap(size: int) -> None:
         pools.check()
 
 
+@pytest.mark.parametrize("debug", [False, True])
 async def test_the_view_is_made_when_it_is_first_asked_for_and_only_once(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, debug: bool
 ) -> None:
     made: list[tuple[int, int, int]] = []
     init = Window.__init__
@@ -124,7 +125,7 @@ async def test_the_view_is_made_when_it_is_first_asked_for_and_only_once(
         init(self, memory, index, nbytes, stride)
 
     monkeypatch.setattr(Window, "__init__", making)
-    async with BufferPools(4096, [100]) as pools:
+    async with BufferPools(4096, [100], debug=debug) as pools:
         first, second = await pools.get(30), await pools.get(100)
         assert made == []
         assert second.view is second.view

@@ -75,7 +75,8 @@ NOT_SHARED = {
     "It is a list on which no page ever is.": {"PageLists": {"none"}},
     "The hook is taken off when it fails.": {"Observer": {"hook"}},
     "Only reports tell of it, in debug mode.": {
-        "LeaseTracker": {"_noted", "_last", "damages"},
+        "LeaseTracker": {"_noted", "damages"},
+        "Page": {"last_holders"},
         "_Noted": {"holder", "task"},
     },
 }
