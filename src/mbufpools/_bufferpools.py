@@ -15,10 +15,10 @@ from __future__ import annotations
 import gc
 import warnings
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from threading import get_ident
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import anyio
 
@@ -302,14 +302,14 @@ class BufferPools:
 
     # Getting
 
-    async def get(self, nbytes: int) -> Buffer:
+    def get(self, nbytes: int) -> Coroutine[Any, Any, Buffer]:
         """Take a buffer of `nbytes` bytes from the smallest class that holds them.
 
-        It blocks, can be cancelled, is fair and fails as `Pool.get` does; it also raises what
-        `pool_for` raises.
+        It blocks, can be cancelled, is fair and fails as `Pool.get` does. The call itself, before
+        it is awaited, raises what `pool_for` raises.
         """
         pool = self._pool_of.get(nbytes + 63 >> 6) if type(nbytes) is int else None
-        return await (pool or self._search(nbytes)).get(nbytes)
+        return (pool or self._search(nbytes)).get(nbytes)
 
     def get_nowait(self, nbytes: int) -> Buffer:
         """Take a buffer of `nbytes` bytes at once, or raise `anyio.WouldBlock`.
