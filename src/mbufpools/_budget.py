@@ -4,8 +4,7 @@ Models ``mbuf_mem_limit`` and ``mbuf_mem_alloc`` (uipc_mbuf.c:m_pool_alloc, m_po
 
 The budget has no reference to a pool. It tells what happens through three callbacks, which
 `BufferPools._wire` sets: `min_limit` is asked before a new limit is set, `on_resize` is called
-after that, and `on_credit` after bytes came back. `credit` takes one more, `first`, which
-`SetState.page_out` uses to tell the event hook before `on_credit` wakes a request.
+after that, and `on_credit` after bytes came back.
 
 Invariants: `allocated` is the sum of the charged bytes that were not credited yet. It exceeds
 `limit` only as a debt, after `resize`. A charge is decided before the sum is changed, so a large
@@ -142,14 +141,13 @@ class Budget:
             self._low_memory = True
         return True
 
-    def credit(self, nbytes: int, *, first: Callable[[], None] = _nothing) -> None:
-        """Give `nbytes` charged bytes back, then call `first`, then `on_credit` (``m_pool_free``).
+    def credit(self, nbytes: int) -> None:
+        """Give `nbytes` charged bytes back, then call `on_credit` (``m_pool_free``).
 
         The subtraction is the first step, because a wakeup that ran before it would find no free
         bytes. Never blocks.
         """
         self.uncharge(nbytes)
-        first()
         self.on_credit(nbytes)
 
     def uncharge(self, nbytes: int) -> bool:

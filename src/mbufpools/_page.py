@@ -357,12 +357,11 @@ class PageLists:
 
     def _set_curpage(self, page: Page | None) -> None:
         self.curpage = page
-        self.show_stock()
+        self.stock = None if page is None or self.guarded else page.free
 
     def show_stock(self) -> None:
         """Compute `stock` again."""
-        page = self.curpage
-        self.stock = None if page is None or self.guarded else page.free
+        self._set_curpage(self.curpage)
 
     @property
     def guarded(self) -> bool:

@@ -201,9 +201,9 @@ class SetState:
                 )
         if gone:
             del self.quarantine[page]
-            self.budget.credit(
-                nbytes, first=lambda: self.observer.tell(EventKind.PAGE_OUT, name, nbytes)
-            )
+            self.budget.uncharge(nbytes)
+            self.observer.tell(EventKind.PAGE_OUT, name, nbytes)  # before it wakes a request
+            self.budget.on_credit(nbytes)
 
     def unreserve(self, number: int) -> None:
         """Give bytes back that were charged without a page. The wakeup policy is not asked if no

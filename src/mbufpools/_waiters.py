@@ -465,12 +465,12 @@ class Waiters:
     def claims_pages(self) -> bool:
         """True if a request waits that has a better right to new pages than a pool that would
         keep them for later; not under the kernel's rules."""
-        if not self.slow_path_may_serve:
-            return False
         order = self.order
-        return bool(order.short or order.debt_pass_limit is not None) or (
-            order.ordered and order.next_is_no_claim_yet(self.active)
-        )
+        if order.debt_pass_limit is not None:
+            return True
+        if not (self.active and self.slow_path_may_serve):
+            return False
+        return bool(order.short) or (order.ordered and order.next_is_no_claim_yet(self.active))
 
     @property
     def wants_more_than_a_page(self) -> bool:
