@@ -15,7 +15,6 @@ The modules of the core. Each imports only those above it:
 ``_memory``         `Memory` and `Block`: where pages come from
 ``_budget``         `Budget`: limit, allocated bytes, drops, and its callbacks
 ``_policies``       the names of the policies: wakeup, order, reclaim, curpage
-``_options``        the options of a pool set, as one object
 ``_window``         the exporter of one lease: its view, and what was made from it
 ``_page``           the pages of one pool, and the tokens of their items
 ``_request``        a parked request, and the queue of them

@@ -29,7 +29,6 @@ from ._errors import ConfigurationError, OversizeRequest, PoolCorruption, Reques
 from ._events import Hook, Observer
 from ._log import logger
 from ._memory import MappedMemory, Memory
-from ._options import SetOptions
 from ._owner_loop import OwnerLoop
 from ._policies import (
     APPLICATION,
@@ -137,31 +136,45 @@ class BufferPools:
         self._wire(
             limit,
             sizes,
-            SetOptions(
-                name=name,
-                wakeup=wakeup,
-                order=order,
-                reclaim=reclaim,
-                max_passes=max_passes,
-                near_limit_margin=near_limit_margin,
-                fast_acquire=fast_acquire,
-                debug=debug,
-                collect_garbage=collect_garbage,
-                memory=memory,
-                hook=hook,
-            ),
+            name=name,
+            wakeup=wakeup,
+            order=order,
+            reclaim=reclaim,
+            max_passes=max_passes,
+            near_limit_margin=near_limit_margin,
+            fast_acquire=fast_acquire,
+            debug=debug,
+            collect_garbage=collect_garbage,
+            memory=memory,
+            hook=hook,
         )
 
     def _wire(
-        self, limit: int | str, sizes: Iterable[int | str | PoolSpec], options: SetOptions
+        self,
+        limit: int | str,
+        sizes: Iterable[int | str | PoolSpec],
+        *,
+        name: str,
+        wakeup: Wakeup | str,
+        order: Order | str,
+        reclaim: Reclaim | str,
+        near_limit_margin: int | None,
+        fast_acquire: bool,
+        debug: bool,
+        collect_garbage: bool,
+        memory: Memory | None,
+        hook: Hook | None,
+        max_passes: int | None = None,
+        curpage: CurPage | str = CurPage.REFRESHED,
     ) -> None:
-        """Make the parts and connect them; the constructors of both kinds of set end here."""
-        self.name: str = options.name
-        name = self.name
-        self._wakeup = choose(Wakeup, options.wakeup)
-        if options.max_passes is not None:
-            require_count(options.max_passes, "max_passes", unit="passes")
-        source: object = MappedMemory() if options.memory is None else options.memory
+        """Make the parts and connect them; the constructors of both kinds of set end here. The
+        options are unchecked as yet; `max_passes` is of `BufferPools` only, and `curpage` of
+        `MbufPools`."""
+        self.name: str = name
+        self._wakeup = choose(Wakeup, wakeup)
+        if max_passes is not None:
+            require_count(max_passes, "max_passes", unit="passes")
+        source: object = MappedMemory() if memory is None else memory
         if isinstance(source, type) or not isinstance(source, Memory):
             raise TypeError(f"memory is {source!r}; expected an instance, as AccountedMemory()")
         self._owner_loop = OwnerLoop(name)
@@ -170,17 +183,17 @@ class BufferPools:
             owner_loop=self._owner_loop,
             budget=self._budget,
             memory=source,
-            observer=Observer(self._owner_loop.now, options.hook),
+            observer=Observer(self._owner_loop.now, hook),
             rules=self._rules,
-            curpage=choose(CurPage, options.curpage),
-            fast_acquire=options.fast_acquire,
-            tracker=LeaseTracker(self._owner_loop) if options.debug else None,
+            curpage=choose(CurPage, curpage),
+            fast_acquire=fast_acquire,
+            tracker=LeaseTracker(self._owner_loop) if debug else None,
         )
         self._waiters = Waiters(
             self._state,
-            choose(Order, options.order),
-            choose(Reclaim, options.reclaim),
-            options.max_passes,
+            choose(Order, order),
+            choose(Reclaim, reclaim),
+            max_passes,
         )
         if isinstance(sizes, str | PoolSpec) or not isinstance(sizes, Iterable):
             raise TypeError(
@@ -199,7 +212,7 @@ class BufferPools:
         """The pool of a request by the number of cache lines that it fills, as far as it is known.
         It saves the search in the sizes."""
         self._largest_page = max(spec.page_size for spec in specs)
-        margin = options.near_limit_margin
+        margin = near_limit_margin
         if margin is None:
             margin = 2 * self._largest_page
         self._margin = require_count(margin, "near_limit_margin", unit="bytes")
@@ -207,7 +220,7 @@ class BufferPools:
         # The observer is shared, so that a hook that raised is removed everywhere at once.
         self._taskq._observer = self._state.observer
         self._wakeup_runs = 0
-        self._collects = options.collect_garbage
+        self._collects = collect_garbage
         self._collected = -COLLECT_PERIOD
         self._grants_at_tick = 0
         self._wakeup_task = Task(self._run_wakeup, name="wakeup")

@@ -22,7 +22,6 @@ from ._cached_pool import CachedPool, CachedSupply, CpuBuffer, MbufPool
 from ._errors import ConfigurationError, LimitRangeError, OversizeRequest
 from ._events import Hook
 from ._memory import Memory
-from ._options import SetOptions
 from ._policies import (
     KERNEL,
     CurPage,
@@ -131,19 +130,17 @@ class MbufPools(BufferPools):
             nmbclust * MCLBYTES,
             [PoolSpec(MSIZE, name="mbufpl")]
             + [PoolSpec(stride_of(size), name=pool) for size, pool in clusters],
-            SetOptions(
-                name=name,
-                wakeup=wakeup,
-                order=order,
-                reclaim=reclaim,
-                curpage=curpage,
-                near_limit_margin=near_limit_margin,
-                fast_acquire=fast_acquire,
-                debug=debug,
-                collect_garbage=collect_garbage,
-                memory=memory,
-                hook=hook,
-            ),
+            name=name,
+            wakeup=wakeup,
+            order=order,
+            reclaim=reclaim,
+            curpage=curpage,
+            near_limit_margin=near_limit_margin,
+            fast_acquire=fast_acquire,
+            debug=debug,
+            collect_garbage=collect_garbage,
+            memory=memory,
+            hook=hook,
         )
 
     def _make_pool(self, spec: PoolSpec) -> MbufPool:

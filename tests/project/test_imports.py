@@ -32,7 +32,6 @@ CORE = [
     "_memory",
     "_budget",
     "_policies",
-    "_options",
     "_window",
     "_page",
     "_request",
