@@ -93,7 +93,10 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         )
         self._over_tls = False
         self._starting_tls = False
-        self._lost = asyncio.Event()
+        self._lost = False
+        self._awaiting_loss: list[asyncio.Future[None]] = []
+        """The futures of the tasks that wait until the connection is lost. (An `asyncio.Event` for
+        each connection would cost time and memory.)"""
         self._error: Exception | None = None
         """The reason for which the connection was lost."""
 
@@ -243,7 +246,7 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         transport = self._connected()
         if self._writing.state is Direction.ENDED:
             raise anyio.ClosedResourceError("write_eof was called, so nothing more can be written")
-        if self._lost.is_set() or transport.is_closing():
+        if self._lost or transport.is_closing():
             raise anyio.BrokenResourceError("the connection was lost") from self._error
         return transport
 
@@ -285,7 +288,7 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
 
     def _end_writing(self) -> None:
         transport = self._transport
-        if transport is None or self._lost.is_set():
+        if transport is None or self._lost:
             return
         if self._closed:
             self._close(transport)
@@ -314,7 +317,7 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
 
     def _give_up(self) -> None:
         try:
-            if self._transport is not None and not self._lost.is_set():
+            if self._transport is not None and not self._lost:
                 self._transport.abort()
         finally:
             # A transport that refuses to write may be unable to report the lost connection, too.
@@ -350,10 +353,13 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is lost, and the transport sends nothing more. Not for applications."""
-        if self._lost.is_set():
+        if self._lost:
             return
         self._error = exc if self._error is None else self._error
-        self._lost.set()
+        self._lost = True
+        for waiter in self._awaiting_loss:
+            if not waiter.done():
+                waiter.set_result(None)
         try:
             self._writing.lose()
         finally:
@@ -402,7 +408,7 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         try:
             await turn()
             await self._writing.sent()
-            if not (self._closed or self._lost.is_set()):
+            if not (self._closed or self._lost):
                 self._refuse_unread()
                 secured = await self._loop.start_tls(
                     transport,
@@ -416,9 +422,9 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
             failure = error
         finally:
             self._starting_tls = False
-            if secured is not None and not (self._closed or self._lost.is_set()):
+            if secured is not None and not (self._closed or self._lost):
                 self.connection_made(secured)
-            elif not self._lost.is_set():
+            elif not self._lost:
                 if self._writing.taken_away:
                     (secured or transport).abort()
                     self.connection_lost(failure)
@@ -426,7 +432,7 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
                     self._reading.come_back(transport)
         if self._closed:
             raise anyio.ClosedResourceError("the connection was closed on this side") from failure
-        if self._lost.is_set():
+        if self._lost:
             raise anyio.BrokenResourceError("TLS could not be started") from self._error
 
     def _refuse_unread(self) -> None:
@@ -448,7 +454,7 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
             return
         self._writing.state = Direction.CLOSED
         self._reading.close()
-        if self._transport is not None and not self._lost.is_set():
+        if self._transport is not None and not self._lost:
             if self._writing.taken_away:
                 self._close(self._transport)
             else:
@@ -461,7 +467,7 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         home when asyncio reports the lost connection, in one of the next turns of the loop.
         """
         self.close()
-        if self._transport is not None and not self._lost.is_set():  # asyncio's fails on a lost one
+        if self._transport is not None and not self._lost:  # asyncio's fails on a lost one
             self._expect_no_report()
             self._transport.abort()
 
@@ -483,7 +489,8 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         """
         self.close()
         try:
-            await turn()
+            if self._transport is None or self._lost:
+                await turn()
             await self._until_gone()
         except BaseException:
             self.abort()
@@ -492,8 +499,10 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
             raise
 
     async def _until_gone(self) -> None:
-        if self._transport is not None:
-            await self._lost.wait()
+        if self._transport is not None and not self._lost:
+            waiter = self._loop.create_future()
+            self._awaiting_loss.append(waiter)
+            await waiter
 
     async def __aenter__(self) -> Self:
         return self
@@ -511,7 +520,7 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         await self.aclose()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "lost" if self._lost.is_set() else "open"
+        state = "closed" if self._closed else "lost" if self._lost else "open"
         return (
             f"<PooledBufferedProtocol of {self._pools.name!r}, {state}: {self._reading!r}, "
             f"{len(self._writing)} to be written>"

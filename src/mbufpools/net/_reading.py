@@ -240,13 +240,9 @@ class Reading:
         self._tell()
         if self._waiting is not None:
             self._waiting.cancel()
-        try:
-            if self._transport is not None:
-                self._pause(self._transport)
-        finally:
-            self._end_room()
-            for buffer in unread:
-                buffer.end()
+        self._end_room()
+        for buffer in unread:
+            buffer.end()
 
     @property
     def _closed(self) -> bool:
