@@ -1,4 +1,4 @@
-"""While the pools are dry, bytes are read from the socket of a paused transport."""
+"""Bytes are read from the socket of a transport while the pools are dry, or bytes come fast."""
 
 from __future__ import annotations
 
@@ -150,6 +150,68 @@ async def test_a_close_ends_the_wait_for_memory_and_takes_none() -> None:
         connection.held.pop().release()
         with pytest.raises(anyio.ClosedResourceError):
             await receiving
+
+
+@pytest.mark.parametrize("closed_first", [False, True])
+async def test_a_cancellation_beside_a_close_is_not_taken_for_the_close(
+    closed_first: bool,
+) -> None:
+    async with dry(bytes(2 * SIZE)) as connection:
+        receiving = asyncio.create_task(connection.protocol.receive())
+        await turns(20)
+        if closed_first:
+            connection.protocol.close()
+        receiving.cancel()
+        connection.protocol.close()
+        with pytest.raises(asyncio.CancelledError):
+            await receiving
+        connection.held.pop().release()
+        assert connection.pools.statistics().nout == len(connection.held)
+
+
+async def test_a_close_during_the_wait_for_memory_leaves_no_cancellation_behind() -> None:
+    async with dry(bytes(2 * SIZE)) as connection:
+
+        async def receive() -> int:
+            with pytest.raises(anyio.ClosedResourceError):
+                await connection.protocol.receive()
+            task = asyncio.current_task()
+            assert task is not None
+            await asyncio.sleep(0)
+            return task.cancelling()
+
+        receiving = asyncio.create_task(receive())
+        await turns(20)
+        connection.protocol.close()
+        assert await receiving == 0
+
+
+async def test_while_memory_is_plenty_one_read_of_the_transport_fills_all_buffers() -> None:
+    asked = 0
+
+    class Counting(PooledBufferedProtocol):
+        def get_buffer(self, sizehint: int) -> memoryview | bytearray:
+            nonlocal asked
+            asked += 1
+            return super().get_buffer(sizehint)
+
+    data = random.Random(4).randbytes(3 * SIZE + 1)
+    with connected() as (ours, theirs):
+        async with checked(64 * SIZE, [PoolSpec(SIZE, items_per_page=1)]) as pools:
+            protocol = Counting(pools, SIZE, read_ahead=3)
+            own = ours.dup()
+            own.setblocking(False)
+            theirs.sendall(data)
+            await asyncio.get_running_loop().create_connection(lambda: protocol, sock=own)
+            await turns(20)
+            assert (asked, pools.statistics().nout) == (1, 3)
+            got = bytearray()
+            while len(got) < len(data):
+                buffer, nbytes = await protocol.receive()
+                with buffer:
+                    got += buffer.view[:nbytes]
+            assert got == data
+            await protocol.aclose()
 
 
 async def test_each_direct_receive_is_a_checkpoint() -> None:

@@ -1,9 +1,10 @@
-"""Reading from the socket of a paused transport, without the transport.
+"""Reading from the socket of a transport, without the transport.
 
-A transport that is paused reads nothing. So its socket can be read from directly, with one system
-call and no turn of the loop, and the transport goes on afterwards where this has ended. That holds
-for the plain transports of asyncio and uvloop only: TLS keeps bytes of its own, and what a
-transport of another library does with the bytes is not known.
+A transport reads nothing while it is paused, and while its call of `buffer_updated` lasts. So its
+socket can be read from directly, with one system call and no turn of the loop, and the transport
+goes on afterwards where this has ended. That holds for the plain transports of asyncio and uvloop
+only: TLS keeps bytes of its own, and what a transport of another library does with the bytes is not
+known.
 """
 
 from __future__ import annotations

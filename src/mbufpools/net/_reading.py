@@ -17,6 +17,10 @@ stays paused, and the next call of `receive` asks the kernel whether bytes have 
 waits for a buffer and fills that in the same way. If not, the transport reads again. (This is done
 for plain sockets only, because TLS keeps bytes of its own.)
 
+While memory is plenty, each buffer that the transport fills is followed by such a direct read,
+until `read_ahead` buffers are full: bytes that come fast cost one turn of the loop for several
+buffers.
+
 uvloop asks for a buffer speculatively if the last one came back full, and may then find no bytes.
 The same happens on every loop at the end of a connection. A buffer that got no byte is released at
 the next turn of the loop. (uvloop must not pause inside ``get_buffer``, because libuv would call a
@@ -28,6 +32,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import anyio
 
@@ -62,6 +67,7 @@ class Reading:
     ) -> None:
         self._loop = loop
         self._pool = pools.pool_for(nbytes)
+        self._budget = pools.budget
         self._has_transport = has_transport
         """Tells whether the protocol still has the transport, and the transport is open."""
         self._fail = fail
@@ -92,15 +98,17 @@ class Reading:
         self._returning = False
         """True if `_return_unused` is scheduled."""
         self._direct: Direct | None = None
-        """The transport's socket, if it can be read from beside the transport."""
+        """The transport's socket, if it can be read from beside the transport; see `_socket`."""
+        self._asked_for_direct = False
+        """True if `_direct` is known. Most connections do not need it."""
         self._hungry = False
         """True if bytes were read while the transport was paused, and it still is."""
         self._receiving = False
         """True while a task is in `receive`."""
         self._news: asyncio.Future[None] | None = None
         """Awaited by the receiver until something changes for it."""
-        self._waiting: anyio.CancelScope | None = None
-        """The scope of a receiver that waits for the pools."""
+        self._waiting: asyncio.Task[Any] | None = None
+        """The receiver that waits for the pools."""
 
     def __repr__(self) -> str:
         return f"{len(self._full)} full, {self._filled} bytes in the next"
@@ -108,7 +116,7 @@ class Reading:
     def start(self, transport: asyncio.Transport) -> None:
         """Control the reading of `transport` from now on: it has connected, or speaks TLS now."""
         self._transport = transport
-        self._direct = direct(transport)
+        self._direct, self._asked_for_direct = None, False
         self._hungry = False
         self._paused = False
         if not (self._closed or self._may_read()):
@@ -171,6 +179,7 @@ class Reading:
                     self._tell()
                 return
             self._queue_if_full()
+            self._read_on()
         if self._transport is not None and not self._may_read():
             self._pause(self._transport)
         if self._news is not None:
@@ -283,19 +292,24 @@ class Reading:
             self._news.set_result(None)
 
     async def _wait_for_the_pools(self) -> None:
+        self._waiting = task = asyncio.current_task()
+        assert task is not None
+        cancels = task.cancelling()
         try:
-            with anyio.CancelScope() as self._waiting:
-                buffer = await self._pool.get(self._nbytes)
-                if self._closed:
-                    buffer.end()
-                else:
-                    self._adopt(buffer, waited=True)
+            buffer = await self._pool.get(self._nbytes)
+        except asyncio.CancelledError:
+            # `close` has cancelled it, as the end of an asyncio.timeout does. (A cancel scope would
+            # make forty calls more.) Perhaps something else has cancelled it, too.
+            if self._closed and task.uncancel() <= cancels:
+                return
+            raise
         finally:
             self._waiting = None
+        self._adopt(buffer, waited=True)
         if self._hungry:
             return  # the next receive looks for more
         self._resume()
-        if self._direct is not None:
+        if self._socket() is not None:
             return
         # The kernel probably has more than the spare byte, so the loop gets time to read it. The
         # loop polls the sockets in the first turn, and in each turn may run tasks before readers.
@@ -309,29 +323,59 @@ class Reading:
         with those that have arrived. `waited` says that there was no memory for it at first."""
         if self._peer is not None:
             self._peer.read_ahead(buffer)
-        count = min(len(self._carry), buffer.nbytes)
-        if count:
+        count = 0
+        if self._carry:
+            count = min(len(self._carry), self._nbytes)
             buffer.view[:count] = self._carry[:count]
             del self._carry[:count]
         self._filling, self._filled = buffer, count
-        more = self._read_directly() if count < buffer.nbytes else 0
+        more = self._read_directly() if count < self._nbytes else 0
         self._filled += more
         # Memory that was not waited for may be there for the transport, too.
-        self._hungry = more > 0 and (waited or self._filled == buffer.nbytes)
+        self._hungry = more > 0 and (waited or self._filled == self._nbytes)
         self._queue_if_full()
-        self._return_unused()
+        if not self._filled:
+            self._return_unused()
 
     def _read_directly(self) -> int:
         """Read what has arrived into the rest of the buffer, while the transport is paused."""
-        if self._direct is None or self._transport is None or not self._has_transport():
+        socket = self._socket()
+        if socket is None or not self._has_transport():
             return 0
         assert self._filling is not None
         try:
             with self._filling.view[self._filled :] as room:
-                return self._direct.read(room)
+                return socket.read(room)
         except OSError as error:
             self._fail(error)
             return 0
+
+    def _read_on(self) -> None:
+        """The transport has filled a buffer, so more has probably arrived. Read it at once: that
+        saves a turn of the loop for each buffer, and reading goes on by itself if this fills one,
+        too. If memory is scarce, the first buffer of another connection goes before."""
+        budget = self._budget
+        while (
+            len(self._full) < self._read_ahead
+            and 2 * budget.available >= budget.limit
+            and self._filling is None
+            and not self._closed
+            and self._bytes_wait()
+        ):
+            try:
+                self._adopt(self._pool.get_nowait(self._nbytes), waited=False)
+            except REFUSED:
+                return
+
+    def _bytes_wait(self) -> bool:
+        """Return True if bytes have arrived that can be read beside the transport."""
+        socket = self._socket()
+        return socket is not None and self._has_transport() and socket.waiting() > 0
+
+    def _socket(self) -> Direct | None:
+        if not self._asked_for_direct and self._transport is not None:
+            self._direct, self._asked_for_direct = direct(self._transport), True
+        return None if self._transport is None else self._direct
 
     def _queue_if_full(self) -> None:
         if self._filling is not None and self._filled == self._nbytes:
@@ -344,9 +388,7 @@ class Reading:
         if self._transport is None or self._closed:
             return
         if self._hungry:
-            self._hungry = (
-                self._direct is not None and self._has_transport() and self._direct.waiting() > 0
-            )
+            self._hungry = self._bytes_wait()
         wants = (self._carry or self._hungry) and self._filling is None
         if wants and len(self._full) < self._read_ahead:
             try:

@@ -147,18 +147,17 @@ class Writing:
     @property
     def ready(self) -> bool:
         """True if the transport is connected, this protocol has it, and nothing has ended."""
+        return self.state is Direction.OPEN and self.has_transport()
+
+    def has_transport(self) -> bool:
+        """Return True if this protocol has the transport, and that is open."""
         transport = self._transport
-        if self.state is not Direction.OPEN or transport is None or transport.is_closing():
+        if transport is None or transport.is_closing():
             return False
         try:  # as `taken_away`, without its call
             return self._get_protocol() is self._protocol
         except AttributeError:
             return True
-
-    def has_transport(self) -> bool:
-        """Return True if this protocol has the transport, and that is open."""
-        transport = self._transport
-        return transport is not None and not transport.is_closing() and not self.taken_away
 
     @property
     def taken_away(self) -> bool:
