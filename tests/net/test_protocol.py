@@ -921,6 +921,18 @@ async def test_a_transport_that_refuses_to_write_ends_the_connection_and_every_w
     assert [str(report["exception"]) for report in reports] == ["planted"]
 
 
+async def test_a_buffer_that_the_end_has_reached_before_it_was_received_can_be_released() -> None:
+    with connected() as (ours, theirs):
+        async with checked() as pools, protocol_on(ours, pools) as protocol:
+            theirs.sendall(b"last")
+            await turns()
+            theirs.shutdown(socket.SHUT_WR)
+            await turns()
+            buffer, nbytes = await protocol.receive()
+            assert buffer.view[:nbytes] == b"last"
+            buffer.release()  # the transport has the memory behind these bytes no more
+
+
 async def test_each_direction_ends_separately() -> None:
     with connected() as (ours, theirs):
         async with checked() as pools, protocol_on(ours, pools) as protocol:

@@ -265,6 +265,8 @@ class Reading:
         elif self._filling is not None and self._filled:
             received = self._filling, self._filled
             self._filling, self._filled = None, 0
+            if self._room is not None:  # which the transport got, and then found no bytes
+                self._end_room()
         else:
             return None
         if self._peer is not None:
