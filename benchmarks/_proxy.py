@@ -173,12 +173,12 @@ async def _by_pools(
 
     def connected() -> PooledBufferedProtocol:
         protocol = PooledBufferedProtocol(pools, size)
-        tasks.start_soon(serve, protocol)
+        tasks.create_task(serve(protocol))
         return protocol
 
     async with (
         BufferPools(limit, [size], debug=debug) as pools,
-        anyio.create_task_group() as tasks,
+        asyncio.TaskGroup() as tasks,  # the streams have asyncio's tasks, too
     ):
         with closing(await loop.create_server(connected, HOST, 0, backlog=1024)) as server:
             yield Proxy(server.sockets[0].getsockname()[1], lambda: pools.budget.peak)
