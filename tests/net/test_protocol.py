@@ -929,7 +929,7 @@ async def test_a_buffer_that_the_end_has_reached_before_it_was_received_can_be_r
             theirs.shutdown(socket.SHUT_WR)
             await turns()
             buffer, nbytes = await protocol.receive()
-            assert buffer.view[:nbytes] == b"last"
+            assert bytes(buffer.view[:nbytes]) == b"last"
             buffer.release()  # the transport has the memory behind these bytes no more
 
 

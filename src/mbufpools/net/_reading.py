@@ -303,7 +303,7 @@ class Reading:
             # `close` has cancelled it, as the end of an asyncio.timeout does. (A cancel scope would
             # make forty calls more.) Perhaps something else has cancelled it, too.
             if self._closed and task.uncancel() <= cancels:
-                return
+                return  # noqa: ASYNC104 - `close` has asked for this alone
             raise
         finally:
             self._waiting = None
