@@ -191,14 +191,15 @@ class Supply(PageLists):
             owner_loop.run_on_owner(partial(self._put_watched, item, nbytes))
         elif (
             # Pages are idle, and none for long enough; no request waits, and the gate is open. So
-            # this put changes nothing else. (It is one of ten calls instead of almost fifty.)
-            len(page.free) + 1 < page.alarm
-            and owner_loop.open_to
+            # this put is as an unwatched one. (That makes ten calls instead of almost fifty.)
+            owner_loop.open_to
             and not (state.waiting or state.budget.debt)
             and self._empty
             and self._now() - next(iter(self._empty)).empty_since <= WAIT_FREE
         ):
             self.nput += 1; page.free.append(item)  # noqa: E702 - one step  # fmt: skip
+            if len(page.free) >= page.alarm:  # after the append: another thread may add one, too
+                self._returned(page, nbytes)
         elif not (self.wanted and self.curpage is None and self.hand_over(item)):
             self._put_watched(item, nbytes)
 
