@@ -257,6 +257,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
     __slots__ = (
         "_aside",
         "_before",
+        "_between",
         "_callbacks",
         "_cancelled_at_the_end",
         "_cause",
@@ -357,6 +358,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         """The services of libraries."""
         self._threads: dict[LabThread, LabTask] = {}
         """The threads of the program, each with the task that serves it."""
+        self._between = False
+        """Whether the next callback has still to begin, so that a thread may come before it."""
         self._is_threadsafe = False
         """Whether what runs has been called by `call_soon_threadsafe`."""
         self._time_passed = False
@@ -472,8 +475,11 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             asyncio._enter_task(self, task)
 
     def runs_at_once(self, thread: LabThread) -> bool:
-        """Choose whether a thread that can run does so in the middle of the step that runs."""
-        return self._running is not None and self._schedule.runs_at_once(thread.title)
+        """Choose whether a thread that can run does so in the middle of the step that runs, or
+        before the next callback; not in the middle of a callback."""
+        return (self._running is not None or self._between) and self._schedule.runs_at_once(
+            thread.title, between=self._between
+        )
 
     def thread_failed(self, thread: LabThread, error: BaseException) -> None:
         """Complain of an exception that has ended a thread, but not if the lab has cancelled what
@@ -875,6 +881,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 held.append(called)
                 continue
             function = handle._callback
+            if self._threads and _lockstep.is_of_program(function):
+                self._let_threads_come_first()
+                if handle._cancelled:
+                    continue
             self._cause = origin
             if recorder.active and _is_of_library(function):
                 owner = _owner(function)
@@ -889,6 +899,16 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                     handle._run()
             else:
                 handle._run()
+
+    def _let_threads_come_first(self) -> None:
+        """Let threads run before the next callback, if that is chosen."""
+        since = self._since
+        self._since = len(self._schedule.steps)
+        self._between = True
+        try:
+            _lockstep.give_way()
+        finally:
+            self._between, self._since = False, since
 
     def _begin_iteration(self) -> None:
         """Put the timers that are due behind all that is ready, as asyncio does at the beginning of

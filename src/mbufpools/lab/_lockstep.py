@@ -77,7 +77,7 @@ class Host(Protocol):
         """Make a task that serves the thread."""
 
     def runs_at_once(self, thread: LabThread) -> bool:
-        """Choose whether a thread that can run does so in the middle of the step that runs."""
+        """Choose whether a thread that can run does so before the event loop goes on."""
 
     def thread_failed(self, thread: LabThread, error: BaseException) -> None:
         """Note that an exception has ended the thread."""
@@ -227,7 +227,8 @@ def can_others_run(thread: LabThread) -> bool:
 
 
 def give_way() -> None:
-    """Let another thread come first, before the program takes a lock."""
+    """Let another thread come first, before the program takes a lock, or before the event loop runs
+    a callback of the program."""
     thread = current()
     if thread is not None:
         thread.give_way()
@@ -237,10 +238,13 @@ def give_way() -> None:
 
 
 def _runs_at_once(thread: LabThread) -> bool:
-    """Let a thread run up to where another one may come first, if that is chosen, in the middle of
-    a step of the event loop. Return False if it does not run."""
-    if not thread.ready or _host is None or not _host.runs_at_once(thread):
+    """Let a thread run up to where another one may come first, if that is chosen, before the event
+    loop goes on. Return False if it does not run."""
+    late = thread.condition is not None and thread.deadline <= _running.now()
+    if not (thread.ready or late) or _host is None or not _host.runs_at_once(thread):
         return False
+    if late:  # its own task would tell it only after the callbacks
+        thread.wake(timed_out=True)
     with _waiting():
         thread.step()
     return True
@@ -512,6 +516,15 @@ def called_by_program(inner: frozenset[str]) -> bool:
     while frame is not None and frame.f_code.co_name in inner:
         frame = frame.f_back
     return frame is not None and _is_of_program(frame)
+
+
+def is_of_program(callback: Any) -> bool:
+    """Return True if the program has called for a callback of the event loop: for a function of its
+    own, or for a public one of a library, such as `Event.set`."""
+    name = str(getattr(callback, "__qualname__", ""))
+    private = "<locals>" in name or name.rpartition(".")[2].startswith("_")
+    module = str(getattr(callback, "__module__", None) or "")
+    return not (private and module.startswith(("asyncio.", "anyio.", "trio.")))
 
 
 def program_line() -> str:

@@ -428,13 +428,15 @@ class Schedule:
         self.picks[anchor] = values[index]
         return index
 
-    def runs_at_once(self, thread: str) -> bool:
-        """Choose whether a thread that can run does so in the middle of the step that runs."""
+    def runs_at_once(self, thread: str, *, between: bool = False) -> bool:
+        """Choose whether a thread that can run does so in the middle of the step that runs, or
+        before a callback that comes after it."""
         if self._closed:
             return False
         anchor, runs = self._pick(2, costs=True)
         if runs:
-            self.starts[anchor] = f"{thread} runs in the middle of this step"
+            where = "before a callback that comes after" if between else "in the middle of"
+            self.starts[anchor] = f"{thread} runs {where} this step"
         return bool(runs)
 
     def _pick(self, count: int, *, costs: bool) -> tuple[Anchor, int]:

@@ -166,6 +166,9 @@ class _Backend(trio.abc.Instrument):
         self._quiet_since = 0
         self._origin = 0
         self._running: Name | None = None
+        self._between = False
+        """Whether what `run_sync_soon` has called for has still to begin, so that a thread may come
+        before it."""
         self._outcome = Outcome()
         self._ending = False
         self._executed: Schedule | None = None
@@ -672,11 +675,12 @@ class _Backend(trio.abc.Instrument):
         return nullcontext()
 
     def runs_at_once(self, thread: LabThread) -> bool:
-        """Choose whether a thread that can run does so in the middle of the step that runs."""
+        """Choose whether a thread that can run does so in the middle of the step that runs, or
+        before what `run_sync_soon` has called for."""
         schedule = self._schedule
-        if schedule is None or self._ending or self._running is None:
+        if schedule is None or self._ending or (self._running is None and not self._between):
             return False
-        return schedule.runs_at_once(thread.title)
+        return schedule.runs_at_once(thread.title, between=self._between)
 
     def thread_failed(self, thread: LabThread, error: BaseException) -> None:
         """Note an exception that ended a thread, unless the lab cancelled what it waited for."""
@@ -721,6 +725,12 @@ class _Backend(trio.abc.Instrument):
     def _let_others_run(self, schedule: Schedule, batch: list[trio.lowlevel.Task]) -> None:
         """Put the tasks of the program back, because trio's own are in the batch."""
         runq = _run.GLOBAL_RUN_CONTEXT.runner.runq
+        if any(map(_lockstep.is_of_program, _called_soon())):
+            self._between = True
+            try:
+                _lockstep.give_way()
+            finally:
+                self._between = False
         ours = [task for task in batch if task in self._names]
         self._foreign += 1
         self._others_ran = True
@@ -1000,6 +1010,13 @@ def _how_it_ended(error: BaseException | None) -> str:
     if only(trio.Cancelled, error):
         return f"{OVER}: it was cancelled"
     return f"{OVER}{RAISED}{first_line(describe(error))}"
+
+
+def _called_soon() -> Iterator[Any]:
+    """Yield the functions that `run_sync_soon` has called for, and that have not run."""
+    entries = _run.GLOBAL_RUN_CONTEXT.runner.entry_queue
+    for function, _ in (*entries.queue, *entries.idempotent_queue):
+        yield function
 
 
 def _closes_generator(task: trio.lowlevel.Task) -> bool:
