@@ -32,6 +32,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_other_loops``      objects of asyncio that an earlier execution has bound to its event loop
 ``_anyio_use``        whether the program uses anyio
 ``_outsiders``        threads that the program has not started, and timers of the system
+``_real_locks``       the methods of real locks, also where a test has patched them
 ``_replaced``         replaces functions of modules, and the copies that other modules hold
 ``_redirected``       makes a function of C a function in Python, wherever a program holds it
 ``_chance``           `random`, `os.urandom` and their kind, the same in every execution

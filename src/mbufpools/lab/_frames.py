@@ -6,8 +6,9 @@ import os
 import sys
 import sysconfig
 from functools import cache
-from os import getcwd  # a test may patch the name in `os`
+from os import getcwd, listdir, stat  # a test may patch the names in `os`
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from types import FrameType
 
 __all__ = ["caller", "is_installed", "is_plumbing", "own_frame", "short_path"]
@@ -66,9 +67,17 @@ def is_installed(file: str) -> bool:
     if not INSTALLED.isdisjoint(Path(file).parts):
         return True
     directory = os.path.dirname(file)
-    while os.path.isfile(os.path.join(directory, "__init__.py")):
+    while S_ISREG(_mode(os.path.join(directory, "__init__.py"))):
         directory = os.path.dirname(directory)
     # `pip install --target` leaves this beside the packages.
-    return os.path.isdir(directory) and any(
-        name.endswith(".dist-info") for name in os.listdir(directory)
+    return S_ISDIR(_mode(directory)) and any(
+        name.endswith(".dist-info") for name in listdir(directory)
     )
+
+
+def _mode(path: str) -> int:
+    """Return the kind of a file, as `os.stat` does; 0 if there is none."""
+    try:
+        return stat(path).st_mode
+    except (OSError, ValueError):
+        return 0

@@ -25,12 +25,12 @@ from typing import Any
 
 from . import _lockstep
 from ._lockstep import called_by_program, is_starting
+from ._real_locks import give_back_really, make_lock, take_really
 from ._redirected import methods_replaced
 from ._running import inside, now
 
 __all__ = ["LOCKS", "older_locks", "released"]
 
-_real_lock: Any = threading.Lock
 _real_rlock: Any = threading.RLock
 _python_rlock: Any = threading._RLock  # the version in Python
 _TAKING = frozenset({"_take", "_take_older", "acquire", "enter", "__enter__", "enter_context"})
@@ -77,13 +77,13 @@ class _LockKind(type):
     """Makes ``threading.Lock()`` a real lock outside of the program; both kinds are instances."""
 
     def __call__(cls) -> Any:
-        return super().__call__() if inside() else _real_lock()
+        return super().__call__() if inside() else make_lock()
 
     def __instancecheck__(cls, instance: object) -> bool:
         return type(instance) in (cls, _LOCK_TYPE)
 
 
-_LOCK_TYPE = type(_real_lock())
+_LOCK_TYPE = type(make_lock())
 
 
 class _Lock(metaclass=_LockKind):
@@ -92,15 +92,15 @@ class _Lock(metaclass=_LockKind):
     __slots__ = ("__weakref__", "_lock")
 
     def __init__(self) -> None:
-        self._lock = _real_lock()
+        self._lock = make_lock()
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         if not inside() or is_starting():
-            return bool(self._lock.acquire(blocking, timeout))
-        return _take(self._lock.acquire, self._lock.locked, blocking, timeout)
+            return bool(take_really(self._lock, blocking, timeout))
+        return _take(partial(take_really, self._lock), self._lock.locked, blocking, timeout)
 
     def release(self) -> None:
-        self._lock.release()
+        give_back_really(self._lock)
         if inside():
             _lockstep.recheck()
 
@@ -216,7 +216,7 @@ def _in_lockstep(cls: type) -> dict[str, Any]:
 
 
 _OLDER_RLOCK = type(_real_rlock())
-_CLASSES = [type(_real_lock()), _OLDER_RLOCK]
+_CLASSES = [type(make_lock()), _OLDER_RLOCK]
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from anyio.lowlevel import checkpoint
 
 from . import _interrupts, _running
 from ._outcome import Unsupported, refuse
+from ._real_locks import give_back_really, make_lock, take_really
 from .hooks import short_path
 
 __all__ = [
@@ -64,8 +65,6 @@ SLICE = 0.1
 FAREWELL = 1.0
 """Real seconds that a thread has to end when the execution is over."""
 
-_make_lock = threading.Lock
-"""A real lock, also while the lab replaces the program's."""
 _STDLIB = sys.stdlib_module_names
 _LIBRARIES = {"anyio", "trio", "outcome", "sniffio"}
 
@@ -127,17 +126,17 @@ def end() -> None:
     """End all threads of the execution. Takes real time only if one does not end."""
     global _execution, _host
     _execution = None
-    if _threads:
-        executors = logging.getLogger("concurrent.futures")
-        before, executors.disabled = executors.disabled, True  # a worker reports how it ended
-        try:
-            for thread in _threads:
-                thread.kill()
-        finally:
-            executors.disabled = before
-    for table in (_threads, _by_ident, _to_start, _to_wake):
-        table.clear()
-    _host = None
+    executors = logging.getLogger("concurrent.futures")
+    before = executors.disabled
+    executors.disabled = before or bool(_threads)  # a worker reports how it ended
+    try:
+        for thread in _threads:
+            thread.kill()
+    finally:
+        executors.disabled = before
+        for table in (_threads, _by_ident, _to_start, _to_wake):
+            table.clear()
+        _host = None
 
 
 def start(thread: LabThread) -> None:
@@ -325,9 +324,9 @@ class LabThread:
         self.deadline = math.inf
         self.keeps_python = False
         self._join, self._let_go, self._began = join, let_go, began
-        self._go, self._back = _make_lock(), _make_lock()
-        self._go.acquire()
-        self._back.acquire()
+        self._go, self._back = make_lock(), make_lock()
+        take_really(self._go)
+        take_really(self._back)
         self._timed_out = False
         self._killed = False
         self._error: BaseException | None = None
@@ -341,7 +340,7 @@ class LabThread:
         self._ident = threading.get_ident()
         _by_ident[self._ident] = self
         _running.add_thread(self._sleep)
-        self._go.acquire()
+        take_really(self._go)
         try:
             if not self._killed:
                 function()
@@ -357,7 +356,7 @@ class LabThread:
             _running.remove_thread()
             _by_ident.pop(self._ident, None)
             self.over = True
-            self._back.release()
+            give_back_really(self._back)
 
     def park(self, condition: Callable[[], bool] | None, timeout: float | None) -> bool:
         """Let the event loop go on until a condition holds. Return False if the timeout came
@@ -366,8 +365,8 @@ class LabThread:
             raise ThreadEnded
         self.condition = condition
         self.deadline = math.inf if timeout is None else _running.now() + timeout
-        self._back.release()
-        self._go.acquire()
+        give_back_really(self._back)
+        take_really(self._go)
         if self._killed:
             raise ThreadEnded
         return not self._timed_out
@@ -377,8 +376,8 @@ class LabThread:
         if self._killed:
             raise ThreadEnded
         self.ready = True
-        self._back.release()
-        self._go.acquire()
+        give_back_really(self._back)
+        take_really(self._go)
         if self._killed:
             raise ThreadEnded
 
@@ -435,9 +434,9 @@ class LabThread:
 
     def _run_on(self) -> bool:
         """Let the thread run until it waits or ends; return False if Ctrl-C was pressed."""
-        self._go.release()
+        give_back_really(self._go)
         waited = 0.0
-        while not self._back.acquire(timeout=SLICE):
+        while not take_really(self._back, timeout=SLICE):
             waited += SLICE
             if _interrupts.pending():
                 self._lose()
@@ -468,8 +467,8 @@ class LabThread:
             return
         self._killed = True
         self.ready, self.condition = False, None
-        self._go.release()
-        if self._back.acquire(timeout=FAREWELL):
+        give_back_really(self._go)
+        if take_really(self._back, timeout=FAREWELL):
             self._await_end()
             self._forget()
         else:

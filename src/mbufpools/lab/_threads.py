@@ -28,6 +28,7 @@ from ._declare import recorder
 from ._locks import LOCKS, released
 from ._lockstep import LabThread, is_starting, program_line, starting
 from ._outcome import refuse
+from ._real_locks import give_back_really, make_lock, take_really
 from ._redirected import real
 from ._running import inside, now
 from ._wrong_backend import is_asked_for_a_loop, refuse_asyncio
@@ -58,7 +59,6 @@ _process_executor: Any = ProcessPoolExecutor
 _submit_to_process: Any = _process_executor.submit
 _loop: Any = asyncio.BaseEventLoop
 _init_loop = _loop.__init__
-_real_lock: Any = threading.Lock
 _called: list[str] = []
 """What the thread that is started next will run, if the lab knows."""
 
@@ -69,7 +69,7 @@ def _start_in_lockstep(thread: Any) -> None:
         return
     refuse_under_dpor()
     lab_thread = LabThread(
-        _title(thread), partial(_join, thread), partial(_let_go, thread), program_line()
+        _title(thread), partial(join_really, thread), partial(_let_go, thread), program_line()
     )
     lab_thread.keeps_python = not thread.daemon and not _is_worker(thread)
     run = thread.run
@@ -106,9 +106,12 @@ def start_really(thread: threading.Thread) -> None:
         _start(thread)
 
 
-def join_really(thread: threading.Thread, timeout: float) -> None:
+def join_really(thread: threading.Thread, timeout: float = -1) -> None:
     """Wait in real time until a thread has ended, for so many seconds at most."""
-    _join(thread, timeout)
+    ends = getattr(thread, "_tstate_lock", None)  # by which Python 3.12 and older wait
+    if ends is not None and take_really(ends, True, timeout):
+        give_back_really(ends)
+    _join(thread, None if timeout < 0 else timeout)
 
 
 def _is_worker(thread: Any) -> bool:
@@ -169,13 +172,13 @@ def _wait_in_lockstep(condition: Any, timeout: float | None = None) -> bool:
     if not condition._is_owned():
         raise RuntimeError("cannot wait on un-acquired lock")
     # As `threading` does it: a lock that is taken, and that `notify` releases.
-    waiter = _real_lock()
-    waiter.acquire()
+    waiter = make_lock()
+    take_really(waiter)
     condition._waiters.append(waiter)
     woken = False
     try:
         with released(condition):
-            woken = _lockstep.wait(lambda: bool(waiter.acquire(False)), timeout)
+            woken = _lockstep.wait(lambda: take_really(waiter, False), timeout)
         return woken
     finally:
         if not woken and waiter in condition._waiters:

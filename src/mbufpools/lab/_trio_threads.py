@@ -24,13 +24,12 @@ from trio._core import _thread_cache
 
 from . import _lockstep
 from ._lockstep import LabThread, program_line
+from ._real_locks import give_back_really, make_lock, take_really
 from ._running import inside, now
 from ._threads import join_really, refuse_under_dpor, start_really, thread_title
 
 __all__ = ["ThreadCache"]
 
-_make_lock = threading.Lock
-"""A real lock, also while the lab replaces the program's."""
 FAREWELL = 1.0
 """Real seconds that an idle thread has to end when the execution is over."""
 
@@ -92,9 +91,9 @@ class _Worker:
         self._last: LabThread | None = None
         self._lost = False
         """Whether a job does not end."""
-        self._given = _make_lock()
+        self._given = make_lock()
         """Is released once for each job."""
-        self._given.acquire()
+        take_really(self._given)
         self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
         start_really(self._thread)
 
@@ -112,13 +111,13 @@ class _Worker:
             thread.ready, thread.condition = False, lambda: before.over
         self._job = job
         self._last = self._next = thread
-        self._given.release()
+        give_back_really(self._given)
         _lockstep.start(thread)
 
     def end(self) -> None:
         """End the thread, whose job is over or lost, and wait for it in real time, if it ends."""
         self._job = None  # it may not have begun
-        self._given.release()
+        give_back_really(self._given)
         if not self._lost:
             join_really(self._thread, FAREWELL)
 
@@ -129,7 +128,7 @@ class _Worker:
 
     def _work(self) -> None:
         while True:
-            self._given.acquire()
+            take_really(self._given)
             thread, self._next = self._next, None
             if thread is None:
                 return
