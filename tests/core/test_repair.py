@@ -61,7 +61,8 @@ async def test_a_page_whose_last_put_was_interrupted_is_given_back_although_it_w
     async with entered(BufferPools(2 * 4096, [ONE_ITEM])) as pools:
         pool = pools.pools["4096"]
         buffer = await pools.get(1)
-        assert len(buffer.view) == 1
+        with buffer.view as view:
+            assert len(view) == 1
         item, buffer._item = buffer._item, None
         assert item is not None
         pool._supply.clear(item)
