@@ -65,6 +65,8 @@ async def test_a_page_whose_last_put_was_interrupted_is_given_back_although_it_w
             assert len(view) == 1
         item, buffer._item = buffer._item, None
         assert item is not None
+        assert item.window is not None
+        assert item.window.revoke()
         pool._supply.clear(item)
         item.page.free.append(item)
         break_silently(pools)
