@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import pickle
 import random
@@ -13,6 +14,7 @@ import ssl
 import subprocess
 import sys
 import tracemalloc
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
@@ -931,6 +933,30 @@ async def test_a_buffer_that_the_end_has_reached_before_it_was_received_can_be_r
             buffer, nbytes = await protocol.receive()
             assert bytes(buffer.view[:nbytes]) == b"last"
             buffer.release()  # the transport has the memory behind these bytes no more
+
+
+async def test_a_connection_that_has_ended_goes_without_the_garbage_collector() -> None:
+    with connected() as (ours, theirs):
+        async with checked() as pools:
+            made = [PooledBufferedProtocol(pools, 4096)]
+            protocol = made[0]
+            own = ours.dup()
+            own.setblocking(False)
+            await asyncio.get_running_loop().create_connection(lambda: made[0], sock=own)
+            gc.collect()
+            gc.disable()
+            try:
+                await protocol.send(await filled(pools, b"question"))
+                assert await read(theirs, 8) == b"question"
+                theirs.sendall(b"answer")
+                assert await received(protocol) == b"answer"
+                await protocol.aclose()
+                reference = weakref.ref(made.pop())
+                del protocol
+                await turns()
+                assert reference() is None
+            finally:
+                gc.enable()
 
 
 async def test_each_direction_ends_separately() -> None:

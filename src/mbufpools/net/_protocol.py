@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import weakref
 from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self, cast
@@ -18,6 +19,7 @@ import anyio
 from mbufpools import Buffer, BufferPools, UsageError
 
 from ._direction import Direction
+from ._owner import Owner
 from ._peer import Peer
 from ._pieces import SLICE, note_release
 from ._reading import Reading
@@ -81,14 +83,15 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         self._pools = pools
         self._transport: asyncio.Transport | None = None
         self._peer = None if pools._state.tracker is None else Peer()
-        self._writing = Writing(self._tell, self._fail, self._loop.call_soon)
+        owner: Owner = weakref.ref(self)
+        self._writing = Writing(owner, self._loop)
         self._reading = Reading(
             self._loop,
             pools,
             nbytes,
             read_ahead,
-            self._writing.has_transport,
-            self._break_off,
+            self._writing,
+            owner,
             self._peer,
         )
         self._over_tls = False
@@ -360,6 +363,7 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
         for waiter in self._awaiting_loss:
             if not waiter.done():
                 waiter.set_result(None)
+        self._awaiting_loss.clear()
         try:
             self._writing.lose()
         finally:

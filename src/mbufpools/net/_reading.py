@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -41,9 +40,11 @@ from mbufpools._buffer import hold_by_task
 
 from ._direct import Direct, direct
 from ._direction import Direction
+from ._owner import Owner
 from ._peer import Peer
 from ._pieces import end_view
 from ._turn import turn
+from ._writing import Writing
 
 __all__ = ["Reading"]
 
@@ -61,17 +62,16 @@ class Reading:
         pools: BufferPools,
         nbytes: int,
         read_ahead: int,
-        has_transport: Callable[[], bool],
-        fail: Callable[[OSError], None],
+        writing: Writing,
+        owner: Owner,
         peer: Peer | None,
     ) -> None:
         self._loop = loop
         self._pool = pools.pool_for(nbytes)
         self._budget = pools.budget
-        self._has_transport = has_transport
+        self._writing = writing
         """Tells whether the protocol still has the transport, and the transport is open."""
-        self._fail = fail
-        """Ends the connection, because a read has failed."""
+        self._owner = owner
         self._peer = peer
         """Learns which buffers are read ahead; None without debug mode."""
         self._nbytes = nbytes
@@ -342,14 +342,16 @@ class Reading:
     def _read_directly(self) -> int:
         """Read what has arrived into the rest of the buffer, while the transport is paused."""
         socket = self._socket()
-        if socket is None or not self._has_transport():
+        if socket is None or not self._writing.has_transport():
             return 0
         assert self._filling is not None
         try:
             with self._filling.view[self._filled :] as room:
                 return socket.read(room)
         except OSError as error:
-            self._fail(error)
+            owner = self._owner()
+            if owner is not None:
+                owner._break_off(error)
             return 0
 
     def _read_on(self) -> None:
@@ -372,7 +374,7 @@ class Reading:
     def _bytes_wait(self) -> bool:
         """Return True if bytes have arrived that can be read beside the transport."""
         socket = self._socket()
-        return socket is not None and self._has_transport() and socket.waiting() > 0
+        return socket is not None and self._writing.has_transport() and socket.waiting() > 0
 
     def _socket(self) -> Direct | None:
         if not self._asked_for_direct and self._transport is not None:

@@ -29,6 +29,7 @@ from typing import Any
 from mbufpools import Buffer
 
 from ._direction import Direction
+from ._owner import Owner
 from ._pieces import SLICE, Taken, end_view
 
 __all__ = ["Outgoing", "Writing"]
@@ -107,19 +108,15 @@ class Writing:
 
     def __init__(
         self,
-        tell: Callable[[str, Exception], None],
-        fail: Callable[[Exception], None],
-        later: Callable[[Callable[[], object]], object],
+        owner: Owner,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._tell = tell
-        """Tells an error that no task gets."""
-        self._fail = fail
-        """Ends the connection, because the transport has raised an error."""
-        self._later = later
-        """Calls a function in the next turn of the loop."""
+        self._owner = owner
+        self._loop = loop
         self._transport: asyncio.Transport | None = None
         """None before the connection is made, and after it is lost or has failed."""
-        self._get_protocol: Callable[[], object] = lambda: None
+        self._asked: asyncio.Transport | None = None
+        """The transport, if it tells its protocol, until the connection is lost."""
         self._protocol: object = None
         """The protocol of the transport when the connection was made."""
         self.state = Direction.OPEN
@@ -138,9 +135,9 @@ class Writing:
         try:
             self._protocol = transport.get_protocol()
         except NotImplementedError:  # a transport of another library, which has no start_tls
-            pass
+            self._asked = self._protocol = None
         else:
-            self._get_protocol = transport.get_protocol
+            self._asked = transport
         transport.set_write_buffer_limits(high=0)
         self.pump()
 
@@ -154,16 +151,18 @@ class Writing:
         transport = self._transport
         if transport is None or transport.is_closing():
             return False
+        asked = self._asked
         try:  # as `taken_away`, without its call
-            return self._get_protocol() is self._protocol
+            return asked is None or asked.get_protocol() is self._protocol
         except AttributeError:
             return True
 
     @property
     def taken_away(self) -> bool:
         """True if another protocol has the transport now, or got the report that it is lost."""
+        asked = self._asked
         try:
-            return self._get_protocol() is not self._protocol
+            return asked is not None and asked.get_protocol() is not self._protocol
         except AttributeError:  # asyncio's TLS has closed
             return False
 
@@ -246,16 +245,19 @@ class Writing:
         if self._then is not None:
             # Not called here, because asyncio's transport calls `connection_lost` twice if it is
             # closed inside `resume_writing`.
-            self._later(self._then)
+            self._loop.call_soon(self._then)
 
     def _fail_with(self, error: Exception) -> None:
         self._transport = None  # nothing more is given to it, nor counts as sent
-        self._fail(error)
+        owner = self._owner()
+        if owner is not None:
+            owner._fail(error)
 
     def lose(self) -> None:
         """The connection is lost and nothing more will be sent: end all leases."""
         self.state = max(self.state, Direction.LOST)
         self._transport = None
+        self._asked = self._protocol = self._then = None  # else a cycle would keep them all
         while self.queue:
             self._end_first(sent=False)
 
@@ -269,4 +271,6 @@ class Writing:
             self._tell_unreleased(outgoing.error)
 
     def _tell_unreleased(self, error: Exception) -> None:
-        self._tell("a buffer that was written cannot be released", error)
+        owner = self._owner()
+        if owner is not None:
+            owner._tell("a buffer that was written cannot be released", error)
