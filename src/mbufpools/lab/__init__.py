@@ -35,6 +35,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_real_locks``       the methods of real locks, also where a test has patched them
 ``_replaced``         replaces functions of modules, and the copies that other modules hold
 ``_redirected``       makes a function of C a function in Python, wherever a program holds it
+``_time_travel``      the clocks of the package time-machine, beside the lab's
 ``_chance``           `random`, `os.urandom` and their kind, the same in every execution
 ``_program``          whether what `explore` is given is an `async def` without arguments
 ``_pickled``          a program on its way to a worker process

@@ -38,10 +38,12 @@ from typing import Any
 
 from ._declare import recorder
 from ._instants import BEGIN, TICK
-from ._redirected import calls_same, methods_replaced, real, redirect
+from ._redirected import calls_same, methods_replaced, real, redirect, redirected
+from ._replaced import replaced
 from ._running import inside, looked, moment, now, pass_time, sleep, tells_time, turn
+from ._time_travel import beside_time_machine, travels
 
-__all__ = ["BEGINS", "CLOCKS", "EPOCH", "copies_of_datetime", "virtual_datetime"]
+__all__ = ["BEGINS", "CLOCKS", "EPOCH", "virtual_clocks"]
 
 EPOCH = 1_700_000_000
 """The time at which every execution begins, in seconds since 1970: 2023-11-14 22:13:20 UTC."""
@@ -89,22 +91,31 @@ def _in_ns(seconds: float) -> int:
     return round(seconds * 1_000_000_000)
 
 
-def _virtual(function: Callable[..., Any], virtual: Callable[[], Any]) -> Callable[[], Any]:
+def _tells_day() -> bool:
+    """Return True if the clocks tell the calling thread the virtual time of day."""
+    return tells_time() and not travels()
+
+
+def _virtual(
+    function: Callable[..., Any], virtual: Callable[[], Any], tells: Callable[[], bool] = tells_time
+) -> Callable[[], Any]:
     really = real(function)
 
     def clock() -> Any:
-        return virtual() if tells_time() else really()
+        return virtual() if tells() else really()
 
     clock.__name__ = clock.__qualname__ = function.__name__
     return clock
 
 
-def _with_time(function: Callable[..., Any]) -> Callable[..., Any]:
+def _with_time(
+    function: Callable[..., Any], tells: Callable[[], bool] = tells_time
+) -> Callable[..., Any]:
     """Return a function of `time` that takes a time, and by default the present one."""
     really = real(function)
 
     def of_time(seconds: float | None = None, /) -> Any:
-        return really(_wall() if seconds is None and tells_time() else seconds)
+        return really(_wall() if seconds is None and tells() else seconds)
 
     of_time.__name__ = of_time.__qualname__ = function.__name__
     return of_time
@@ -127,7 +138,7 @@ def _virtual_asctime(*args: Any) -> Any:
 
 
 def _virtual_strftime(format: str, /, *args: Any) -> Any:
-    virtual = () if args or not tells_time() else (_localtime(_wall()),)
+    virtual = () if args or not _tells_day() else (_localtime(_wall()),)
     return _strftime(format, *args, *virtual)
 
 
@@ -154,7 +165,7 @@ def _clock_gettime(function: Callable[[int], Any], in_ns: bool) -> Callable[[int
 
     def gettime(clock: int, /) -> Any:
         is_wall = _IS_WALL.get(clock)
-        if is_wall is None or not tells_time():
+        if is_wall is None or not (_tells_day() if is_wall else tells_time()):
             return really(clock)
         if is_wall:
             return _wall_in_ns() if in_ns else _wall()
@@ -168,11 +179,11 @@ CLOCKS: list[tuple[Any, str, Any]] = [
     (time, "monotonic_ns", _virtual(time.monotonic_ns, lambda: _in_ns(_look()))),
     (time, "perf_counter", _virtual(time.perf_counter, _look)),
     (time, "perf_counter_ns", _virtual(time.perf_counter_ns, lambda: _in_ns(_look()))),
-    (time, "time", _virtual(time.time, lambda: _wall())),
-    (time, "time_ns", _virtual(time.time_ns, lambda: _wall_in_ns())),
+    (time, "time", _virtual(time.time, _wall, _tells_day)),
+    (time, "time_ns", _virtual(time.time_ns, _wall_in_ns, _tells_day)),
     (time, "ctime", _with_time(time.ctime)),
-    (time, "gmtime", _with_time(time.gmtime)),
-    (time, "localtime", _with_time(time.localtime)),
+    (time, "gmtime", _with_time(time.gmtime, _tells_day)),
+    (time, "localtime", _with_time(time.localtime, _tells_day)),
     (time, "asctime", _virtual_asctime),
     (time, "strftime", _virtual_strftime),
     (time, "sleep", _virtual_sleep),
@@ -198,7 +209,7 @@ _real_methods: dict[str, Any] = {
 
 
 def _now(cls: Any, /, tz: datetime.tzinfo | None = None) -> Any:
-    if not tells_time():
+    if not _tells_day():
         return _real_methods["now"].__get__(None, cls)(tz)
     return cls.fromtimestamp(_wall_of_datetime(), tz)
 
@@ -210,13 +221,13 @@ def _wall_of_datetime() -> float:
 
 def _utcnow(cls: Any, /) -> Any:
     there = _real_methods["utcnow"].__get__(None, cls)()  # it warns, from Python 3.12 on
-    if not tells_time():
+    if not _tells_day():
         return there
     return cls.fromtimestamp(_wall_of_datetime(), datetime.UTC).replace(tzinfo=None)
 
 
 def _today(cls: Any, /) -> Any:
-    if not tells_time():
+    if not _tells_day():
         return _real_methods["today"].__get__(None, cls)()
     return cls.fromtimestamp(_wall_of_datetime())
 
@@ -232,22 +243,31 @@ for _name, _function in _VIRTUAL.items():
 
 
 @contextmanager
-def virtual_datetime() -> Iterator[None]:
-    """Make `datetime` tell the time of the execution, in the program alone."""
-    with methods_replaced(_METHODS):
+def virtual_clocks() -> Iterator[None]:
+    """Make `time` and `datetime` tell the time of the execution, in the program alone. It looks
+    among all objects for bound methods of `datetime`, which takes some milliseconds."""
+    copies = list(_bound_methods()) if sys.implementation.name == "cpython" else []
+    with (
+        beside_time_machine(lambda: _replaced_clocks(copies), _passed),
+        replaced(BEGINS, copies=False),
+    ):
         yield
 
 
 @contextmanager
-def copies_of_datetime() -> Iterator[None]:
-    """Redirect the bound methods of `datetime` that a program holds. It looks for them among all
-    objects, which takes some milliseconds."""
+def _replaced_clocks(copies: list[Any]) -> Iterator[None]:
     with ExitStack() as stack:
-        if sys.implementation.name == "cpython":
-            for copy in _bound_methods():
-                target = types.MethodType(_VIRTUAL[copy.__name__], copy.__self__)
-                stack.callback(redirect(copy, target))
+        for copy in copies:
+            target = types.MethodType(_VIRTUAL[copy.__name__], copy.__self__)
+            stack.callback(redirect(copy, target))
+        stack.enter_context(methods_replaced(_METHODS))
+        stack.enter_context(redirected(CLOCKS))
         yield
+
+
+def _passed() -> int:
+    """Return the nanoseconds since the begin of the execution, 0 outside of the program."""
+    return _in_ns(_look() - BEGIN) if tells_time() else 0
 
 
 def _bound_methods() -> Iterator[Any]:

@@ -17,7 +17,7 @@ from ._cancellable import Cancellable, Policy
 from ._cancelling import declaring_cancellations
 from ._chance import CHANCE, SYSTEM_CHANCE, chance_is_kept, restart_chance
 from ._chance_declared import declaring_chance
-from ._clocks import BEGINS, CLOCKS, copies_of_datetime, virtual_datetime
+from ._clocks import BEGINS, CLOCKS, virtual_clocks
 from ._covered import Covered
 from ._declare import declaring, recorder
 from ._fresh import Renewal, own_variables_kept
@@ -54,6 +54,7 @@ from ._story import steps_of
 from ._strategies import Exhaustive, Follow, Replay
 from ._strategy import Strategy
 from ._threads import THREADS, TIMEOUTS, forget_executors
+from ._time_travel import note_travel
 from ._token import spell_token
 
 __all__ = ["Executed", "Signature", "controlled", "execute", "make_failure", "once"]
@@ -120,10 +121,7 @@ def _controlled(options: Options) -> Iterator[None]:
         stack.callback(forget_recorder)
         stack.enter_context(sets_in_order())
         if options.clocks:
-            stack.enter_context(copies_of_datetime())
-            stack.enter_context(virtual_datetime())
-            stack.enter_context(redirected(CLOCKS))
-            stack.enter_context(replaced(BEGINS, copies=False))
+            stack.enter_context(virtual_clocks())
         if options.chance:
             stack.enter_context(chance_is_kept())
             stack.enter_context(redirected(SYSTEM_CHANCE))
@@ -256,6 +254,7 @@ def _execute(
                 token = spell_token(options.backend, ended.deviations, ended.rule)
                 error.add_note(f"raised after the execution with the token {token!r}")
             raise
+        note_travel()
         schedule = _schedule(strategy, options, policy)
         if records.wants(result.executions + 1):
             schedule.record()
@@ -448,6 +447,7 @@ def _execute_one(
         if options.chance:
             restart_chance()
         renew()
+        note_travel()
         schedule = make(strategy)
         schedule.record()
         return schedule

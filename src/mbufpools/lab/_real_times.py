@@ -22,6 +22,7 @@ from . import _running
 from ._clocks import EPOCH
 from ._options import Options
 from ._repetition import LOOKED_AT, attributes_of, variables
+from ._time_travel import travels
 
 __all__ = ["noted_times", "real_times"]
 
@@ -36,7 +37,7 @@ _imported = time.monotonic()
 
 def real_times(program: Any, options: Options) -> str | None:
     """Say which variables hold a time of the real clock; None if there are none."""
-    if not options.clocks:
+    if not options.clocks or travels():
         return None
     now = time.time(), time.monotonic()
     names: list[str] = []
