@@ -329,3 +329,94 @@ def test_fixtures_of_time_machine_hold_in_each_execution(pytester: pytest.Pytest
     """
     result = run(pytester, dedent(source))
     result.assert_outcomes(passed=7)
+
+
+# Packages that patch the names of clocks: freezegun
+
+
+async def chooses_among_many() -> None:
+    await asyncio.gather(*(asyncio.sleep(0) for _ in range(6)))
+
+
+def test_the_lab_knows_the_real_time_where_all_names_of_clocks_are_patched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stopped = time.perf_counter()
+    for module in list(sys.modules.values()):
+        for name, value in list(vars(module).items()):
+            if value is time.perf_counter and module is not time:
+                monkeypatch.setattr(module, name, lambda: stopped)
+    monkeypatch.setattr(time, "perf_counter", lambda: stopped)
+    exploration = lab.explore(chooses_among_many, max_preemptions=None, max_seconds=0.2)
+    assert not exploration.complete
+    assert exploration.executions < 10_000
+    assert exploration.seconds > 0
+
+
+async def sleeps_in_frozen_time() -> None:
+    freezegun = importlib.import_module("freezegun")
+    with freezegun.freeze_time("2020-01-01", real_asyncio=True) as frozen:
+        await asyncio.gather(asyncio.sleep(0), asyncio.sleep(5))
+        assert datetime.datetime.now().year == 2020
+        frozen.tick(5)
+        assert datetime.datetime.now().second == 5
+    assert is_virtual(time.time())
+    assert is_virtual(datetime.datetime.now().timestamp())
+
+
+def test_freezegun_freezes_the_clocks_of_the_program() -> None:
+    pytest.importorskip("freezegun")
+    lab.explore(sleeps_in_frozen_time).assert_holds()
+    assert time.time() > EPOCH + 1000
+    assert datetime.datetime.now().timestamp() > EPOCH + 1000
+
+
+@pytest.mark.parametrize("real_asyncio", [False, True])
+def test_freezegun_around_the_exploration_holds_in_each_execution(real_asyncio: bool) -> None:
+    freezegun = pytest.importorskip("freezegun")
+
+    async def program() -> None:
+        loop = asyncio.get_running_loop()
+        begin = loop.time()
+        await asyncio.gather(asyncio.sleep(0), asyncio.sleep(5))
+        assert 5 <= loop.time() - begin < 6
+        assert datetime.datetime.now().year == time.gmtime().tm_year == 2020
+
+    with freezegun.freeze_time("2020-01-01", real_asyncio=real_asyncio):
+        lab.explore(program, max_seconds=60).assert_holds()
+    assert time.time() > EPOCH + 1000
+
+
+def test_decorators_and_fixtures_of_freezegun_hold_in_each_execution(
+    pytester: pytest.Pytester,
+) -> None:
+    pytest.importorskip("pytest_freezer")
+    pytester.makeini(INI)
+    source = """
+    import datetime
+    import time
+    import freezegun
+
+    @pytest.mark.explore(backend="asyncio")
+    @freezegun.freeze_time("2020-01-01", real_asyncio=True)
+    async def test_decorator():
+        await asyncio.gather(asyncio.sleep(1), asyncio.sleep(2))
+        assert datetime.datetime.now().year == 2020
+
+    @pytest.mark.explore(backend="asyncio")
+    @pytest.mark.freeze_time("2021-01-01")
+    async def test_mark():
+        await two(checkpoint)
+        assert datetime.datetime.now().year == 2021
+
+    @pytest.mark.explore(backend="asyncio")
+    async def test_fixture(freezer):
+        freezer.move_to("2022-01-01")
+        await two(checkpoint)
+        assert datetime.date.today().year == time.gmtime().tm_year == 2022
+
+    def test_after():
+        assert datetime.datetime.now().year > 2023 and time.time() > 1.75e9
+    """
+    result = run(pytester, dedent(source))
+    result.assert_outcomes(passed=4)

@@ -494,10 +494,53 @@ def test_another_process_is_refused_with_its_line() -> None:
 
 def test_an_event_loop_in_a_thread_is_refused_with_its_line() -> None:
     async def program() -> None:
-        await asyncio.to_thread(lambda: asyncio.new_event_loop())
+        await asyncio.to_thread(lambda: asyncio.run(asyncio.sleep(0)))
 
     with pytest.raises(lab.Unsupported, match=r"an event loop of its own, at .*test_threads.py:"):
         lab.explore(program)
+
+
+def test_an_event_loop_in_a_thread_is_refused_when_it_runs() -> None:
+    async def program() -> None:
+        def run() -> None:
+            loop = asyncio.new_event_loop()
+            loop.call_soon(loop.stop)
+            try:
+                loop.run_forever()
+            finally:
+                loop.close()
+
+        await asyncio.to_thread(run)
+
+    with pytest.raises(lab.Unsupported, match=r"an event loop of its own, at .*test_threads.py:"):
+        lab.explore(program)
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_an_event_loop_that_is_made_and_does_not_run_is_not_refused(in_thread: bool) -> None:
+    def make() -> None:
+        asyncio.new_event_loop().close()
+
+    async def program() -> None:
+        if in_thread:
+            await asyncio.to_thread(make)
+        else:
+            make()
+
+    lab.explore(program).assert_holds()
+
+
+def test_an_event_loop_inside_of_the_event_loop_is_an_error_as_in_reality() -> None:
+    async def program() -> None:
+        loop = asyncio.new_event_loop()
+        try:
+            with pytest.raises(RuntimeError, match="while another loop is running"):
+                loop.run_forever()
+        finally:
+            loop.close()
+
+    asyncio.run(program())
+    lab.explore(program).assert_holds()
 
 
 def test_a_thread_that_waits_for_what_the_lab_does_not_see_is_refused_with_its_line(

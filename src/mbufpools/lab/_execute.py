@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from time import perf_counter  # a test may patch the name in `time`
 from typing import cast
 
 from . import _interrupts
@@ -42,7 +42,7 @@ from ._outcome import (
 from ._outsiders import forget_outsiders, wait_for_threads
 from ._private_names import require
 from ._real_times import noted_times
-from ._redirected import redirected
+from ._redirected import real, redirected
 from ._repetition import Record, Records, difference, left_over, note_survival, same_message
 from ._replaced import known, replaced
 from ._report import report
@@ -65,6 +65,9 @@ Backend = Callable[
     [Program, Callable[[], Schedule | None], Callable[[Schedule, Outcome], None], Leaks], None
 ]
 
+
+_perf_counter = real(time.perf_counter)
+"""Real, also if a test has patched the name in all modules, as freezegun does."""
 
 SURVEYED = 0.1
 """The part of an exploration that may run out, at its end, in which the number of schedules that
@@ -216,7 +219,7 @@ def _execute(
     found: list[_Found] = []
     # Many schedules lead to the same failure; it is reported once.
     seen: set[Signature] = set(known)
-    begin = perf_counter()
+    begin = _perf_counter()
     forget_outsiders()
     backend = _backend(options.backend)
     renew = Renewal(options.reset, options.fresh)
@@ -233,7 +236,7 @@ def _execute(
         if result.uses_anyio:
             return None
         full = options.max_failures is not None and len(found) >= options.max_failures
-        now = perf_counter()
+        now = _perf_counter()
         late = now >= end and result.executions > 0  # a test that never ran would have passed
         if full or result.executions >= options.max_executions or late:
             return None
@@ -320,7 +323,7 @@ def _execute(
     if found:
         found.clear()  # and with them what their errors hold
         collect_unheard()
-    result.seconds = perf_counter() - begin
+    result.seconds = _perf_counter() - begin
     return result
 
 
@@ -522,7 +525,7 @@ def _shrunk(
         return True
 
     def fails(fewer: Deviations, rule: Rule) -> Deviations | None:
-        if best is not None and perf_counter() > end:
+        if best is not None and _perf_counter() > end:
             return None  # shorter schedules would take longer than the exploration may
         again, schedule, _ = once(program, fewer, rule, options)
         return schedule.deviations if note(again, schedule) else None
@@ -566,7 +569,7 @@ def _shrunk(
     best = shortest = best or second
     if best is None or shortest is None:
         raise records.error(found.number, what)
-    if len(shortest[0].deviations) > 1 and perf_counter() <= end:
+    if len(shortest[0].deviations) > 1 and _perf_counter() <= end:
         schedule = shortest[0]
         other: Rule = "run-on" if schedule.rule == "stock" else "stock"
         follow = Follow([step.task for step in schedule.steps], schedule.deviations, other)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
-from time import perf_counter  # a test may patch the name in `time`
 from types import ModuleType
 from typing import Any, cast
 
@@ -35,6 +35,7 @@ from ._pages import with_pages
 from ._parallel import LEAST_SECONDS, execute_in_parallel
 from ._program import check_program
 from ._real_times import noted_times, real_times
+from ._redirected import real
 from ._repetition import left_over, note_survival, survival
 from ._result import Exploration, ExplorationIncomplete, Failure
 from ._steps import spell
@@ -49,7 +50,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     strategy.name: strategy for strategy in (Mixed, Exhaustive, Dpor, Random, Pct, Fifo)
 }
 """The strategies that `explore` offers, the default first."""
-
+_perf_counter = real(time.perf_counter)
 
 MID_WAIT = (
     "cancellations in the middle of a wait, or once two other steps have run since the task was "
@@ -445,7 +446,7 @@ def _replay(program: Program, token: str, options: Options) -> Exploration:
     check_backend(name)
     backend = cast("BackendName", name)
     options = replace(options, backend=backend)
-    begin = perf_counter()
+    begin = _perf_counter()
     with interruptible():
         forget_outsiders()
         outcome, schedule, misfits = once(program, deviations, rule, options)
@@ -467,5 +468,5 @@ def _replay(program: Program, token: str, options: Options) -> Exploration:
         strategy=Replay.name,
         backend=backend,
         failures=failures,
-        seconds=perf_counter() - begin,
+        seconds=_perf_counter() - begin,
     )

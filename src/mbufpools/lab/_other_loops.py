@@ -1,9 +1,9 @@
 """Objects of asyncio that belong to another event loop than that of the execution.
 
-Each execution has an event loop of its own, and the program cannot make one. So an object that is
-bound to another loop has survived an earlier execution, or is older than the exploration. asyncio
-raises an error then, which would look like a failure of the program. The lab refuses the program
-instead, since in a fresh process it has no such error.
+Each execution has an event loop of its own, and the program cannot run another one. So an object
+that is bound to another loop has survived an earlier execution, or is older than the exploration.
+asyncio raises an error then, which would look like a failure of the program. The lab refuses the
+program instead, since in a fresh process it has no such error.
 """
 
 from __future__ import annotations

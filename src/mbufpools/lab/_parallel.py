@@ -19,12 +19,12 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
-from time import perf_counter  # a test may patch the name in `time`
 
 from ._covered import Covered
 from ._execute import Executed, Signature, execute
 from ._options import Options, Program
 from ._pickled import PickledProgram, pack, pack_reset
+from ._redirected import real
 from ._result import Failure
 from ._strategy import Strategy
 
@@ -36,6 +36,7 @@ PARTS_AHEAD = 2 * (os.cpu_count() or 4)
 """The number of parts that are submitted at a time: two for each CPU of this computer, so that no
 worker of it has to wait for its next part."""
 
+_perf_counter, _sleep = real(time.perf_counter), real(time.sleep)
 
 LEAST_SECONDS = 0.01
 """Real seconds that a part may take, at least."""
@@ -104,11 +105,11 @@ def kill_workers(executor: ProcessPoolExecutor) -> None:
         return
     # The executor is broken when a worker is gone, and some releases of Python cannot break one
     # that still holds cancelled parts (InvalidStateError in its thread), so it drops them first.
-    latest = time.monotonic() + PATIENCE
+    latest = _perf_counter() + PATIENCE
     while manager.is_alive() and getattr(executor, "_cancel_pending_futures", False):
-        if time.monotonic() > latest:
+        if _perf_counter() > latest:
             break
-        time.sleep(0.001)
+        _sleep(0.001)
     for process in processes:
         process.kill()
     manager.join(PATIENCE)
@@ -150,7 +151,7 @@ def execute_in_parallel(
         ValueError: the program cannot be pickled by name, so no other process could load it.
         LabError: a worker cannot load the program, or the program cannot be explored.
     """
-    begin = perf_counter()
+    begin = _perf_counter()
     result = Executed()
     found: dict[Signature, Failure] = {}
     running: dict[Future[_Done], int] = {}
@@ -176,7 +177,7 @@ def execute_in_parallel(
         return options.max_seconds is not None and seconds_left() <= 0 < result.executions
 
     def seconds_left() -> float:
-        return (options.max_seconds or 0) - (perf_counter() - begin)
+        return float((options.max_seconds or 0) - (_perf_counter() - begin))
 
     def submit_parts() -> None:
         left = options.max_executions - result.executions - sum(running.values())
@@ -219,5 +220,5 @@ def execute_in_parallel(
             future.cancel()
     result.failures = list(found.values())[:max_failures]
     strategy.complete = strategy.complete and not running
-    result.seconds = perf_counter() - begin
+    result.seconds = _perf_counter() - begin
     return result

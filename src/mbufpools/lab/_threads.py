@@ -58,7 +58,11 @@ _workers_at_exit: Any = concurrent.futures.thread._threads_queues
 _process_executor: Any = ProcessPoolExecutor
 _submit_to_process: Any = _process_executor.submit
 _loop: Any = asyncio.BaseEventLoop
-_init_loop = _loop.__init__
+_init_loop, _run_forever, _run_until = (
+    _loop.__init__,
+    _loop.run_forever,
+    _loop.run_until_complete,
+)
 _called: list[str] = []
 """What the thread that is started next will run, if the lab knows."""
 
@@ -265,18 +269,40 @@ def _refuse_process(executor: Any, fn: Any, /, *args: Any, **options: Any) -> An
     )
 
 
-def _refuse_loop(loop: Any, *args: Any, **options: Any) -> None:
-    if inside():
+def _init_loop_on_asyncio(loop: Any, *args: Any, **options: Any) -> None:
+    """Make an event loop, which is harmless as long as it does not run: a program may only ask for
+    its class. asyncio makes one where it finds none, as on trio."""
+    lacks_one = inside() and asyncio._get_running_loop() is None
+    if lacks_one and _lockstep.current() is None and is_asked_for_a_loop():
         loop._closed = True  # for its finalizer
-        on_trio = asyncio._get_running_loop() is None
-        if on_trio and _lockstep.current() is None and is_asked_for_a_loop():
-            raise refuse_asyncio(program_line())
+        raise refuse_asyncio(program_line())
+    _init_loop(loop, *args, **options)
+
+
+def _refuse_to_run(loop: Any) -> None:
+    """Refuse an event loop that the program runs, if asyncio does not do so: a thread, or a program
+    on trio, runs none yet."""
+    if inside() and asyncio._get_running_loop() is None:
         raise refuse(
-            f"the program makes an event loop of its own, at {program_line()}; the lab explores "
+            f"the program runs an event loop of its own, at {program_line()}; the lab explores "
             f"one event loop, so call the coroutine from a thread by anyio.from_thread.run or "
             f"asyncio.run_coroutine_threadsafe"
         )
-    _init_loop(loop, *args, **options)
+
+
+def _run_forever_outside(loop: Any) -> None:
+    _refuse_to_run(loop)
+    _run_forever(loop)
+
+
+def _run_until_outside(loop: Any, future: Any) -> Any:
+    try:
+        _refuse_to_run(loop)
+    except BaseException:
+        if asyncio.iscoroutine(future):
+            future.close()  # or Python would warn that it was never awaited
+        raise
+    return _run_until(loop, future)
 
 
 THREADS: list[tuple[Any, str, Any]] = [
@@ -290,7 +316,9 @@ THREADS: list[tuple[Any, str, Any]] = [
     (_executor, "shutdown", _shutdown_in_lockstep),
     (_work, "run", _run_work_in_lockstep),
     (_process_executor, "submit", _refuse_process),
-    (_loop, "__init__", _refuse_loop),
+    (_loop, "__init__", _init_loop_on_asyncio),
+    (_loop, "run_forever", _run_forever_outside),
+    (_loop, "run_until_complete", _run_until_outside),
 ]
 """How threads begin and wait, and what is to stand in its place."""
 TIMEOUTS: list[tuple[Any, str, Any]] = [
