@@ -407,8 +407,13 @@ class Exhaustive(Strategy):
             steps = self._slices * SLICE
             bound += f" in which no task takes more than {steps} steps in a row while another could"
             bound += " run"
-        if most is not None and self._max_delays is not None:
-            bound += f", and those of at most {plural(self._max_delays, 'delay')}"
+        if self._max_delays is not None:
+            near = (
+                "those"
+                if most is not None
+                else "of those in which callbacks keep their place those"
+            )
+            bound += f", and {near} of at most {plural(self._max_delays, 'delay')}"
         return bound
 
     def _push(self, prefix: Prefix) -> None:
