@@ -138,7 +138,7 @@ class Waiters:
         if not yielded:
             await anyio.lowlevel.checkpoint_if_cancelled()
         granted: Any = None
-        if not self.must_queue or state.broken or state.failure is not None:
+        if not self.must_queue or state.broken:
             granted = self.take_at_once(queue, nbytes)
         if granted is None:
             if owner_loop.lost or owner_loop.deferred:

@@ -1420,6 +1420,7 @@ async def test_only_in_debug_mode_a_buffer_is_of_the_class_that_notes_its_with()
         pools = small_and_large(1, debug=debug)
         async with entered(pools), anyio.create_task_group() as tasks:
             held = await pools.get(PAGE)
+            assert (type(held) is Buffer) is not debug
             waiter = await taking(tasks, pools.get, PAGE)
             held.release()
             await settle()
