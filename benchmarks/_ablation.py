@@ -141,7 +141,7 @@ CUTS_OF_A_RESERVATION = (
         {
             (BufferPools, "_reserve"): (
                 ("if yielded and owner_loop.open_to == get_ident():", "if True:"),
-                ("owner_loop.caller()", "pass"),
+                ("owner_loop.running_task()", "pass"),
             )
         },
     ),

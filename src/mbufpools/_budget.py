@@ -85,8 +85,7 @@ class Budget:
     @property
     def available(self) -> int:
         """Bytes that a charge may still take; 0 while there is a debt."""
-        available = self._limit - self._allocated
-        return max(0, available)
+        return max(0, self._limit - self._allocated)
 
     def lacks(self, nbytes: int) -> bool:
         """Return True if a charge of `nbytes` bytes would be refused."""
@@ -95,8 +94,7 @@ class Budget:
     @property
     def debt(self) -> int:
         """Bytes charged beyond the limit, after it was lowered; collected as pages leave."""
-        debt = self._allocated - self._limit
-        return max(0, debt)
+        return max(0, self._allocated - self._limit)
 
     @property
     def peak(self) -> int:

@@ -62,7 +62,8 @@ class Buffer(Releasable):
 
     __slots__ = ("__weakref__", "_item", "_nbytes", "_pool")
 
-    # The three are set by whoever makes a buffer: an `__init__` would cost a call for each get.
+    # The code that makes a buffer sets these attributes: an `__init__` would cost a call for each
+    # get.
     _item: Item | None
     _pool: BufferOwner
     _nbytes: int
@@ -167,7 +168,7 @@ class Buffer(Releasable):
             else:
                 supply.end_lease(item, self._nbytes)
 
-    __exit__ = end  # another one
+    __exit__ = end  # a method of its own would be one call more for each `with`
 
     if sys.version_info >= (3, 12):
 

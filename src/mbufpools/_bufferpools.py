@@ -167,9 +167,9 @@ class BufferPools:
         max_passes: int | None = None,
         curpage: CurPage | str = CurPage.REFRESHED,
     ) -> None:
-        """Make the parts and connect them; the constructors of both kinds of set end here. The
-        options are unchecked as yet; `max_passes` is of `BufferPools` only, and `curpage` of
-        `MbufPools`."""
+        """Make the parts and connect them; the constructors of both kinds of set end here. This
+        method checks the options. Only `BufferPools` has `max_passes`, and only `MbufPools` has
+        `curpage`."""
         self.name: str = name
         self._wakeup = choose(Wakeup, wakeup)
         if max_passes is not None:
@@ -425,7 +425,7 @@ class BufferPools:
         waiters, owner_loop = self._waiters, self._owner_loop
         yielded = self._state.fast_acquire
         if yielded and owner_loop.open_to == get_ident():  # the gate, as in `Pool.get`
-            owner_loop.caller()
+            owner_loop.running_task()
             at_once = waiters.reserve_at_once(nbytes)
             if at_once is not None:
                 return at_once

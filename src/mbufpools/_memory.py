@@ -113,8 +113,8 @@ class MappedBlock:
 
     @property
     def view(self) -> memoryview | None:
-        """All bytes; a new view each time, as a kept one would take as much memory as five items
-        of the pool do. None once the mapping was given back."""
+        """All bytes; a new view each time, because a kept one would take memory for each page. None
+        once the mapping was given back."""
         return None if self._mapping is None else memoryview(self._mapping)
 
     def unmap(self) -> bool:

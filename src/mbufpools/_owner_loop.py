@@ -188,10 +188,10 @@ class OwnerLoop:
         if self.thread not in (0, threading.get_ident()):
             self.raise_misuse()
 
-    def caller(self) -> Any:
-        """Return the running task, or None if no task runs. As `check_loop` for a caller that is
-        known to be on the owner's thread: there, a task of the loop of asyncio runs only if the
-        loop does, which is the faster question."""
+    def running_task(self) -> Any:
+        """Return the running task of the loop that was entered, or None if no task runs. Raises
+        UsageError as `check_loop` does. The caller must be on the owner's thread: there a task of
+        an asyncio loop runs only if the loop runs, and to ask for the task takes less time."""
         task = None if self._loop is None else self.waits.native_task()
         if task is None:
             self.check_loop()

@@ -40,7 +40,7 @@ class Reclaimer:
     def with_idle(self) -> list[Supply]:
         """Return the supplies that may have an idle page, in the order of their sizes."""
         supplies = cast(dict[Supply, None], self._state.supplies_with_idle)
-        if not supplies:  # a dictionary that is empty is searched where its entries have been
+        if not supplies:  # `sorted` would walk over the places of all entries that there were
             return []
         return sorted(supplies, key=lambda supply: supply.rank)
 

@@ -125,8 +125,8 @@ class Request(Generic[T]):
 class RequestQueue(Generic[T]):
     """Requests in the order of their arrival; any may leave in constant time.
 
-    A ring of the requests themselves, closed by the queue: an entry of an `OrderedDict` would take
-    as much memory as its request. Each change is one step, which no exception can interrupt.
+    A ring of the requests themselves, closed by the queue: an entry of an `OrderedDict` would be
+    more memory for each waiter. Each change is one step, which no exception can interrupt.
     """
 
     __slots__ = ("after", "before", "count")

@@ -191,7 +191,7 @@ class Supply(PageLists):
             owner_loop.run_on_owner(partial(self._put_watched, item, nbytes))
         elif (
             # Pages are idle, and none for long enough; no request waits, and the gate is open. So
-            # this put is as an unwatched one. (That makes ten calls instead of almost fifty.)
+            # this put need do no more than an unwatched one, which takes far fewer calls.
             owner_loop.open_to
             and not (state.waiting or state.budget.debt)
             and self._empty

@@ -171,7 +171,7 @@ class Waiters:
         owner_loop = self._state.owner_loop
         if get_ident() != owner_loop.thread:
             owner_loop.raise_misuse()
-        task = owner_loop.caller()
+        task = owner_loop.running_task()
         if self._state.in_task():
             raise UsageError(
                 f"a task of the pools' own queue cannot wait for {queue.what}: the wakeup "
@@ -567,6 +567,7 @@ class Waiters:
 
     def _count_grant(self, request: Request[Any]) -> None:
         self.grants += 1
+        # as `OwnerLoop.microseconds_since`, without its call
         waited = round((self._state.owner_loop.clock() - request.since) * 1_000_000)
         self._histogram[waited.bit_length()] += 1
 

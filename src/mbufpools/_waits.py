@@ -22,7 +22,7 @@ import anyio
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Waits", "current_waits", "has_ended", "loop_of_asyncio", "name_of"]
+__all__ = ["Waits", "current_waits", "has_ended", "loop_of_asyncio", "name_of", "turn"]
 
 
 def loop_of_asyncio(token: object) -> asyncio.AbstractEventLoop | None:
@@ -39,7 +39,9 @@ def loop_of_asyncio(token: object) -> asyncio.AbstractEventLoop | None:
 
 
 @types.coroutine
-def _yield_once() -> Generator[None, None, None]:
+def turn() -> Generator[None, None, None]:
+    """Let the other tasks of asyncio run once: a checkpoint, as ``asyncio.sleep(0)`` is, with one
+    frame less."""
     yield
 
 
@@ -58,7 +60,7 @@ class Waits:
     def __init__(self, token: object) -> None:
         loop = loop_of_asyncio(token)
         if loop is not None:
-            self.checkpoint = _yield_once
+            self.checkpoint = turn
             self.sleeper = loop.create_future
             # With its loop it need not ask which one runs, a call of the system on Python 3.11.
             self.native_task = partial(sys.modules["asyncio"].current_task, loop)

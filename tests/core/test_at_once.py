@@ -9,7 +9,17 @@ from typing import Any
 import anyio
 import pytest
 
-from mbufpools import AccountedMemory, Budget, Buffer, BufferPools, Event, EventKind, Pool, PoolSpec
+from mbufpools import (
+    AccountedMemory,
+    Budget,
+    Buffer,
+    BufferPools,
+    Event,
+    EventKind,
+    OversizeRequest,
+    Pool,
+    PoolSpec,
+)
 from mbufpools._request import Request, RequestQueue
 from mbufpools._set_state import SetState
 from tests.kit.grants import KIB, Counted, entered, settle, small_and_large, taking
@@ -95,6 +105,12 @@ async def test_a_request_of_more_bytes_is_not_passed_by_one_of_fewer_under_bargi
         await settle()
         first.release()
         second.release()
+
+
+async def test_a_get_of_a_size_that_no_pool_has_is_refused_before_it_is_awaited() -> None:
+    async with entered(small(1)) as pools:
+        with pytest.raises(OversizeRequest):
+            _ = pools.get(KIB + 1)  # no coroutine is made, so none could be awaited
 
 
 async def test_the_hook_is_told_the_size_of_a_whole_item() -> None:

@@ -17,7 +17,7 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from mbufpools import BufferPools, PoolSpec
+from mbufpools import Buffer, BufferPools, PoolSpec
 
 NO_UVLOOP = pytest.mark.skipif(
     importlib.util.find_spec("uvloop") is None, reason="uvloop is not installed"
@@ -115,3 +115,15 @@ async def turns(count: int = 5) -> None:
     for _ in range(count):
         await checkpoint()
     await anyio.sleep(0.002)
+
+
+def fail_at_the_end_of_a_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the next end of a lease raise an error, after the item has gone home."""
+    end = Buffer.end
+
+    def fails_once(lease: Buffer) -> None:
+        monkeypatch.setattr(Buffer, "end", end)
+        end(lease)
+        raise MemoryError("planted")
+
+    monkeypatch.setattr(Buffer, "end", fails_once)

@@ -49,6 +49,7 @@ from tests.kit.network import (
     SLICE,
     checked,
     connected,
+    fail_at_the_end_of_a_lease,
     read,
     read_slowly,
     reset,
@@ -812,13 +813,6 @@ async def test_an_error_at_the_end_of_a_lease_loses_neither_the_writes_behind_it
     awaited: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reports: list[dict[str, Any]] = []
-    end = Buffer.end
-
-    def fails_once(lease: Buffer) -> None:
-        monkeypatch.setattr(Buffer, "end", end)
-        end(lease)
-        raise MemoryError("planted")
-
     with connected(**NARROW) as (ours, theirs):
         async with large() as pools, protocol_on(ours, pools) as protocol:
             asyncio.get_running_loop().set_exception_handler(
@@ -831,7 +825,7 @@ async def test_an_error_at_the_end_of_a_lease_loses_neither_the_writes_behind_it
             await turns()
             second = asyncio.create_task(protocol.send(buffers[1]))
             await turns()
-            monkeypatch.setattr(Buffer, "end", fails_once)
+            fail_at_the_end_of_a_lease(monkeypatch)
             assert await read(theirs, 2 * LARGE) == b"\1" * LARGE + b"\2" * LARGE
             await second
             if first is not None:
@@ -848,20 +842,13 @@ async def test_an_error_at_the_end_of_a_lease_whose_bytes_went_at_once_is_told_o
     awaited: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reports: list[dict[str, Any]] = []
-    end = Buffer.end
-
-    def fails_once(lease: Buffer) -> None:
-        monkeypatch.setattr(Buffer, "end", end)
-        end(lease)
-        raise MemoryError("planted")
-
     with connected() as (ours, theirs):
         async with checked() as pools, protocol_on(ours, pools) as protocol:
             asyncio.get_running_loop().set_exception_handler(
                 lambda loop, context: reports.append(context)
             )
             buffer = await filled(pools, b"first")
-            monkeypatch.setattr(Buffer, "end", fails_once)
+            fail_at_the_end_of_a_lease(monkeypatch)
             if awaited:
                 with pytest.raises(MemoryError, match="planted") as caught:
                     await protocol.send(buffer)

@@ -29,6 +29,7 @@ from tests.kit.network import (
     SLICE,
     checked,
     connected,
+    fail_at_the_end_of_a_lease,
     read,
     read_slowly,
     reset,
@@ -726,17 +727,10 @@ async def test_an_exported_view_does_not_stop_the_send_and_its_item_waits_in_qua
 async def test_an_error_at_the_end_of_a_lease_is_raised_after_the_others_were_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    end = Buffer.end
-
-    def fails_once(lease: Buffer) -> None:
-        monkeypatch.setattr(Buffer, "end", end)
-        end(lease)
-        raise MemoryError("planted")
-
     with connected() as (ours, theirs):
         async with checked() as pools:
             buffers = await taken(pools, [b"one", b"two", b"three"])
-            monkeypatch.setattr(Buffer, "end", fails_once)
+            fail_at_the_end_of_a_lease(monkeypatch)
             with pytest.raises(MemoryError, match="planted"):
                 await send_all(ours, buffers)
             assert await read(theirs, 11) == b"onetwothree"

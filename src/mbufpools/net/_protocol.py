@@ -17,13 +17,13 @@ from typing import Any, Self, cast
 import anyio
 
 from mbufpools import Buffer, BufferPools, UsageError
+from mbufpools._waits import turn
 
 from ._direction import Direction
 from ._owner import Owner
 from ._peer import Peer
 from ._pieces import SLICE, note_release
 from ._reading import Reading
-from ._turn import turn
 from ._writing import Outgoing, Writing
 
 __all__ = ["PooledBufferedProtocol"]
@@ -259,7 +259,8 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
             nbytes = buffer.nbytes
         writing = self._writing
         if (
-            type(buffer) is Buffer  # and not of debug mode, which wants to know who holds it
+            type(buffer)
+            is Buffer  # in debug mode it is of another class: its holder is noted below
             and type(nbytes) is int
             and 0 < nbytes <= SLICE
             and nbytes <= buffer.nbytes

@@ -37,13 +37,13 @@ import anyio
 
 from mbufpools import Buffer, BufferPools, RequestError
 from mbufpools._buffer import hold_by_task
+from mbufpools._waits import turn
 
 from ._direct import Direct, direct
 from ._direction import Direction
 from ._owner import Owner
 from ._peer import Peer
 from ._pieces import end_view
-from ._turn import turn
 from ._writing import Writing
 
 __all__ = ["Reading"]
@@ -300,8 +300,8 @@ class Reading:
         try:
             buffer = await self._pool.get(self._nbytes)
         except asyncio.CancelledError:
-            # `close` has cancelled it, as the end of an asyncio.timeout does. (A cancel scope would
-            # make forty calls more.) Perhaps something else has cancelled it, too.
+            # `close` has cancelled the task, as the end of an `asyncio.timeout` does. (A cancel
+            # scope of anyio takes more calls.) Perhaps something else has cancelled it, too.
             if self._closed and task.uncancel() <= cancels:
                 return  # noqa: ASYNC104 - `close` has asked for this alone
             raise
