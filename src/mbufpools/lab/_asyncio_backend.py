@@ -459,7 +459,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         task = self.create_task(thread.serve(), name=thread.title, context=Context(), thread=thread)
         asyncio._unregister_task(task)
         self._threads[thread] = task
-        self._schedule.threaded = True
+        self._schedule.threaded = self._schedule.has_places = True
 
     @contextmanager
     def between_tasks(self, thread: LabThread) -> Iterator[None]:
@@ -674,13 +674,16 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                     if callbacks:
                         first = min((it.order for it in self._ready.values()), default=math.inf)
                         self._run_callbacks(first)
+                        schedule.has_places |= bool(callbacks)
                 elif callbacks or self._due:
+                    schedule.has_places |= bool(steps)
                     self._begin_iteration()
                     self._run_chains()
                 ready = self._ready.copy()
                 if is_over(main):
                     # asyncio.run still runs what was called for before its main task was over.
                     last = self._order if last is None else last
+                    schedule.has_places |= bool(ready)
                     ready = {name: it for name, it in ready.items() if stock and it.order <= last}
                     if not ready:
                         schedule.left = self._ready.copy()

@@ -107,7 +107,7 @@ def explore(
             unsound (see `Shared`). ``"random"`` and ``"pct"`` try `max_executions` schedules.
             ``"fifo"`` executes the order of the backend alone.
         max_preemptions: how often, at most, another task runs while the task that ran could go on;
-            None is no bound. Only for ``"mixed"`` and ``"exhaustive"``.
+            None is no bound, on delays either. Only for ``"mixed"`` and ``"exhaustive"``.
         backend: ``"asyncio"`` or ``"trio"``.
         max_executions: stop after so many. Of these at most a quarter are by chance.
         max_seconds: begin no execution but the first after so many seconds of real time; None is no

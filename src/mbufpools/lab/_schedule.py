@@ -115,7 +115,8 @@ class Point(NamedTuple):
     current: Name | None
     """The task that ran last, if it can go on."""
     slice_used: bool
-    """True if `current` has run for `SLICE` steps, so that by default another task takes over."""
+    """True if `current` has run for `SLICE` steps, so that under the run-on rule another task takes
+    over by default."""
     default: Name
     """What the rule chooses."""
     cancellable: tuple[Cancel, ...]
@@ -221,6 +222,7 @@ class Schedule:
         "chose",
         "defaults",
         "deviations",
+        "has_places",
         "injected",
         "left",
         "locations",
@@ -306,6 +308,10 @@ class Schedule:
         """What each task of the program is called."""
         self.threaded: bool = False
         """True once the program has started a thread, which runs as a task."""
+        self.has_places: bool = False
+        """True once something else than a step stood among the steps that could run: a plain
+        callback, a thread, or the end of the program. The stock rule keeps its place there; the
+        run-on rule does not."""
         self.timed: bool = False
         """True once the clock moved to one deadline while a later one was set."""
         self.outlived: set[str] = set()
@@ -336,10 +342,10 @@ class Schedule:
         current = self._current if self._current in ready else None
         last = self._current or CLOCK
         anchor = _new_anchor((last, self._numbers.get(last, 0), self._cancelled))
+        slice_used = self._in_a_row >= SLICE and len(ready) > 1
         if self.rule == "stock":
-            slice_used, default = False, stock_choice(ready)
+            default = stock_choice(ready)
         else:
-            slice_used = self._in_a_row >= SLICE and len(ready) > 1
             default = default_choice(ready, current, slice_used)
         if len(ready) <= 1:
             self._in_a_row = self._slices = 0  # no other task is kept waiting

@@ -22,7 +22,7 @@ Prefix = tuple[Rule, tuple[tuple[Anchor, Choice], ...]]
 """The rule and the deviations that lead to a part of the schedules not executed yet."""
 
 UNBOUNDED_DELAYS = 2
-"""The bound on delays where there is none on preemptions."""
+"""Where there is no bound: the delays after which a schedule waits until something had a place."""
 
 PREFIXES = 16
 """Prefixes that make a worker's part, at most."""
@@ -340,7 +340,12 @@ class Exhaustive(Strategy):
     - Under the stock rule, if `max_delays` is given, those with at most so many delays. To delay is
       to run another task than the one that became ready first.
 
-    Each kind has schedules that are far away from the other, so both are needed. With cancellation,
+    Each kind has schedules that are far away from the other, so both are needed. Without a bound on
+    preemptions, the first kind has every order of steps. Then there is none on delays either, once
+    something else than a step has been seen to have a place among the steps
+    (`Schedule.has_places`); before that, more than `UNBOUNDED_DELAYS` would show nothing new.
+
+    With cancellation,
     each of these schedules is executed, and each again with one cancellation at every place for it,
     which is a deviation, too.
 
@@ -374,6 +379,9 @@ class Exhaustive(Strategy):
         self._max_delays = max_delays
         self._pending: list[deque[Prefix]] = []
         """By the number of their deviations."""
+        self._far: list[Prefix] = []
+        """Where there is no bound: what needs more delays, as long as no places were seen."""
+        self._has_places = False
         if prefixes is None:
             roots: tuple[Prefix, ...] = (("run-on", ()),)
             prefixes = roots if max_delays is None else (*roots, ("stock", ()))
@@ -407,13 +415,8 @@ class Exhaustive(Strategy):
             steps = self._slices * SLICE
             bound += f" in which no task takes more than {steps} steps in a row while another could"
             bound += " run"
-        if self._max_delays is not None:
-            near = (
-                "those"
-                if most is not None
-                else "of those in which callbacks keep their place those"
-            )
-            bound += f", and {near} of at most {plural(self._max_delays, 'delay')}"
+        if most is not None and self._max_delays is not None:
+            bound += f", and those of at most {plural(self._max_delays, 'delay')}"
         return bound
 
     def _push(self, prefix: Prefix) -> None:
@@ -458,7 +461,7 @@ class Exhaustive(Strategy):
 
     def _default(self, point: Point) -> Name:
         """Return what the rule chooses; but a task may go on for several slices."""
-        if point.slice_used and point.current is not None:
+        if point.slice_used and point.current is not None and point.rule != "stock":
             if point.slices < self._slices:
                 return point.current
             self.truncated = True
@@ -475,16 +478,28 @@ class Exhaustive(Strategy):
                     f"in the same schedule it offered more before"
                 )
             return choice.which
-        if not self._left and not (costs and self._bound_is_reached()):
-            rule, deviations = self._prefix
+        if not self._left:
             for index in range(count - 1, 0, -1):
-                self._push((rule, (*deviations, (anchor, Pick(index)))))
+                self._note(anchor, Pick(index), self._cost + costs)
         return 0
 
-    def _bound_is_reached(self) -> bool:
-        """Return True if no more preemption is allowed, or under the stock rule no more delay."""
-        most = self._max_delays if self.rule == "stock" else self._max_preemptions
-        return most is not None and self._cost >= most
+    def _most(self) -> int | None:
+        """Return how many preemptions are allowed, or under the stock rule delays; None is no
+        bound."""
+        if self.rule == "stock" and not (self._max_preemptions is None and self._has_places):
+            return self._max_delays
+        return self._max_preemptions
+
+    def _note(self, anchor: Anchor, choice: Choice, cost: int) -> None:
+        """Note that something else can be chosen, if the schedules that begin so are within the
+        bound."""
+        rule, deviations = self._prefix
+        prefix = (rule, (*deviations, (anchor, choice)))
+        most = self._most()
+        if most is None or cost <= most:
+            self._push(prefix)
+        elif self._max_preemptions is None:
+            self._far.append(prefix)
 
     def _costs(self, point: Point, choice: Choice, default: Name) -> bool:
         """Return True if the choice is a preemption, or under the stock rule a delay."""
@@ -498,21 +513,25 @@ class Exhaustive(Strategy):
 
     def _branch(self, point: Point, default: Name) -> None:
         """Note what else can be chosen here, as far as the bound allows."""
-        rule, deviations = self._prefix
-        most = self._max_delays if rule == "stock" else self._max_preemptions
+        spins = self._max_preemptions is None and point.slice_used and point.slices >= self._slices
         choices: list[Choice] = [*point.cancellable, *sorted(point.ready, reverse=True)]
         for choice in choices:
             if choice == default:
                 continue
-            if most is None:
-                within = not (point.slice_used and choice == point.current)
-            else:
-                within = self._cost + self._costs(point, choice, default) <= most
-            if within:
-                self._push((rule, (*deviations, (point.anchor, choice))))
+            if spins and choice == point.current:
+                self.truncated = True
+                continue
+            self._note(point.anchor, choice, self._cost + self._costs(point, choice, default))
 
     def end_own(self, schedule: Schedule, failed: bool) -> None:
+        if schedule.has_places:
+            self._see_places()
         self.complete: bool = not any(self._pending)
+
+    def _see_places(self) -> None:
+        self._has_places = True
+        while self._far:
+            self._push(self._far.pop())
 
     def split(self, executions: int) -> Exhaustive | None:
         part: list[Prefix] = []
@@ -523,13 +542,18 @@ class Exhaustive(Strategy):
             return None
         part.reverse()  # so that it is executed in the order in which it would have been here
         steps = self._slices * SLICE
-        return Exhaustive(self._max_preemptions, self._max_delays, part, slice_steps=steps)
+        share = Exhaustive(self._max_preemptions, self._max_delays, part, slice_steps=steps)
+        share._has_places = self._has_places
+        return share
 
     def merge(self, part: Strategy) -> None:
         assert isinstance(part, Exhaustive)
         for prefixes in part._pending:
             for prefix in prefixes:
                 self._push(prefix)
+        self._far += part._far
+        if self._has_places or part._has_places:
+            self._see_places()
         self.truncated = self.truncated or part.truncated
         self.complete = not any(self._pending)
 

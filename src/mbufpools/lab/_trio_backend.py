@@ -668,7 +668,7 @@ class _Backend(trio.abc.Instrument):
             self._starting_thread = False
             nursery._closed = closed
         if self._schedule is not None:
-            self._schedule.threaded = True
+            self._schedule.threaded = self._schedule.has_places = True
 
     def between_tasks(self, thread: LabThread) -> AbstractContextManager[object]:
         """Hide nothing: in a thread, trio has no present task."""
