@@ -116,7 +116,7 @@ def test_the_options_of_the_mark_are_those_of_explore(suite: pytest.Pytester) ->
             "*::test_random[[]trio[]]: ran out: no failure in 20 executions (random on trio): not "
             "all of the schedules, chosen at random, each with one cancellation at a time",
             "*::test_on_one[[]trio[]]: proved: no failure in * executions (mixed on trio): all of "
-            "the schedules, *; but there was never a choice: *",
+            "the schedules; but there was never a choice: *",
             "*::test_on_the_other[[]asyncio[]]: * (dpor on asyncio): all of the schedules that *",
         ]
     )

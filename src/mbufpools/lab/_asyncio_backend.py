@@ -292,6 +292,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         "_threads",
         "_ticks",
         "_time_passed",
+        "_timers_wait",
         "complaint",
         "spawning",
     )
@@ -362,7 +363,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         """Whether the next callback has still to begin, so that a thread may come before it."""
         self._is_threadsafe = False
         """Whether what runs has been called by `call_soon_threadsafe`."""
-        self._time_passed = False
+        self._time_passed = self._timers_wait = False
         """Whether the clock has moved in the middle of a step."""
         self._ticks = 0
         self._quiet_since = 0
@@ -568,6 +569,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 recorder.touch(("timer", cell), True)
         if when <= self.time():  # asyncio looks at timers once in an iteration
             self._due.append((timer, self._origin, self._since))
+            self._time_passed |= self._timers_wait  # the loop looks at all timers that are due
         else:
             heapq.heappush(self._scheduled, timer)
             timer._scheduled = True
@@ -903,15 +905,21 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             else:
                 handle._run()
 
-    def _let_threads_come_first(self) -> None:
-        """Let threads run before the next callback, if that is chosen."""
+    def _let_threads_come_first(self) -> bool:
+        """Let threads run before the next callback, if that is chosen; return True if one ran."""
         since = self._since
         self._since = len(self._schedule.steps)
         self._between = True
         try:
-            _lockstep.give_way()
+            return _lockstep.give_way()
         finally:
             self._between, self._since = False, since
+
+    def _let_threads_come_before_timers(self, timers: int) -> bool:
+        """Let the threads whose wait is over run before the loop calls for so many timers, if that
+        is chosen; return True if one ran. Each of these threads has set one of the timers."""
+        comes_with_others = bool(self._threads) and 0 < _lockstep.count_late() < timers
+        return comes_with_others and self._let_threads_come_first()
 
     def _begin_iteration(self) -> None:
         """Put the timers that are due behind all that is ready, as asyncio does at the beginning of
@@ -919,6 +927,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         if self._time_passed:
             self._call_for_due_timers()
         if self._due:
+            self._let_threads_come_before_timers(len(self._due))
             self._due.sort(key=lambda entry: entry[0])
             for timer, origin, since in self._due:
                 self._order += 1
@@ -966,6 +975,12 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             if not timer._cancelled:
                 due.append(timer)
         self._now = max(self._now, not_before(due[-1]._when - _running.looks))
+        if self._let_threads_come_before_timers(len(due)) and self._schedule.timers_wait():
+            self._timers_wait = True
+            for timer in due:
+                heapq.heappush(timers, timer)
+            return
+        self._timers_wait = False
         for timer in sorted(
             due, key=lambda it: (it._when if it._when <= now else math.inf, it.number)
         ):

@@ -31,6 +31,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from . import _interrupts, _running
+from ._instants import TOGETHER
 from ._outcome import Unsupported, refuse
 from ._real_locks import give_back_really, make_lock, take_really
 from .hooks import short_path
@@ -41,6 +42,7 @@ __all__ = [
     "any_thread",
     "begin",
     "called_by_program",
+    "count_late",
     "can_others_run",
     "current",
     "end",
@@ -225,21 +227,29 @@ def can_others_run(thread: LabThread) -> bool:
     return any(it.ready for it in _threads if it is not thread)
 
 
-def give_way() -> None:
+def count_late() -> int:
+    """Return how many threads wait whose deadline has come."""
+    return sum(thread.late for thread in _threads)
+
+
+def give_way() -> bool:
     """Let another thread come first, before the program takes a lock, or before the event loop runs
-    a callback of the program."""
+    a callback of the program or calls for timers. Return True if the caller is the event loop's
+    thread, and another one ran."""
     thread = current()
     if thread is not None:
         thread.give_way()
-        return
+        return False
+    ran = False
     while any(map(_runs_at_once, list(_threads))):
-        pass
+        ran = True
+    return ran
 
 
 def _runs_at_once(thread: LabThread) -> bool:
     """Let a thread run up to where another one may come first, if that is chosen, before the event
     loop goes on. Return False if it does not run."""
-    late = thread.condition is not None and thread.deadline <= _running.now()
+    late = thread.late
     if not (thread.ready or late) or _host is None or not _host.runs_at_once(thread):
         return False
     if late:  # its own task would tell it only after the callbacks
@@ -253,11 +263,11 @@ def _runs_at_once(thread: LabThread) -> bool:
 def _waiting() -> Iterator[None]:
     """Note that the thread of the event loop waits for others in the middle of a step."""
     global _loop_waits
-    _loop_waits = True
+    before, _loop_waits = _loop_waits, True
     try:
         yield
     finally:
-        _loop_waits = False
+        _loop_waits = before
 
 
 def _wait_in_the_loop(condition: Callable[[], bool], timeout: float | None) -> bool:
@@ -269,7 +279,8 @@ def _wait_in_the_loop(condition: Callable[[], bool], timeout: float | None) -> b
             ready.step()
             continue
         first = min((it.deadline for it in _threads if it.condition is not None), default=math.inf)
-        first = min(first, latest)
+        together = abs(first - latest) <= TOGETHER
+        first = max(first, latest) if together else min(first, latest)
         if first == math.inf:
             raise refuse(
                 f"the program blocks the event loop at {program_line()}: it waits there for "
@@ -278,7 +289,8 @@ def _wait_in_the_loop(condition: Callable[[], bool], timeout: float | None) -> b
             )
         if first > _running.now():
             _running.pass_time(first - _running.now())
-        if first == latest:
+        if together or first == latest:
+            give_way()  # the wait of a thread may have ended just before
             return condition()
         for thread in _threads:
             if thread.condition is not None and thread.deadline <= first:
@@ -386,6 +398,11 @@ class LabThread:
 
     # In the thread of the event loop
 
+    @property
+    def late(self) -> bool:
+        """True if it waits, and its deadline has come."""
+        return self.condition is not None and self.deadline <= _running.now()
+
     async def serve(self) -> None:
         """Let the thread run, step by step, until it has ended."""
         while True:
@@ -406,7 +423,7 @@ class LabThread:
 
     def _look_at_the_clock(self) -> None:
         """Wake the thread if its wait is over because of its deadline."""
-        if self.condition is not None and self.deadline <= _running.now():
+        if self.late:
             self.wake(timed_out=True)
             _tell_the_loop()
 

@@ -436,14 +436,28 @@ class Schedule:
 
     def runs_at_once(self, thread: str, *, between: bool = False) -> bool:
         """Choose whether a thread that can run does so in the middle of the step that runs, or
-        before a callback that comes after it."""
+        before a callback or the timers that come after it."""
         if self._closed:
             return False
         anchor, runs = self._pick(2, costs=True)
         if runs:
-            where = "before a callback that comes after" if between else "in the middle of"
-            self.starts[anchor] = f"{thread} runs {where} this step"
+            where = "in the middle of this step"
+            if between:
+                where = "before a callback that comes after this step"
+                if anchor.task == CLOCK:
+                    where = "before the timers of this moment"
+            self.starts[anchor] = f"{thread} runs {where}"
         return bool(runs)
+
+    def timers_wait(self) -> bool:
+        """Choose whether the timers of this moment fire only when nothing else can run, because a
+        thread that ran before them was that much earlier."""
+        if self._closed:
+            return False
+        anchor, waits = self._pick(2, costs=True)
+        if waits:
+            self.starts[anchor] = "the timers of this moment fire when nothing else can run"
+        return bool(waits)
 
     def _pick(self, count: int, *, costs: bool) -> tuple[Anchor, int]:
         """Choose one of `count` possibilities in the middle of the step that runs."""

@@ -167,8 +167,12 @@ class _Backend(trio.abc.Instrument):
         self._origin = 0
         self._running: Name | None = None
         self._between = False
-        """Whether what `run_sync_soon` has called for has still to begin, so that a thread may come
-        before it."""
+        """Whether what `run_sync_soon` has called for has still to begin, or a deadline to expire,
+        so that a thread may come before it."""
+        self._threads_come_first = False
+        """Whether the deadlines that have come wait until what threads called for has begun."""
+        self._timers_wait = False
+        """Whether they wait until nothing else can run."""
         self._outcome = Outcome()
         self._ending = False
         self._executed: Schedule | None = None
@@ -190,6 +194,7 @@ class _Backend(trio.abc.Instrument):
             (_instruments, "add_instrument", self._add_instruments()),
             (_asyncgens, "ASYNCGEN_LOGGER", logger_of_generators(self._generator_failed)),
             (trio._threads, "_send_message_to_trio", _send_message_to_trio),
+            (_run.Deadlines, "expire", self._expiring(_run.Deadlines.expire)),
             (_run.Runner, "spawn_impl", self._spawn_in_scope(spawn)),
             (_run.Runner, "wait_all_tasks_blocked", self._noting_idle(idle)),
             *(
@@ -676,7 +681,7 @@ class _Backend(trio.abc.Instrument):
 
     def runs_at_once(self, thread: LabThread) -> bool:
         """Choose whether a thread that can run does so in the middle of the step that runs, or
-        before what `run_sync_soon` has called for."""
+        before what trio does next."""
         schedule = self._schedule
         if schedule is None or self._ending or (self._running is None and not self._between):
             return False
@@ -722,15 +727,31 @@ class _Backend(trio.abc.Instrument):
             return
         batch.append(chosen)
 
+    def _let_threads_come_first(self) -> bool:
+        """Let threads run before what trio does next, if that is chosen; return True if one ran."""
+        self._between = True
+        try:
+            return _lockstep.give_way()
+        finally:
+            self._between = False
+
+    def _expiring(self, expire: Any) -> Any:
+        """Return `Deadlines.expire`, but for the deadlines at whose moment threads come first: what
+        these have called for by `run_sync_soon` begins before them."""
+
+        def expire_after_threads(deadlines: _run.Deadlines, now: float) -> bool:
+            if self._timers_wait or (self._threads_come_first and any(_called_soon())):
+                return False
+            self._threads_come_first = False
+            return bool(expire(deadlines, now))
+
+        return expire_after_threads
+
     def _let_others_run(self, schedule: Schedule, batch: list[trio.lowlevel.Task]) -> None:
         """Put the tasks of the program back, because trio's own are in the batch."""
         runq = _run.GLOBAL_RUN_CONTEXT.runner.runq
         if any(map(_lockstep.is_of_program, _called_soon())):
-            self._between = True
-            try:
-                _lockstep.give_way()
-            finally:
-                self._between = False
+            self._let_threads_come_first()
         ours = [task for task in batch if task in self._names]
         self._foreign += 1
         self._others_ran = True
@@ -943,11 +964,19 @@ class _Backend(trio.abc.Instrument):
             recorder.accesses = schedule.steps[-1].accesses
         return True
 
-    def clock_moved(self, later_ones: bool) -> None:
-        """Called by the clock after it has moved to a deadline; says if later ones are set."""
+    def nothing_else_can_run(self) -> None:
+        """Called by the clock when only the deadlines that have come are left."""
+        self._timers_wait = False
+
+    def clock_moved(self, come: int, later_ones: bool) -> None:
+        """Called by the clock after it has moved to a deadline: so many have come, and perhaps
+        later ones are set. Each thread that has slept has set one of those that have come."""
         if self._schedule is not None:
             self._schedule.moved_to(since_begin(self.clock.current_time()))
             self._schedule.timed = self._schedule.timed or (later_ones and not self._ending)
+            if not self._ending and 0 < _lockstep.count_late() < come:
+                self._threads_come_first = self._let_threads_come_first()
+                self._timers_wait = self._threads_come_first and self._schedule.timers_wait()
 
     def _task_dump(self) -> tuple[str, ...]:
         return task_dump(

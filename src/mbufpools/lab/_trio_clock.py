@@ -22,8 +22,12 @@ class Backend(Protocol):
     def nothing_can_run(self, deadline: float) -> bool:
         """Return True if the clock may move to a deadline."""
 
-    def clock_moved(self, later_ones: bool) -> None:
-        """Note that the clock has moved to a deadline, and whether later ones are set."""
+    def nothing_else_can_run(self) -> None:
+        """Note that only the deadlines that have come are left."""
+
+    def clock_moved(self, come: int, later_ones: bool) -> None:
+        """Note that the clock has moved to a deadline: so many have come, and perhaps later ones
+        are set."""
 
 
 class Clock(trio.abc.Clock):
@@ -61,9 +65,11 @@ class Clock(trio.abc.Clock):
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
         """Called by trio when no task can run."""
-        if deadline <= self.current_time():
-            return 0
         runner = _run.GLOBAL_RUN_CONTEXT.runner
+        if deadline <= self.current_time():
+            if not (runner.entry_queue.queue or runner.entry_queue.idempotent_queue):
+                self._backend.nothing_else_can_run()
+            return 0
         if runner.waiting_for_idle:
             return math.inf
         if runner.entry_queue.queue or runner.entry_queue.idempotent_queue:
@@ -78,7 +84,8 @@ class Clock(trio.abc.Clock):
         last = _last_of_time(deadlines, deadline)
         self._now = not_before(last - _running.looks)
         self._backend.clock_moved(
-            later_ones=any(last < when < math.inf for when in _set_in(deadlines))
+            come=sum(when <= last for when in _set_in(deadlines)),
+            later_ones=any(last < when < math.inf for when in _set_in(deadlines)),
         )
 
 
