@@ -265,3 +265,26 @@ def test_a_thread_that_ends_earlier_or_later_has_one_order() -> None:
 
     assert lab.explore(program).verdict == "proved"
     assert seen == {(D / 2, False), (2 * D, True)}
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_thread_that_polls_for_long_is_a_livelock_after_the_steps_of_the_limit(
+    backend: lab.BackendName,
+) -> None:
+    async def program(polls: int) -> None:
+        stop: list[int] = []
+
+        def poll() -> None:
+            while not stop:
+                time.sleep(0.01)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.to_thread.run_sync, poll)
+            await anyio.sleep(polls * 0.01)
+            stop.append(1)
+
+    limited: dict[str, Any] = {"backend": backend, "strategy": "fifo", "step_limit": 200}
+    assert lab.explore(lambda: program(100), **limited).verdict == "proved"
+    (failure,) = lab.explore(lambda: program(10**9), **limited).failures
+    assert failure.kind == "livelock"
+    assert len(failure.schedule) < 500

@@ -444,13 +444,18 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             task.__init__(coro, loop=self, name=name, context=context)  # type: ignore[misc]  # as it is made
         finally:
             self._makes = False
-        exempt = service or closes or thread is not None
         origin = None
         if self._injecting and path != MAIN and self._schedule.policy is not None:
             function = getattr(coro if body is None else body, "__qualname__", "")
             origin = origin_of(task, function, self._schedule.policy)
         title = title_of(name, default, path, coro if body is None else body)
-        self._schedule.spawned(path, title, exempt=exempt, origin=origin)
+        self._schedule.spawned(
+            path,
+            title,
+            exempt=service or closes,
+            serves_thread=thread is not None,
+            origin=origin,
+        )
         return task
 
     def start_thread(self, thread: LabThread) -> None:
@@ -730,7 +735,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         except Livelock:
             return Outcome(
                 "livelock",
-                f"{len(schedule.steps)} steps, and no end",
+                schedule.no_end(),
                 self._task_dump(),
             )
         except Stop:

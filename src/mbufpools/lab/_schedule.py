@@ -214,6 +214,7 @@ class Schedule:
         "_origins",
         "_permitted",
         "_picked",
+        "_serving",
         "_slices",
         "_strategy",
         "_ticks_taken",
@@ -267,6 +268,8 @@ class Schedule:
         self._cancelled = 0
         self._known: set[Name] = set()
         self._exempt: set[Name] = set()
+        self._serving: set[Name] = set()
+        """The tasks that serve threads."""
         self._ticks_taken = 0
         self._not_entered: set[Name] = set()
         self._closed = False
@@ -499,16 +502,25 @@ class Schedule:
         self._closed = True
 
     def spawned(
-        self, task: Name, title: str, *, exempt: bool, origin: Origin | None = None
+        self,
+        task: Name,
+        title: str,
+        *,
+        exempt: bool,
+        serves_thread: bool = False,
+        origin: Origin | None = None,
     ) -> None:
-        """Note that a task was made, and by which one; the lab does not cancel it if exempt."""
+        """Note that a task was made, and by which one; the lab does not cancel it if it is exempt,
+        or if it serves a thread."""
         if self._closed:
             return
         self._known.add(task)
         self.titles[task] = title
         self._origins[task] = origin
-        if exempt:
+        if exempt or serves_thread:
             self._exempt.add(task)
+        if serves_thread:
+            self._serving.add(task)
 
     def renamed(self, task: Name, title: str) -> None:
         """Note that a task was given another name."""
@@ -518,6 +530,13 @@ class Schedule:
     def exempt(self, task: Name) -> None:
         """Note that the lab does not cancel a task."""
         self._exempt.add(task)
+
+    def no_end(self) -> str:
+        """Return what a livelock is told by."""
+        return (
+            f"{len(self.steps)} steps, and no end; if the program needs more of them, raise "
+            f"step_limit ({self.step_limit})"
+        )
 
     def note_left(self, threads: Iterable[str]) -> None:
         """Note which threads had not ended when the program had."""
@@ -534,7 +553,9 @@ class Schedule:
             Livelock: the execution has reached its limit of steps.
         """
         if task in self._exempt and self._current == CLOCK:
-            self._ticks_taken += 2  # the jump of the clock, and the step of the service
+            # The jump of the clock, and the step of a service; but that of a thread is one of the
+            # program's own.
+            self._ticks_taken += 1 if task in self._serving else 2
         taken = len(self.steps)
         if taken >= self.step_limit and (
             taken - self._ticks_taken >= self.step_limit

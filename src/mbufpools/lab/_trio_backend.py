@@ -615,7 +615,13 @@ class _Backend(trio.abc.Instrument):
         origin = None
         if schedule.cancel_by and path != MAIN and schedule.policy is not None:
             origin = origin_of(task, task.name, schedule.policy, self._spawning)
-        schedule.spawned(path, task.name, exempt=service or self._starting_thread, origin=origin)
+        schedule.spawned(
+            path,
+            task.name,
+            exempt=service,
+            serves_thread=self._starting_thread,
+            origin=origin,
+        )
         if recorder.active:
             declare_spawn_on_trio(nursery._cancel_status)
             declare_member(nursery.cancel_scope)
@@ -802,9 +808,7 @@ class _Backend(trio.abc.Instrument):
         except Stop:
             self._outcome.stopped = True
         except Livelock:
-            self._outcome = Outcome(
-                "livelock", f"{len(schedule.steps)} steps, and no end", self._task_dump()
-            )
+            self._outcome = Outcome("livelock", schedule.no_end(), self._task_dump())
         except BaseException as error:  # noqa: BLE001, ASYNC103 - raised outside of trio's scheduler
             self._broken = error
         runq.extend(map(self._tasks.__getitem__, ready))
@@ -954,9 +958,7 @@ class _Backend(trio.abc.Instrument):
         try:
             self._origin = schedule.jumped()
         except Livelock:
-            self._outcome = Outcome(
-                "livelock", f"{len(schedule.steps)} steps, and no end", self._task_dump()
-            )
+            self._outcome = Outcome("livelock", schedule.no_end(), self._task_dump())
             self._end()
             return False
         if recorder.active:
