@@ -21,6 +21,7 @@ from mbufpools.cli import main
 from mbufpools.cli._demos import NAMES, find_demo, load
 from mbufpools.cli._replay import EXPECTED
 from mbufpools.demokit import Mistake, run_command
+from tests.kit.kept_demo import kept_demo
 
 BACKENDS = ["asyncio", "trio"]
 ROOT = Path(__file__).parents[2]
@@ -385,8 +386,9 @@ def test_stat_shows_the_state_under_the_policy_asked_for(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stat_of_every_demo_has_the_kernel_s_columns_within_80(
-    name: str, capsys: pytest.CaptureFixture[str]
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("mbufpools.cli._demos.find_demo", kept_demo)
     assert exit_status("stat", name) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80

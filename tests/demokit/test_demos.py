@@ -9,7 +9,6 @@ import json
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,18 @@ import mbufpools
 from mbufpools import BufferPools, CurPage, MbufPools, Order, PoolSpec, Wakeup
 from mbufpools.cli._demos import NAMES, find_demo, load
 from mbufpools.mbufs import NMBCLUSTERS
+from tests.kit.kept_demo import kept_demo
 
 POLICIES = [str(policy) for policy in Wakeup]
 VIRTUAL = [name for name in NAMES if name not in ("app", "relay")]
 SCRIPTS = sorted(Path(load("stall").__file__ or "").parent.glob("*.py"))
 
 
-@cache
 def output(name: str, *options: str) -> str:
     """What a demo prints, which must show what it claims. Each is run once in a process."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        assert find_demo(name).main([*options, "--json"]) == 0
+        assert kept_demo(name).main([*options, "--json"]) == 0
     assert not err.getvalue()
     return out.getvalue()
 
@@ -48,13 +47,19 @@ def run(name: str, *options: str) -> dict[str, Any]:
     return figures
 
 
+ONE = ("--policy", "deferred")
+# Without a policy a demo shows all of them, which takes some demos seconds.
+ONE_OR_ALL = pytest.mark.parametrize("options", [ONE, pytest.param((), marks=pytest.mark.prove)])
+
+
+@ONE_OR_ALL
 @pytest.mark.parametrize("name", VIRTUAL)
-def test_a_demo_has_the_same_result_on_both_backends(name: str) -> None:
-    assert run(name) == run(name, "--backend", "trio")
+def test_a_demo_has_the_same_result_on_both_backends(name: str, options: tuple[str, ...]) -> None:
+    assert run(name, *options) == run(name, *options, "--backend", "trio")
 
 
 # Without a policy a demo shows all of them, so one is enough to show the option.
-@pytest.mark.parametrize("options", [(), ("--policy", "direct")])
+@pytest.mark.parametrize("options", [(), ONE])
 @pytest.mark.parametrize("name", VIRTUAL)
 def test_a_demo_shows_the_policies_asked_for(name: str, options: tuple[str, ...]) -> None:
     shown = [row["policy"] for row in next(iter(tables(run(name, *options))))]
@@ -343,11 +348,10 @@ def test_the_verdict_of_the_relay_is_computed_from_the_run(
 def test_a_demo_prints_at_most_80_columns_and_its_verdict_last(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    module = load(name)
-    assert module.DEMO.main([]) == 0
+    assert kept_demo(name).main([]) == 0
     out, err = capsys.readouterr()
     assert not err
-    assert out.startswith((module.__doc__ or "").partition("\n")[0])
+    assert out.startswith((load(name).__doc__ or "").partition("\n")[0])
     assert max(map(len, out.splitlines())) <= 80
     assert out.rstrip("\n").split("\n\n")[-1].startswith("Verdict: ")
     assert "NOT AS EXPECTED" not in out
@@ -396,12 +400,16 @@ CONTRARY: dict[str, tuple[str, type[BufferPools]]] = {
 }
 
 
+@ONE_OR_ALL
 @pytest.mark.parametrize("name", VIRTUAL)
 def test_a_verdict_is_computed_from_the_run(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str,
+    options: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(load(name), *CONTRARY.get(name, ("MbufPools", ContraryPools)))
-    assert find_demo(name).main([]) == 1
+    assert find_demo(name).main(options) == 1
     assert "\n\nVerdict: NOT AS EXPECTED: " in capsys.readouterr().out
 
 
@@ -549,11 +557,11 @@ def test_a_script_runs_by_itself() -> None:
 def test_the_end_state_of_a_demo_is_that_of_its_first_run(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    end = find_demo(name).end_state(["--policy", "deferred"])
+    end = kept_demo(name).end_state(ONE)
     assert isinstance(end, mbufpools.PoolsStatistics)
     assert not capsys.readouterr().out
     if name == "stall":
         assert end.pools["mbufpl"].nout == 1
         assert (
-            find_demo(name).end_state([]).pools["mbufpl"].waiting == 1
+            kept_demo(name).end_state([]).pools["mbufpl"].waiting == 1
         )  # the first policy is none

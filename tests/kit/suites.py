@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import re
+import unittest.mock  # noqa: F401
 
 import pytest
 
-import mbufpools.lab.pytest_plugin  # noqa: F401 - pytester would drop it after each of its runs
+# What each run needs: pytester would drop it after the run, and the next one would load it again.
+import mbufpools.lab._asyncio_backend
+import mbufpools.lab._nested_trio
+import mbufpools.lab._task_dump
+import mbufpools.lab._trio_backend
+import mbufpools.lab.pytest_plugin  # noqa: F401
 
 __all__ = ["HEAD", "INI", "dedent", "run"]
 
