@@ -260,7 +260,7 @@ async def test_near_limit_is_safe_at_the_default_margin_and_stalls_with_a_smalle
         BufferPools, 28 * KIB, PAGE_OF_16K, wakeup="near-limit", near_limit_margin=margin
     ) as scene:
         await sleeper_of_another_pool(scene)
-        await anyio.sleep_until(3600)
+        await anyio.sleep_until(600)
         scene.check()
         assert scene.granted == (["holder", "sleeper"] if wakes else ["holder"])
         assert (scene.pools.budget.available >= 16 * KIB) is not wakes

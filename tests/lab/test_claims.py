@@ -171,9 +171,9 @@ def test_a_run_with_open_pools_ends_when_it_stalls(
 def test_a_long_sleep_with_open_pools_is_not_a_stall(backend: lab.BackendName) -> None:
     async def program() -> None:
         async with BufferPools("64 KiB", [4096]):
-            await anyio.sleep(300)
+            await anyio.sleep(80)
 
-    lab.explore(program, backend=backend, max_preemptions=0, step_limit=200).assert_holds()
+    lab.explore(program, backend=backend, max_preemptions=0, step_limit=60).assert_holds()
     lab.run(program, backend=backend, patience=0)
 
 

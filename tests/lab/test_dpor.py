@@ -106,20 +106,20 @@ BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 @BACKENDS
 def test_dpor_executes_each_class_of_schedules_once(backend: lab.BackendName) -> None:
-    compared, exhaustive, reduced = compare(range(8), PLAIN, backend, enough=300)
+    compared, exhaustive, reduced = compare(range(8), PLAIN, backend, enough=120)
     assert compared >= 5
     assert reduced < exhaustive / 5
 
 
 @BACKENDS
 def test_dpor_misses_no_class_of_programs_that_cancel(backend: lab.BackendName) -> None:
-    compared, exhaustive, reduced = compare(range(20, 25), WITH_CANCELLATION, backend, enough=300)
+    compared, exhaustive, reduced = compare(range(20, 25), WITH_CANCELLATION, backend, enough=120)
     assert compared >= 3
     assert reduced < exhaustive / 2
 
 
 def test_dpor_misses_no_class_of_programs_with_primitives_of_asyncio() -> None:
-    compared, exhaustive, reduced = compare(range(8), NATIVE, "asyncio", enough=300)
+    compared, exhaustive, reduced = compare(range(8), NATIVE, "asyncio", enough=120)
     assert compared >= 3
     assert reduced < exhaustive / 2
 

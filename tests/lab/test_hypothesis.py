@@ -16,8 +16,9 @@ from mbufpools.lab._hypothesis import rejection
 from tests.kit.suites import INI, dedent, run
 
 GIVEN = """
-from hypothesis import assume, given, reject, settings, strategies as st, target
-S = settings(max_examples=20, database=None)
+from hypothesis import Phase, assume, given, reject, settings, strategies as st, target
+# Without the phase "explain", in which Hypothesis traces each line of each execution.
+S = settings(max_examples=20, database=None, phases=set(Phase) - {Phase.explain})
 
 async def in_order():
     order = []
@@ -106,7 +107,7 @@ def test_an_assumption_that_fails_in_a_later_schedule_alone_is_a_failure(
     suite: pytest.Pytester,
 ) -> None:
     source = """
-    @pytest.mark.explore(backend="asyncio")
+    @pytest.mark.explore(backend="asyncio", strategy="exhaustive")
     @S
     @given(k=st.integers(0, 3))
     async def test_late(k):
@@ -123,7 +124,7 @@ def test_an_assumption_that_fails_in_a_later_schedule_alone_is_a_failure(
 
 def test_an_assumption_beside_a_failure_hides_nothing(suite: pytest.Pytester) -> None:
     source = """
-    @pytest.mark.explore
+    @pytest.mark.explore(strategy="exhaustive")
     @S
     @given(k=st.integers(0, 3))
     async def test_both(k):
@@ -142,7 +143,7 @@ def test_a_token_executes_its_schedule_for_the_examples_that_are_not_rejected(
     suite: pytest.Pytester,
 ) -> None:
     source = """
-    @pytest.mark.explore(backend="asyncio")
+    @pytest.mark.explore(backend="asyncio", strategy="exhaustive")
     @S
     @given(k=st.integers(0, 3))
     async def test_it(k):
@@ -189,7 +190,7 @@ def test_a_program_that_draws_is_refused_at_once(
     suite: pytest.Pytester, strategy: str, use: str
 ) -> None:
     source = f"""
-    @pytest.mark.explore
+    @pytest.mark.explore(strategy="exhaustive")
     @S
     @given(it={strategy})
     async def test_marked(it):
@@ -228,7 +229,7 @@ def test_a_test_may_draw_before_it_explores_and_after(suite: pytest.Pytester) ->
 
 def test_each_schedule_may_give_hypothesis_a_target(suite: pytest.Pytester) -> None:
     source = """
-    @pytest.mark.explore(backend="asyncio")
+    @pytest.mark.explore(backend="asyncio", strategy="exhaustive")
     @S
     @given(k=st.integers(0, 3))
     async def test_it(k):

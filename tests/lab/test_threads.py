@@ -292,7 +292,7 @@ def test_a_lock_of_a_default_factory_or_of_a_class_is_the_labs(make: Callable[[]
         await in_two_threads(add)
         assert count == [2]
 
-    found = lab.explore(program, strategy="exhaustive")
+    found = lab.explore(program, strategy="exhaustive", max_preemptions=1)
     found.assert_holds()
     assert found.complete
     MADE.clear()
@@ -845,7 +845,7 @@ def test_a_thread_waits_in_lock_step_for_a_lock_that_is_older() -> None:
         await in_two_threads(slow)
         assert order == ["begin", "end"] * 2
 
-    found = lab.explore(program)
+    found = lab.explore(program, max_preemptions=1)
     assert found.verdict == "proved"
     assert found.executions > 2
 
@@ -953,7 +953,7 @@ def test_a_condition_that_is_older_is_waited_for_in_lock_step(
                 group.start_soon(anyio.to_thread.run_sync, function)
         assert not items
 
-    found = lab.explore(program, backend=backend, max_executions=200)
+    found = lab.explore(program, backend=backend, max_executions=80)
     assert not found.failures
 
 
@@ -974,7 +974,7 @@ def test_a_recursive_lock_that_is_older_is_free_after_the_last_release() -> None
 
         await in_two_threads(user)
 
-    found = lab.explore(program)
+    found = lab.explore(program, max_preemptions=1)
     assert found.verdict == "proved"
 
 
@@ -996,7 +996,7 @@ def test_a_wait_for_an_older_lock_ends_after_its_timeout(make: Callable[[], Any]
 
         await asyncio.gather(asyncio.to_thread(holds), asyncio.to_thread(gives_up))
 
-    assert lab.explore(program).verdict == "proved"
+    assert lab.explore(program, max_preemptions=1).verdict == "proved"
 
 
 def test_a_thread_that_waits_for_a_lock_held_outside_of_the_program_is_refused(
@@ -1084,7 +1084,7 @@ def test_a_thread_says_whether_it_is_a_daemon() -> None:
             await asyncio.to_thread(thread.join)
         assert said == [False, False, True, True]
 
-    assert lab.explore(program, max_executions=500).failures == ()
+    assert lab.explore(program, max_executions=100).failures == ()
 
 
 @BACKENDS
