@@ -443,14 +443,26 @@ class BuffersOnTrio(BufferMachine):
     backend = "trio"
 
 
+def of_examples(few: int) -> pytest.MarkDecorator:
+    """So many examples, and many times more among the long proofs."""
+    many = pytest.param(20 * few, marks=pytest.mark.prove)
+    return pytest.mark.parametrize("examples", [few, many])
+
+
+@of_examples(30)
 @pytest.mark.parametrize("machine", [KernelOnAsyncio, KernelOnTrio])
-def test_the_kernels_pools_do_what_a_naive_kernel_does(machine: type[KernelMachine]) -> None:
-    run_state_machine_as_test(machine, settings=settings(SETTINGS, max_examples=60))
+def test_the_kernels_pools_do_what_a_naive_kernel_does(
+    machine: type[KernelMachine], examples: int
+) -> None:
+    run_state_machine_as_test(machine, settings=settings(SETTINGS, max_examples=examples))
 
 
+@of_examples(60)
 @pytest.mark.parametrize("machine", [BuffersOnAsyncio, BuffersOnTrio])
-def test_buffer_pools_keep_their_promises_in_any_mix_of_calls(machine: type[BufferMachine]) -> None:
-    run_state_machine_as_test(machine, settings=settings(SETTINGS, max_examples=150))
+def test_buffer_pools_keep_their_promises_in_any_mix_of_calls(
+    machine: type[BufferMachine], examples: int
+) -> None:
+    run_state_machine_as_test(machine, settings=settings(SETTINGS, max_examples=examples))
 
 
 @pytest.mark.parametrize("machine", [BuffersOnAsyncio, BuffersOnTrio])

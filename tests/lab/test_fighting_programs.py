@@ -570,9 +570,15 @@ def test_an_interrupt_of_an_exploration_is_raised_at_once_and_is_not_the_program
 
 
 @pytest.mark.real_time
-@BACKENDS
-@pytest.mark.parametrize("times", [1, 2])
-@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize(
+    ("jobs", "times", "backend"),
+    [
+        pytest.param(jobs, times, backend, marks=[] if turn == times % 2 else [pytest.mark.prove])
+        for jobs in ("1", "2")
+        for times in (1, 2)
+        for turn, backend in enumerate(("asyncio", "trio"))
+    ],
+)
 def test_an_interrupt_of_the_command_has_status_130_and_leaves_no_worker(
     jobs: str, times: int, backend: str, endless: Path
 ) -> None:

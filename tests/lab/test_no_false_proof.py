@@ -79,11 +79,12 @@ def trace(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return trace
 
 
+@pytest.mark.parametrize("seeds", [range(15), pytest.param(range(15, 40), marks=pytest.mark.prove)])
 @pytest.mark.parametrize("operations", [PLAIN, WITH_CANCELLATION, NATIVE])
 def test_the_first_execution_takes_the_order_that_asyncio_takes(
-    operations: tuple[str, ...], trace: list[Any]
+    operations: tuple[str, ...], seeds: range, trace: list[Any]
 ) -> None:
-    for seed in range(40):
+    for seed in seeds:
         program = generate(seed, operations).program
         trace.clear()
         stalls = False
@@ -98,8 +99,13 @@ def test_the_first_execution_takes_the_order_that_asyncio_takes(
         assert [failure.kind for failure in found.failures] == ["stall"] * stalls, seed
 
 
-def test_the_first_execution_takes_the_order_of_callbacks_that_asyncio_takes() -> None:
-    for seed in range(300):
+@pytest.mark.parametrize(
+    "seeds", [range(60), pytest.param(range(60, 300), marks=pytest.mark.prove)]
+)
+def test_the_first_execution_takes_the_order_of_callbacks_that_asyncio_takes(
+    seeds: range,
+) -> None:
+    for seed in seeds:
         callbacks = generated_callbacks.generate(seed)
         lab.run(callbacks.program, patience=0)
         taken, seen = list(callbacks.trace), callbacks.seen

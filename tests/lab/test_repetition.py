@@ -557,8 +557,14 @@ def test_the_first_fixtures_are_used_if_modules_are_executed_again(
 # A cancellation that was possible, and is not in the schedule that fails
 
 
-@BACKENDS
-@pytest.mark.parametrize("strategy", ["mixed", "exhaustive", "random", "pct"])
+@pytest.mark.parametrize(
+    ("strategy", "backend"),
+    [
+        pytest.param(strategy, backend, marks=[] if turn == at % 2 else [pytest.mark.prove])
+        for at, strategy in enumerate(["mixed", "exhaustive", "random", "pct"])
+        for turn, backend in enumerate(["asyncio", "trio"])
+    ],
+)
 @pytest.mark.parametrize("seconds", [0, 1])
 @pytest.mark.parametrize("mid_wait", [False, True])
 def test_a_failure_without_a_cancellation_is_told_though_the_lab_may_cancel(
