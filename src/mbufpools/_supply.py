@@ -47,15 +47,23 @@ CALLS = 60
 """Nested calls that serving a request may take, those of the event loop included."""
 
 
-def stack_is_full() -> bool:
-    """Return True if there may be no room for the calls that serve a request."""
-    try:
-        sys._getframe(sys.getrecursionlimit() - CALLS)
-    except ValueError:  # the stack is not as deep as that
-        return False
-    except RecursionError:
-        pass
-    return True
+if sys.version_info >= (3, 12):
+
+    def stack_is_full() -> bool:
+        """Return True if there may be no room for the calls that serve a request."""
+        return sys._getframemodulename(sys.getrecursionlimit() - CALLS) is not None
+
+else:
+
+    def stack_is_full() -> bool:
+        """Return True if there may be no room for the calls that serve a request."""
+        try:
+            sys._getframe(sys.getrecursionlimit() - CALLS)
+        except ValueError:  # the stack is not as deep as that
+            return False
+        except RecursionError:
+            pass
+        return True
 
 
 class Supply(PageLists):

@@ -113,8 +113,10 @@ class Waiters:
         return self._many_queues.get(needs) or ManyQueue(needs)
 
     def _leases(self) -> int:
-        out = sum(supply.nget - supply.nput for supply in self.reclaimer.supplies)
-        return out + len(self._state.claims)
+        out = len(self._state.claims)
+        for supply in self.reclaimer.supplies:
+            out += supply.nget - supply.nput
+        return out
 
     # Coming and going
 
@@ -155,8 +157,11 @@ class Waiters:
                 except BaseException:
                     self._withdraw(queue, request)
                     raise
-            except BaseException:  # perhaps a Ctrl-C in the middle of `_withdraw`
-                self._give_back(queue, request)
+            except BaseException:
+                if request.after is not None or request.granted is not None:
+                    self._give_back(
+                        queue, request
+                    )  # once more: a Ctrl-C may have ended `_withdraw`
                 raise
         if not yielded:
             try:
@@ -330,20 +335,34 @@ class Waiters:
         if request.parked:
             self._cancellations += request.error is None
         self._give_back(queue, request)
-        if request.parked:
+        if request.parked and self._state.observer.hook is not None:
             self._state.observer.tell(EventKind.CANCEL, queue.name, request.nbytes, request.number)
 
     def _give_back(self, queue: WaitQueue, request: Request[Any]) -> None:
+        state = self._state
         try:
-            with self._state.changing:  # which may repair the set first, and so serve this request
-                if request in queue.requests:
+            if state.broken:
+                state.repair()  # which may serve this request
+            try:  # as `changing`, without its calls
+                if request.after is not None:
                     was_head = queue.requests.after is request
                     self._leave(queue, request)
                     if was_head:  # no page was freed, so no other call would look
-                        self.run(None if self.order.ordered else (queue,))
+                        self._head_has_left(queue)
+            except BaseException as error:
+                if error is not state.of_memory:
+                    state.breaks()
+                raise
         finally:
             if request.granted is not None:
                 _release(request.granted)
+
+    def _head_has_left(self, queue: WaitQueue) -> None:
+        """Serve those that it held up, unless they all want the same and clearly must wait on."""
+        if len(self.active) == 1 and queue.requests.count and not self._may_serve_head(queue):
+            self.order.pass_limit(queue.head)
+        else:
+            self.run(None if self.order.ordered else (queue,))
 
     def fail_all(self, error: Callable[[WaitQueue], BaseException]) -> None:
         """Wake all requests with an error, in the order of arrival."""
