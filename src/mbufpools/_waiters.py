@@ -159,9 +159,7 @@ class Waiters:
                     raise
             except BaseException:
                 if request.after is not None or request.granted is not None:
-                    self._give_back(
-                        queue, request
-                    )  # once more: a Ctrl-C may have ended `_withdraw`
+                    self._give_back(queue, request)  # a Ctrl-C may have ended `_withdraw`
                 raise
         if not yielded:
             try:
@@ -360,7 +358,7 @@ class Waiters:
     def _head_has_left(self, queue: WaitQueue) -> None:
         """Serve those that it held up, unless they all want the same and clearly must wait on."""
         if len(self.active) == 1 and queue.requests.count and not self._may_serve_head(queue):
-            self.order.pass_limit(queue.head)
+            self.order.pass_limit(queue.requests.after)
         else:
             self.run(None if self.order.ordered else (queue,))
 

@@ -263,6 +263,42 @@ async def test_a_head_that_leaves_has_the_queue_run_again() -> None:
         assert scene.waiting() == ["third"]
 
 
+async def test_a_head_that_leaves_has_no_queue_run_if_the_next_clearly_must_wait() -> None:
+    """The pool is dry, and all want the same. The next is the claim from then on."""
+    async with one_item() as scene:
+        holder = await three_wait(scene)
+        drops = scene.pools.statistics().drops
+        scene.getters["first"].cancel()
+        await scene.getters["first"].ended.wait()
+        scene.check()
+        waiters = scene.pools._waiters
+        assert scene.pools.statistics().drops - drops == (not waiters.order.ordered)
+        if waiters.order.ordered:
+            (queue,) = waiters.active
+            assert queue.head.pass_limit is not None
+        assert scene.waiting() == ["second", "third"]
+        holder.release()
+        await the_others_are_served_in_order(scene, ["second", "third"])
+
+
+async def test_a_head_that_leaves_serves_those_of_other_pools_though_the_next_must_wait() -> None:
+    """What it held up in another pool goes on: the next of its own pool wants a page, too, but it
+    is younger than the one in the other pool."""
+    large = PoolSpec(8192, items_per_page=1)
+    async with Scene(BufferPools, 8192 + 4096, [one_item_a_page(), large]) as scene:
+        await scene.get("holder", 8192)
+        await scene.get("first", 8192)
+        await scene.get("other", 4096)
+        await scene.get("second", 8192)
+        ordered = scene.pools._waiters.order.ordered
+        assert ("other" in scene.waiting()) == ordered
+        scene.getters["first"].cancel()
+        await scene.getters["first"].ended.wait()
+        await until(lambda: "other" not in scene.waiting())
+        scene.check()
+        assert scene.waiting() == ["second"]
+
+
 # Before it parks, and without waiting
 
 
