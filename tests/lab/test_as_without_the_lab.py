@@ -26,6 +26,7 @@ from anyio.lowlevel import checkpoint
 from mbufpools import lab
 
 Program = Callable[[], Awaitable[None]]
+REQUEST = ContextVar("REQUEST", default="")
 both_backends = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
 
@@ -113,6 +114,46 @@ async def a_handler_of_the_program_is_called() -> None:
     assert [type(error) for error in told] == [ZeroDivisionError]
 
 
+async def the_handler_has_the_context_of_the_callback_that_failed() -> None:
+    """From Python 3.12 on."""
+    told: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: told.append(REQUEST.get()))
+    REQUEST.set("7")
+    loop.call_soon(lambda: 1 / 0)
+    REQUEST.set("8")
+    await asyncio.sleep(1)
+    assert told == ["7" if sys.version_info >= (3, 12) else ""]
+
+
+async def the_handler_has_the_context_of_the_task_that_was_lost() -> None:
+    """From Python 3.12 on."""
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, _: told.append(REQUEST.get()))
+
+    async def serve() -> None:
+        REQUEST.set("7")
+        raise ValueError
+
+    task = asyncio.create_task(serve())
+    await asyncio.wait([task])
+    del task
+    await asyncio.sleep(1)
+    if sys.version_info >= (3, 12):
+        assert told == ["7"]
+
+
+async def a_handler_that_fails_is_told_to_the_default_one() -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: 1 / 0)
+    default, told = loop.default_exception_handler, list[Any]()
+    loop.default_exception_handler = lambda context: told.append(context["exception"])  # type: ignore[method-assign]
+    loop.call_soon(lambda: int("x"))
+    await asyncio.sleep(1)
+    loop.default_exception_handler = default  # type: ignore[method-assign]
+    assert [type(error) for error in told] == [ZeroDivisionError]
+
+
 async def the_owner_of_a_callback_that_ran_is_let_go() -> None:
     class Owner:
         def method(self) -> None:
@@ -163,6 +204,9 @@ async def a_done_callback_has_the_context_of_who_adds_it() -> None:
         a_timer_that_is_due_fires_between_steps,
         a_method_of_a_task_is_no_step_of_it,
         a_handler_of_the_program_is_called,
+        the_handler_has_the_context_of_the_callback_that_failed,
+        the_handler_has_the_context_of_the_task_that_was_lost,
+        a_handler_that_fails_is_told_to_the_default_one,
         the_owner_of_a_callback_that_ran_is_let_go,
     ],
 )

@@ -48,6 +48,7 @@ The modules, from the foundations to the entry points. Each imports only modules
 ``_leaks``            hears the warnings of leaked resources
 ``_interrupts``       Ctrl-C while the lab explores
 ``_lockstep``         threads of the program, which run one at a time, step by step
+``_signals``          the signal handlers that the program gives to asyncio's event loop
 ``_locks``            the locks of the program's threads, also those that are older
 ``_wrong_backend``    refuses a program of asyncio that is explored on trio
 ``_threads``          makes the program's threads run in lock-step

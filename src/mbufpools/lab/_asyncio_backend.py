@@ -76,6 +76,7 @@ from ._outcome import IO_REFUSED, LabError, Outcome, describe, only, refuse, typ
 from ._outsiders import THREAD_REFUSED, refuse_timer
 from ._program import awaitable_of
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop, new_ready
+from ._signals import SignalHandlers
 from ._steps import CLOCK, EVERYTHING, MAIN, Name, spell
 from ._stillness import check_that_time_may_pass
 from ._task_dump import location, task_dump
@@ -283,6 +284,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         "_running",
         "_schedule",
         "_services",
+        "_signals",
         "_since",
         "_starting",
         "_steps",
@@ -361,6 +363,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         """The threads of the program, each with the task that serves it."""
         self._between = False
         """Whether the next callback has still to begin, so that a thread may come before it."""
+        self._signals = SignalHandlers(self.call_soon)
         self._is_threadsafe = False
         """Whether what runs has been called by `call_soon_threadsafe`."""
         self._time_passed = self._timers_wait = False
@@ -596,24 +599,21 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
     add_reader = add_writer = remove_reader = remove_writer = _refuse_io
     sock_recv = sock_recv_into = sock_sendall = sock_connect = sock_accept = _refuse_io
     sock_recvfrom = sock_recvfrom_into = sock_sendto = sock_sendfile = sendfile = _refuse_io
-    start_tls = connect_accepted_socket = remove_signal_handler = _refuse_io
+    start_tls = connect_accepted_socket = _refuse_io
     create_connection = create_server = create_datagram_endpoint = _refuse_io
     create_unix_connection = create_unix_server = getaddrinfo = getnameinfo = _refuse_io
     subprocess_exec = subprocess_shell = connect_read_pipe = connect_write_pipe = _refuse_io
-    add_signal_handler = _refuse_io
 
-    def call_exception_handler(self, context: dict[str, Any]) -> None:
-        if self._exception_handler is not None:
-            try:
-                self._exception_handler(self, context)
-            except Exception as failed:  # noqa: BLE001 - told as asyncio would log it
-                context = {"message": "the program's exception handler failed", "exception": failed}
-            else:
-                return
-        self.default_exception_handler(context)
+    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
+        self._schedule.signals = True
+        self._signals.add(sig, callback, args)
+
+    def remove_signal_handler(self, sig: int) -> bool:
+        return self._signals.remove(sig)
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
-        """Complain, instead of a line in the log. A handler of the program may call this."""
+        """Complain, instead of a line in the log. A handler of the program may call this; asyncio
+        does so if there is none, or if it fails."""
         error = context.get("exception")
         if isinstance(error, Exception) and len(self._before) < CAUSES:
             self._before.append(error)
@@ -829,6 +829,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             coroutine = None if task is None else coroutine_of(task)
             where = end_of(task) if over else location(coroutine)
             schedule.stopped_at(where, since_begin(self._now))
+        del handle, task  # an exception of the task may keep this frame, and so would keep the task
         if oracles.active:
             self._ask_oracles()
 
@@ -1293,6 +1294,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._ready.clear()
         self._set_coroutine_origin_tracking(False)  # that `set_debug` has set
         self._thread_id = None
+        self._signals.close()
         self.close()
         _running.end()
 

@@ -32,6 +32,8 @@ class Covered:
     """Whether the program was given values by `choose`."""
     timed: bool = False
     """Whether the clock moved to one deadline while a later one was set."""
+    signals: bool = False
+    """Whether the program has set a handler of a signal."""
     looked: bool = False
     """Whether the program looked at a clock."""
     polled: set[str] = field(default_factory=set)
@@ -53,6 +55,7 @@ class Covered:
             self.ended_though_cancelled = self.ended_though_cancelled or ended
         self.picked = self.picked or bool(schedule.picks)
         self.timed = self.timed or schedule.timed
+        self.signals = self.signals or schedule.signals
         self.looked = self.looked or _running.looks > 0
         if schedule.stillness.first:
             self.polled.add(schedule.stillness.first)
@@ -69,6 +72,7 @@ class Covered:
         self.ended_though_cancelled = self.ended_though_cancelled or other.ended_though_cancelled
         self.picked = self.picked or other.picked
         self.timed = self.timed or other.timed
+        self.signals = self.signals or other.signals
         self.looked = self.looked or other.looked
         self.polled |= other.polled
         self.outlived |= other.outlived

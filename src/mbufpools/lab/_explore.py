@@ -352,6 +352,8 @@ def _not_explored(strategy: Strategy, options: Options, executed: Executed) -> I
             "other orders of timers than that of their deadlines (sleep(0), instead of sleeps that "
             "hold tasks apart, leaves the order to the lab)"
         )
+    if covered.signals:
+        yield "signals from outside"
     if options.ignore:
         number = sum(executed.ignored.values())
         kinds = " and ".join(options.ignore)

@@ -233,6 +233,7 @@ class Schedule:
         "preemptions",
         "ready_sets",
         "rule",
+        "signals",
         "spared",
         "starts",
         "step_limit",
@@ -319,6 +320,8 @@ class Schedule:
         """True once the clock moved to one deadline while a later one was set."""
         self.outlived: set[str] = set()
         """The threads that had not ended when the program had."""
+        self.signals: bool = False
+        """True once the program has set a handler of a signal."""
         self.unscheduled: set[str] = set()
         """What the program has called for that the schedule cannot choose, in words."""
 

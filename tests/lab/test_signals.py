@@ -1,0 +1,142 @@
+"""Programs that handle signals, such as a server that shuts down at SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import anyio
+import pytest
+
+from mbufpools import lab
+
+BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
+NAME = ContextVar("NAME", default="")
+
+
+@pytest.fixture(autouse=True)
+def the_process_handles_signals_as_before() -> Iterator[None]:
+    signums = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1]
+    before = [signal.getsignal(it) for it in signums]
+    yield
+    assert [signal.getsignal(it) for it in signums] == before
+
+
+def test_a_server_stops_at_the_signal_that_it_sends_itself() -> None:
+    order: set[tuple[str, ...]] = set()
+
+    async def program() -> None:
+        loop, stop, done = asyncio.get_running_loop(), asyncio.Event(), list[str]()
+
+        def handle(name: str) -> None:
+            done.append(name)
+            stop.set()
+
+        loop.add_signal_handler(signal.SIGTERM, handle, "signal")
+
+        async def job() -> None:
+            await asyncio.sleep(0)
+            done.append("job")
+
+        async def operator() -> None:
+            signal.raise_signal(signal.SIGTERM)
+            assert done in ([], ["job"]), "the callback comes later"
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(job())
+            group.create_task(operator())
+            await stop.wait()
+        assert loop.remove_signal_handler(signal.SIGTERM) is True
+        assert loop.remove_signal_handler(signal.SIGTERM) is False
+        order.add(tuple(done))
+
+    exploration = lab.explore(program)
+    assert exploration.verdict == "proved"
+    assert "signals from outside" in str(exploration)
+    assert order == {("signal", "job"), ("job", "signal")}
+
+
+@BACKENDS
+def test_a_receiver_of_signals_of_anyio_gets_them(backend: lab.BackendName) -> None:
+    async def program() -> None:
+        with anyio.open_signal_receiver(signal.SIGUSR1) as signals:
+            signal.raise_signal(signal.SIGUSR1)
+            async for signum in signals:
+                assert signum == signal.SIGUSR1
+                return
+
+    assert lab.explore(program, backend=backend).verdict == "proved"
+
+
+@BACKENDS
+def test_no_signal_comes_from_outside(backend: lab.BackendName) -> None:
+    async def program() -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+            async for _ in signals:
+                pass
+
+    (failure,) = lab.explore(program, backend=backend).failures
+    assert failure.kind == "stall"
+
+
+def test_a_handler_that_the_program_leaves_is_gone_after_the_execution() -> None:
+    async def program() -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, print)
+        loop.add_signal_handler(signal.SIGHUP, print, "another in its place")
+        loop.add_signal_handler(signal.SIGINT, print, "never called, as Ctrl-C is the lab's")
+
+    assert lab.explore(program).verdict == "proved"
+
+
+def test_the_callback_of_a_signal_has_the_context_of_the_call_that_set_it() -> None:
+    async def program() -> None:
+        loop, seen = asyncio.get_running_loop(), list[str]()
+        NAME.set("of the call")
+        loop.add_signal_handler(signal.SIGTERM, lambda: seen.append(NAME.get()))
+        NAME.set("later")
+        signal.raise_signal(signal.SIGTERM)
+        await asyncio.sleep(0)
+        assert seen == ["of the call"]
+
+    assert lab.explore(program).verdict == "proved"
+
+
+async def coroutine() -> None:
+    """What cannot handle a signal."""
+
+
+@pytest.mark.parametrize(
+    ("signum", "callback", "error"),
+    [
+        (signal.SIGTERM, coroutine, TypeError),
+        ("SIGTERM", print, TypeError),
+        (10_000, print, ValueError),
+        (signal.SIGKILL, print, RuntimeError),
+    ],
+)
+def test_a_wrong_handler_is_refused_as_asyncio_refuses_it(
+    signum: Any, callback: Any, error: type[Exception]
+) -> None:
+    async def program() -> None:
+        with pytest.raises(error):
+            asyncio.get_running_loop().add_signal_handler(signum, callback)
+
+    asyncio.run(program())
+    assert lab.explore(program).verdict == "proved"
+
+
+def test_outside_of_the_main_thread_a_handler_is_refused_as_asyncio_refuses_it() -> None:
+    async def program() -> None:
+        with pytest.raises(RuntimeError):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, print)
+
+    verdicts: list[str] = []
+    thread = threading.Thread(target=lambda: verdicts.append(lab.explore(program).verdict))
+    thread.start()
+    thread.join()
+    assert verdicts == ["proved"]
