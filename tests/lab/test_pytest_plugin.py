@@ -1920,6 +1920,35 @@ def test_a_fixture_anyio_backend_of_the_project_says_which_backends_its_tests_ar
         assert [it for function, it in found if function == f"test_it.py::test_{name}"] == on
 
 
+@pytest.mark.parametrize("where", ["function", "class", "module"])
+@pytest.mark.parametrize("names", ["'anyio_backend'", "'number, anyio_backend'"])
+def test_a_parameter_anyio_backend_of_a_test_that_does_not_take_it_restricts_it(
+    names: str, where: str, suite: pytest.Pytester
+) -> None:
+    """As anyio's own tests do."""
+    values, takes = "['asyncio']", ""
+    if "number" in names:
+        values, takes = "[(1, 'trio'), (2, 'trio')]", "number"
+    restrict = f"pytest.mark.parametrize({names}, {values})"
+    at = dict.fromkeys(("module", "class", "function"), "") | {where: restrict}
+    source = f"""
+    {f"pytestmark = {restrict}" if where == "module" else ""}
+
+    {f"@{at['class']}" if at["class"] else ""}
+    class TestIt:
+        {f"@{at['function']}" if at["function"] else ""}
+        @pytest.mark.anyio
+        @pytest.mark.explore
+        async def test_it(self{", " * bool(takes)}{takes}):
+            await checkpoint()
+            assert backend() == "{"trio" if takes else "asyncio"}"
+    """
+    run(suite, dedent(source)).assert_outcomes(passed=2 if takes else 1)
+    run(suite, dedent(source).replace("    @pytest.mark.explore\n", "")).assert_outcomes(
+        passed=2 if takes else 1
+    )
+
+
 def test_a_test_that_its_fixture_anyio_backend_runs_on_another_backend_is_an_error(
     suite: pytest.Pytester,
 ) -> None:

@@ -287,8 +287,8 @@ def make_items(
                 f"{what} is marked to be explored, {_no_coroutine(function)}"
             )
         return None  # the mark is on the class or the module
-    marks = getattr(function, "pytestmark", [])
-    names = [mark.name for mark in [*marks, *collector.iter_markers()]]
+    marks = [*getattr(function, "pytestmark", []), *collector.iter_markers()]
+    names = [mark.name for mark in marks]
     try:
         options = of_marks([*own, *collector.iter_markers(MARK)])
         backends = backends_of(collector.config, options, _program(function), names)
@@ -297,7 +297,7 @@ def make_items(
     by_fixture = backends_of_fixture(_definitions_for(collector))
     if "anyio" in names and not options.keys() & {"backend", "backends"}:
         backends = [it for it in backends if it in by_fixture] or backends
-    shell = _plain(function, lambda **arguments: None)
+    shell = _plain(function, lambda **arguments: None, uses_backend=any(map(_names_backend, marks)))
     shell.explored_on = backends
     # pytest has no public way to parametrise what a hook makes; its own hook calls this one.
     made: list[pytest.Function] = list(collector._genfunctions(name, shell))
@@ -340,10 +340,21 @@ def _is_of_one_backend(item: Any, by_fixture: set[str]) -> bool:
     )
 
 
-def _plain(function: Callable[..., Any], body: Callable[..., None]) -> Any:
+def _names_backend(mark: pytest.Mark) -> bool:
+    """Return True if a mark parametrizes the fixture `anyio_backend`."""
+    names = mark.args[0] if mark.name == "parametrize" and mark.args else ()
+    return ANYIO_BACKEND in (
+        [it.strip() for it in names.split(",")] if isinstance(names, str) else names
+    )
+
+
+def _plain(
+    function: Callable[..., Any], body: Callable[..., None], *, uses_backend: bool = False
+) -> Any:
     """Return a plain function that looks like the coroutine function.
 
-    It lacks the marks by which other plugins would run it as a coroutine.
+    It lacks the marks by which other plugins would run it as a coroutine. Unless it uses the
+    fixture `anyio_backend`, it also lacks the mark by which anyio's plugin asks for that.
     """
 
     @wraps(function)
@@ -355,7 +366,7 @@ def _plain(function: Callable[..., Any], body: Callable[..., None]) -> Any:
         mark
         for mark in getattr(function, "pytestmark", ())
         if mark.name not in RUNNERS
-        and not (mark.name == "usefixtures" and ANYIO_BACKEND in mark.args)
+        and (uses_backend or not (mark.name == "usefixtures" and ANYIO_BACKEND in mark.args))
     ]
     return plain
 
