@@ -154,6 +154,56 @@ async def a_handler_that_fails_is_told_to_the_default_one() -> None:
     assert [type(error) for error in told] == [ZeroDivisionError]
 
 
+async def a_name_is_made_a_string() -> None:
+    async def name() -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        return task.get_name()
+
+    loop = asyncio.get_running_loop()
+    for given in (7, "", "seven", Tie(7, 7)):
+        assert await loop.create_task(name(), name=given) == str(given)  # type: ignore[arg-type]
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(name(), name=7)  # type: ignore[arg-type]
+    assert task.result() == "7"
+
+
+class Connection:
+    """Gives its place back when nobody refers to it any more."""
+
+    def __init__(self, places: asyncio.Semaphore) -> None:
+        weakref.finalize(self, places.release)
+
+
+async def what_a_task_that_failed_held_is_let_go() -> None:
+    places = asyncio.Semaphore(1)
+
+    async def request() -> None:
+        await places.acquire()
+        connection = Connection(places)
+        await asyncio.sleep(0)
+        raise ValueError(type(connection))
+
+    for _ in range(2):
+        results = await asyncio.gather(request(), return_exceptions=True)
+        assert isinstance(results[0], ValueError)
+        del results
+
+
+async def what_a_thread_that_failed_held_is_let_go() -> None:
+    held = weakref.WeakSet[Connection]()
+
+    def work() -> None:
+        connection = Connection(asyncio.Semaphore())
+        held.add(connection)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.to_thread(work)
+    await asyncio.sleep(0.01)
+    assert not held
+
+
 async def the_owner_of_a_callback_that_ran_is_let_go() -> None:
     class Owner:
         def method(self) -> None:
@@ -193,6 +243,12 @@ async def a_done_callback_has_the_context_of_who_adds_it() -> None:
     assert sorted(seen) == ["main"] * 3 + ["other"] * 3
 
 
+NOT_FOR_DPOR = [
+    the_owner_of_a_callback_that_ran_is_let_go,
+    what_a_thread_that_failed_held_is_let_go,
+]
+
+
 @pytest.mark.parametrize(
     "program",
     [
@@ -207,12 +263,15 @@ async def a_done_callback_has_the_context_of_who_adds_it() -> None:
         the_handler_has_the_context_of_the_callback_that_failed,
         the_handler_has_the_context_of_the_task_that_was_lost,
         a_handler_that_fails_is_told_to_the_default_one,
+        a_name_is_made_a_string,
+        what_a_task_that_failed_held_is_let_go,
+        what_a_thread_that_failed_held_is_let_go,
         the_owner_of_a_callback_that_ran_is_let_go,
     ],
 )
 @pytest.mark.parametrize("strategy", ["exhaustive", "dpor", "random", "fifo"])
 def test_a_correct_program_has_no_failure(program: Program, strategy: lab.StrategyName) -> None:
-    if program is not the_owner_of_a_callback_that_ran_is_let_go or strategy != "dpor":
+    if program not in NOT_FOR_DPOR or strategy != "dpor":
         lab.explore(program, strategy=strategy, max_executions=20).assert_holds()
 
 

@@ -399,7 +399,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self,
         coro: Any,
         *,
-        name: str | None = None,
+        name: object = None,
         context: Context | None = None,
         thread: LabThread | None = None,
         **_: Any,
@@ -413,6 +413,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             path = (*parent.lab_name, parent.lab_children)
             parent.lab_children += 1
         scope = body = None
+        if name is not None:
+            name = str(name)  # as asyncio does
         service = name is not None and is_service(name)
         if service:
             self._services.add(path)
@@ -441,7 +443,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._tasks[path] = ref(task)
         # asyncio's own default counts the tasks of all executions.
         default = default_name(path)
-        name = name or default
+        name = default if name is None else name
         self._makes = True
         try:
             task.__init__(coro, loop=self, name=name, context=context)  # type: ignore[misc]  # as it is made

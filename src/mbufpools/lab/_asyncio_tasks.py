@@ -427,7 +427,7 @@ def task_title(task: LabTask) -> str:
 
 def title_of(name: str, default: str, path: Name, coroutine: Any) -> str:
     """Return a name for people of a task with a name and with a default one."""
-    if name != default:
+    if name not in (default, ""):
         return name
     if path == MAIN:
         return "main"

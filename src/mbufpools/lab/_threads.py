@@ -249,6 +249,7 @@ def _run_work_in_lockstep(item: Any) -> None:
     if _lockstep.can_others_run(thread):
         thread.give_way()
     _run_work(item)
+    del item  # its exception may keep this frame, and so would keep itself
     thread.give_way()
 
 

@@ -152,6 +152,8 @@ class _Backend(trio.abc.Instrument):
         """The async generator that is closed because the program has ended."""
         self._until_idle: set[trio.lowlevel.Task] = set()
         """The tasks that wait until no other task can run."""
+        self._busy_at = self._freed_at = 0.0
+        """When a task has run last that does not, and when one of them has gone on."""
         self._starting_thread = False
         self._thread_error: Outcome | None = None
         self._how_over: dict[Name, str] = {}
@@ -866,11 +868,23 @@ class _Backend(trio.abc.Instrument):
             task = trio.lowlevel.current_task()
             self._until_idle.add(task)
             try:
-                await wait(runner, cushion)
+                await wait(runner, 0.0)
+                # The cushion, which in trio is one of real time, is one of virtual time.
+                self._busy_at = self.clock.moment()
+                while (left := self._worked_at() + cushion - self.clock.moment()) > 0:
+                    await trio.sleep(left)
+                    await wait(runner, 0.0)
             finally:
                 self._until_idle.discard(task)
+                self._freed_at = self.clock.moment()
 
         return wait_all_tasks_blocked
+
+    def _worked_at(self) -> float:
+        """Return when a task has worked last. One that has waited until idle, too, and goes on at
+        this moment, has not done so before others of its cushion."""
+        freed = self._freed_at if self._freed_at < self.clock.moment() else 0.0
+        return max(self._busy_at, freed)
 
     def _starting(self) -> Set[Name]:
         """Return the tasks whose start `Nursery.start` waits for."""
@@ -889,6 +903,8 @@ class _Backend(trio.abc.Instrument):
                 nurseries.remove(nursery)
                 causes |= self._ends.pop(nursery, 0)
         step = schedule.begin(path, causes)
+        if self._tasks[path] not in self._until_idle:
+            self._busy_at = self.clock.moment()
         self._running = path
         self._batches = 0
         self._origin = 1 << len(schedule.steps) - 1
