@@ -141,7 +141,7 @@ def test_with_what_ended_tasks_took_it_is_a_deadlock_only_if_no_release_of_that_
     order: Order,
 ) -> None:
     said = set()
-    for seed in range(80):
+    for seed in range(40):
         told: list[bool | None] = []
         waiting, served, after = lab.run(crowd_with_a_shelf, seed, order, told, backend="asyncio")
         assert after or True not in told, f"seed {seed}: a false alarm"

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from mbufpools.cli._demos import find_demo
 from mbufpools.experiment import (
     KERNELS,
     LONGEST,
@@ -46,6 +45,7 @@ from mbufpools.experiment.questions._incidents import (
 from mbufpools.experiment.questions._page import standing_still
 from mbufpools.experiment.questions._question import mean, typical
 from mbufpools.smp import VARIANTS
+from tests.kit.kept_demo import kept_demo
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / "docs" / "results.jsonl.xz"
@@ -570,7 +570,7 @@ def test_the_price_is_that_of_the_dearest_kernel(committed: Results) -> None:
 def test_a_late_wakeup_is_as_late_as_the_demo_says(
     committed: Results, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert find_demo("backlog").main(["--json"]) == 0
+    assert kept_demo("backlog").main(["--json"]) == 0
     rows = {
         row["policy"]: row
         for row in json.loads(capsys.readouterr().out)["policies"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -113,13 +114,18 @@ def test_an_exploration_that_is_late_keeps_what_it_has_found() -> None:
     assert found.verdict == "found"
 
 
+@functools.cache
+def schedules_of_three(backend: lab.BackendName) -> int:
+    return lab.explore(walkers(3, 3), strategy="exhaustive", backend=backend).executions
+
+
 @BACKENDS
 @pytest.mark.parametrize("executed", [250, 500])
 def test_what_is_left_is_estimated_within_a_factor_of_two(
     backend: lab.BackendName, executed: int
 ) -> None:
     options: dict[str, Any] = {"strategy": "exhaustive", "backend": backend}
-    number = lab.explore(walkers(3, 3), **options).executions
+    number = schedules_of_three(backend)
     found = lab.explore(walkers(3, 3), max_executions=executed, **options)
     assert found.left is not None
     assert (number - executed) / 2 <= found.left <= (number - executed) * 2

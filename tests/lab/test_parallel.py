@@ -262,13 +262,13 @@ def test_an_exception_that_cannot_be_pickled_is_in_the_report() -> None:
 
 @BACKENDS
 def test_processes_find_as_many_schedules_as_one(
-    backend: lab.BackendName, processes: ProcessPoolExecutor
+    backend: lab.BackendName, processes: ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_parallel, "PART", 50)
     progress: list[int] = []
     options: dict[str, Any] = {"backend": backend, "on_progress": progress.append}
-    program = functools.partial(race, passes=2)
-    shared = lab.explore(program, max_preemptions=3, executor=processes, **options)
-    assert shared == lab.explore(program, max_preemptions=3, backend=backend)
+    shared = lab.explore(race, max_preemptions=None, executor=processes, **options)
+    assert shared == lab.explore(race, max_preemptions=None, backend=backend)
     assert shared.executions > 2 * _parallel.PART
     assert progress == sorted(progress)
     assert progress[-1] == shared.executions

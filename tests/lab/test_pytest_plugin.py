@@ -1032,7 +1032,10 @@ def test_a_fixture_that_fails_for_a_later_schedule_is_an_error_of_its_own(
 
 def test_each_example_of_hypothesis_is_explored(suite: pytest.Pytester) -> None:
     source = """
-    from hypothesis import given, settings, strategies as st
+    from hypothesis import Phase, given, settings, strategies as st
+
+    # Without the phase in which Hypothesis traces each line of each execution.
+    S = settings(max_examples=20, phases=set(Phase) - {Phase.explain})
 
     async def loses_an_update(users):
         count = 0
@@ -1055,19 +1058,19 @@ def test_each_example_of_hypothesis_is_explored(suite: pytest.Pytester) -> None:
         await loses_an_update(users)
 
     @pytest.mark.explore(backend="asyncio")
-    @settings(max_examples=20)
+    @S
     @given(users=st.integers(0, 3))
     async def test_marked(users):
         await loses_an_update(users)
 
-    @settings(max_examples=20)
+    @S
     @given(users=st.integers(0, 3))
     def test_with_the_fixture(explore, users):
         explore(functools.partial(loses_an_update, users))
 
     class TestIn:
         @pytest.mark.explore(backend="trio")
-        @settings(max_examples=20)
+        @S
         @given(users=st.integers(0, 3))
         async def test_a_class(self, users):
             await loses_an_update(users)

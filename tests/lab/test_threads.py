@@ -144,9 +144,9 @@ ON_ASYNCIO = [
 
 @pytest.mark.parametrize("program", [*ON_ASYNCIO, to_thread_of_anyio, from_thread])
 def test_threads_are_explored_on_asyncio(program: Any) -> None:
-    found = lab.explore(program, max_executions=300)
+    found = lab.explore(program, max_executions=150)
     assert not found.failures, found.failures[0].report
-    assert found.complete or found.executions == 300
+    assert found.complete or found.executions == 150
 
 
 @pytest.mark.parametrize("program", [to_thread_of_anyio, from_thread])

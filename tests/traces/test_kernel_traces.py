@@ -436,7 +436,7 @@ def test_a_file_that_cannot_be_decoded_is_refused(
 @pytest.mark.parametrize("suffix", ["xz", "gz"])
 def test_a_small_compressed_file_cannot_take_much_memory(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"bomb.jsonl.{suffix}"
-    text = b'{"wakeup": "none"}\n' * 20_000_000
+    text = b'{"wakeup": "none"}\n' * 8_000_000
     compressed = (
         lzma.compress(text, preset=0) if suffix == "xz" else gzip.compress(text, 1, mtime=0)
     )
