@@ -204,6 +204,30 @@ async def what_a_thread_that_failed_held_is_let_go() -> None:
     assert not held
 
 
+async def a_task_that_a_callback_makes_after_the_end_takes_no_step() -> None:
+    """asyncio.run cancels it before its first step."""
+    journal, tasks = ["open"], list[asyncio.Future[None]]()
+    saved = asyncio.get_running_loop().create_future()
+
+    async def flush() -> None:
+        assert journal == ["open"]
+
+    saved.add_done_callback(lambda _: tasks.append(asyncio.ensure_future(flush())))
+    saved.set_result(None)
+    journal[:] = ["closed"]
+
+
+async def a_generator_that_is_dropped_at_the_end_is_not_closed_by_itself() -> None:
+    async def rows() -> AsyncIterator[int]:
+        try:
+            yield 1
+        except GeneratorExit:
+            raise AssertionError("closed too late") from None
+
+    async for _ in rows():
+        break
+
+
 async def the_owner_of_a_callback_that_ran_is_let_go() -> None:
     class Owner:
         def method(self) -> None:
@@ -264,6 +288,8 @@ NOT_FOR_DPOR = [
         the_handler_has_the_context_of_the_task_that_was_lost,
         a_handler_that_fails_is_told_to_the_default_one,
         a_name_is_made_a_string,
+        a_task_that_a_callback_makes_after_the_end_takes_no_step,
+        a_generator_that_is_dropped_at_the_end_is_not_closed_by_itself,
         what_a_task_that_failed_held_is_let_go,
         what_a_thread_that_failed_held_is_let_go,
         the_owner_of_a_callback_that_ran_is_let_go,

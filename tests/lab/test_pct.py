@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
@@ -113,3 +114,39 @@ def test_a_bug_is_not_found_with_fewer_changes_of_priority_than_it_needs(
 ) -> None:
     failed, _, _ = hits(program, depth - 1, backend)
     assert failed == 0
+
+
+@BACKENDS
+@pytest.mark.parametrize("strategy", ["pct", "mixed"])
+def test_no_priorities_keep_a_task_from_running_for_ever(
+    strategy: lab.StrategyName, backend: lab.BackendName
+) -> None:
+    """Two tasks wake each other in turn until the third, which can run, has stopped them."""
+
+    async def program() -> None:
+        events = [anyio.Event(), anyio.Event()]
+        stopped = False
+
+        async def turns(mine: int) -> None:
+            while not stopped:
+                events[1 - mine].set()
+                await events[mine].wait()
+                events[mine] = anyio.Event()
+            events[1 - mine].set()
+
+        async def stops() -> None:
+            nonlocal stopped
+            for _ in range(30):
+                await checkpoint()
+            stopped = True
+
+        async with anyio.create_task_group() as group:
+            for mine in (0, 1):
+                group.start_soon(turns, mine)
+            group.start_soon(stops)
+
+    exploration = lab.explore(
+        program, strategy=strategy, backend=backend, max_executions=150, step_limit=2_000
+    )
+    assert exploration.executions == 150
+    assert not exploration.failures

@@ -272,8 +272,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         "_is_threadsafe",
         "_iteration_end",
         "_joined",
+        "_last",
         "_made_in_callbacks",
         "_main",
+        "_main_ended",
         "_makes",
         "_now",
         "_order",
@@ -332,6 +334,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         in the order of the first timer."""
         self._iteration_end = 0
         """The place in the order where the iteration of the loop ends."""
+        self._main_ended = False
+        self._last: int | None = None
+        """Once the iteration has begun in which asyncio.run stops its loop: where it ends."""
         self._origin = 0
         """The steps that caused what runs now, as a mask."""
         self._since = 0
@@ -671,7 +676,6 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         )
         taken, stillness = schedule.steps, schedule.stillness
         idle = spins = 0
-        last: int | None = None
         try:
             while True:
                 _interrupts.check()
@@ -690,8 +694,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                     self._run_chains()
                 ready = self._ready.copy()
                 if is_over(main):
-                    # asyncio.run still runs what was called for before its main task was over.
-                    last = self._order if last is None else last
+                    # asyncio.run still runs what is called for in the iteration in which its main
+                    # task ends, but no step that this calls for in the next iteration, the last.
+                    last = math.inf if self._last is None else self._last
                     schedule.has_places |= bool(ready)
                     ready = {name: it for name, it in ready.items() if stock and it.order <= last}
                     if not ready:
@@ -822,6 +827,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         if not gave_way or (self._threads and self._serves(task)):
             schedule.stillness.works(taken)
         if task is None or is_over(task):
+            self._main_ended = self._main_ended or name == MAIN
             self._ends[name] = self._origin
             schedule.ended(name)
             if recorder.active:
@@ -942,6 +948,8 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 self._callbacks.append(_Called(timer, origin, self._order, since))
             self._due.clear()
         self._iteration_end = self._order
+        if self._main_ended and self._last is None:
+            self._last = self._order
 
     def _can_jump(self) -> bool:
         """Return True if a timer is set, and not only those of services that tick."""

@@ -24,6 +24,9 @@ Prefix = tuple[Rule, tuple[tuple[Anchor, Choice], ...]]
 UNBOUNDED_DELAYS = 2
 """Where there is no bound: the delays after which a schedule waits until something had a place."""
 
+STARVES = 100
+"""Steps after which a task that could run starves under the priorities of `Pct`. No event loop
+passes a task over for so long."""
 PREFIXES = 16
 """Prefixes that make a worker's part, at most."""
 FIRST_LENGTH = 20
@@ -316,6 +319,11 @@ class Pct(_Seeded):
             best = self._demote(best, point)
         elif point.slice_used and best == point.current:
             best = self._demote(best, point)  # it spins, and by its priority it would for ever
+        elif len(point.steps) % STARVES == 0:
+            # Tasks that wake each other in turn may keep another one from running for ever.
+            oldest = min(point.ready, key=lambda name: point.ready[name].since)
+            if best != oldest and point.ready[oldest].since <= len(point.steps) - STARVES:
+                best = self._demote(best, point)
         return best
 
     def _demote(self, name: Name, point: Point) -> Name:
