@@ -178,7 +178,10 @@ class KernelMachine(PoolsMachine):
             (self.model.get if waits else self.model.attempt)(name, the_pool.name)
         except MemoryError:
             refused = True
-        assert isinstance(self.takers[name].error, MemoryError) == refused
+        error = self.takers[name].error
+        assert isinstance(error, MemoryError) == refused, (
+            f"the get: it raised {error!r}, the naive kernel says {refused}"
+        )
         self.judge()
         self.memory.refuses = self.model.system_refuses = False
 
