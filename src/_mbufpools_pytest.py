@@ -183,7 +183,8 @@ def pytest_runtest_makereport(
 
         error = pytest_plugin.judged_by_mark(item, call.excinfo.value)
         if error is not call.excinfo.value:
-            call.excinfo = pytest.ExceptionInfo.from_exception(error)
+            raised_at = error.__traceback__ or call.excinfo.tb  # a future's may never be raised
+            call.excinfo = pytest.ExceptionInfo.from_exc_info((type(error), error, raised_at))
     return report
 
 

@@ -1923,6 +1923,38 @@ def test_a_fixture_anyio_backend_of_the_project_says_which_backends_its_tests_ar
         assert [it for function, it in found if function == f"test_it.py::test_{name}"] == on
 
 
+def test_an_error_that_was_never_raised_fails_its_test_alone(suite: pytest.Pytester) -> None:
+    source = """
+    import asyncio
+
+    async def loses_an_error():
+        future = asyncio.get_running_loop().create_future()
+        future.set_exception(ZeroDivisionError("nobody asks"))
+        del future
+        await asyncio.sleep(0)
+
+    @pytest.mark.explore(backend="asyncio")
+    async def test_it():
+        await loses_an_error()
+
+    @pytest.mark.explore(backend="asyncio")
+    @pytest.mark.xfail(raises=ZeroDivisionError)
+    async def test_expected():
+        await loses_an_error()
+
+    @pytest.mark.explore(backend="asyncio")
+    @pytest.mark.xfail(raises=KeyError)
+    async def test_not_expected():
+        await loses_an_error()
+
+    def test_other():
+        pass
+    """
+    result = run(suite, dedent(source))
+    result.assert_outcomes(passed=1, failed=2, xfailed=1)
+    result.stdout.fnmatch_lines(["*Future exception was never retrieved: ZeroDivisionError*"])
+
+
 @pytest.mark.parametrize("where", ["function", "class", "module"])
 @pytest.mark.parametrize("names", ["'anyio_backend'", "'number, anyio_backend'"])
 def test_a_parameter_anyio_backend_of_a_test_that_does_not_take_it_restricts_it(
