@@ -356,9 +356,10 @@ class Waiters:
                 _release(request.granted)
 
     def _head_has_left(self, queue: WaitQueue) -> None:
-        """Serve those that it held up, unless they all want the same and clearly must wait on."""
+        """Serve the requests that the head of `queue` held up, unless all of them wait in that
+        queue and the new head clearly must wait on."""
         if len(self.active) == 1 and queue.requests.count and not self._may_serve_head(queue):
-            self.order.pass_limit(queue.requests.after)
+            self.order.pass_limit(queue.requests.after)  # as if it had been tried
         else:
             self.run(None if self.order.ordered else (queue,))
 

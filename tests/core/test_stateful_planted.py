@@ -1,8 +1,7 @@
 """What the state machines are worth: bugs are planted in the library, and they find each.
 
-The search is seeded, so that it takes the same way each time, and what is found is not shrunk.
-Hypothesis would also draw constants that it sees in the modules that happen to be loaded; then the
-way would be another one in each run of the suite, and some a hundred times as long.
+The searches are seeded, and what is found is not shrunk. Hypothesis would also draw constants that
+it sees in the modules that happen to be loaded, so the way would depend on the tests before.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ SEARCH = settings(
     report_multiple_bugs=False,
 )
 # Hypothesis begins with small examples, the more the longer the search, and they find little: so
-# the search is short, and is begun again with other seeds. The first of them finds each bug.
+# the search is short, and is begun again with other seeds until it finds the bug.
 SHORT_SEARCH = settings(SEARCH, max_examples=50, derandomize=False)
 SEEDS = range(4, 16)
 

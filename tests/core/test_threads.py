@@ -95,7 +95,7 @@ async def test_of_two_threads_that_release_one_lease_one_is_refused_wherever_the
 async def the_loop_has_taken_home_what_came(pools: BufferPools) -> None:
     """The loop does it soon. On a busy machine that is after more than one turn of it."""
     with anyio.move_on_after(10):
-        while (statistics := pools.statistics()).nout or statistics.reserved:  # noqa: ASYNC110 - above
+        while (statistics := pools.statistics()).nout or statistics.reserved:  # noqa: ASYNC110 - no event
             await anyio.sleep(0.001)
 
 

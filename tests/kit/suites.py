@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import unittest.mock  # noqa: F401
+import unittest.mock  # noqa: F401 - as the modules of the lab
 
 import pytest
 

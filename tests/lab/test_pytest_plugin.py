@@ -1956,7 +1956,9 @@ def test_an_error_that_was_never_raised_fails_its_test_alone(suite: pytest.Pytes
 
 
 @pytest.mark.parametrize("where", ["function", "class", "module"])
-@pytest.mark.parametrize("names", ["'anyio_backend'", "'number, anyio_backend'"])
+@pytest.mark.parametrize(
+    "names", ["'anyio_backend'", "argnames='anyio_backend'", "'number, anyio_backend'"]
+)
 def test_a_parameter_anyio_backend_of_a_test_that_does_not_take_it_restricts_it(
     names: str, where: str, suite: pytest.Pytester
 ) -> None:
@@ -1964,7 +1966,7 @@ def test_a_parameter_anyio_backend_of_a_test_that_does_not_take_it_restricts_it(
     values, takes = "['asyncio']", ""
     if "number" in names:
         values, takes = "[(1, 'trio'), (2, 'trio')]", "number"
-    restrict = f"pytest.mark.parametrize({names}, {values})"
+    restrict = f"pytest.mark.parametrize({names}, argvalues={values})"
     at = dict.fromkeys(("module", "class", "function"), "") | {where: restrict}
     source = f"""
     {f"pytestmark = {restrict}" if where == "module" else ""}

@@ -371,8 +371,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         self._signals = SignalHandlers(self.call_soon)
         self._is_threadsafe = False
         """Whether what runs has been called by `call_soon_threadsafe`."""
-        self._time_passed = self._timers_wait = False
+        self._time_passed = False
         """Whether the clock has moved in the middle of a step."""
+        self._timers_wait = False
+        """Whether timers that are due wait until nothing else can run."""
         self._ticks = 0
         self._quiet_since = 0
         self._cancelled_at_the_end: tuple[Name, ...] = ()
@@ -740,11 +742,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                         quiet_since=self._quiet_since if self._ticks >= TICKS else None,
                     )
         except Livelock:
-            return Outcome(
-                "livelock",
-                schedule.no_end(),
-                self._task_dump(),
-            )
+            return Outcome("livelock", schedule.no_end(), self._task_dump())
         except Stop:
             return Outcome(stopped=True)
         except Violated as error:

@@ -22,7 +22,8 @@ Prefix = tuple[Rule, tuple[tuple[Anchor, Choice], ...]]
 """The rule and the deviations that lead to a part of the schedules not executed yet."""
 
 UNBOUNDED_DELAYS = 2
-"""Where there is no bound: the delays after which a schedule waits until something had a place."""
+"""Without a bound: schedules of more delays than these are executed only once `Schedule.has_places`
+says that they can show something new."""
 
 STARVES = 100
 """Steps after which a task that could run starves under the priorities of `Pct`. No event loop
@@ -263,7 +264,8 @@ class Pct(_Seeded):
     `depth` - 1 places, chosen at random, where the running task is demoted below all others.
 
     A bug that needs `depth` ordering constraints is found in one execution with a probability of at
-    least 1 / (n k^(depth - 1)), for n tasks and k steps. The stock schedule measures k; without it
+    least 1 / (n k^(depth - 1)), for n tasks and k steps, unless a task that could run has to be
+    passed over for more than `STARVES` steps. The stock schedule measures k; without it
     the first execution does, and demotes no task.
 
     Args:
@@ -353,9 +355,8 @@ class Exhaustive(Strategy):
     something else than a step has been seen to have a place among the steps
     (`Schedule.has_places`); before that, more than `UNBOUNDED_DELAYS` would show nothing new.
 
-    With cancellation,
-    each of these schedules is executed, and each again with one cancellation at every place for it,
-    which is a deviation, too.
+    With cancellation, each of these schedules is executed, and each again with one cancellation at
+    every place for it, which is a deviation, too.
 
     Without a bound on preemptions a task is not let go on beyond that, since a task that spins
     could go on for ever. `truncated` is True once a task had to stand back: schedules may be left

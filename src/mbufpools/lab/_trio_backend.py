@@ -47,7 +47,7 @@ from ._program import awaitable_of
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop, new_ready
 from ._steps import CLOCK, MAIN, OVER, RAISED, Name
 from ._task_dump import location, task_dump
-from ._trio_clock import Clock
+from ._trio_clock import Clock, is_called_soon
 from ._trio_run import (
     CLOSES_GENERATOR,
     add_instruments,
@@ -748,7 +748,7 @@ class _Backend(trio.abc.Instrument):
         these have called for by `run_sync_soon` begins before them."""
 
         def expire_after_threads(deadlines: _run.Deadlines, now: float) -> bool:
-            if self._timers_wait or (self._threads_come_first and any(_called_soon())):
+            if self._timers_wait or (self._threads_come_first and is_called_soon()):
                 return False
             self._threads_come_first = False
             return bool(expire(deadlines, now))

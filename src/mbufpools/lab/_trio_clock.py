@@ -13,7 +13,7 @@ from . import _running
 from ._instants import BEGIN, TOGETHER, not_before
 from ._stillness import check_that_time_may_pass
 
-__all__ = ["Clock"]
+__all__ = ["Clock", "is_called_soon"]
 
 
 class Backend(Protocol):
@@ -65,15 +65,14 @@ class Clock(trio.abc.Clock):
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
         """Called by trio when no task can run."""
-        runner = _run.GLOBAL_RUN_CONTEXT.runner
         if deadline <= self.current_time():
-            if not (runner.entry_queue.queue or runner.entry_queue.idempotent_queue):
+            if not is_called_soon():
                 self._backend.nothing_else_can_run()
             return 0
-        if runner.waiting_for_idle:
+        if _run.GLOBAL_RUN_CONTEXT.runner.waiting_for_idle:
             return math.inf
-        if runner.entry_queue.queue or runner.entry_queue.idempotent_queue:
-            return 0  # a call by `run_sync_soon` has come
+        if is_called_soon():
+            return 0
         if self._backend.nothing_can_run(deadline) and deadline < math.inf:
             self.jump(deadline)
         return 0
@@ -87,6 +86,12 @@ class Clock(trio.abc.Clock):
             come=sum(when <= last for when in _set_in(deadlines)),
             later_ones=any(last < when < math.inf for when in _set_in(deadlines)),
         )
+
+
+def is_called_soon() -> bool:
+    """Return True if `run_sync_soon` has called for something that has not run."""
+    entries = _run.GLOBAL_RUN_CONTEXT.runner.entry_queue
+    return bool(entries.queue or entries.idempotent_queue)
 
 
 def _last_of_time(deadlines: _run.Deadlines, first: float) -> float:

@@ -342,7 +342,9 @@ def _is_of_one_backend(item: Any, by_fixture: set[str]) -> bool:
 
 def _names_backend(mark: pytest.Mark) -> bool:
     """Return True if a mark parametrizes the fixture `anyio_backend`."""
-    names = mark.args[0] if mark.name == "parametrize" and mark.args else ()
+    if mark.name != "parametrize":
+        return False
+    names = mark.args[0] if mark.args else mark.kwargs.get("argnames", ())
     return ANYIO_BACKEND in (
         [it.strip() for it in names.split(",")] if isinstance(names, str) else names
     )

@@ -259,8 +259,8 @@ class PooledBufferedProtocol(asyncio.BufferedProtocol):
             nbytes = buffer.nbytes
         writing = self._writing
         if (
-            type(buffer)
-            is Buffer  # in debug mode it is of another class: its holder is noted below
+            # In debug mode it is of another class, and its holder is noted below.
+            type(buffer) is Buffer
             and type(nbytes) is int
             and 0 < nbytes <= SLICE
             and nbytes <= buffer.nbytes

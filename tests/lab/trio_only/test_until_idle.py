@@ -11,7 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 from mbufpools import lab
 
 
-async def sleeps_that_are_shorter_come_first() -> None:
+async def sleeps_that_are_shorter_come_first(begun: float) -> None:
     done: list[float] = []
 
     async def worker() -> None:
@@ -23,27 +23,27 @@ async def sleeps_that_are_shorter_come_first() -> None:
         nursery.start_soon(worker)
         await wait_all_tasks_blocked(0.1)
         assert done == [0.01, 0.02]
-        assert 0.13 <= trio.current_time() - begun() < 60
+        assert 0.13 <= trio.current_time() - begun < 60
         nursery.cancel_scope.cancel()
 
 
-async def time_passes() -> None:
+async def time_passes(begun: float) -> None:
     await wait_all_tasks_blocked(0.1)
-    assert trio.current_time() - begun() >= 0.1
+    assert trio.current_time() - begun >= 0.1
 
 
-async def a_shorter_deadline_ends_it() -> None:
+async def a_shorter_deadline_ends_it(_begun: float) -> None:
     with trio.move_on_after(0.02) as scope:
         await wait_all_tasks_blocked(0.1)
     assert scope.cancelled_caught
 
 
-async def the_shorter_cushion_is_first_and_the_longer_begins_again() -> None:
+async def the_shorter_cushion_is_first_and_the_longer_begins_again(begun: float) -> None:
     order: list[tuple[float, float]] = []
 
     async def wait(cushion: float) -> None:
         await wait_all_tasks_blocked(cushion)
-        order.append((cushion, trio.current_time() - begun()))
+        order.append((cushion, trio.current_time() - begun))
 
     async with trio.open_nursery() as nursery:
         for cushion in (0.3, 0.1):
@@ -53,12 +53,12 @@ async def the_shorter_cushion_is_first_and_the_longer_begins_again() -> None:
     assert second_at - first_at >= 0.3
 
 
-async def two_of_one_cushion_come_at_one_time() -> None:
+async def two_of_one_cushion_come_at_one_time(begun: float) -> None:
     times: list[float] = []
 
     async def wait() -> None:
         await wait_all_tasks_blocked(0.1)
-        times.append(trio.current_time() - begun())
+        times.append(trio.current_time() - begun)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait)
@@ -66,17 +66,9 @@ async def two_of_one_cushion_come_at_one_time() -> None:
     assert 0.1 <= max(times) < min(times) + 0.1
 
 
-async def without_a_cushion_no_time_passes() -> None:
+async def without_a_cushion_no_time_passes(begun: float) -> None:
     await wait_all_tasks_blocked()
-    assert trio.current_time() - begun() < 5
-
-
-_begun = 0.0
-
-
-def begun() -> float:
-    """When the program began."""
-    return _begun
+    assert trio.current_time() - begun < 5
 
 
 @pytest.mark.parametrize(
@@ -92,12 +84,10 @@ def begun() -> float:
 )
 @pytest.mark.parametrize("where", ["lab", "trio"])
 def test_a_wait_until_all_are_blocked_lasts_for_its_cushion(
-    program: Callable[[], Awaitable[None]], where: str
+    program: Callable[[float], Awaitable[None]], where: str
 ) -> None:
     async def run() -> None:
-        global _begun
-        _begun = trio.current_time()
-        await program()
+        await program(trio.current_time())
 
     if where == "lab":
         lab.explore(run, backend="trio").assert_holds()
