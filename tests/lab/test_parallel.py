@@ -143,7 +143,7 @@ def test_exhaustive_covers_each_schedule_once_in_parts_of_any_size(
         "backend": backend,
         "max_preemptions": max_preemptions,
     }
-    # Without a bound `race` has 180 schedules, which would be many parts of one.
+    # Without a bound `race` has so many schedules that parts of one would be too many.
     program = race if max_preemptions or part == 200 else functools.partial(race, users=2, passes=2)
     alone = lab.explore(program, **options)
     schedules = list(executed)

@@ -48,7 +48,7 @@ def test_the_recordings_contain_every_operation_on_every_cpu_and_full_depots() -
     assert {0, 8, 16, 56} <= depots, "in items"
 
 
-@pytest.mark.parametrize(("name", "backend"), on_a_backend(RECORDINGS, one_in=2))
+@pytest.mark.parametrize(("name", "backend"), on_a_backend(RECORDINGS))
 def test_every_field_of_every_line_agrees(name: str, backend: lab.BackendName) -> None:
     disagreement = lab.run(replay, parse_trace(RECORDINGS[name], name), backend=backend)
     assert disagreement is None, str(disagreement)
