@@ -23,11 +23,17 @@ from ._forms import Form
 from ._rows import Row, Show, compare, difference
 from ._timing import clock, without_gc
 
-__all__ = ["rows"]
+__all__ = ["FIRST_TO_LAST", "bare_of", "cancel", "rows", "wake"]
 
 LINEAR = 13.0
 """Ten times as many tasks may take so many times as long, because of the processor's caches."""
-ORDERS = ("first to last", "last to first", "random order", "one scope")
+FIRST_TO_LAST = "first to last"
+ORDERS = (FIRST_TO_LAST, "last to first", "random order", "one scope")
+
+
+def bare_of(backend: str) -> str:
+    """Return what the peer is called."""
+    return "bare parked tasks" if backend == "trio" else "bare futures"
 
 
 @asynccontextmanager
@@ -47,12 +53,10 @@ async def rows(backend: str, form: Form, show: Show) -> None:
     """Measure the memory of a waiter, the wakeup of all, and the cancellation in several orders."""
     show(await _memory(backend, form))
     many, few = form.crowd, form.crowd // 10
-    bare = "bare futures" if backend != "trio" else "bare parked tasks"
-    waking = partial(_wake, backend)
+    bare, waking = bare_of(backend), partial(wake, backend)
     await _measure(show, "wake", many, few, bare, waking, backend, form)
     for order in ORDERS:
-        cancelling = partial(_cancel, backend, order)
-        name = f"cancel, {order},"
+        name, cancelling = f"cancel, {order},", partial(cancel, backend, order)
         await _measure(show, name, many, few, bare, cancelling, backend, form)
 
 
@@ -79,7 +83,8 @@ async def _measure(
     )
 
 
-async def _wake(backend: str, ours: bool, count: int) -> float:
+async def wake(backend: str, ours: bool, count: int) -> float:
+    """Wake `count` tasks that wait for a pool, or bare ones; return the CPU seconds."""
     if not ours:
         bare = Bare(backend)
         async with crowd_of(backend, [bare.wait] * count) as crowd:
@@ -99,7 +104,8 @@ async def _wake(backend: str, ours: bool, count: int) -> float:
         return took
 
 
-async def _cancel(backend: str, order: str, ours: bool, count: int) -> float:
+async def cancel(backend: str, order: str, ours: bool, count: int) -> float:
+    """As `wake`, but cancel the tasks, in one of the `ORDERS`."""
     if not ours:
         return await _cancel_all(backend, Bare(backend).wait, order, count)
     async with _dry_pool(2) as (pools, _):

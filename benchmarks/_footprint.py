@@ -6,20 +6,24 @@ import gc
 import mmap
 import sys
 import tracemalloc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 
-from mbufpools import BufferPools, PoolSpec
+from mbufpools import BufferPools, Pool, PoolSpec
 
 from ._forms import Form
 from ._rows import Row, Show, compare, difference
 from ._timing import clock, in_turn
 
-__all__ = ["rows"]
+__all__ = ["PEER_OF_A_PAGE", "eager_page", "page_in_and_out", "pool_of_pages", "rows"]
 
 ITEMS = 64
 """Items of a page of 128 KiB."""
 PAGE = PoolSpec(2048, items_per_page=ITEMS)
 MEASURED = 4_096
 """Items whose memory is measured."""
+PEER_OF_A_PAGE = f"a mapping and {ITEMS} objects"
 STEADY = 10_000
 """Pairs after which no page must have left."""
 
@@ -35,40 +39,51 @@ class Token:
         self.page = page
 
 
+@asynccontextmanager
+async def pool_of_pages() -> AsyncIterator[Pool]:
+    """Open a pool whose idle pages stay until somebody reclaims them."""
+    async with BufferPools("64 MiB", [PAGE], reclaim="gc") as pools:
+        yield pools.pools["2048"]
+
+
+def page_in_and_out(pool: Pool, n: int) -> float:
+    """Let a page of `pool` come and go, `n` times."""
+    start = clock()
+    for _ in range(n):
+        pool.prime(ITEMS)
+        pool.reclaim()
+    return clock() - start
+
+
+def eager_page(n: int) -> float:
+    """Make a page and an object for each item of it, and drop all, `n` times: the peer."""
+    start = clock()
+    for _ in range(n):
+        memory = mmap.mmap(-1, 131072, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        view = memoryview(memory)
+        items = [Token(memory, index) for index in range(ITEMS)]
+        del items
+        view.release()
+        memory.close()
+    return clock() - start
+
+
 async def rows(backend: str, form: Form, show: Show) -> None:
     """Measure items and pages; both are the same on each backend."""
     for row in await _items(backend):
         show(row)
-    async with BufferPools("64 MiB", [PAGE], reclaim="gc") as pools:
-        pool = pools.pools["2048"]
-
-        def page_in_and_out(n: int) -> float:
-            start = clock()
-            for _ in range(n):
-                pool.prime(ITEMS)
-                pool.reclaim()
-            return clock() - start
-
-        def eager_page(n: int) -> float:
-            start = clock()
-            for _ in range(n):
-                memory = mmap.mmap(-1, 131072, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-                view = memoryview(memory)
-                items = [Token(memory, index) for index in range(ITEMS)]
-                del items
-                view.release()
-                memory.close()
-            return clock() - start
-
+    async with pool_of_pages() as pool:
         times = await in_turn(
-            {"ours": page_in_and_out, "theirs": eager_page}, max(1, form.calls // 20), form.rounds
+            {"ours": partial(page_in_and_out, pool), "theirs": eager_page},
+            max(1, form.calls // 20),
+            form.rounds,
         )
         show(
             compare(
                 "a page in and out, 128 KiB",
                 backend,
                 times["ours"],
-                f"a mapping and {ITEMS} objects",
+                PEER_OF_A_PAGE,
                 times["theirs"],
                 0.5,
             )

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import benchmarks.__main__ as benchmarks
-from benchmarks import _ablation
+from benchmarks import _cuts
 from benchmarks._forms import Form
 from benchmarks._record import HEADLINES, Record, ablations, environment, verdict
 from benchmarks._record import line as text_of
@@ -172,17 +172,20 @@ def test_each_group_of_rows_stands_beside_its_peers(group: str, backend: str) ->
 @pytest.mark.parametrize(
     "cuts",
     [
-        _ablation.CUTS_OF_A_PAIR,
-        _ablation.CUTS_OF_A_HAND_OFF,
-        _ablation.CUTS_OF_A_RESERVATION,
+        _cuts.CUTS_OF_A_PAIR,
+        _cuts.CUTS_OF_A_HAND_OFF,
+        _cuts.CUTS_OF_A_RESERVATION,
+        _cuts.CUTS_OF_A_WAKEUP,
+        _cuts.CUTS_OF_A_CANCELLATION,
+        _cuts.CUTS_OF_A_PAGE,
     ],
 )
 def test_a_cut_changes_each_function_it_names_and_mends_it_again(
-    cuts: tuple[_ablation.Cut, ...],
+    cuts: tuple[_cuts.Cut, ...],
 ) -> None:
     places = [place for cut in cuts for place in cut.edits]
     before = [vars(kind)[name] for kind, name in places]
-    with pytest.raises(KeyError), _ablation.without(cuts):
+    with pytest.raises(KeyError), _cuts.without(cuts):
         assert all(
             vars(kind)[name] is not function
             for (kind, name), function in zip(places, before, strict=True)
@@ -192,8 +195,8 @@ def test_a_cut_changes_each_function_it_names_and_mends_it_again(
 
 
 def test_a_cut_whose_text_is_gone_is_an_error() -> None:
-    cut = _ablation.Cut("nothing", {(Pool, "get_nowait"): (("no such text", ""),)})
-    with pytest.raises(ValueError, match="'no such text' 0 times"), _ablation.without((cut,)):
+    cut = _cuts.Cut("nothing", {(Pool, "get_nowait"): (("no such text", ""),)})
+    with pytest.raises(ValueError, match="'no such text' 0 times"), _cuts.without((cut,)):
         pass
 
 
