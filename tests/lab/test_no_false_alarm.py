@@ -91,6 +91,24 @@ async def a_timer_that_is_due_at_once() -> None:
     assert not called, "asyncio looks at timers after what is ready"
 
 
+async def what_a_due_timer_calls_for() -> None:
+    loop = asyncio.get_running_loop()
+    called: list[int] = []
+    loop.call_later(0, lambda: loop.call_soon(called.append, 1))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not called, "the task has yielded again before the timer called for it"
+
+
+async def what_a_callback_of_a_chain_calls_for() -> None:
+    loop = asyncio.get_running_loop()
+    called: list[int] = []
+    loop.call_soon(loop.call_soon, loop.call_soon, called.append, 1)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not called
+
+
 async def a_timer_that_became_due_in_the_same_step() -> None:
     called: list[int] = []
     asyncio.get_running_loop().call_later(0.001, called.append, 1)
@@ -143,6 +161,8 @@ async def a_new_task_before_a_later_callback() -> None:
     [
         a_chain_of_callbacks,
         a_timer_that_is_due_at_once,
+        what_a_due_timer_calls_for,
+        what_a_callback_of_a_chain_calls_for,
         a_timer_that_became_due_in_the_same_step,
         a_deadline_that_passed_in_the_same_step,
         a_callback_of_a_gathering_future,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import contextlib
 import gc
@@ -46,6 +47,21 @@ def test_a_program_that_waits_for_a_socket_is_refused(
 ) -> None:
     with pytest.raises(lab.Unsupported, match="the program does I/O"):
         lab.explore(program, backend=backend)
+
+
+@both_backends
+@pytest.mark.parametrize("strategy", ["mixed", "dpor"])
+def test_a_thread_of_the_module_thread_is_refused_with_its_line(
+    strategy: lab.StrategyName, backend: lab.BackendName
+) -> None:
+    async def program() -> None:
+        _thread.start_new_thread(print, ())
+
+    with pytest.raises(lab.Unsupported, match=r"test_refused\.py:\d+.* start it by threading"):
+        lab.explore(program, backend=backend, strategy=strategy)
+    began = threading.Event()
+    _thread.start_new_thread(began.set, ())
+    assert began.wait(5)
 
 
 @both_backends

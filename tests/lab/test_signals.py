@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -100,10 +100,117 @@ def test_the_callback_of_a_signal_has_the_context_of_the_call_that_set_it() -> N
         loop.add_signal_handler(signal.SIGTERM, lambda: seen.append(NAME.get()))
         NAME.set("later")
         signal.raise_signal(signal.SIGTERM)
-        await asyncio.sleep(0)
+        await asyncio.sleep(1)
         assert seen == ["of the call"]
 
     assert lab.explore(program).verdict == "proved"
+
+
+async def is_seen_in_the_next_iteration(log: list[str]) -> None:
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, log.append, "signal")
+    loop.call_later(0, log.append, "timer")
+    signal.raise_signal(signal.SIGTERM)
+    loop.call_soon(log.append, "callback")
+    for turn in range(4):
+        await asyncio.sleep(0)
+        log.append(f"turn {turn}")
+
+
+async def is_removed_before_the_loop_looks(log: list[str]) -> None:
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, log.append, "signal")
+    signal.raise_signal(signal.SIGTERM)
+    await asyncio.sleep(0)
+    loop.remove_signal_handler(signal.SIGTERM)
+    for turn in range(4):
+        await asyncio.sleep(0)
+        log.append(f"turn {turn}")
+
+
+async def is_removed_after_the_loop_has_looked(log: list[str]) -> None:
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, log.append, "signal")
+    signal.raise_signal(signal.SIGTERM)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    loop.remove_signal_handler(signal.SIGTERM)
+    for turn in range(4):
+        await asyncio.sleep(0)
+        log.append(f"turn {turn}")
+
+
+async def is_handled_by_the_one_that_came_later(log: list[str]) -> None:
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, log.append, "first")
+    signal.raise_signal(signal.SIGTERM)
+    loop.add_signal_handler(signal.SIGTERM, log.append, "second")
+    for turn in range(4):
+        await asyncio.sleep(0)
+        log.append(f"turn {turn}")
+
+
+async def two_come_in_one_step(log: list[str]) -> None:
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGUSR1, log.append, "usr1")
+    loop.add_signal_handler(signal.SIGHUP, log.append, "hup")
+    signal.raise_signal(signal.SIGUSR1)
+    signal.raise_signal(signal.SIGHUP)
+    for turn in range(4):
+        await asyncio.sleep(0)
+        log.append(f"turn {turn}")
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        is_seen_in_the_next_iteration,
+        is_removed_before_the_loop_looks,
+        is_removed_after_the_loop_has_looked,
+        is_handled_by_the_one_that_came_later,
+        two_come_in_one_step,
+    ],
+)
+def test_a_signal_is_handled_when_and_by_whom_asyncio_handles_it(
+    program: Callable[[list[str]], Coroutine[Any, Any, None]],
+) -> None:
+    in_reality: list[str] = []
+    asyncio.run(program(in_reality))
+    orders: set[tuple[str, ...]] = set()
+
+    async def explored() -> None:
+        log: list[str] = []
+        await program(log)
+        orders.add(tuple(log))
+
+    assert lab.explore(explored).verdict == "proved"
+    assert orders == {tuple(in_reality)}
+
+
+def test_dpor_sees_that_a_handler_may_be_removed_before_its_signal_is_seen() -> None:
+    called: set[bool] = set()
+
+    async def program() -> None:
+        loop, log = asyncio.get_running_loop(), list[str]()
+        loop.add_signal_handler(signal.SIGUSR1, log.append, "signal")
+
+        async def send() -> None:
+            signal.raise_signal(signal.SIGUSR1)
+
+        async def remove() -> None:
+            loop.remove_signal_handler(signal.SIGUSR1)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(send())
+            group.create_task(remove())
+        called.add(bool(log))
+
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # what it does without a handler
+    try:
+        assert lab.explore(program, strategy="dpor").verdict == "proved"
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert called == {False, True}
 
 
 async def coroutine() -> None:

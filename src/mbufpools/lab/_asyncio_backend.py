@@ -368,7 +368,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         """The threads of the program, each with the task that serves it."""
         self._between = False
         """Whether the next callback has still to begin, so that a thread may come before it."""
-        self._signals = SignalHandlers(self.call_soon)
+        self._signals = SignalHandlers(self._look, self.call_soon)
         self._is_threadsafe = False
         """Whether what runs has been called by `call_soon_threadsafe`."""
         self._time_passed = False
@@ -619,6 +619,13 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
 
     def remove_signal_handler(self, sig: int) -> bool:
         return self._signals.remove(sig)
+
+    def _look(self, callback: Callable[[int], None], signum: int) -> None:
+        """Call `callback` where asyncio's loop sees that a signal has come. It is behind what is
+        ready when the next iteration begins, as are the timers that are due, but before them."""
+        self._order += 1
+        event = OrderedTimer(self._order, -math.inf, callback, (signum,), self, None)
+        self._due.append((event, self._origin, self._since))
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
         """Complain, instead of a line in the log. A handler of the program may call this; asyncio
@@ -891,7 +898,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 self._begin_iteration()
             called = self._callbacks.popleft()
             handle, origin = called.handle, called.origin
-            self._since = called.since
+            self._since = len(self._schedule.steps)  # it may have been held while one was taken
             if handle._cancelled:
                 continue
             if self._is_held(called):

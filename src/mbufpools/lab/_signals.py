@@ -1,8 +1,10 @@
 """The signal handlers that a program gives to the event loop of asyncio.
 
 A signal from outside has no place in a schedule, so none is taken to come. One that the program
-sends to its own process, as by `signal.raise_signal`, calls for its handler's callback, as on
-asyncio's own loop. Ctrl-C and alarms are left to those who listen to them: they end an exploration.
+sends to its own process, as by `signal.raise_signal`, is seen as by asyncio's own loop: in the next
+iteration, behind what is ready and before the timers that are due, the loop looks which handler the
+signal has by then, and calls for that one's callback. Ctrl-C and alarms are left to those who
+listen to them: they end an exploration.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
+from ._declare import recorder
+
 __all__ = ["SignalHandlers"]
 
 _NOT_OURS = {getattr(signal, name, None) for name in ("SIGINT", "SIGALRM")}
@@ -26,10 +30,14 @@ class SignalHandlers:
     """The handlers of one execution.
 
     Args:
+        look: has its event loop call a function, with a signal, where it looks for signals.
         call_soon: that of its event loop.
     """
 
-    def __init__(self, call_soon: Callable[..., object]) -> None:
+    def __init__(
+        self, look: Callable[[Callable[[int], None], int], None], call_soon: Callable[..., object]
+    ) -> None:
+        self._look = look
         self._call_soon = call_soon
         self._calls: dict[int, Callable[[], object]] = {}
         self._before: dict[int, Any] = {}
@@ -58,11 +66,13 @@ class SignalHandlers:
                     raise
                 raise RuntimeError(f"signal {signum} cannot be caught") from None
             self._before.setdefault(signum, before)
+        recorder.touch(("signal", signum), True)
         self._calls[signum] = partial(self._call_soon, callback, *args, context=copy_context())
 
     def remove(self, signum: int) -> bool:
         """Handle a signal no more; return False if it had no handler. Raises as `add`."""
         _check(signum)
+        recorder.touch(("signal", signum), True)
         if self._calls.pop(signum, None) is None:
             return False
         self._put_back(signum)
@@ -79,6 +89,10 @@ class SignalHandlers:
             signal.signal(signum, self._before.pop(signum) or signal.SIG_DFL)
 
     def _came(self, signum: int, _frame: object) -> None:
+        self._look(self._seen, signum)
+
+    def _seen(self, signum: int) -> None:
+        recorder.touch(("signal", signum), False)
         call = self._calls.get(signum)
         if call is not None:
             call()

@@ -12,6 +12,7 @@ before. A new one with the same options stands in for it.
 
 from __future__ import annotations
 
+import _thread as _plain_threads
 import asyncio
 import concurrent.futures.thread
 import queue
@@ -200,6 +201,22 @@ def _now_in_lockstep() -> float:
     return now() if inside() and not is_starting() else _monotonic()
 
 
+_RAW = ("start_new_thread", "start_new", "start_joinable_thread")
+"""What begins a thread without `threading`, in one release of Python or another."""
+
+
+def _refusing(begin: Any) -> Any:
+    def begin_outside(*args: Any, **options: Any) -> Any:
+        if not inside():
+            return begin(*args, **options)
+        raise refuse(
+            f"the program starts a thread by the module _thread, at {program_line()}, which the "
+            f"lab cannot run in lock-step; start it by threading.Thread or asyncio.to_thread"
+        )
+
+    return begin_outside
+
+
 # Executors
 
 
@@ -320,6 +337,11 @@ THREADS: list[tuple[Any, str, Any]] = [
     (_loop, "__init__", _init_loop_on_asyncio),
     (_loop, "run_forever", _run_forever_outside),
     (_loop, "run_until_complete", _run_until_outside),
+    *(
+        (_plain_threads, name, _refusing(getattr(_plain_threads, name)))
+        for name in _RAW
+        if hasattr(_plain_threads, name)
+    ),
 ]
 """How threads begin and wait, and what is to stand in its place."""
 TIMEOUTS: list[tuple[Any, str, Any]] = [
