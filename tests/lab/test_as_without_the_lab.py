@@ -447,7 +447,7 @@ async def a_clean_up_raises_after_a_sleep() -> None:
         try:
             await asyncio.sleep(60)
         finally:
-            await asyncio.sleep(1)  # noqa: ASYNC102
+            await asyncio.sleep(1)
             raise ValueError("in the clean-up")
 
     await left(background)
@@ -458,7 +458,7 @@ async def a_clean_up_waits_for_ever() -> None:
         try:
             await asyncio.sleep(60)
         finally:
-            await asyncio.Event().wait()  # noqa: ASYNC102
+            await asyncio.Event().wait()
 
     await left(background)
 
@@ -468,7 +468,7 @@ async def a_task_swallows_its_cancellation() -> None:
         while True:
             try:
                 await asyncio.sleep(60)
-            except asyncio.CancelledError:  # noqa: ASYNC103
+            except asyncio.CancelledError:
                 pass
 
     await left(background)
@@ -478,7 +478,7 @@ async def numbers() -> AsyncIterator[int]:
     try:
         yield 1
     finally:
-        await asyncio.sleep(0)  # noqa: ASYNC102
+        await asyncio.sleep(0)
         raise ValueError("in the generator")
 
 
@@ -690,9 +690,9 @@ async def a_clean_up_that_sleeps_ends() -> None:
         try:
             await asyncio.sleep(60)
         finally:
-            await asyncio.sleep(1)  # noqa: ASYNC102
+            await asyncio.sleep(1)
             helper = asyncio.create_task(asyncio.sleep(1))
-            await helper  # noqa: ASYNC102
+            await helper
             ended.append(1)
 
     await left(background)
@@ -889,7 +889,7 @@ def test_a_run_variable_of_trio_is_new_in_each_execution() -> None:
 def test_a_system_task_that_spins_is_a_livelock() -> None:
     async def program() -> None:
         async def spin() -> None:
-            while True:  # noqa: ASYNC110 - it is to spin
+            while True:
                 await trio.lowlevel.checkpoint()
 
         trio.lowlevel.spawn_system_task(spin)

@@ -128,7 +128,7 @@ def test_blockbuster_finds_what_blocks_the_event_loop() -> None:
     blockbuster = pytest.importorskip("blockbuster")
 
     async def program() -> None:
-        time.sleep(1)  # noqa: ASYNC251 - what is to be found
+        time.sleep(1)
 
     with blockbuster.blockbuster_ctx():
         (failure,) = lab.explore(program).failures

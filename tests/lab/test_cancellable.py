@@ -66,7 +66,7 @@ def doubling(make: Callable[[], Any]) -> Program:
             await asyncio.sleep(1)
             assert await doubler.ask(2) == 4
         finally:
-            await doubler.close()  # noqa: ASYNC102 - as programs that know asyncio only have it
+            await doubler.close()
 
     return program
 
@@ -139,7 +139,7 @@ async def shields_its_clean_up(log: list[str]) -> None:
         try:
             await asyncio.sleep(1)
         finally:
-            await asyncio.shield(clean_up())  # noqa: ASYNC102
+            await asyncio.shield(clean_up())
 
     await asyncio.gather(asyncio.create_task(worker()), return_exceptions=True)
 
@@ -150,7 +150,7 @@ async def waits_for_what_cleans_up(log: list[str]) -> None:
             await asyncio.sleep(10)
         finally:
             log.append("begin")
-            await asyncio.sleep(0)  # noqa: ASYNC102
+            await asyncio.sleep(0)
             log.append("end")
 
     with contextlib.suppress(TimeoutError, asyncio.CancelledError):
@@ -504,7 +504,7 @@ def test_a_kind_of_failure_is_passed_over(kind: lab.FailureKind, backend: lab.Ba
             await anyio.Event().wait()
         elif kind == "exception":
             raise KeyError
-        while kind == "livelock":  # noqa: ASYNC110 - spinning is the point
+        while kind == "livelock":
             await checkpoint()
 
     options: Any = {"backend": backend, "step_limit": 100, "max_executions": 20}
@@ -634,7 +634,7 @@ def test_whether_the_lab_has_cancelled_is_told_from_that_moment_on_and_in_a_repl
             await checkpoint()
         except anyio.get_cancelled_exc_class():
             told.append(lab.has_cancelled())
-            raise ValueError(told) from None  # noqa: ASYNC104 - it is to be found
+            raise ValueError(told) from None
 
     options: Any = {"strategy": strategy, "backend": backend, "max_executions": 50}
     found = lab.explore(program, cancel=True, **options)
@@ -768,7 +768,7 @@ def test_a_task_of_any_kind_that_the_program_cancels_before_it_begins_leaks_noth
         task = asyncio.create_task(made[kind]())
         task.cancel()
         await asyncio.wait([task])
-        asyncio.create_task(made[kind]())  # noqa: RUF006, ASYNC300 - it never begins
+        asyncio.create_task(made[kind]())  # noqa: RUF006 - it never begins
 
     lab.explore(program, cancel="native").assert_holds()
 
@@ -777,7 +777,7 @@ def test_a_task_of_any_kind_that_the_program_cancels_before_it_begins_leaks_noth
 def test_a_task_of_what_is_no_coroutine_is_refused_as_without_the_lab(cancel: bool) -> None:
     async def program() -> None:
         with pytest.raises(TypeError, match="a coroutine was expected, got 5"):
-            asyncio.create_task(5)  # type: ignore[arg-type]  # noqa: RUF006, ASYNC300 - refused
+            asyncio.create_task(5)  # type: ignore[arg-type]  # noqa: RUF006 - refused
 
     lab.explore(program, cancel=cancel).assert_holds()
 
@@ -790,7 +790,7 @@ def test_the_task_that_closes_a_dropped_generator_is_not_cancelled() -> None:
             try:
                 yield 1
             finally:
-                await asyncio.sleep(0)  # noqa: ASYNC102 - as programs have it
+                await asyncio.sleep(0)
                 closed.append("closed")
 
         other = asyncio.create_task(asyncio.sleep(0))
@@ -901,8 +901,8 @@ def test_a_task_that_a_thread_has_called_for_is_cancelled_if_the_caller_names_it
     def call() -> str:
         try:
             return str(anyio.from_thread.run(one))
-        except (asyncio.CancelledError, concurrent.futures.CancelledError):  # noqa: ASYNC103
-            return "cancelled"  # noqa: ASYNC104 - it is the task's, not that of this thread
+        except (asyncio.CancelledError, concurrent.futures.CancelledError):
+            return "cancelled"
 
     async def program() -> None:
         results.add(await anyio.to_thread.run_sync(call))

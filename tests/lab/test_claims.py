@@ -53,7 +53,7 @@ async def a_generator_is_left() -> None:
                 await asyncio.sleep(0)
                 yield number
         finally:
-            await asyncio.sleep(0)  # noqa: ASYNC102 - the loop closes the generator
+            await asyncio.sleep(0)
 
     async for _ in numbers():
         break

@@ -138,14 +138,14 @@ def test_dpor_refuses_a_program_that_polls_while_a_timer_is_set(
 ) -> None:
     async def there_is_a_timeout() -> None:
         with anyio.move_on_after(30):
-            while True:  # noqa: ASYNC110 - what is tested
+            while True:
                 await checkpoint()
 
     with pytest.raises(lab.Unsupported, match=r"asks again and again .* which dpor cannot follow"):
         lab.explore(there_is_a_timeout, backend=backend, strategy="dpor")
 
     async def nothing_will_happen() -> None:
-        while True:  # noqa: ASYNC110 - what is tested
+        while True:
             await checkpoint()
 
     found = lab.explore(nothing_will_happen, backend=backend, strategy="dpor")
@@ -167,24 +167,24 @@ def test_the_clock_goes_on_for_a_program_that_asks_again_and_again(
 
         async with anyio.create_task_group() as group:
             group.start_soon(late)
-            while not over.is_set():  # noqa: ASYNC110 - what is tested
+            while not over.is_set():
                 await checkpoint()
 
     async def there_is_a_timeout() -> None:
         with anyio.move_on_after(30) as scope:
-            while True:  # noqa: ASYNC110 - what is tested
+            while True:
                 await checkpoint()
         assert scope.cancelled_caught
 
     async def the_clock_of_the_event_loop_is_asked() -> None:
         end = anyio.current_time() + 3600
-        while anyio.current_time() < end:  # noqa: ASYNC110 - what is tested
+        while anyio.current_time() < end:
             await checkpoint()
 
     async def a_thread_sleeps() -> None:
         thread = threading.Thread(target=time.sleep, args=(30,))
         thread.start()
-        while thread.is_alive():  # noqa: ASYNC110 - what is tested
+        while thread.is_alive():
             await checkpoint()
 
     for program in (
@@ -197,7 +197,7 @@ def test_the_clock_goes_on_for_a_program_that_asks_again_and_again(
         assert found.failures == (), program
 
     async def nothing_will_happen() -> None:
-        while True:  # noqa: ASYNC110 - what is tested
+        while True:
             await checkpoint()
 
     found = lab.explore(nothing_will_happen, backend=backend, strategy="fifo")
@@ -243,7 +243,7 @@ def test_steps_that_look_at_the_clock_until_it_has_moved_come_to_an_end(
 ) -> None:
     async def program() -> None:
         begin = time.monotonic()
-        while time.monotonic() < begin + 0.01:  # noqa: ASYNC110 - what is tested
+        while time.monotonic() < begin + 0.01:
             await checkpoint()
 
     assert lab.explore(program, backend=backend, strategy="fifo").verdict != "found"
@@ -355,7 +355,7 @@ def test_sleep_takes_no_real_time_and_fires_the_timers_whose_time_has_come(
     async def program() -> None:
         begin = anyio.current_time()
         with anyio.move_on_after(1) as scope:
-            time.sleep(3600)  # noqa: ASYNC251 - what is tested
+            time.sleep(3600)
             await checkpoint()
             await checkpoint()
         assert scope.cancelled_caught
@@ -378,7 +378,7 @@ def test_a_program_that_waits_for_the_clock_to_move_goes_on(backend: lab.Backend
 
 def test_dpor_refuses_time_that_passes_in_the_middle_of_a_step() -> None:
     async def program() -> None:
-        time.sleep(1)  # noqa: ASYNC251 - what is tested
+        time.sleep(1)
 
     with pytest.raises(lab.Unsupported, match="dpor cannot follow"):
         lab.explore(program, strategy="dpor")
@@ -387,7 +387,7 @@ def test_dpor_refuses_time_that_passes_in_the_middle_of_a_step() -> None:
 def test_a_negative_sleep_is_refused_as_pythons_own_is() -> None:
     async def program() -> None:
         with pytest.raises(ValueError, match="non-negative"):
-            time.sleep(-1)  # noqa: ASYNC251 - what is tested
+            time.sleep(-1)
 
     assert not lab.explore(program).failures
 
@@ -472,7 +472,7 @@ def test_at_least_as_much_time_has_passed_as_a_program_has_waited(
                 if number == 0:
                     await anyio.sleep(delay)
                 elif number == 1:
-                    time.sleep(delay)  # noqa: ASYNC251 - what is tested
+                    time.sleep(delay)
                 else:
                     with anyio.move_on_after(delay):
                         await anyio.sleep_forever()
@@ -944,7 +944,7 @@ def test_chance_is_the_same_in_every_execution_and_differs_within_one(
 
 def test_a_file_that_outlives_an_execution_is_told_and_a_reset_removes_it(tmp_path: Path) -> None:
     async def program() -> None:
-        (tmp_path / str(uuid.uuid4())).mkdir()  # noqa: ASYNC240 - what is tested
+        (tmp_path / str(uuid.uuid4())).mkdir()
 
     def empty() -> None:
         for path in tmp_path.iterdir():

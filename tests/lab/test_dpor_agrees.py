@@ -200,7 +200,7 @@ async def a_gather_of_gathers_is_cancelled() -> Any:
     others = [asyncio.create_task(cancel()), asyncio.create_task(look())]
     try:
         await gather
-    except asyncio.CancelledError:  # noqa: ASYNC103 - of the gather
+    except asyncio.CancelledError:
         log["gather"] = "cancelled"
     await asyncio.wait(others)
     return sorted(map(str, log.items()))
@@ -774,7 +774,7 @@ def test_either_of_two_tasks_says_first_that_a_task_has_started(
             except RuntimeError:
                 seen.append(task)
 
-        async def server(*, task_status: Any) -> None:  # noqa: ASYNC128 - `say` does
+        async def server(*, task_status: Any) -> None:
             tasks.start_soon(say, "helper", task_status)
             await checkpoint()
             await say("server", task_status)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from asyncio import Future  # noqa: ASYNC106 - it is to be imported in this way
+from asyncio import Future
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any

@@ -231,7 +231,7 @@ def test_a_task_that_spins_does_not_keep_out_the_others() -> None:
         done = False
 
         async def spin() -> None:
-            while not done:  # noqa: ASYNC110 - spinning is the point
+            while not done:
                 await checkpoint()
 
         async with anyio.create_task_group() as group:
@@ -322,7 +322,7 @@ def test_a_stall_of_pools_says_what_each_task_waits_for(backend: lab.BackendName
 @BACKENDS
 def test_a_program_that_never_ends_is_a_livelock_not_a_stall(backend: lab.BackendName) -> None:
     async def program() -> None:
-        while True:  # noqa: ASYNC110 - spinning is the point
+        while True:
             await checkpoint()
 
     exploration = lab.explore(program, backend=backend, step_limit=100)
@@ -400,7 +400,7 @@ def test_time_is_virtual_and_begins_anew_in_each_execution(backend: lab.BackendN
 
     async def program() -> None:
         begin = anyio.current_time()
-        await anyio.sleep(1e6)  # noqa: ASYNC116 - virtual, and exact
+        await anyio.sleep(1e6)
         with anyio.move_on_after(5) as scope:
             await anyio.Event().wait()
         seen.append((begin, anyio.current_time(), scope.cancelled_caught))

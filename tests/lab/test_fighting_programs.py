@@ -61,7 +61,7 @@ async def waits_again() -> None:
         while True:
             try:
                 await never.wait()
-            except BaseException:  # noqa: BLE001, ASYNC103 - it fights
+            except BaseException:  # noqa: BLE001 - it fights
                 pass
 
     await in_a_group(stubborn)
@@ -71,11 +71,11 @@ async def spins() -> None:
     async def stubborn() -> None:
         try:
             await anyio.Event().wait()
-        except BaseException:  # noqa: BLE001, ASYNC103 - it fights
+        except BaseException:  # noqa: BLE001 - it fights
             while True:
                 try:
-                    await checkpoint()  # noqa: ASYNC102
-                except BaseException:  # noqa: BLE001, ASYNC103
+                    await checkpoint()
+                except BaseException:  # noqa: BLE001
                     pass
 
     await in_a_group(stubborn)
@@ -98,7 +98,7 @@ async def sleeps_behind_a_shield() -> None:
             await anyio.Event().wait()
         finally:
             with anyio.CancelScope(shield=True):
-                while True:  # noqa: ASYNC110 - it is to spin
+                while True:
                     await anyio.sleep(1)
 
     await in_a_group(stubborn)
@@ -149,8 +149,8 @@ def test_a_task_that_swallows_its_cancellation_by_the_lab_is_found(
                 try:
                     await anyio.sleep(1)
                     return
-                except BaseException:  # noqa: BLE001, ASYNC103
-                    await anyio.Event().wait()  # noqa: ASYNC102
+                except BaseException:  # noqa: BLE001
+                    await anyio.Event().wait()
 
         await in_a_group(stubborn)
 
@@ -171,8 +171,8 @@ async def drops_a_generator_that_never_ends() -> None:
         finally:
             while True:
                 try:
-                    await anyio.Event().wait()  # noqa: ASYNC102
-                except BaseException:  # noqa: BLE001, ASYNC103
+                    await anyio.Event().wait()
+                except BaseException:  # noqa: BLE001
                     pass
 
     async for _ in numbers():
@@ -213,7 +213,7 @@ def test_a_program_that_ends_and_leaves_a_task_that_fights_is_judged_by_its_end(
         async def stubborn() -> None:
             try:
                 await anyio.Event().wait()
-            except BaseException:  # noqa: BLE001, ASYNC103
+            except BaseException:  # noqa: BLE001
                 with anyio.CancelScope(shield=True):
                     await anyio.Event().wait()
 

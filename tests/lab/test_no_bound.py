@@ -96,7 +96,7 @@ def test_a_task_that_waits_in_a_loop_has_an_end_without_a_bound() -> None:
             await checkpoint()
 
         async def spins() -> None:
-            while not flag:  # noqa: ASYNC110 - that is what it is about
+            while not flag:
                 await checkpoint()
 
         await asyncio.wait([asyncio.create_task(it) for it in (sets(), spins())])

@@ -112,14 +112,14 @@ async def what_a_callback_of_a_chain_calls_for() -> None:
 async def a_timer_that_became_due_in_the_same_step() -> None:
     called: list[int] = []
     asyncio.get_running_loop().call_later(0.001, called.append, 1)
-    time.sleep(0.002)  # noqa: ASYNC251 - that is what it is about
+    time.sleep(0.002)
     await asyncio.sleep(0)
     assert not called
 
 
 async def a_deadline_that_passed_in_the_same_step() -> None:
     async with asyncio.timeout(0.001):
-        time.sleep(0.002)  # noqa: ASYNC251 - that is what it is about
+        time.sleep(0.002)
         await asyncio.sleep(0)
 
 

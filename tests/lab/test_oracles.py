@@ -179,12 +179,12 @@ def test_what_must_come_true_in_time_does(backend: lab.BackendName, seconds: flo
 
 async def sleeps_in_the_step(done: list[int]) -> None:
     await checkpoint()
-    time.sleep(100)  # noqa: ASYNC251 - of virtual time
+    time.sleep(100)
     done.append(1)
 
 
 async def sleeps_in_the_first_step(done: list[int]) -> None:
-    time.sleep(100)  # noqa: ASYNC251 - of virtual time
+    time.sleep(100)
     done.append(1)
 
 

@@ -169,12 +169,12 @@ def a_pool_of_connections() -> Program:
         def __init__(self) -> None:
             self.todo = b""
 
-        async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - its name
+        async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
             await anyio.lowlevel.checkpoint()
             data, self.todo = self.todo, b""
             return data
 
-        async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109 - its name
+        async def write(self, buffer: bytes, timeout: float | None = None) -> None:
             await anyio.lowlevel.checkpoint()
             if buffer.startswith(b"GET"):
                 self.todo += b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

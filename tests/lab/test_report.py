@@ -436,7 +436,7 @@ def test_pages_of_names_that_differ_in_what_no_file_name_has_do_not_overwrite_ea
 
 def test_a_long_schedule_loses_its_middle_on_the_page() -> None:
     async def program() -> None:
-        while True:  # noqa: ASYNC110 - spinning is the point
+        while True:
             await checkpoint()
 
     (failure,) = lab.explore(program, step_limit=1000).failures

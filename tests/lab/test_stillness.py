@@ -108,7 +108,7 @@ def test_no_timeout_fires_while_items_pass_through_a_queue_of_asyncio() -> None:
 
 
 async def one_task_asks() -> None:
-    while True:  # noqa: ASYNC110 - what is tested
+    while True:
         await checkpoint()
 
 
@@ -166,7 +166,7 @@ def test_a_service_that_ticks_does_not_keep_the_clock_of_tasks_that_wake_each_ot
 
     async def program() -> None:
         async def tick() -> None:
-            while True:  # noqa: ASYNC110 - a service
+            while True:
                 await anyio.sleep(10)
 
         with anyio.move_on_after(30) as scope:

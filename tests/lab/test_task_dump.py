@@ -596,7 +596,7 @@ def test_the_end_of_a_group_waits_for_its_tasks(backend: lab.BackendName) -> Non
 
 @BACKENDS
 def test_the_start_of_a_task_waits_for_started(backend: lab.BackendName) -> None:
-    async def never_started(*, task_status: Any) -> None:  # noqa: ASYNC128 - as its name says
+    async def never_started(*, task_status: Any) -> None:
         await forever()
 
     async def of_anyio() -> None:

@@ -1028,7 +1028,7 @@ def test_threads_go_on_while_the_event_loop_sleeps_in_a_step(backend: lab.Backen
         thread = threading.Thread(target=early)
         thread.start()
         begin = time.monotonic()
-        time.sleep(0.5)  # noqa: ASYNC251 - what is tested
+        time.sleep(0.5)
         assert log == ["early"]
         assert 0.5 <= time.monotonic() - begin < 0.501
         await anyio.to_thread.run_sync(thread.join)
@@ -1115,7 +1115,7 @@ def test_a_program_that_polls_a_thread_by_sleeps_of_the_event_loop_ends() -> Non
         thread = threading.Thread(target=time.sleep, args=(0.1,))
         thread.start()
         while thread.is_alive():
-            time.sleep(0.01)  # noqa: ASYNC251 - what is tested
+            time.sleep(0.01)
 
     assert lab.explore(program, max_executions=50).failures == ()
 
@@ -1156,7 +1156,7 @@ def test_a_lock_that_is_released_is_given_to_nobody(
             group.start_soon(anyio.to_thread.run_sync, waits, 2)
             group.start_soon(anyio.to_thread.run_sync, waits, 1)
             with lock:
-                time.sleep(1)  # noqa: ASYNC251 - what is tested
+                time.sleep(1)
         assert order == [2, 1]
 
     assert lab.explore(the_holder_takes_it_again, backend=backend).verdict == "found"
@@ -1241,7 +1241,7 @@ def test_a_wait_of_a_thread_ends_while_the_event_loop_sleeps_in_a_step(
         thread = threading.Thread(target=waits)
         thread.start()
         await anyio.sleep(0.01)
-        time.sleep(0.1)  # noqa: ASYNC251 - what is tested
+        time.sleep(0.1)
         event.set()
         await anyio.to_thread.run_sync(thread.join)
         assert got == [False]

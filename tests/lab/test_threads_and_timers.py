@@ -89,7 +89,7 @@ async def of_an_event_and_a_timeout(seen: list[object]) -> None:
 async def of_a_sleep_that_blocks_the_loop(seen: list[object]) -> None:
     thread = threading.Thread(target=time.sleep, args=(D,))
     thread.start()
-    time.sleep(D)  # noqa: ASYNC251 - that is what it is about
+    time.sleep(D)
     seen.append(not thread.is_alive())
     await asyncio.to_thread(thread.join)
 
@@ -103,7 +103,7 @@ async def of_a_sleep_that_began_later(seen: list[object]) -> None:
 
     job = asyncio.create_task(asyncio.to_thread(work))
     await asyncio.sleep(D / 4)
-    time.sleep(D - D / 4)  # noqa: ASYNC251 - that is what it is about
+    time.sleep(D - D / 4)
     seen.append(bool(done))
     await job
 

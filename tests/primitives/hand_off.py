@@ -116,7 +116,7 @@ async def certainly(function: Program) -> None:
         try:
             await function()
         except anyio.get_cancelled_exc_class():
-            await function()  # noqa: ASYNC102 - shielded above
+            await function()
             raise
 
 
@@ -147,7 +147,7 @@ async def notification(condition_class: Any) -> None:
                 condition.notify()
             await taken.wait()
         finally:
-            await certainly(finish)  # noqa: ASYNC102 - it shields itself
+            await certainly(finish)
 
     await together(take, take, give)
 

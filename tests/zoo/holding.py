@@ -113,7 +113,7 @@ class Door:
     async def enter(self, me: int) -> None:
         self.wants[me].value = True
         await checkpoint()
-        while self.wants[1 - me].value:  # noqa: ASYNC110 - it is the bug
+        while self.wants[1 - me].value:
             await checkpoint()  # livelock: after you
         self.wants[me].value = False
 

@@ -131,7 +131,7 @@ class Room:
         try:
             await checkpoint()
         finally:
-            await self.leave()  # noqa: ASYNC102 - it is the bug
+            await self.leave()
 
     async def leave(self) -> None:
         await checkpoint()

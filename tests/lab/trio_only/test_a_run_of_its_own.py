@@ -361,7 +361,7 @@ async def numbers(at_the_end: Callable[[], Awaitable[Any]]) -> AsyncIterator[int
     try:
         yield 1
     finally:
-        await at_the_end()  # noqa: ASYNC102
+        await at_the_end()
 
 
 async def leave_open(at_the_end: Callable[[], Awaitable[Any]]) -> None:
@@ -423,7 +423,7 @@ async def the_clean_up_runs_a_thread() -> None:
         try:
             await trio.sleep_forever()
         finally:
-            await close()  # noqa: ASYNC102
+            await close()
 
     trio.lowlevel.spawn_system_task(stays)
     await leave_open(close)
@@ -493,7 +493,7 @@ def test_a_clean_up_of_a_generator_that_fails_or_does_not_end_is_a_failure() -> 
         while True:
             try:
                 await checkpoint()
-            except trio.Cancelled:  # noqa: ASYNC103
+            except trio.Cancelled:
                 pass
 
     async def waits() -> None:
