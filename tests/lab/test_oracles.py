@@ -222,6 +222,43 @@ def test_what_comes_true_in_the_step_that_moves_the_clock_too_far_is_late(
     assert "did not come true within 10 s, until 10 s: it is 100" in failure.report
 
 
+@pytest.mark.parametrize("strategy", ["mixed", "fifo", "random", "dpor"])
+@pytest.mark.parametrize("seconds", [4, 5])
+def test_what_a_callback_makes_true_in_time_is_in_time_though_no_task_runs_then(
+    seconds: float, strategy: lab.StrategyName
+) -> None:
+    async def program() -> None:
+        done: list[int] = []
+        lab.eventually(lambda: bool(done), within=5)
+        asyncio.get_running_loop().call_later(seconds, done.append, 1)
+        await asyncio.sleep(6)
+
+    lab.explore(program, strategy=strategy, max_executions=50).assert_holds()
+
+
+def test_what_a_callback_makes_true_too_late_is_late() -> None:
+    async def program() -> None:
+        done: list[int] = []
+        lab.eventually(lambda: bool(done), within=5)
+        asyncio.get_running_loop().call_later(5.5, done.append, 1)
+        await asyncio.sleep(6)
+
+    (failure,) = lab.explore(program).failures
+    assert "did not come true within 5 s" in str(failure)
+
+
+def test_an_invariant_that_only_a_callback_breaks_is_found_before_the_clock_moves() -> None:
+    async def program() -> None:
+        loop, held = asyncio.get_running_loop(), [True]
+        lab.invariant(lambda: held[0])
+        loop.call_later(1, held.__setitem__, 0, False)
+        loop.call_later(2, held.__setitem__, 0, True)
+        await asyncio.sleep(3)
+
+    (failure,) = lab.explore(program).failures
+    assert "does not hold" in str(failure)
+
+
 @BACKENDS
 def test_what_comes_true_because_the_clock_moves_is_late(backend: lab.BackendName) -> None:
     async def deadline() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 import pytest
+import trio
 from anyio.lowlevel import checkpoint
 
 from mbufpools import lab
@@ -82,7 +83,7 @@ async def a_thread_takes_a_lock_again_and_again() -> None:
 def test_no_timeout_fires_while_a_program_works(program: Program, backend: lab.BackendName) -> None:
     found = lab.explore(program, backend=backend, strategy="fifo")
     assert not found.failures
-    assert not any("although tasks could run" in it for it in found.remarks)
+    assert not any("although something could run" in it for it in found.remarks)
 
 
 def test_no_timeout_fires_while_items_pass_through_a_queue_of_asyncio() -> None:
@@ -152,7 +153,7 @@ def test_a_timer_ends_a_program_that_asks_again_and_again(
 
     found = lab.explore(program, backend=backend, strategy="fifo")
     assert not found.failures
-    (remark,) = [it for it in found.remarks if "although tasks could run" in it]
+    (remark,) = [it for it in found.remarks if "although something could run" in it]
     by_limit = ask is two_tasks_wake_each_other
     assert ("steps at one moment, half of step_limit" in remark) is by_limit
     assert ("tasks only gave way to each other for 1," in remark) is not by_limit
@@ -178,8 +179,138 @@ def test_a_service_that_ticks_does_not_keep_the_clock_of_tasks_that_wake_each_ot
     assert not lab.explore(program, backend=backend, strategy="fifo").failures
 
 
+# Callbacks that ask
+
+
+def call_soon() -> Callable[[Callable[[], object]], object]:
+    """Return what has the event loop call a function, of either backend."""
+    try:
+        return asyncio.get_running_loop().call_soon
+    except RuntimeError:
+        return trio.lowlevel.current_trio_token().run_sync_soon
+
+
+async def a_callback_asks_until_a_task_has_slept() -> None:
+    soon, done = call_soon(), list[int]()
+
+    def ask() -> None:
+        if not done:
+            soon(ask)
+
+    ask()
+    await anyio.sleep(0.1)
+    done.append(1)
+
+
+async def a_callback_asks_until_a_task_has_taken_some_steps() -> None:
+    soon, done = call_soon(), list[int]()
+
+    def ask() -> None:
+        if not done:
+            soon(ask)
+
+    ask()
+    for _ in range(3):
+        await checkpoint()
+    done.append(1)
+
+
+async def a_callback_asks_for_the_time() -> None:
+    soon, event = call_soon(), anyio.Event()
+    in_asyncio = asyncio._get_running_loop()
+    now = trio.current_time if in_asyncio is None else in_asyncio.time
+    begin = now()
+
+    def ask() -> None:
+        if now() - begin > 0.1:
+            event.set()
+        else:
+            soon(ask)
+
+    ask()
+    await event.wait()
+
+
+async def a_callback_asks_while_tasks_sleep_in_turn() -> None:
+    soon, done = call_soon(), list[int]()
+
+    def ask() -> None:
+        if len(done) < 2:
+            soon(ask)
+
+    async def sleeps() -> None:
+        for _ in range(5):
+            await anyio.sleep(0.02)
+        done.append(1)
+
+    ask()
+    async with anyio.create_task_group() as group:
+        group.start_soon(sleeps)
+        group.start_soon(sleeps)
+
+
+CALLBACKS_ASK = pytest.mark.parametrize(
+    "program",
+    [
+        a_callback_asks_until_a_task_has_slept,
+        a_callback_asks_until_a_task_has_taken_some_steps,
+        a_callback_asks_for_the_time,
+        a_callback_asks_while_tasks_sleep_in_turn,
+    ],
+)
+
+
 @BACKENDS
-def test_a_report_says_that_the_clock_moved_although_tasks_could_run(
+@CALLBACKS_ASK
+@pytest.mark.parametrize("strategy", ["mixed", "fifo", "random"])
+def test_a_program_ends_whose_callback_asks_again_and_again(
+    program: Program, backend: lab.BackendName, strategy: lab.StrategyName
+) -> None:
+    anyio.run(program, backend=backend)
+    found = lab.explore(program, backend=backend, strategy=strategy, max_executions=3)
+    assert not found.failures
+
+
+@BACKENDS
+def test_no_timeout_fires_while_callbacks_work(backend: lab.BackendName) -> None:
+    async def program() -> None:
+        soon, event = call_soon(), anyio.Event()
+        left = STILL - 100
+
+        def work() -> None:
+            nonlocal left
+            left -= 1
+            if left:
+                soon(work)
+            else:
+                event.set()
+
+        work()
+        with anyio.fail_after(1):
+            await event.wait()
+
+    assert lab.explore(program, backend=backend).verdict == "proved"
+
+
+@BACKENDS
+def test_a_callback_that_asks_for_ever_is_a_livelock(backend: lab.BackendName) -> None:
+    async def program() -> None:
+        soon = call_soon()
+
+        def ask() -> None:
+            soon(ask)
+
+        ask()
+        await anyio.sleep_forever()
+
+    (failure,) = lab.explore(program, backend=backend).failures
+    assert failure.kind == "livelock"
+    assert "no task" in str(failure)
+    assert "the clock moved although something could run: callbacks called" in str(failure)
+
+
+@BACKENDS
+def test_a_report_says_that_the_clock_moved_although_something_could_run(
     backend: lab.BackendName,
 ) -> None:
     async def program() -> None:
@@ -189,7 +320,7 @@ def test_a_report_says_that_the_clock_moved_although_tasks_could_run(
     (failure,) = lab.explore(program, backend=backend).failures
     assert "TimeoutError" in failure.report
     assert (
-        f"the clock moved although tasks could run: tasks only gave way to each other for "
+        f"the clock moved although something could run: tasks only gave way to each other for "
         f"{STILL:,} steps, as in a program that asks again and again"
     ) in failure.report
     assert "the program asks again and again, so the clock moves on" in failure.report

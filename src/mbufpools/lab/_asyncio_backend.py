@@ -684,7 +684,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             self._stock,
         )
         taken, stillness = schedule.steps, schedule.stillness
-        idle = spins = 0
+        idle = spins = passes = 0
         try:
             while True:
                 _interrupts.check()
@@ -700,7 +700,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                 elif callbacks or self._due:
                     schedule.has_places |= bool(steps)
                     self._begin_iteration()
-                    self._run_chains()
+                    passes += self._run_chains()
                 ready = self._ready.copy()
                 if is_over(main):
                     # asyncio.run still runs what is called for in the iteration in which its main
@@ -716,21 +716,21 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                     if late or (callbacks and idle < IDLE_PASSES):
                         idle += not late and all(map(_is_retry, callbacks))
                         spins += 1
+                        passes += 1
                         self._rounds += 1
                         if spins > schedule.step_limit:
                             raise Livelock
+                        if stillness.lasts_in_callbacks(passes) and self._let_time_pass():
+                            passes = 0
                         continue
-                idle = spins = 0
+                idle = spins = passes = 0
                 if (
                     len(taken) >= stillness.look_at
                     and steps
                     and stillness.lasts(len(taken), len(ready))
+                    and self._let_time_pass()
                 ):
-                    if recorder.active and self._can_jump():
-                        raise stillness.refuse()
-                    if self._jump():
-                        continue
-                    self._move_clock(stillness.patience())
+                    continue
                 if steps or schedule.may_cancel:
                     starting = self._starting_now() if self._starting else _NOBODY
                     choice = schedule.choose(ready, starting)
@@ -749,7 +749,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                         quiet_since=self._quiet_since if self._ticks >= TICKS else None,
                     )
         except Livelock:
-            return Outcome("livelock", schedule.no_end(), self._task_dump())
+            return Outcome("livelock", schedule.no_end(spins), self._task_dump())
         except Stop:
             return Outcome(stopped=True)
         except Violated as error:
@@ -871,13 +871,16 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         ((name, handle),) = self._steps.items()
         return _holds(handle, self._ready[name], called)
 
-    def _run_chains(self) -> None:
+    def _run_chains(self) -> int:
         """Run all callbacks, those that they call for in turn, and so on; but not those that wait
-        for a step."""
-        for _ in range(PASSES):
+        for a step. Return how many passes that took."""
+        passes = 0
+        while passes < PASSES:
             self._run_callbacks()
+            passes += 1
             if all(_is_retry(entry) or self._is_held(entry) for entry in self._callbacks):
                 break
+        return passes
 
     def _run_callbacks(self, before: float = math.inf) -> None:
         """Run the callbacks that were called for before a place in the order; one pass of them."""
@@ -962,9 +965,22 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             return False
         return self._ticks < TICKS or not only_ticks_on_asyncio(self, self._scheduled)
 
+    def _let_time_pass(self) -> bool:
+        """Move the clock of a program that polls: to the next timer, and return True; or, if there
+        is none, a little."""
+        stillness = self._schedule.stillness
+        if recorder.active and self._can_jump():
+            raise stillness.refuse()
+        if self._jump():
+            return True
+        self._move_clock(stillness.patience())
+        return False
+
     def _jump(self) -> bool:
         if not self._can_jump():
             return False
+        if oracles.active:
+            self._ask_oracles()  # a callback may have kept a promise since the last step
         self._ticks += 1
         self._origin = self._schedule.jumped()
         self._since = len(self._schedule.steps)

@@ -37,7 +37,7 @@ class Covered:
     looked: bool = False
     """Whether the program looked at a clock."""
     polled: set[str] = field(default_factory=set)
-    """Why the clock moved although tasks could run."""
+    """Why the clock moved although something could run."""
     outlived: set[str] = field(default_factory=set)
     """The threads that had not ended when the program had."""
     unscheduled: set[str] = field(default_factory=set)

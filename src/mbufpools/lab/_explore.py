@@ -281,7 +281,7 @@ def _remarks(
     elif not covered.chose:
         yield "there was never a choice: one task at a time could run, so one schedule is all"
     for why in sorted(covered.polled)[:1]:
-        yield f"the clock moved although tasks could run: {why}"
+        yield f"the clock moved although something could run: {why}"
     if covered.outlived:
         names = ", ".join(sorted(covered.outlived))
         yield f"what a thread does after the main task has ended was not executed ({names})"

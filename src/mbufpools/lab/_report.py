@@ -65,7 +65,7 @@ def report(token: str, schedule: Schedule, outcome: Outcome, remarks: Sequence[s
             "a temporary directory of the program, or remove them by reset="
         )
     if schedule.stillness.first:
-        lines.append(f"the clock moved although tasks could run: {schedule.stillness.first}")
+        lines.append(f"the clock moved although something could run: {schedule.stillness.first}")
     if rejection(outcome.error) is not None:
         lines.append(LATE)
     lines += remarks

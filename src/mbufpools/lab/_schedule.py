@@ -534,10 +534,14 @@ class Schedule:
         """Note that the lab does not cancel a task."""
         self._exempt.add(task)
 
-    def no_end(self) -> str:
-        """Return what a livelock is told by."""
+    def no_end(self, rounds: int = 0) -> str:
+        """Return what a livelock is told by; of callbacks there were so many rounds since a task
+        could run."""
+        what = f"{len(self.steps)} steps"
+        if rounds > self.step_limit:
+            what = f"callbacks called for each other {rounds:,} times, while no task could run"
         return (
-            f"{len(self.steps)} steps, and no end; if the program needs more of them, raise "
+            f"{what}, and no end; if the program needs more of them, raise "
             f"step_limit ({self.step_limit})"
         )
 

@@ -11,6 +11,8 @@ can run. So here is a rule that tells such a program from one that works, from w
   an item through a queue. So the clock also moves after half of the limit of steps at one moment:
   without it the execution would end as a livelock. From then on `STILL` steps are enough, until
   nothing can run.
+- On asyncio a callback may call for itself, while every task waits. After `STILL` iterations of the
+  loop in which nothing else happens, the program polls, too.
 
 The steps of threads are not idle: what a thread does in them, the lab does not see.
 """
@@ -74,7 +76,7 @@ class Stillness:
         self.why: str = ""
         """Why the clock is about to move, or empty if nothing can run."""
         self.first: str = ""
-        """Why it moved for the first time although tasks could run."""
+        """Why it moved for the first time although something could run."""
 
     def works(self, step: int) -> None:
         """Note that the last step, which has this number, was not idle."""
@@ -98,6 +100,18 @@ class Stillness:
         else:
             self.look_at = min(max(self._worked + STILL, taken + 1), self._began + self._limit)
             return False
+        self.first = self.first or self.why
+        return True
+
+    def lasts_in_callbacks(self, passes: int) -> bool:
+        """Return True if the clock is to move although callbacks are called for, after so many
+        passes of callbacks in which no task could run."""
+        if passes < STILL:
+            return False
+        self.why = (
+            f"callbacks called for each other in {passes:,} iterations of the event loop, as in a "
+            f"program that asks again and again whether something has happened"
+        )
         self.first = self.first or self.why
         return True
 

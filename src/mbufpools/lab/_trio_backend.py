@@ -72,6 +72,8 @@ _NOBODY: Set[Name] = frozenset()
 
 EXECUTIONS = 500
 """Executions that share one run of trio."""
+BATCHES = 100
+"""Batches of trio's own tasks that may run in a row while a task of the program can run."""
 TEARDOWN_BATCHES = 2000
 """Batches of tasks that trio may run after an execution, until its tasks have ended. A task that
 goes on after it was cancelled takes more; then the run of trio is given up."""
@@ -721,7 +723,7 @@ class _Backend(trio.abc.Instrument):
             if self._batches > TEARDOWN_BATCHES:
                 self._give_up()
             return
-        if not all(map(self._names.__contains__, batch)):
+        if not all(map(self._names.__contains__, batch)) and not self._others_are_put_off(batch):
             self._let_others_run(schedule, batch)
             return
         self._foreign = 0
@@ -755,6 +757,17 @@ class _Backend(trio.abc.Instrument):
 
         return expire_after_threads
 
+    def _others_are_put_off(self, batch: list[trio.lowlevel.Task]) -> bool:
+        """Put trio's own tasks back, if they have run for long while tasks of the program can run,
+        and return True. A function may ask `run_sync_soon` again and again to call it."""
+        ours = [task for task in batch if task in self._names]
+        if not ours or self._foreign < BATCHES:
+            return False
+        others = [task for task in batch if task not in self._names]
+        _run.GLOBAL_RUN_CONTEXT.runner.runq.extend(others)
+        batch[:] = ours
+        return True
+
     def _let_others_run(self, schedule: Schedule, batch: list[trio.lowlevel.Task]) -> None:
         """Put the tasks of the program back, because trio's own are in the batch."""
         runq = _run.GLOBAL_RUN_CONTEXT.runner.runq
@@ -770,6 +783,13 @@ class _Backend(trio.abc.Instrument):
             runq.extend(ours)
             self._end()
             return
+        if not ours and schedule.stillness.lasts_in_callbacks(self._foreign):
+            try:
+                if self._move_clock(schedule):
+                    self._foreign = 0
+            except Exception as error:  # noqa: BLE001 - raised outside of trio's scheduler
+                self._note_end(schedule, error)
+                return
         self._batches += 1
         if self._batches > TEARDOWN_BATCHES and any(map(_closes_generator, batch)):
             self._outcome = Outcome(
@@ -807,16 +827,21 @@ class _Backend(trio.abc.Instrument):
             del ready[choice]
             runq.extend(map(self._tasks.__getitem__, ready))
             return self._tasks[choice]
-        except Stop:
-            self._outcome.stopped = True
-        except Livelock:
-            self._outcome = Outcome("livelock", schedule.no_end(), self._task_dump())
         except BaseException as error:  # noqa: BLE001, ASYNC103 - raised outside of trio's scheduler
-            self._broken = error
-        runq.extend(map(self._tasks.__getitem__, ready))
-        ready.clear()
-        self._end()
+            runq.extend(map(self._tasks.__getitem__, ready))
+            ready.clear()
+            self._note_end(schedule, error)
         return None
+
+    def _note_end(self, schedule: Schedule, error: BaseException) -> None:
+        """End the execution, because a choice or a move of the clock has raised `error`."""
+        if isinstance(error, Stop):
+            self._outcome.stopped = True
+        elif isinstance(error, Livelock):
+            self._outcome = Outcome("livelock", schedule.no_end(), self._task_dump())
+        else:
+            self._broken = error
+        self._end()
 
     def _note_woken(self, schedule: Schedule, tasks: list[trio.lowlevel.Task]) -> list[Name]:
         """Note which of these tasks, all of which can run, could not run before; return their
@@ -846,9 +871,9 @@ class _Backend(trio.abc.Instrument):
                 schedule.stillness.works(len(schedule.steps))
         self._others_ran = False
 
-    def _move_clock(self, schedule: Schedule) -> None:
-        """Move the clock although tasks can run: to the next deadline, if it is not only that of a
-        service that ticks, or else by a little."""
+    def _move_clock(self, schedule: Schedule) -> bool:
+        """Move the clock of a program that polls: to the next deadline, if it is not only that of a
+        service that ticks, and return True; or else by a little."""
         deadlines = _run.GLOBAL_RUN_CONTEXT.runner.deadlines
         deadline = deadlines.next_deadline()
         ticks = self._ticks >= TICKS and only_ticks_on_trio(deadlines)
@@ -858,8 +883,9 @@ class _Backend(trio.abc.Instrument):
             self._ticks += 1
             self._origin = schedule.jumped()
             self.clock.jump(deadline)
-        else:
-            self.clock.move(schedule.stillness.patience())
+            return True
+        self.clock.move(schedule.stillness.patience())
+        return False
 
     def _noting_idle(self, wait: Callable[..., Any]) -> Callable[..., Any]:
         """Note which tasks wait until no other can run."""
