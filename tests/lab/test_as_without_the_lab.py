@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import heapq
+import inspect
 import sys
 import time
 import warnings
@@ -842,6 +843,58 @@ async def walks_tasks_and_a_future() -> None:
 
 def test_as_completed_takes_tasks_that_are_done_and_one_future() -> None:
     assert not lab.explore(walks_tasks_and_a_future).failures
+
+
+async def goes_on_with_a_coroutine_that_has_begun() -> None:
+    async def waits() -> int:
+        await asyncio.sleep(0)
+        return 5
+
+    coroutine = waits()
+    coroutine.send(None)
+    assert await asyncio.create_task(coroutine) == 5
+
+
+def any_loop() -> Any:
+    """Return the running loop; the checker of types knows the options of one Python alone."""
+    return asyncio.get_running_loop()
+
+
+async def asks_for_an_option_of_tasks_that_there_is_not() -> None:
+    coroutine = asyncio.sleep(0)
+    with pytest.raises(TypeError, match="no_such_option"):
+        asyncio.get_running_loop().create_task(coroutine, no_such_option=True)
+    await coroutine
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+@pytest.mark.parametrize(
+    "program",
+    [
+        goes_on_with_a_coroutine_that_has_begun,
+        asks_for_an_option_of_tasks_that_there_is_not,
+    ],
+)
+def test_a_task_is_made_as_by_asyncio(program: Program, cancel: bool) -> None:
+    asyncio.run(program())  # type: ignore[arg-type]
+    lab.explore(program, cancel=cancel).assert_holds()
+
+
+def test_a_task_that_is_to_start_eagerly_is_refused_or_a_type_error_as_by_asyncio() -> None:
+    async def program() -> None:
+        coroutine = asyncio.sleep(0)
+        try:
+            asyncio.get_running_loop().create_task(coroutine, eager_start=True)
+        finally:
+            coroutine.close()
+
+    has_options = "kwargs" in inspect.signature(asyncio.BaseEventLoop.create_task).parameters
+    if has_options:
+        with pytest.raises(lab.Unsupported, match="starts a task eagerly"):
+            lab.explore(program)
+    else:
+        (failure,) = lab.explore(program).failures
+        assert isinstance(failure.error, TypeError)
 
 
 @pytest.mark.parametrize(

@@ -409,8 +409,10 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         name: object = None,
         context: Context | None = None,
         thread: LabThread | None = None,
-        **_: Any,
+        **options: Any,
     ) -> LabTask:
+        if options:
+            _check_options(options)
         parent = None if self._running is None else self._task(self._running)
         if self._main is None:
             path = MAIN
@@ -438,7 +440,9 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             scope.lab_in_group, started = self.spawning
             if started is not None:
                 self._starting[path] = started
-            body, coro = coro, _in_scope(coro if is_plain else Driven(coro), scope)
+            # Python lets nobody await a coroutine that has begun; a task only goes on with it.
+            is_new = is_plain and inspect.getcoroutinestate(coro) == inspect.CORO_CREATED
+            body, coro = coro, _in_scope(coro if is_new else Driven(coro), scope)
         kind = DeclaringTask if recorder.active else LabTask
         task = kind.__new__(kind)
         task.lab_loop = self
@@ -453,7 +457,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         name = default if name is None else name
         self._makes = True
         try:
-            task.__init__(coro, loop=self, name=name, context=context)  # type: ignore[misc]  # as it is made
+            task.__init__(coro, loop=self, name=name, context=context, **options)  # type: ignore[misc]  # as it is made
         finally:
             self._makes = False
         origin = None
@@ -1388,6 +1392,16 @@ def _of_task(context: dict[str, Any]) -> str:
     return (
         f" (task {spell(task.lab_name)} {task_title(task)!r})" if isinstance(task, LabTask) else ""
     )
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    """Refuse to start a task eagerly; raise a TypeError for what is no option of asyncio's."""
+    inspect.signature(_BaseEventLoop.create_task).bind(None, None, **options)
+    if options.get("eager_start"):
+        raise refuse(
+            "the program starts a task eagerly (eager_start=True), and the lab chooses when a task "
+            "takes its first step; leave the option out"
+        )
 
 
 async def _call(program: Program) -> Any:
