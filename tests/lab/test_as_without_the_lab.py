@@ -863,7 +863,7 @@ def any_loop() -> Any:
 async def asks_for_an_option_of_tasks_that_there_is_not() -> None:
     coroutine = asyncio.sleep(0)
     with pytest.raises(TypeError, match="no_such_option"):
-        asyncio.get_running_loop().create_task(coroutine, no_such_option=True)
+        any_loop().create_task(coroutine, no_such_option=True)
     await coroutine
 
 
@@ -884,7 +884,7 @@ def test_a_task_that_is_to_start_eagerly_is_refused_or_a_type_error_as_by_asynci
     async def program() -> None:
         coroutine = asyncio.sleep(0)
         try:
-            asyncio.get_running_loop().create_task(coroutine, eager_start=True)
+            any_loop().create_task(coroutine, eager_start=True)
         finally:
             coroutine.close()
 
