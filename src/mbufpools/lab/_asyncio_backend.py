@@ -62,7 +62,7 @@ from ._asyncio_tasks import (
 )
 from ._background import TICKS, is_service, only_ticks_on_asyncio
 from ._cancellable import origin_of
-from ._cancelling import declare_member, declare_spawn
+from ._cancelling import declare_join, declare_member, declare_spawn
 from ._declare import recorder
 from ._instants import BEGIN, TOGETHER, cells, not_before, since_begin
 from ._joins import declaring_joins
@@ -865,6 +865,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         state = None if task is None else _task_states.get(task)
         if state is not None and state.cancel_scope is not None:
             declare_spawn(state.cancel_scope)  # a cancellation no longer reaches it
+            declare_join(state.cancel_scope._host_task, failed)
             declare_member(state.cancel_scope)
 
     def _is_held(self, called: _Called) -> bool:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from anyio._backends._asyncio import CancelScope
 
+from ._cancelling import declare_cancel
 from ._declare import recorder
 from ._outcome import describe, first_line, refuse
 from ._steps import MAIN, OVER, RAISED, Name, Resource, spell
@@ -158,7 +159,7 @@ class DeclaringTask(LabTask):
         return super().__repr__()
 
     def cancel(self, msg: Any = None) -> bool:
-        recorder.touch(self.lab_name, True)
+        declare_cancel(self, self.lab_name)
         return super().cancel(msg)
 
     def cancelling(self) -> int:

@@ -27,6 +27,8 @@ from ._declare import recorder
 from ._steps import Name, Step
 
 __all__ = [
+    "declare_cancel",
+    "declare_join",
     "declare_member",
     "declare_spawn",
     "declare_spawn_on_trio",
@@ -51,6 +53,9 @@ _TASK_INFOS = {
     "anyio._backends._trio": "TrioTaskInfo",
 }
 
+_WAIT: Any = getattr(asyncio.tasks._wait, "__code__", None)  # type: ignore[attr-defined]
+"""The code by which `asyncio.wait` waits."""
+
 _declaring = False
 
 
@@ -72,8 +77,33 @@ def _reach(scope: Any) -> None:
         for task in tasks:
             name = recorder.task_name(task)
             if name is not None:
-                recorder.touch(name, True)
+                declare_cancel(task, name)
         pending.extend(inner)
+
+
+def declare_cancel(task: Any, name: Name) -> None:
+    """Record that a step cancels a task. The task may wait until several others have ended, so the
+    step conflicts with each of these ends: a cancellation that comes after all of them finds no
+    wait. The ends do not conflict with each other."""
+    recorder.touch(name, True)
+    recorder.touch((name, "children"), True)
+    # A task of trio has no such attribute; its nurseries are scopes, see `_reach`.
+    coroutine: Any = getattr(task, "_coro", None)
+    # Of one that runs, Python 3.11 cannot say what it awaits, and may crash.
+    while coroutine is not None and getattr(coroutine, "cr_suspended", False):
+        if coroutine.cr_code is _WAIT:
+            for other in coroutine.cr_frame.f_locals.get("fs", ()):
+                ending = recorder.task_name(other)
+                if ending is not None:
+                    recorder.touch((ending, "end"), False)
+        coroutine = coroutine.cr_await
+
+
+def declare_join(task: Any, failed: bool) -> None:
+    """Record that one of the tasks ends that a task of asyncio waits for, as its group does."""
+    name = recorder.task_name(task)
+    if name is not None:
+        recorder.touch((name, "children"), failed)
 
 
 def declare_spawn(scope: Any) -> None:
@@ -146,6 +176,11 @@ def declaring_cancellations() -> Iterator[None]:
             put(group, "__aexit__", lambda it: _first(it, _leave))
             for name in ("create_task", "start_soon", "start"):
                 put(group, name, lambda it: _first(it, _look_if_left))
+        put(
+            asyncio.TaskGroup,
+            "_on_task_done",
+            lambda it: _first(it, lambda tg: declare_join(tg._parent_task, False)),
+        )
         for module, name in _TASK_INFOS.items():
             info = getattr(sys.modules.get(module), name, None)
             if info is not None:

@@ -8,7 +8,9 @@ to do. No branch is added if one of the tree covers it already, or the *sleep se
 next step was tried here before and conflicts with nothing since. A step that touches nothing never
 branches.
 
-It is sound if every access to shared state is declared: see `_declare`.
+It is sound if every access to shared state is declared: see `_declare`. A task that waits for
+another one in a loop reads what the other one changes, so each turn of the loop is one schedule
+more, without an end. So a task stands back after `SLICES` slices, and the bound says so.
 """
 
 from __future__ import annotations
@@ -17,13 +19,16 @@ from dataclasses import dataclass, field
 
 from ._options import Options
 from ._races import Races, conflict
-from ._schedule import Choice, Point, Schedule, Stop, default_choice
+from ._schedule import SLICE, Choice, Point, Schedule, Stop, default_choice
 from ._steps import CLOCK, Accesses, Name, Step
-from ._strategy import Strategy
+from ._strategy import Strategy, in_slices
 
 __all__ = ["Dpor"]
 
 Sequence = list[tuple[Name, Accesses | None]]
+
+SLICES = 5
+"""Slices in a row that a task may take while another one can run, if `slice_steps` is no more."""
 
 
 @dataclass(slots=True)
@@ -43,27 +48,39 @@ class _Node:
     sleep: dict[Name, Accesses]
     todo: list[_Branch]
     """Wakeup trees; the first is being executed."""
+    stands_back: Name | None = None
+    """The task that must not go on here."""
 
 
 class Dpor(Strategy):
     """Executes one schedule of each class of schedules that the declared accesses tell apart."""
 
     name = "dpor"
-    bound = "the schedules that the declared accesses tell apart"
     own_rule = "eager"
     can_cancel = False
     can_pick = False
     needs_declarations = True
 
-    def __init__(self, *, stock_first: bool = False) -> None:
+    def __init__(self, *, stock_first: bool = False, slices: int | None = None) -> None:
         super().__init__(stock_first=stock_first)
+        self._slices = slices
+        """Slices after which a task stands back; None lets it go on for ever."""
         self._nodes: list[_Node] = []
         self._fresh = True
         self._races = Races()
 
     @classmethod
     def of(cls, options: Options) -> Dpor:
-        return cls(stock_first=True)
+        return cls(stock_first=True, slices=max(SLICES, -(-options.slice_steps // SLICE)))
+
+    @property
+    def bound(self) -> str:
+        bound = "the schedules that the declared accesses tell apart"
+        return (
+            f"{bound}, {in_slices(self._slices)}"
+            if self._slices is not None and self.truncated
+            else bound
+        )
 
     def begin_own(self) -> bool:
         """Go back to the deepest place where something is left to do."""
@@ -90,7 +107,12 @@ class Dpor(Strategy):
             return self._nodes[depth].todo[0].task
         node = self._next_node(point.steps)
         self._nodes.append(node)
+        spins = self._slices is not None and point.slice_used and point.slices >= self._slices
+        node.stands_back = point.current if spins else None
         if node.todo:
+            if node.todo[0].task == node.stands_back:
+                self.truncated = True
+                raise Stop
             return node.todo[0].task
         if node.sleep:
             awake = {name: it for name, it in point.ready.items() if name not in node.sleep}
@@ -100,6 +122,8 @@ class Dpor(Strategy):
             choice = default_choice(awake, current, point.slice_used and len(awake) > 1)
         else:
             choice = point.default
+        if spins:
+            self.truncated = True
         node.todo.append(_Branch(choice, {}))
         return choice
 
@@ -158,6 +182,8 @@ class Dpor(Strategy):
             wanted: Sequence = [(steps[i].task, steps[i].accesses) for i in independent]
             # Before the first step the second may do something else, and touch something else.
             wanted.append((steps[second].task, None))
+            if wanted[0][0] == node.stands_back:
+                continue
             if not any(_covers(task, it, wanted, initials) for task, it in node.sleep.items()):
                 _insert(node.todo, wanted, [before[i] for i in sequence], sequence)
         last = len(steps) - 1

@@ -14,7 +14,7 @@ from ._options import Options
 from ._outcome import NotTheSame
 from ._schedule import SLICE, Anchor, Cancel, Choice, Deviations, Pick, Point, Rule, Schedule
 from ._steps import Name, spell
-from ._strategy import Strategy
+from ._strategy import Strategy, in_slices
 
 __all__ = ["Exhaustive", "Fifo", "Follow", "Pct", "Prefix", "Random", "Replay"]
 
@@ -421,9 +421,7 @@ class Exhaustive(Strategy):
         if most is not None:
             bound += f" of at most {plural(most, 'preemption')}"
         if self.truncated:
-            steps = self._slices * SLICE
-            bound += f" in which no task takes more than {steps} steps in a row while another could"
-            bound += " run"
+            bound += f" {in_slices(self._slices)}"
         if most is not None and self._max_delays is not None:
             bound += f", and those of at most {plural(self._max_delays, 'delay')}"
         return bound

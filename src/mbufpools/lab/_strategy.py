@@ -26,9 +26,9 @@ from typing import ClassVar
 
 from ._options import Options
 from ._outcome import refuse
-from ._schedule import Anchor, Choice, Point, Rule, Schedule
+from ._schedule import SLICE, Anchor, Choice, Point, Rule, Schedule
 
-__all__ = ["Strategy"]
+__all__ = ["Strategy", "in_slices"]
 
 
 class Strategy(ABC):
@@ -137,3 +137,10 @@ class Strategy(ABC):
     def merge(self, part: Strategy) -> None:
         """Take back what a worker has left of a part, and what it has learned."""
         raise NotImplementedError(f"{self.name} goes from one schedule to the next")
+
+
+def in_slices(slices: int) -> str:
+    """Return what the bound says once a task had to stand back after so many slices."""
+    return (
+        f"in which no task takes more than {slices * SLICE} steps in a row while another could run"
+    )
