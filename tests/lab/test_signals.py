@@ -199,6 +199,7 @@ def test_dpor_sees_that_a_handler_may_be_removed_before_its_signal_is_seen() -> 
 
         async def remove() -> None:
             loop.remove_signal_handler(signal.SIGUSR1)
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # by default it ends the process
 
         async with asyncio.TaskGroup() as group:
             group.create_task(send())
@@ -211,6 +212,22 @@ def test_dpor_sees_that_a_handler_may_be_removed_before_its_signal_is_seen() -> 
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert called == {False, True}
+
+
+def test_a_handler_that_is_removed_leaves_the_default_one_and_the_process_its_own() -> None:
+    async def program() -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGUSR1, print)
+        assert loop.remove_signal_handler(signal.SIGUSR1)
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+
+    before = signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    try:
+        assert lab.explore(program).verdict == "proved"
+        assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+        asyncio.run(program())
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 async def coroutine() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import anyio
@@ -269,6 +269,117 @@ def test_a_program_ends_whose_callback_asks_again_and_again(
     anyio.run(program, backend=backend)
     found = lab.explore(program, backend=backend, strategy=strategy, max_executions=3)
     assert not found.failures
+
+
+async def a_task_asks_in_its_clean_up() -> None:
+    loop, done = asyncio.get_running_loop(), list[int]()
+
+    async def asks() -> None:
+        try:
+            await asyncio.sleep(100)
+        finally:
+            loop.call_later(0.05, done.append, 1)
+            while not done:
+                await asyncio.sleep(0)
+
+    background.append(asyncio.create_task(asks()))
+    await asyncio.sleep(0)
+
+
+async def a_task_asks_for_the_time_in_its_clean_up() -> None:
+    loop = asyncio.get_running_loop()
+
+    async def asks() -> None:
+        try:
+            await asyncio.sleep(100)
+        finally:
+            end = loop.time() + 0.05
+            while loop.time() < end:
+                await asyncio.sleep(0)
+
+    background.append(asyncio.create_task(asks()))
+    await asyncio.sleep(0)
+
+
+async def a_callback_asks_in_a_clean_up() -> None:
+    loop = asyncio.get_running_loop()
+
+    async def waits() -> None:
+        try:
+            await asyncio.sleep(100)
+        finally:
+            future, end = loop.create_future(), loop.time() + 0.05
+
+            def ask() -> None:
+                if loop.time() < end:
+                    loop.call_soon(ask)
+                else:
+                    future.set_result(None)
+
+            ask()
+            await future
+
+    background.append(asyncio.create_task(waits()))
+    await asyncio.sleep(0)
+
+
+async def a_generator_asks_for_the_time_as_it_is_closed() -> None:
+    async def generate() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            with anyio.CancelScope(shield=True):
+                end = anyio.current_time() + 0.05
+                while anyio.current_time() < end:
+                    await checkpoint()
+
+    generator = generate()
+    background.append(generator)
+    await anext(generator)
+
+
+async def a_system_task_of_trio_asks() -> None:
+    done = list[int]()
+    event = trio.Event()
+
+    async def asks() -> None:
+        while not done:
+            await checkpoint()
+        event.set()
+
+    trio.lowlevel.spawn_system_task(asks)
+    await trio.sleep(0.01)
+    done.append(1)
+    await event.wait()
+
+
+background: list[object] = []
+"""What a program leaves for its end."""
+
+
+@pytest.mark.parametrize("strategy", ["mixed", "fifo", "dpor"])
+@pytest.mark.parametrize(
+    ("program", "backend"),
+    [
+        (a_task_asks_in_its_clean_up, "asyncio"),
+        (a_task_asks_for_the_time_in_its_clean_up, "asyncio"),
+        (a_callback_asks_in_a_clean_up, "asyncio"),
+        (a_generator_asks_for_the_time_as_it_is_closed, "asyncio"),
+        (a_generator_asks_for_the_time_as_it_is_closed, "trio"),
+    ],
+)
+def test_a_program_ends_that_asks_again_and_again_in_its_clean_up(
+    program: Program, backend: lab.BackendName, strategy: lab.StrategyName
+) -> None:
+    anyio.run(program, backend=backend)
+    found = lab.explore(program, backend=backend, strategy=strategy, reset=background.clear)
+    assert found.verdict == "proved"
+    background.clear()
+
+
+def test_a_system_task_of_trio_that_asks_does_not_stop_the_clock() -> None:
+    trio.run(a_system_task_of_trio_asks)
+    assert lab.explore(a_system_task_of_trio_asks, backend="trio").verdict == "proved"
 
 
 @BACKENDS

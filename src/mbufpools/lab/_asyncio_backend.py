@@ -64,7 +64,7 @@ from ._background import TICKS, is_service, only_ticks_on_asyncio
 from ._cancellable import origin_of
 from ._cancelling import declare_join, declare_member, declare_spawn
 from ._declare import recorder
-from ._instants import BEGIN, TOGETHER, cells, not_before, since_begin
+from ._instants import BEGIN, TICK, TOGETHER, cells, not_before, since_begin
 from ._joins import declaring_joins
 from ._leaks import Leaks, keep_for_good, weakly
 from ._lockstep import LabThread, program_line
@@ -78,7 +78,7 @@ from ._program import awaitable_of
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop, new_ready
 from ._signals import SignalHandlers
 from ._steps import CLOCK, EVERYTHING, MAIN, Name, spell
-from ._stillness import check_that_time_may_pass
+from ._stillness import STILL, check_that_time_may_pass
 from ._task_dump import location, task_dump
 from ._virtual_time import OrderedTimer
 
@@ -1221,7 +1221,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         what: str = "it cancels the tasks that are left, and one of them",
     ) -> Outcome | None:
         """Run what is ready, in its order, until these tasks are over; return what prevents it."""
-        taken = idle = 0
+        taken = idle = still = 0
         kind, how = "livelock", "goes on for ever"
         while taken < self._schedule.step_limit:
             _interrupts.check()
@@ -1231,16 +1231,27 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             if all(map(is_over, tasks)):
                 return None
             taken += 1
-            if self._due:
+            if self._time_passed or self._due:
                 self._begin_iteration()
+            if still >= STILL:  # the clean-up polls, as `_stillness` has it
+                if self._is_timer_set():
+                    self._fire()
+                    still = 0
+                else:
+                    self._move_clock(TICK)
             if self._steps:
-                self._run_step_at_the_end(self._first_ready())
-                idle = 0
+                name = self._first_ready()
+                happened = self._order - self._aside
+                self._run_step_at_the_end(name)
+                gave_way = self._order - self._aside == happened + 1 and name in self._steps
+                idle, still = 0, still + 1 if gave_way else 0
             elif self._callbacks and idle < IDLE_PASSES:
                 idle += all(map(_is_retry, self._callbacks))
+                still += 1
                 self._run_callbacks()
             elif self._is_timer_set():
                 self._fire()
+                still = 0
             else:
                 refuse_timer()
                 kind, how = "stall", "waits, and nothing can wake it"

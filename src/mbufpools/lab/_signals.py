@@ -75,18 +75,16 @@ class SignalHandlers:
         recorder.touch(("signal", signum), True)
         if self._calls.pop(signum, None) is None:
             return False
-        self._put_back(signum)
+        if signum in self._before:
+            signal.signal(signum, signal.SIG_DFL)  # as asyncio does, whatever it was before
         return True
 
     def close(self) -> None:
         """Handle no signal any more."""
         self._calls.clear()
-        for signum in list(self._before):
-            self._put_back(signum)
-
-    def _put_back(self, signum: int) -> None:
-        if signum in self._before:
-            signal.signal(signum, self._before.pop(signum) or signal.SIG_DFL)
+        while self._before:
+            signum, before = self._before.popitem()
+            signal.signal(signum, before or signal.SIG_DFL)
 
     def _came(self, signum: int, _frame: object) -> None:
         self._look(self._seen, signum)
