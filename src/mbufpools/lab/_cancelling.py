@@ -53,7 +53,7 @@ _TASK_INFOS = {
     "anyio._backends._trio": "TrioTaskInfo",
 }
 
-_WAIT: Any = getattr(asyncio.tasks._wait, "__code__", None)  # type: ignore[attr-defined]
+_WAIT: Any = getattr(getattr(asyncio.tasks, "_wait", None), "__code__", None)
 """The code by which `asyncio.wait` waits."""
 
 _declaring = False
