@@ -403,6 +403,53 @@ def test_no_timeout_fires_while_callbacks_work(backend: lab.BackendName) -> None
     assert lab.explore(program, backend=backend).verdict == "proved"
 
 
+async def a_system_task_of_trio_ticks() -> None:
+    event = trio.Event()
+
+    async def ticks() -> None:
+        for _ in range(STILL + 100):
+            await trio.sleep(0.01)
+        event.set()
+
+    trio.lowlevel.spawn_system_task(ticks)
+    with trio.fail_after(60):
+        await event.wait()
+
+
+@pytest.mark.parametrize("strategy", ["mixed", "fifo", "dpor"])
+def test_no_timeout_fires_while_a_system_task_of_trio_ticks(strategy: lab.StrategyName) -> None:
+    lab.explore(a_system_task_of_trio_ticks, backend="trio", strategy=strategy).assert_holds()
+
+
+def test_no_timeout_fires_while_many_tasks_give_way_in_their_clean_up() -> None:
+    async def program() -> None:
+        left, over = STILL // 5, asyncio.Event()
+
+        async def gives_way() -> None:
+            nonlocal left
+            try:
+                await asyncio.sleep(100)
+            finally:
+                for _ in range(8):
+                    await asyncio.sleep(0)
+                left -= 1
+                if not left:
+                    over.set()
+
+        async def waits() -> None:
+            try:
+                await asyncio.sleep(100)
+            finally:
+                await asyncio.wait_for(over.wait(), 10)
+
+        background.extend(asyncio.create_task(gives_way()) for _ in range(left))
+        background.append(asyncio.create_task(waits()))
+        await asyncio.sleep(0)
+
+    lab.explore(program, strategy="fifo", reset=background.clear).assert_holds()
+    background.clear()
+
+
 @BACKENDS
 def test_a_callback_that_asks_for_ever_is_a_livelock(backend: lab.BackendName) -> None:
     async def program() -> None:
@@ -417,7 +464,7 @@ def test_a_callback_that_asks_for_ever_is_a_livelock(backend: lab.BackendName) -
     (failure,) = lab.explore(program, backend=backend).failures
     assert failure.kind == "livelock"
     assert "no task" in str(failure)
-    assert "the clock moved although something could run: callbacks called" in str(failure)
+    assert "the clock moved although something could run: callbacks, or tasks" in str(failure)
 
 
 @BACKENDS

@@ -64,7 +64,7 @@ from ._background import TICKS, is_service, only_ticks_on_asyncio
 from ._cancellable import origin_of
 from ._cancelling import declare_join, declare_member, declare_spawn
 from ._declare import recorder
-from ._instants import BEGIN, TICK, TOGETHER, cells, not_before, since_begin
+from ._instants import BEGIN, TOGETHER, cells, not_before, since_begin
 from ._joins import declaring_joins
 from ._leaks import Leaks, keep_for_good, weakly
 from ._lockstep import LabThread, program_line
@@ -78,7 +78,7 @@ from ._program import awaitable_of
 from ._schedule import Cancel, Livelock, Ready, Schedule, Stop, new_ready
 from ._signals import SignalHandlers
 from ._steps import CLOCK, EVERYTHING, MAIN, Name, spell
-from ._stillness import STILL, check_that_time_may_pass
+from ._stillness import check_that_time_may_pass
 from ._task_dump import location, task_dump
 from ._virtual_time import OrderedTimer
 
@@ -724,7 +724,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
                         self._rounds += 1
                         if spins > schedule.step_limit:
                             raise Livelock
-                        if stillness.lasts_in_callbacks(passes) and self._let_time_pass():
+                        if stillness.polls_in_callbacks(passes) and self._let_time_pass():
                             passes = 0
                         continue
                 idle = spins = passes = 0
@@ -1223,6 +1223,7 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
         """Run what is ready, in its order, until these tasks are over; return what prevents it."""
         taken = idle = still = 0
         kind, how = "livelock", "goes on for ever"
+        stillness = self._schedule.stillness
         while taken < self._schedule.step_limit:
             _interrupts.check()
             violated = oracles.broken() if oracles.active and taken else None
@@ -1233,13 +1234,14 @@ class _Loop(_BaseEventLoop):  # type: ignore[misc]  # as it says
             taken += 1
             if self._time_passed or self._due:
                 self._begin_iteration()
-            if still >= STILL:  # the clean-up polls, as `_stillness` has it
+            ready = len(self._steps)
+            if stillness.polls(still, ready) if ready else stillness.polls_in_callbacks(still):
                 if self._is_timer_set():
                     self._fire()
                     still = 0
                 else:
-                    self._move_clock(TICK)
-            if self._steps:
+                    self._move_clock(stillness.patience())
+            if ready:
                 name = self._first_ready()
                 happened = self._order - self._aside
                 self._run_step_at_the_end(name)

@@ -85,13 +85,10 @@ class Stillness:
     def lasts(self, taken: int, ready: int) -> bool:
         """Return True if the clock is to move before the next step, after so many steps, although
         so many tasks are ready."""
-        idle, steps = taken - self._worked, taken - self._began
-        if idle >= max(STILL, ROUNDS * ready):
-            self.why = (
-                f"tasks only gave way to each other for {idle:,} steps, as in a program that "
-                f"asks again and again whether something has happened"
-            )
-        elif steps >= self._limit:
+        steps = taken - self._began
+        if self.polls(taken - self._worked, ready):
+            return True
+        if steps >= self._limit:
             self._late = True
             self.why = (
                 f"the program had taken {steps:,} steps at one moment, half of step_limit; "
@@ -103,14 +100,26 @@ class Stillness:
         self.first = self.first or self.why
         return True
 
-    def lasts_in_callbacks(self, passes: int) -> bool:
-        """Return True if the clock is to move although callbacks are called for, after so many
-        passes of callbacks in which no task could run."""
+    def polls(self, idle: int, ready: int) -> bool:
+        """Return True if the clock is to move, after so many idle steps in a row, although so many
+        tasks are ready."""
+        if idle < max(STILL, ROUNDS * ready):
+            return False
+        self.why = (
+            f"tasks only gave way to each other for {idle:,} steps, as in a program that "
+            f"asks again and again whether something has happened"
+        )
+        self.first = self.first or self.why
+        return True
+
+    def polls_in_callbacks(self, passes: int) -> bool:
+        """Return True if the clock is to move, after so many iterations of the event loop in which
+        no task of the program could run, although something else could."""
         if passes < STILL:
             return False
         self.why = (
-            f"callbacks called for each other in {passes:,} iterations of the event loop, as in a "
-            f"program that asks again and again whether something has happened"
+            f"callbacks, or tasks of a library, ran alone in {passes:,} iterations of the event "
+            f"loop, as in a program that asks again and again whether something has happened"
         )
         self.first = self.first or self.why
         return True

@@ -35,7 +35,7 @@ from ._background import TICKS, is_service, only_ticks_on_trio
 from ._cancellable import origin_of
 from ._cancelling import declare_member, declare_spawn_on_trio, declare_wake
 from ._declare import recorder
-from ._instants import TICK, since_begin
+from ._instants import since_begin
 from ._leaks import Leaks, keep_for_good
 from ._lockstep import LabThread
 from ._nested_trio import refuse_inside_trio, refusing_trio_runs
@@ -160,8 +160,11 @@ class _Backend(trio.abc.Instrument):
         self._thread_error: Outcome | None = None
         self._how_over: dict[Name, str] = {}
         """How tasks have ended, in words; only while the schedule is noted in full."""
-        self._foreign = 0
-        """Batches in a row that held tasks of trio only, or other tasks besides the program's."""
+        self._foreign = self._asks_again = 0
+        """Batches with tasks of trio's own since a task of the program ran, or the clock moved; and
+        how many of them in a row were of the same tasks."""
+        self._foreign_ids: set[int] = set()
+        """The addresses of the tasks of the last one."""
         self._others_ran = False
         """Whether a task of trio has run since the last step."""
         self._batches = 0
@@ -414,7 +417,7 @@ class _Backend(trio.abc.Instrument):
             self._system,
         ):
             table.clear()
-        self._batches = self._foreign = self._spawned = 0
+        self._batches = self._foreign = self._asks_again = self._spawned = 0
         self._executed = schedule
         self._ticks = self._quiet_since = 0
         self._outcome = Outcome()
@@ -722,13 +725,13 @@ class _Backend(trio.abc.Instrument):
             self._batches += 1
             if self._batches > TEARDOWN_BATCHES:
                 self._give_up()
-            if self._batches > TEARDOWN_BATCHES // 2:
-                self.clock.move(TICK)  # the program may ask again and again for the time
+            if schedule.stillness.polls_in_callbacks(self._batches):
+                self.clock.move(schedule.stillness.patience())
             return
         if not all(map(self._names.__contains__, batch)) and not self._others_are_put_off(batch):
             self._let_others_run(schedule, batch)
             return
-        self._foreign = 0
+        self._foreign = self._asks_again = 0
         if self._step_is_over(schedule):
             self._end()
             return
@@ -785,10 +788,12 @@ class _Backend(trio.abc.Instrument):
             runq.extend(ours)
             self._end()
             return
-        if not ours and schedule.stillness.lasts_in_callbacks(self._foreign):
+        ids = {id(task) for task in batch if task not in self._names}
+        self._asks_again = self._asks_again + 1 if ids == self._foreign_ids else 0
+        self._foreign_ids = ids
+        if not ours and self._is_still(schedule):
             try:
-                if self._move_clock(schedule):
-                    self._foreign = 0
+                self._move_clock(schedule)
             except Exception as error:  # noqa: BLE001 - raised outside of trio's scheduler
                 self._note_end(schedule, error)
                 return
@@ -873,9 +878,15 @@ class _Backend(trio.abc.Instrument):
                 schedule.stillness.works(len(schedule.steps))
         self._others_ran = False
 
-    def _move_clock(self, schedule: Schedule) -> bool:
+    def _is_still(self, schedule: Schedule) -> bool:
+        """Return True if the clock is to move although trio's own tasks can run: the same ones run
+        again and again, or others wake each other so often that it would end as a livelock."""
+        busy = self._foreign if self._foreign >= schedule.step_limit // 2 else 0
+        return schedule.stillness.polls_in_callbacks(max(self._asks_again, busy))
+
+    def _move_clock(self, schedule: Schedule) -> None:
         """Move the clock of a program that polls: to the next deadline, if it is not only that of a
-        service that ticks, and return True; or else by a little."""
+        service that ticks, or else by a little."""
         deadlines = _run.GLOBAL_RUN_CONTEXT.runner.deadlines
         deadline = deadlines.next_deadline()
         ticks = self._ticks >= TICKS and only_ticks_on_trio(deadlines)
@@ -885,9 +896,8 @@ class _Backend(trio.abc.Instrument):
             self._ticks += 1
             self._origin = schedule.jumped()
             self.clock.jump(deadline)
-            return True
-        self.clock.move(schedule.stillness.patience())
-        return False
+        else:
+            self.clock.move(schedule.stillness.patience())
 
     def _noting_idle(self, wait: Callable[..., Any]) -> Callable[..., Any]:
         """Note which tasks wait until no other can run."""
@@ -1017,6 +1027,7 @@ class _Backend(trio.abc.Instrument):
     def clock_moved(self, come: int, later_ones: bool) -> None:
         """Called by the clock after it has moved to a deadline: so many have come, and perhaps
         later ones are set. Each thread that has slept has set one of those that have come."""
+        self._foreign = self._asks_again = 0
         if self._schedule is not None:
             self._schedule.moved_to(since_begin(self.clock.current_time()))
             self._schedule.timed = self._schedule.timed or (later_ones and not self._ending)
