@@ -16,7 +16,8 @@ from mbufpools.lab._private_names import ANYIO, TRIO, either, missing
 LAB = Path(lab.__file__).parent
 
 OF_PYTHON = {
-    # of asyncio's loops, handles, futures and tasks
+    # of asyncio's loops, handles, futures, tasks and groups of tasks
+    "_parent_task",
     "_abort", "_args", "_asyncgens", "_asyncgen_finalizer_hook", "_asyncgen_firstiter_hook",
     "_base", "_callback", "_GatheringFuture", "_locked",
     "_cancelled", "_exception", "_fut_waiter", "_get_running_loop", "_log_destroy_pending",
