@@ -153,9 +153,9 @@ async def is_handled_by_the_one_that_came_later(log: list[str]) -> None:
 async def two_come_in_one_step(log: list[str]) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGUSR1, log.append, "usr1")
-    loop.add_signal_handler(signal.SIGHUP, log.append, "hup")
+    loop.add_signal_handler(signal.SIGUSR2, log.append, "usr2")
     signal.raise_signal(signal.SIGUSR1)
-    signal.raise_signal(signal.SIGHUP)
+    signal.raise_signal(signal.SIGUSR2)
     for turn in range(4):
         await asyncio.sleep(0)
         log.append(f"turn {turn}")
