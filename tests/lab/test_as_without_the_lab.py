@@ -876,7 +876,7 @@ async def asks_for_an_option_of_tasks_that_there_is_not() -> None:
     ],
 )
 def test_a_task_is_made_as_by_asyncio(program: Program, cancel: bool) -> None:
-    asyncio.run(program())  # type: ignore[arg-type]
+    anyio.run(program)
     lab.explore(program, cancel=cancel).assert_holds()
 
 

@@ -1,5 +1,6 @@
-"""A task that waits for several others is cancelled: the cancellation races with the end of each of
-them, also with one that is not the last. `dpor` sees all that happens in any order."""
+"""A task that waits for several others, or for an event, is cancelled. The cancellation races with
+the end of each of the others, also with one that is not the last, and with what sets the event.
+`dpor` sees all that happens in any order."""
 
 from __future__ import annotations
 
@@ -198,6 +199,65 @@ def test_dpor_sees_a_cancellation_that_a_group_passes_on_to_a_join() -> None:
         assert not cut_short.value
 
     assert lab.explore(program, strategy="dpor").verdict == "found"
+
+
+def test_dpor_sees_that_a_cancelled_wait_leaves_an_event() -> None:
+    async def program() -> None:
+        event, go = asyncio.Event(), asyncio.Event()
+
+        async def first() -> None:
+            waiting = asyncio.create_task(event.wait())
+            await go.wait()
+            assert not waiting.done()
+            waiting.cancel()
+            await asyncio.wait([waiting])
+
+        async def second() -> None:
+            await go.wait()
+            await asyncio.create_task(asyncio.sleep(0))
+            event.set()
+
+        tasks = [asyncio.create_task(first()), asyncio.create_task(second())]
+        await asyncio.sleep(1)
+        go.set()
+        for task in tasks:
+            await task
+
+    assert lab.explore(program, strategy="dpor").verdict == "found"
+
+
+@pytest.mark.parametrize("kind", [asyncio.Event, anyio.Event], ids=["asyncio", "anyio"])
+def test_dpor_sees_what_a_cancellation_of_a_wait_for_an_event_does_in_every_order(
+    kind: Callable[[], Any],
+) -> None:
+    seen: dict[str, Outcomes] = {"dpor": set(), "exhaustive": set()}
+
+    def program_of(outcomes: Outcomes) -> Callable[[], Awaitable[None]]:
+        async def program() -> None:
+            event, scope, got = kind(), anyio.CancelScope(), list[str]()
+
+            async def waits() -> None:
+                with scope:
+                    await event.wait()
+                    got.append("got")
+
+            async def cancels() -> None:
+                scope.cancel()
+
+            async def sets() -> None:
+                await asyncio.create_task(asyncio.sleep(0))
+                event.set()
+
+            async with anyio.create_task_group() as group:
+                for task in (waits, cancels, sets):
+                    group.start_soon(task)
+            outcomes.add(tuple(got))
+
+        return program
+
+    for strategy in ("dpor", "exhaustive"):
+        lab.explore(program_of(seen[strategy]), strategy=strategy).assert_holds()
+    assert seen["dpor"] == seen["exhaustive"] == {(), ("got",)}
 
 
 # A task that waits in a loop

@@ -252,6 +252,18 @@ def test_each_schedule_may_give_hypothesis_a_target(suite: pytest.Pytester) -> N
     result.stdout.fnmatch_lines(["exception: AssertionError: *", "*ighest target score*"])
 
 
+def test_a_method_is_explored_on_both_backends(suite: pytest.Pytester) -> None:
+    source = """
+    class TestIn:
+        @pytest.mark.explore
+        @S
+        @given(k=st.integers(0, 3))
+        async def test_a_method(self, k):
+            await in_order()
+    """
+    run(suite, GIVEN + dedent(source)).assert_outcomes(passed=2)
+
+
 def test_an_exploration_has_no_deadline(suite: pytest.Pytester) -> None:
     source = """
     S = settings(max_examples=3, database=None, deadline=0.001)  # milliseconds

@@ -106,15 +106,19 @@ def test_the_callback_of_a_signal_has_the_context_of_the_call_that_set_it() -> N
     assert lab.explore(program).verdict == "proved"
 
 
+async def take_turns(log: list[str]) -> None:
+    for turn in range(4):
+        await asyncio.sleep(0)
+        log.append(f"turn {turn}")
+
+
 async def is_seen_in_the_next_iteration(log: list[str]) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, log.append, "signal")
     loop.call_later(0, log.append, "timer")
     signal.raise_signal(signal.SIGTERM)
     loop.call_soon(log.append, "callback")
-    for turn in range(4):
-        await asyncio.sleep(0)
-        log.append(f"turn {turn}")
+    await take_turns(log)
 
 
 async def is_removed_before_the_loop_looks(log: list[str]) -> None:
@@ -123,9 +127,7 @@ async def is_removed_before_the_loop_looks(log: list[str]) -> None:
     signal.raise_signal(signal.SIGTERM)
     await asyncio.sleep(0)
     loop.remove_signal_handler(signal.SIGTERM)
-    for turn in range(4):
-        await asyncio.sleep(0)
-        log.append(f"turn {turn}")
+    await take_turns(log)
 
 
 async def is_removed_after_the_loop_has_looked(log: list[str]) -> None:
@@ -135,9 +137,7 @@ async def is_removed_after_the_loop_has_looked(log: list[str]) -> None:
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     loop.remove_signal_handler(signal.SIGTERM)
-    for turn in range(4):
-        await asyncio.sleep(0)
-        log.append(f"turn {turn}")
+    await take_turns(log)
 
 
 async def is_handled_by_the_one_that_came_later(log: list[str]) -> None:
@@ -145,9 +145,7 @@ async def is_handled_by_the_one_that_came_later(log: list[str]) -> None:
     loop.add_signal_handler(signal.SIGTERM, log.append, "first")
     signal.raise_signal(signal.SIGTERM)
     loop.add_signal_handler(signal.SIGTERM, log.append, "second")
-    for turn in range(4):
-        await asyncio.sleep(0)
-        log.append(f"turn {turn}")
+    await take_turns(log)
 
 
 async def two_come_in_one_step(log: list[str]) -> None:
@@ -156,9 +154,7 @@ async def two_come_in_one_step(log: list[str]) -> None:
     loop.add_signal_handler(signal.SIGUSR2, log.append, "usr2")
     signal.raise_signal(signal.SIGUSR1)
     signal.raise_signal(signal.SIGUSR2)
-    for turn in range(4):
-        await asyncio.sleep(0)
-        log.append(f"turn {turn}")
+    await take_turns(log)
 
 
 @pytest.mark.parametrize(

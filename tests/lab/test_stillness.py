@@ -15,8 +15,10 @@ from anyio.lowlevel import checkpoint
 
 from mbufpools import lab
 from mbufpools.lab._clocks import LOOKS
-from mbufpools.lab._options import STEP_LIMIT
+from mbufpools.lab._dpor import SLICES
+from mbufpools.lab._options import SLICE_STEPS, STEP_LIMIT
 from mbufpools.lab._stillness import ROUNDS, STILL
+from mbufpools.lab._trio_backend import BATCHES
 
 Program = Callable[[], Awaitable[None]]
 BACKENDS = pytest.mark.parametrize("backend", ["asyncio", "trio"])
@@ -190,26 +192,22 @@ def call_soon() -> Callable[[Callable[[], object]], object]:
         return trio.lowlevel.current_trio_token().run_sync_soon
 
 
+def ask_until(done: Callable[[], bool]) -> None:
+    """Have a callback call for itself until something is done."""
+    if not done():
+        call_soon()(lambda: ask_until(done))
+
+
 async def a_callback_asks_until_a_task_has_slept() -> None:
-    soon, done = call_soon(), list[int]()
-
-    def ask() -> None:
-        if not done:
-            soon(ask)
-
-    ask()
+    done = list[int]()
+    ask_until(lambda: bool(done))
     await anyio.sleep(0.1)
     done.append(1)
 
 
 async def a_callback_asks_until_a_task_has_taken_some_steps() -> None:
-    soon, done = call_soon(), list[int]()
-
-    def ask() -> None:
-        if not done:
-            soon(ask)
-
-    ask()
+    done = list[int]()
+    ask_until(lambda: bool(done))
     for _ in range(3):
         await checkpoint()
     done.append(1)
@@ -232,18 +230,14 @@ async def a_callback_asks_for_the_time() -> None:
 
 
 async def a_callback_asks_while_tasks_sleep_in_turn() -> None:
-    soon, done = call_soon(), list[int]()
-
-    def ask() -> None:
-        if len(done) < 2:
-            soon(ask)
+    done = list[int]()
 
     async def sleeps() -> None:
         for _ in range(5):
             await anyio.sleep(0.02)
         done.append(1)
 
-    ask()
+    ask_until(lambda: len(done) == 2)
     async with anyio.create_task_group() as group:
         group.start_soon(sleeps)
         group.start_soon(sleeps)
@@ -453,12 +447,7 @@ def test_no_timeout_fires_while_many_tasks_give_way_in_their_clean_up() -> None:
 @BACKENDS
 def test_a_callback_that_asks_for_ever_is_a_livelock(backend: lab.BackendName) -> None:
     async def program() -> None:
-        soon = call_soon()
-
-        def ask() -> None:
-            soon(ask)
-
-        ask()
+        ask_until(lambda: False)
         await anyio.sleep_forever()
 
     (failure,) = lab.explore(program, backend=backend).failures
@@ -518,5 +507,8 @@ def test_the_page_of_the_lab_has_these_numbers() -> None:
         f"after half of `step_limit` ({STEP_LIMIT // 2:,}) at one moment, and then after {STILL:,}",
         f"1 ms for each look after {LOOKS:,}",
         f"works and gives way**, {STILL:,} times in a row",
+        f"calls for itself (`call_soon`, `run_sync_soon`) {STILL:,} times",
+        f"a step of the program comes after {BATCHES} batches of them at the latest",
+        f"under `dpor` not for more than {SLICES * SLICE_STEPS} steps",
     ):
         assert told in text

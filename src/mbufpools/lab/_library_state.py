@@ -12,7 +12,7 @@ __all__ = ["NAMING", "STATE"]
 
 STATE: State = {
     "asyncio.locks": {
-        "Event": {"_value": VALUE},
+        "Event": {"_value": VALUE, "_waiters": VALUE},  # a cancelled wait leaves the list
         "Lock": {"_locked": VALUE, "_waiters": CHANGED},
         "Condition": {"_waiters": CHANGED},
         "Semaphore": {"_value": VALUE, "_waiters": CHANGED},

@@ -11,8 +11,9 @@ can run. So here is a rule that tells such a program from one that works, from w
   an item through a queue. So the clock also moves after half of the limit of steps at one moment:
   without it the execution would end as a livelock. From then on `STILL` steps are enough, until
   nothing can run.
-- On asyncio a callback may call for itself, while every task waits. After `STILL` iterations of the
-  loop in which nothing else happens, the program polls, too.
+- A callback may call for itself (`call_soon`, `run_sync_soon`), or a task of trio's own give way,
+  while every task of the program waits. After `STILL` iterations of the event loop in which nothing
+  else happens, the program polls, too.
 
 The steps of threads are not idle: what a thread does in them, the lab does not see.
 """
@@ -90,38 +91,32 @@ class Stillness:
             return True
         if steps >= self._limit:
             self._late = True
-            self.why = (
+            return self._note(
                 f"the program had taken {steps:,} steps at one moment, half of step_limit; "
                 f"if it works in them, and does not wait for the clock, raise step_limit"
             )
-        else:
-            self.look_at = min(max(self._worked + STILL, taken + 1), self._began + self._limit)
-            return False
-        self.first = self.first or self.why
-        return True
+        self.look_at = min(max(self._worked + STILL, taken + 1), self._began + self._limit)
+        return False
 
     def polls(self, idle: int, ready: int) -> bool:
         """Return True if the clock is to move, after so many idle steps in a row, although so many
         tasks are ready."""
-        if idle < max(STILL, ROUNDS * ready):
-            return False
-        self.why = (
+        return idle >= max(STILL, ROUNDS * ready) and self._note(
             f"tasks only gave way to each other for {idle:,} steps, as in a program that "
             f"asks again and again whether something has happened"
         )
-        self.first = self.first or self.why
-        return True
 
     def polls_in_callbacks(self, passes: int) -> bool:
         """Return True if the clock is to move, after so many iterations of the event loop in which
         no task of the program could run, although something else could."""
-        if passes < STILL:
-            return False
-        self.why = (
+        return passes >= STILL and self._note(
             f"callbacks, or tasks of a library, ran alone in {passes:,} iterations of the event "
             f"loop, as in a program that asks again and again whether something has happened"
         )
-        self.first = self.first or self.why
+
+    def _note(self, why: str) -> bool:
+        self.why = why
+        self.first = self.first or why
         return True
 
     def refuse(self) -> BaseException:

@@ -163,8 +163,8 @@ class _Backend(trio.abc.Instrument):
         self._foreign = self._asks_again = 0
         """Batches with tasks of trio's own since a task of the program ran, or the clock moved; and
         how many of them in a row were of the same tasks."""
-        self._foreign_ids: set[int] = set()
-        """The addresses of the tasks of the last one."""
+        self._foreign_tasks: set[trio.lowlevel.Task] = set()
+        """Those of the last one."""
         self._others_ran = False
         """Whether a task of trio has run since the last step."""
         self._batches = 0
@@ -418,6 +418,7 @@ class _Backend(trio.abc.Instrument):
         ):
             table.clear()
         self._batches = self._foreign = self._asks_again = self._spawned = 0
+        self._foreign_tasks.clear()
         self._executed = schedule
         self._ticks = self._quiet_since = 0
         self._outcome = Outcome()
@@ -732,6 +733,7 @@ class _Backend(trio.abc.Instrument):
             self._let_others_run(schedule, batch)
             return
         self._foreign = self._asks_again = 0
+        self._foreign_tasks.clear()
         if self._step_is_over(schedule):
             self._end()
             return
@@ -788,13 +790,13 @@ class _Backend(trio.abc.Instrument):
             runq.extend(ours)
             self._end()
             return
-        ids = {id(task) for task in batch if task not in self._names}
-        self._asks_again = self._asks_again + 1 if ids == self._foreign_ids else 0
-        self._foreign_ids = ids
+        foreign = {task for task in batch if task not in self._names}
+        self._asks_again = self._asks_again + 1 if foreign == self._foreign_tasks else 0
+        self._foreign_tasks = foreign
         if not ours and self._is_still(schedule):
             try:
                 self._move_clock(schedule)
-            except Exception as error:  # noqa: BLE001 - raised outside of trio's scheduler
+            except (Livelock, LabError) as error:
                 self._note_end(schedule, error)
                 return
         self._batches += 1

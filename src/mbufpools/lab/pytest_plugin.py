@@ -265,7 +265,7 @@ def begin(item: pytest.Item) -> None:
     item.stash[_examples] = _Examples()
     function = getattr(item, "obj", None)
     if hasattr(function, "hypothesis"):
-        _without_deadline(getattr(function, "__func__", function))
+        _as_is_explored(getattr(function, "__func__", function))
 
 
 def make_items(
@@ -498,12 +498,16 @@ class Explored(pytest.Function):
         return super().repr_failure(excinfo)
 
 
-def _without_deadline(test: Any) -> None:
-    """Let an example of Hypothesis take as long as an exploration takes."""
-    from hypothesis import settings
+def _as_is_explored(test: Any) -> None:
+    """Let an example of Hypothesis take as long as an exploration takes, and let a method be
+    explored on one backend after the other, each with an instance of its own."""
+    from hypothesis import HealthCheck, settings
 
-    before = getattr(test, "_hypothesis_internal_use_settings", None) or settings.default
-    test._hypothesis_internal_use_settings = settings(before, deadline=None)
+    before: Any = getattr(test, "_hypothesis_internal_use_settings", None) or settings.default
+    suppressed = {*before.suppress_health_check, HealthCheck.differing_executors}
+    test._hypothesis_internal_use_settings = settings(
+        before, deadline=None, suppress_health_check=suppressed
+    )
 
 
 class _Story(TerminalRepr):
